@@ -1,0 +1,58 @@
+# make demo: set-up, then the quickstart.      make test: set-up, then the tests.      make check: what reads the code.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format generate clean
+
+help:
+	@echo "make demo       install torso into $(VENV) and run the quickstart"
+	@echo "make test       install with the test extra and run the tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make check      ruff, mypy, generated code, import arrows"
+	@echo "make format     let ruff format and fix"
+	@echo "make generate   generate proto/ from its .proto files"
+	@echo "make clean      remove $(VENV) and what tools left behind"
+
+demo: $(VENV)/.demo
+	$(BIN)/torso quickstart
+
+test: $(VENV)/.test
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/pytest -m slow
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python proto/generate.py --check
+	$(BIN)/pytest -q tests/test_arrows.py
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: $(VENV)/.test
+	$(BIN)/python proto/generate.py
+
+# A stamp a set-up: it is newer than what it was made from, so a second `make` installs nothing.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "torso needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

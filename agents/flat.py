@@ -1,0 +1,37 @@
+"""A network's parameters as one: an update of many small tensors then costs what one large tensor costs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatParameters(nn.Module):
+    """One parameter whose memory the network's learning parameters share from now on.
+
+    The network stays as it is to everyone who reads, loads or saves it; its parameters have become views, in order, of
+    ``flat`` [n]. After a backward pass `gather_gradients` fills ``flat.grad``. The network must not move to another
+    device or precision afterwards.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._parts = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.flat = nn.Parameter(torch.cat([part.detach().reshape(-1) for part in self._parts]))
+        self.flat.grad = torch.zeros_like(self.flat)
+        start = 0
+        for part in self._parts:
+            part.data = self.flat.data[start : start + part.numel()].view_as(part)
+            start += part.numel()
+
+    def gather_gradients(self) -> Tensor:
+        """Copy the network's gradients into ``flat.grad`` and return that, [n]; absent ones count as 0."""
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parts]
+        gathered = self.flat.grad
+        assert gathered is not None  # noqa: S101 - made above, and nothing here sets it to None
+        torch.cat([gradient.reshape(-1) for gradient in gradients], out=gathered)
+        return gathered
+
+    def copy_from(self, other: FlatParameters) -> None:
+        """Take the values of a network of the same shape."""
+        self.flat.data.copy_(other.flat.data)

@@ -1,0 +1,105 @@
+"""Learning curves as pictures, drawn from a run's progress.jsonl."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from torso.agents.trackers import PROGRESS, read_jsonl
+from torso.nets.files import atomic_write_bytes
+
+_CURVE = "learning_curve.png"
+_BLUE, _ORANGE, _GREEN, _GREY = "#2f6db3", "#d9722c", "#3a8f4d", "#6b7280"
+
+Line = dict[str, Any]
+
+
+def plot_fit(run: Path | str) -> Path:
+    """Draw a fit: loss and validation accuracy by epoch, the best epoch marked. Returns the PNG's path."""
+    run = Path(run)
+    lines = read_jsonl(run / PROGRESS)
+    figure, (loss_axes, accuracy_axes) = _figure(run.name, panels=2)
+    _curve(loss_axes, lines, "loss", color=_BLUE, label="training")
+    _curve(loss_axes, lines, "validation_loss", color=_ORANGE, label="validation")
+    loss_axes.set_yscale("log")
+    loss_axes.set_ylabel("cross-entropy (nats)")
+    _curve(accuracy_axes, lines, "validation_accuracy", color=_ORANGE, label="validation")
+    accuracy_axes.set_ylabel("accuracy")
+    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+    best = [line for line in lines if line.get("is_best") and line.get("validation_accuracy") is not None]
+    if best:
+        step, accuracy = best[-1]["step"], best[-1]["validation_accuracy"]
+        accuracy_axes.plot([step], [accuracy], "o", color=_GREEN, zorder=3)
+        accuracy_axes.annotate(
+            f"best: {accuracy:.2%} in epoch {step}",
+            (step, accuracy),
+            xytext=(0, -16),
+            textcoords="offset points",
+            ha="right" if step > 0.5 * lines[-1]["step"] else "left",
+            color=_GREEN,
+        )
+    for axes in (loss_axes, accuracy_axes):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _save(figure, run / _CURVE)
+
+
+def plot_training(run: Path | str) -> Path:
+    """Draw a training run: returns of training episodes, and of evaluations with their spread, by step."""
+    run = Path(run)
+    lines = read_jsonl(run / PROGRESS)
+    figure, (axes,) = _figure(run.name, panels=1)
+    _curve(axes, lines, "episode_return", color=_BLUE, label="training episodes, mean of the last 100", alpha=0.7)
+    evaluations = [line for line in lines if line.get("evaluation_return") is not None]
+    if evaluations:
+        steps = [line["step"] for line in evaluations]
+        means = [line["evaluation_return"] for line in evaluations]
+        stds = [line.get("evaluation_std") or 0.0 for line in evaluations]
+        low = [mean - std for mean, std in zip(means, stds, strict=True)]
+        high = [mean + std for mean, std in zip(means, stds, strict=True)]
+        axes.fill_between(steps, low, high, color=_ORANGE, alpha=0.2, linewidth=0)
+        axes.plot(steps, means, "o-", color=_ORANGE, markersize=3.5, label="greedy evaluation, mean ± deviation")
+        best = [line for line in evaluations if line.get("is_best")]
+        if best:
+            step, mean = best[-1]["step"], best[-1]["evaluation_return"]
+            axes.plot([step], [mean], "o", color=_GREEN, zorder=3, label=f"best: {mean:,.4g} at step {step:,}")
+    axes.set_xlabel("step")
+    axes.set_ylabel("return of an episode")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    return _save(figure, run / _CURVE)
+
+
+def _figure(title: str, *, panels: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(4.8 * panels if panels > 1 else 7.2, 3.6), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11, color=_GREY)
+    panes = [figure.add_subplot(1, panels, index + 1) for index in range(panels)]
+    for axes in panes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e5e7eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, panes
+
+
+def _curve(axes: Axes, lines: Sequence[Line], name: str, *, color: str, label: str, alpha: float = 1.0) -> None:
+    points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+    if points:
+        marker = "o" if len(points) == 1 else ""
+        axes.plot(*zip(*points, strict=True), color=color, label=label, alpha=alpha, marker=marker)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    for axes in figure.axes:
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    atomic_write_bytes(path, buffer.getvalue())
+    return path

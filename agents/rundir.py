@@ -1,0 +1,245 @@
+"""A run directory: what one fit or training run leaves behind, and when a run may go on in one.
+
+config.json     every setting, what ``auto`` chose, versions and the seed: enough to repeat the run
+progress.jsonl  timing.jsonl  tensorboard/        figures (trackers.py)
+model/  best/   model directories, latest and best
+checkpoint/     what a resume needs (checkpoints.py)
+summary.json    the final figures
+learning_curve.png
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from torso import __version__
+from torso.errors import RunError
+from torso.nets.files import atomic_write_json, make_directory
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes on one run are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT_VERSION = 1
+Kind = Literal["fit", "train"]
+_FORMAT = "torso_run"  # the field of config.json that tells a run from any other directory
+_CONFIG, _SUMMARY = "config.json", "summary.json"
+_MISSING = object()
+
+
+class RunDirectory:
+    """One run's directory; ``config`` is what config.json holds."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+        self._lock: int | None = None
+
+    @classmethod
+    def prepare(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        kind: Kind,
+        settings: Mapping[str, Any],
+        resolved: Mapping[str, Any],
+        seed: int,
+        resume: bool,
+        extendable: Collection[str] = (),
+        command: Sequence[str] | None = None,
+    ) -> RunDirectory:
+        """Open the directory that a trainer writes into, and lock it until ``close``.
+
+        A new run takes a path that does not exist or an empty directory. ``resume`` goes on in an existing run whose
+        settings and seed are these, except for ``extendable`` ones, which are recorded anew; where nothing was begun
+        yet it begins. ``resolved`` is what ``auto`` chose; a resume keeps what was chosen first: read ``run.resolved``.
+
+        Raises RunError, touching nothing, when the path is no directory, is not a run, is a run and ``resume`` is
+        False, has other settings, or is in use by another process; StorageError when it cannot be written.
+        """
+        path = Path(path)
+        if not _is_empty(path):
+            run = cls.open(path)
+            if not resume:
+                raise RunError(f"{path} already holds a run: add --resume to go on with it, or give another --out")
+            run.lock()
+            try:
+                run._continue(kind=kind, settings=settings, seed=seed, extendable=extendable)
+            except BaseException:
+                run.close()
+                raise
+            return run
+        make_directory(path)
+        config = {
+            _FORMAT: FORMAT_VERSION,
+            "kind": kind,
+            "seed": seed,
+            "settings": _as_json(settings),
+            "resolved": _as_json(resolved),
+            "versions": versions(),
+            "command": list(sys.argv if command is None else command),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        run = cls(path, config)
+        run.lock()
+        try:
+            atomic_write_json(path / _CONFIG, config)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunDirectory:
+        """Open an existing run for reading; RunError when there is none."""
+        path = Path(path)
+        try:
+            config: Any = json.loads((path / _CONFIG).read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            what = "is not a run: it has no config.json" if path.exists() else "does not exist"
+            raise RunError(f"{path} {what}; give a run's directory, or a new one") from error
+        except ValueError as error:
+            raise RunError(f"{path / _CONFIG} is damaged: not JSON ({error})") from error
+        except OSError as error:
+            raise RunError(f"{path / _CONFIG} cannot be read: {error}") from error
+        if not isinstance(config, dict) or not isinstance(config.get(_FORMAT), int):
+            raise RunError(f"{path} is not a run of torso: its config.json is something else's; give another directory")
+        if config[_FORMAT] > FORMAT_VERSION:
+            raise RunError(f"{path} was written by a newer torso (format {config[_FORMAT]}): update torso")
+        if not all(isinstance(config.get(name), dict) for name in ("settings", "resolved")):
+            raise RunError(f"{path / _CONFIG} is damaged: settings are missing")
+        return cls(path, config)
+
+    @property
+    def kind(self) -> str:
+        """Fit or train."""
+        return str(self.config["kind"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting as given, as JSON."""
+        return dict(self.config["settings"])
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """What the ``auto`` settings chose when the run began."""
+        return dict(self.config["resolved"])
+
+    @property
+    def model(self) -> Path:
+        """The latest model's directory."""
+        return self.path / "model"
+
+    @property
+    def best(self) -> Path:
+        """The best model's directory."""
+        return self.path / "best"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The directory of a CheckpointStore."""
+        return self.path / "checkpoint"
+
+    @property
+    def learning_curve(self) -> Path:
+        """The learning curve's picture."""
+        return self.path / "learning_curve.png"
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json."""
+        atomic_write_json(self.path / _SUMMARY, dict(summary))
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """Read summary.json; None when the run has not ended."""
+        try:
+            summary: Any = json.loads((self.path / _SUMMARY).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / _SUMMARY} cannot be read: {error}") from error
+        return dict(summary)
+
+    def lock(self) -> None:
+        """Keep other processes from writing here until ``close`` or the end of this process; RunError when one does."""
+        if fcntl is None or self._lock is not None:
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise RunError(f"{self.path} is in use by another process; wait for its end, or end it") from error
+        self._lock = descriptor
+
+    def close(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _continue(self, *, kind: Kind, settings: Mapping[str, Any], seed: int, extendable: Collection[str]) -> None:
+        """Check that a resume asks for what this run is; record settings that were extended."""
+        if self.kind != kind:
+            raise RunError(f"{self.path} holds a {self.kind} run, this is {kind}; give another --out")
+        now = _as_json({**settings, "seed": seed})
+        then = {**self.settings, "seed": self.config["seed"]}
+        changed = [name for name in sorted({*then, *now}) if then.get(name, _MISSING) != now.get(name, _MISSING)]
+        refused = [name for name in changed if name not in extendable]
+        if refused:
+            differences = "; ".join(f"{name} was {_shown(then, name)}, now {_shown(now, name)}" for name in refused)
+            raise RunError(
+                f"{self.path} was begun with other settings: {differences}. Resume with those it was begun with, "
+                "or give another --out"
+            )
+        if changed:
+            self.config = {**self.config, "settings": {**self.settings, **{name: now[name] for name in changed}}}
+            atomic_write_json(self.path / _CONFIG, self.config)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run's figures depend on."""
+    names = ("torch", "numpy", "gymnasium", "scikit-learn")
+    return {
+        "torso": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a new run may begin here: nothing there, or a directory with only what an interrupted beginning left."""
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError as error:
+        raise RunError(f"{path} is a file, or below one; a run needs a directory: give another --out") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    return all(name.startswith(f".{_CONFIG}.") and name.endswith(".tmp") for name in names)
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back (tuples as lists), so that they compare equal after a round trip."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return plain
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name]) if name in settings else "not there"

@@ -1,0 +1,170 @@
+"""Figures of a run: ``progress.jsonl``, ``timing.jsonl`` and the same scalars for TensorBoard.
+
+``progress.jsonl`` holds only what a resume reproduces bit for bit; the wall clock has a file of its own. A checkpoint
+stores the tracker's ``position()``, and a tracker opened at a position cuts both files back to it, so that what a
+killed run logged after its last checkpoint, half a line included, is logged once in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from tensorboardX import summary as tensorboard_summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from torso.errors import CheckpointError, StorageError
+from torso.nets.files import make_directory
+
+PROGRESS, TIMING, TENSORBOARD = "progress.jsonl", "timing.jsonl", "tensorboard"
+
+
+class Tracker:
+    """Writes a run's figures into its directory.
+
+    ``position`` is a checkpoint's, or None to start from nothing (whatever the files hold is dropped).
+    Raises CheckpointError when a file is shorter than the position, StorageError when one cannot be written.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        position: Mapping[str, Any] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        at: dict[str, Any] = {"step": 0, "progress_bytes": 0, "timing_bytes": 0, "elapsed_s": 0.0, **(position or {})}
+        self.directory = make_directory(directory)
+        self._clock = clock
+        self._started_s: float = clock() - at["elapsed_s"]
+        self._last_step, self._last_s = int(at["step"]), float(at["elapsed_s"])
+        self._progress = _open_at(self.directory / PROGRESS, at["progress_bytes"])
+        self._timing = _open_at(self.directory / TIMING, at["timing_bytes"])
+        self._events = _open_events(self.directory / TENSORBOARD, purge_step=self._last_step + 1)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds spent on this run, over all its resumes, up to their last checkpoints."""
+        return self._clock() - self._started_s
+
+    def log(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Log figures that a resume reproduces at a step (an epoch, in a fit).
+
+        Numbers that are not finite become null. Speed and time are added to ``timing.jsonl`` here.
+        """
+        elapsed_s = self.elapsed_s
+        steps_per_s = (step - self._last_step) / max(elapsed_s - self._last_s, 1e-9)
+        timing = {"elapsed_s": round(elapsed_s, 3), "steps_per_s": round(steps_per_s, 3)}
+        self._last_step, self._last_s = step, elapsed_s
+        figures = {name: _plain(value) for name, value in figures.items()}
+        try:
+            _write_line(self._progress, {"step": step, **figures})
+            _write_line(self._timing, {"step": step, **timing})
+            self._log_events(step, {**figures, **timing})
+        except OSError as error:
+            raise _unwritable(self.directory, error) from error
+
+    def position(self) -> dict[str, Any]:
+        """Where the logs stand, for a checkpoint; everything logged so far is on disk when it returns."""
+        try:
+            for file in (self._progress, self._timing):
+                file.flush()
+                os.fsync(file.fileno())
+            self._events.flush()
+        except OSError as error:
+            raise _unwritable(self.directory, error) from error
+        return {
+            "step": self._last_step,
+            "progress_bytes": self._progress.tell(),
+            "timing_bytes": self._timing.tell(),
+            "elapsed_s": self.elapsed_s,
+        }
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        if self._progress.closed:
+            return
+        try:
+            with ExitStack() as stack:  # all are closed, whichever fails
+                for file in (self._events, self._timing, self._progress):
+                    stack.callback(file.close)
+        except OSError as error:
+            raise _unwritable(self.directory, error) from error
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _log_events(self, step: int, figures: Mapping[str, Any]) -> None:
+        numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+        for name, value in numbers.items():
+            scalar = tensorboard_summary.scalar(name, value)
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+        self._events.flush()
+
+
+def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
+    """Read the whole lines of a log, oldest first; a last line that a kill cut short is left out. No file, no lines."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines]
+
+
+def _open_at(path: Path, size: int) -> IO[bytes]:
+    """Open a log for appending at ``size`` bytes, dropping what follows."""
+    try:
+        path.touch()
+        present = path.stat().st_size
+        if present < size:
+            raise CheckpointError(f"{path} is damaged: {present} bytes, the checkpoint was taken at {size}")
+        os.truncate(path, size)
+        return path.open("ab")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _open_events(directory: Path, purge_step: int) -> Any:
+    """Open a TensorBoard event file that tells TensorBoard to forget what earlier ones hold from ``purge_step`` on.
+
+    tensorboardX's own SummaryWriter hands events to a thread through a queue, which its flush does not wait for; this
+    writes them in place.
+    """
+    try:
+        directory.mkdir(exist_ok=True)
+        # Event files are named by second and host; the suffix keeps a quick resume from overwriting the file before.
+        writer = EventsWriter(str(directory / "events"), f".{secrets.token_hex(4)}")
+        if purge_step > 1:
+            start = SessionLog(status=SessionLog.START)
+            writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
+        writer.flush()
+        return writer
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+
+
+def _write_line(file: IO[bytes], record: Mapping[str, Any]) -> None:
+    file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+    file.flush()
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and torch's scalars as Python's; not-finite numbers as null, which JSON has."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return error if isinstance(error, StorageError) else StorageError(f"cannot write {path}: {error}")

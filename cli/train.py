@@ -1,0 +1,150 @@
+"""``torso train``: an agent, in an environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from torso.agents.dqn import DQNConfig
+from torso.agents.presets import preset
+from torso.agents.rundir import RunDirectory
+from torso.agents.training import train_run
+from torso.agents.world import World
+from torso.cli.output import result, say
+from torso.cli.parsing import Flag, Positional, given
+from torso.cli.progress import TrainingProgress
+from torso.cli.runs import begun, default_out, settings_of, until_stopped
+from torso.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train an agent into a run directory.
+
+    Settings that are not given are those of the preset for the algorithm and env: torso train dqn --env ENV --help
+    shows them. With --resume they are those that the run was begun with. Ctrl-C saves; a resumed run gives the same
+    bits as one that was never stopped.
+    """
+
+    algorithm: Positional[str]
+    """What learns: dqn."""
+    env: str
+    """A Gymnasium id with Discrete actions; module:Env-v0 imports the module first."""
+    env_kwargs: str = "{}"
+    """Arguments of the env's constructor, as a JSON object."""
+    steps: int
+    """Steps (decisions) in all, those before a --resume included."""
+    seed: int = 0
+    """What everything random follows from."""
+    out: Path | None = None
+    """The run directory; None: runs/ENV-ALGORITHM-SEED."""
+    resume: Flag = False
+    """Go on with the run in the run directory; begin it where there is none yet."""
+    json: Flag = False
+    """Print the summary as one JSON object."""
+    config: Annotated[DQNConfig, tyro.conf.arg(name="")] = field(default_factory=DQNConfig)
+
+    @property
+    def run_path(self) -> Path:
+        """The run directory."""
+        return self.out or default_out(self.env, self.algorithm, self.seed)
+
+
+def presets(arguments: Sequence[str]) -> TrainOptions:
+    """What holds where no argument says else: the resumed run's own settings, or the preset's."""
+    algorithm = next((word for word in arguments[:1] if not word.startswith("-")), None)
+    env, seed = given(arguments, "--env"), given(arguments, "--seed")
+    out = given(arguments, "--out") or default_out(env, algorithm or "dqn", seed or 0)
+    run = begun(arguments, "train", Path(out))
+    if run is not None:
+        return _begun_with(run)
+    known = preset(algorithm or "dqn", env or "")
+    return TrainOptions(
+        algorithm=algorithm or tyro.MISSING,
+        env=env or tyro.MISSING,
+        steps=known.total_steps,
+        config=known.config,
+    )
+
+
+def run(options: TrainOptions) -> int:
+    """Train, and print the summary."""
+    world, out = World(env=options.env, env_kwargs=_env_kwargs(options.env_kwargs)), options.run_path
+    _tell_settings(options)
+
+    def work(stop: Callable[[], bool]) -> str | None:
+        with TrainingProgress(options.steps) as progress:
+            trained = train_run(
+                world,
+                options.config,
+                total_steps=options.steps,
+                seed=options.seed,
+                out=out,
+                resume=options.resume,
+                on_event=progress.on_event,
+                stop=stop,
+            )
+        if trained.summary is None:
+            return f"step {trained.total_steps:,} of {options.steps:,}"
+        _tell_summary(trained.summary, trained.run_directory, as_json=options.json)
+        return None
+
+    return until_stopped("train", out, work)
+
+
+def _begun_with(run: RunDirectory) -> TrainOptions:
+    settings = run.settings
+    return TrainOptions(
+        algorithm=settings["algorithm"],
+        env=settings["env_id"],
+        env_kwargs=json.dumps(settings["env_kwargs"]),
+        steps=settings["total_steps"],
+        seed=run.config["seed"],
+        config=settings_of(run, DQNConfig),
+    )
+
+
+def _env_kwargs(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--env-kwargs {text!r} is not JSON ({error}); expected an object such as '{{}}'") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"--env-kwargs {text} is not a JSON object; expected one such as '{{\"size\": 3}}'")
+    return value
+
+
+def _tell_settings(options: TrainOptions) -> None:
+    """Say what the preset is, where it comes from, and what was given in its place."""
+    known, mine = preset(options.algorithm, options.env), asdict(options.config)
+    defaults, theirs = asdict(DQNConfig()), asdict(known.config)
+    say(f"{options.algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}, into {options.run_path}")
+    of_preset = {name: value for name, value in theirs.items() if value != defaults[name]}
+    say(f"preset: {known.source}{': ' if of_preset else ''}{_listed(of_preset)}")
+    changed = {name: value for name, value in mine.items() if value != theirs[name]}
+    if changed:
+        say(f"but: {_listed(changed)}")
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    def shown(value: Any) -> str:
+        return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    return ", ".join(f"{name} {shown(value)}" for name, value in settings.items())
+
+
+def _tell_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
+    score = summary["score"]
+    text = (
+        f"{summary['env_id']}: mean return {score['mean_return']:,.1f} over {score['episodes']} fresh episodes "
+        f"(deviation {score['std_return']:,.1f}, from {score['min_return']:,.1f} to {score['max_return']:,.1f})\n"
+        f"{summary['total_steps']:,} steps, {summary['num_episodes']:,} episodes; best model: step "
+        f"{summary['best_step']:,}\n"
+        f"model: {run.best}\ncurve: {run.learning_curve}"
+    )
+    result({**summary, "run": str(run.path), "model": str(run.best)}, text, as_json=as_json)

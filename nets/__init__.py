@@ -1,0 +1,67 @@
+"""Networks: what they are (specs), how they are built, saved, loaded and asked."""
+
+from torso.nets.checkpoint import (
+    FORMAT_VERSION,
+    ModelCard,
+    find_model,
+    load,
+    load_model,
+    read_card,
+    save_model,
+)
+from torso.nets.export import export_onnx, onnx_path
+from torso.nets.heads import Head, LabelHead, Prediction, ValueHead
+from torso.nets.network import Network, build_network
+from torso.nets.predictor import Backend, Classification, Predictor, TorchBackend
+from torso.nets.presets import NETS, net_spec
+from torso.nets.provenance import make_provenance, versions
+from torso.nets.registry import register_head, register_torso
+from torso.nets.spec import (
+    ConvLayerSpec,
+    ConvNetSpec,
+    ImageSpec,
+    InputSpec,
+    LogitsHeadSpec,
+    MLPSpec,
+    NetworkSpec,
+    ScalarHeadSpec,
+)
+from torso.nets.torsos import MLP, ConvNet
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MLP",
+    "NETS",
+    "Backend",
+    "Classification",
+    "ConvLayerSpec",
+    "ConvNet",
+    "ConvNetSpec",
+    "Head",
+    "ImageSpec",
+    "InputSpec",
+    "LabelHead",
+    "LogitsHeadSpec",
+    "MLPSpec",
+    "ModelCard",
+    "Network",
+    "NetworkSpec",
+    "Prediction",
+    "Predictor",
+    "ScalarHeadSpec",
+    "TorchBackend",
+    "ValueHead",
+    "build_network",
+    "export_onnx",
+    "find_model",
+    "load",
+    "load_model",
+    "make_provenance",
+    "net_spec",
+    "onnx_path",
+    "read_card",
+    "register_head",
+    "register_torso",
+    "save_model",
+    "versions",
+]

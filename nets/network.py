@@ -1,0 +1,63 @@
+"""The one network type: input scaling, a torso, a head."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from torso.errors import SpecError
+from torso.nets.heads import Head, Prediction
+from torso.nets.layers import InputScaling
+from torso.nets.registry import HEADS, TORSOS, State
+from torso.nets.spec import NetworkSpec
+
+
+class Network(nn.Module):
+    """``network(obs, state, generator) -> (prediction, state)``.
+
+    ``obs`` is ``[B, *spec.input.shape]`` in the input's own dtype, raw; ``state`` is an empty tuple for feed-forward
+    networks; ``generator`` feeds dropout and whatever a head draws, and may be None in evaluation.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.scaling = InputScaling(spec.input)
+        self.torso = TORSOS.of(spec.torso).build(spec.torso, spec.input.tensor_shape)
+        num_features = getattr(self.torso, "num_features", None)
+        if not isinstance(num_features, int):
+            raise SpecError(f"the torso {type(self.torso).__name__} must have an int attribute num_features")
+        self.head = cast(Head, HEADS.of(spec.head).build(spec.head, num_features))
+
+    def forward(
+        self, obs: Tensor, state: State = (), generator: torch.Generator | None = None
+    ) -> tuple[Prediction, State]:
+        """``obs``: [B, *shape] raw. Returns the head's prediction and the next state."""
+        features, state = self.torso(self.scaling(obs), state, generator)
+        return self.head.predict(features, generator), state
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state that an episode begins with: an empty tuple unless the torso says otherwise."""
+        initial = getattr(self.torso, "initial_state", None)
+        return () if initial is None else tuple(initial(batch_size))
+
+    def readout(self, obs: Tensor) -> Tensor:
+        """[B, *shape] raw to [B, K] float32: the logits of a classifier, the action values of a policy."""
+        prediction, _ = self(obs)
+        return self.head.readout(prediction).float()
+
+
+def build_network(spec: NetworkSpec, generator: torch.Generator | None = None) -> Network:
+    """A network with fresh weights.
+
+    The weights come from ``generator`` (PyTorch's default initialisation under a seed drawn from it); the process'
+    global random state is left as it was. Without a generator they come from the global state.
+    """
+    if generator is None:
+        return Network(spec)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network(spec)

@@ -1,0 +1,68 @@
+"""Plain data: what JSON holds and gives back, and the specification classes that are made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from torso.errors import SpecError
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
+
+
+def shown(value: object) -> str:
+    """``repr`` for an error's one line: short, whatever the value's size or depth."""
+    return _REPR.repr(value)
+
+
+def plain(value: Any, what: str) -> Any:
+    """The form in which JSON gives a value back: tuples as lists, numpy's scalars as Python's.
+
+    Raises:
+        SpecError: a value that JSON cannot hold, such as an array, a path, NaN or infinity; ``what`` names its place.
+    """
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise SpecError(f"{what} must have strings as keys, got {shown(key)}")
+        return {plain(str(key), what): plain(item, f"{what}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, what) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"{what} must be finite, got {value}")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise SpecError(f"{what} must be text that UTF-8 can hold, got {value!a}") from error
+    if value is not None and not isinstance(value, (str, bool, int, float)):
+        raise SpecError(f"{what} must be plain data (text, numbers, lists, dicts), got {shown(value)}")
+    return value
+
+
+def from_fields(spec_class: type, fields: object, what: str) -> Any:
+    """Build a spec dataclass from JSON's fields; lists become tuples, unknown or missing fields are SpecErrors."""
+    if not isinstance(fields, Mapping):
+        raise SpecError(f"{what} must be an object, got {shown(fields)}")
+    known = {field.name for field in dataclasses.fields(spec_class)}
+    unknown = sorted(map(str, set(fields) - known))
+    if unknown:
+        raise SpecError(f"{what} has unknown fields {shown(unknown)}; known are {sorted(known)}")
+    try:
+        return spec_class(**{key: _tuples(value) for key, value in fields.items()})
+    except TypeError as error:
+        raise SpecError(f"{what} cannot be built from {shown(dict(fields))}: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value

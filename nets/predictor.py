@@ -1,0 +1,233 @@
+"""A model loaded: validate, preprocess, forward, read. Evaluation and the server use this same one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from torso.errors import InputError
+from torso.nets.checkpoint import Label, ModelCard, find_model, load_model
+from torso.nets.images import MAX_PIXELS, decode_image
+from torso.nets.network import Network
+from torso.nets.spec import InputSpec
+
+Array = NDArray[Any]
+State = tuple[Array, ...]
+
+
+class Backend(Protocol):
+    """Arrays in, arrays out: what computes a model. Everything around it is the predictor's."""
+
+    name: str
+
+    def run(self, inputs: Array) -> NDArray[np.float32]:
+        """[B, *shape] in the model's dtype, contiguous, B at least 1; returns the readout, [B, K] float32."""
+        ...
+
+
+class TorchBackend:
+    """The network itself, on any device."""
+
+    name = "torch"
+
+    def __init__(self, network: Network, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+
+    @torch.inference_mode()
+    def run(self, inputs: Array) -> NDArray[np.float32]:
+        """[B, *shape] in the model's dtype; returns [B, K] float32."""
+        if not inputs.flags.writeable:  # torch warns of memory that it could write to
+            inputs = inputs.copy()
+        readout = self.network.readout(torch.from_numpy(inputs).to(self.device))
+        result: NDArray[np.float32] = readout.cpu().numpy()
+        return result
+
+
+class Classification(NamedTuple):
+    """The best classes of each row, best first. ``indices``: int64 [B, k]; ``probabilities``: float32 [B, k]."""
+
+    labels: list[list[Label]]
+    indices: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+class Predictor:
+    """A model and the backend that computes it.
+
+    The stages are apart so that a server can validate before it queues and batch what several callers sent:
+    `prepare` or `prepare_images`, then `run`, then `probabilities` and `top_k`, or `greedy`.
+    """
+
+    def __init__(self, card: ModelCard, backend: Backend) -> None:
+        self.card = card
+        self.backend = backend
+        self.kind = card.kind
+        self.input: InputSpec = card.network.input
+        head = card.network.head
+        self.num_outputs: int = getattr(head, "num_classes", None) or head.num_actions
+        self.labels: tuple[Label, ...] = card.labels if card.labels is not None else tuple(range(self.num_outputs))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        backend: Callable[[Path, ModelCard], Backend] | None = None,
+    ) -> Predictor:
+        """Load a model or run directory; ``backend`` computes it in another way than torch does.
+
+        Raises:
+            ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
+        """
+        directory = find_model(path)
+        card, network = load_model(directory, device)
+        return cls(card, TorchBackend(network, device) if backend is None else backend(directory, card))
+
+    # -- validation ------------------------------------------------------------------------------------------------
+
+    def prepare(self, inputs: ArrayLike, *, strict: bool = False, field: str = "inputs") -> Array:
+        """Inputs as the backend takes them: [B, *shape], the model's dtype, contiguous.
+
+        Strict (the wire): shape and dtype must be exactly those. Otherwise one input may come without its batch axis,
+        each may be flat, and any dtype is taken whose values the model's dtype can hold.
+
+        Raises:
+            InputError: naming the field, what was expected and what came; also for 0 rows, NaN and infinity.
+        """
+        array = np.asarray(inputs)
+        wanted = f"{self.input.dtype} [batch, {', '.join(map(str, self.input.shape))}]".replace(", ]", "]")
+        if strict:
+            if array.dtype != self.input.numpy_dtype:
+                raise InputError(f"{field}.dtype", expected=self.input.dtype, came=str(array.dtype))
+        else:
+            array = self._cast(array, field, wanted)
+            array = self._shape(array)
+        if array.ndim != len(self.input.shape) + 1 or array.shape[1:] != self.input.shape:
+            raise InputError(f"{field}.shape", expected=wanted, came=str(list(array.shape)))
+        if array.shape[0] == 0:
+            raise InputError(f"{field}.shape", expected="at least 1 row", came="0 rows")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(field, expected="finite numbers", came="NaN or infinity")
+        return np.ascontiguousarray(array)
+
+    def _shape(self, array: Array) -> Array:
+        if array.shape == self.input.shape:
+            return array[np.newaxis]
+        if array.ndim == 2 and len(self.input.shape) != 1 and array.shape[1] == self.input.size:
+            return array.reshape(-1, *self.input.shape)
+        return array
+
+    def _cast(self, array: Array, field: str, wanted: str) -> Array:
+        target = self.input.numpy_dtype
+        if array.dtype == target:
+            return array
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{field}.dtype", expected=wanted, came=str(array.dtype))
+        if target.kind == "f" or np.can_cast(array.dtype, target, "safe"):
+            return array.astype(target)
+        with np.errstate(invalid="ignore"):
+            cast = array.astype(target)
+        if not np.array_equal(cast, array):
+            raise InputError(field, expected=f"values that {self.input.dtype} can hold", came=_value_range(array))
+        return cast
+
+    def prepare_images(self, images: Sequence[bytes], *, field: str = "images", max_pixels: int = MAX_PIXELS) -> Array:
+        """PNG or JPEG files as the backend takes them: [B, *shape], the model's dtype.
+
+        Raises:
+            InputError: a model without an image input, no images, or one that cannot be read, by its index.
+        """
+        spec = self.input.image
+        if spec is None:
+            raise InputError(
+                field, expected=f"tensors of {self.input.dtype} {list(self.input.shape)}", came="image files"
+            )
+        if not images:
+            raise InputError(field, expected="at least 1 image", came="0 images")
+        rows = []
+        for index, data in enumerate(images):
+            pixels = decode_image(data, spec, field=f"{field}[{index}]", max_pixels=max_pixels)  # [H, W, C]
+            if self.input.layout == "chw":
+                pixels = pixels.transpose(2, 0, 1)
+            pixels = pixels.reshape(self.input.shape)
+            rows.append(np.rint(pixels) if self.input.numpy_dtype.kind in "iu" else pixels)
+        return np.stack(rows).astype(self.input.numpy_dtype)
+
+    # -- forward and reading ---------------------------------------------------------------------------------------
+
+    def run(self, prepared: Array) -> NDArray[np.float32]:
+        """The readout of prepared inputs: [B, *shape] to [B, K] float32."""
+        return self.backend.run(prepared)
+
+    def probabilities(self, readout: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A classifier's readout [B, K] as probabilities, [B, K] float32, rows sum to 1."""
+        logits = readout.astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        result: NDArray[np.float32] = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+        return result
+
+    def top_k(self, probabilities: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Indices and probabilities of the ``k`` best classes, best first, the lower index first among equals.
+
+        probabilities: [B, K]. Returns int64 [B, k] and float32 [B, k]; a ``k`` above K means all of them.
+
+        Raises:
+            InputError: ``k`` below 1.
+        """
+        if k < 1:
+            raise InputError("top_k", expected="at least 1", came=str(k))
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        return order.astype(np.int64), np.take_along_axis(probabilities, order, axis=1)
+
+    def greedy(self, readout: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The env's number of each row's best action. readout: [B, A]; returns int64 [B]."""
+        best: NDArray[np.int64] = readout.argmax(axis=1).astype(np.int64)
+        return best + self.card.action_start
+
+    # -- in one call -----------------------------------------------------------------------------------------------
+
+    def classify(self, inputs: ArrayLike, top_k: int = 1) -> Classification:
+        """The ``top_k`` best labels of each input, best first. inputs: as `prepare` takes them."""
+        self._require("classifier", "act")
+        probabilities = self.probabilities(self.run(self.prepare(inputs)))
+        indices, best = self.top_k(probabilities, top_k)
+        return Classification([[self.labels[i] for i in row] for row in indices], indices, best)
+
+    def act(
+        self,
+        observations: ArrayLike,
+        state: State = (),
+        *,
+        epsilon: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[NDArray[np.int64], State]:
+        """The env's action for each observation, and the next state.
+
+        observations: as `prepare` takes them. With ``epsilon`` above 0, each row's action is, with that probability,
+        one drawn evenly from all of them; ``rng`` draws. Returns int64 [B].
+        """
+        self._require("policy", "classify")
+        actions = self.greedy(self.run(self.prepare(observations, field="observations")))
+        if epsilon > 0:
+            if rng is None:
+                raise InputError("rng", expected="a numpy Generator when epsilon is above 0", came="None")
+            explore = rng.random(len(actions)) < epsilon
+            drawn = rng.integers(self.num_outputs, size=len(actions)) + self.card.action_start
+            actions = np.where(explore, drawn, actions)
+        return actions, state
+
+    def _require(self, kind: str, instead: str) -> None:
+        if self.kind != kind:
+            raise InputError("model", expected=f"a {kind}", came=f"a {self.kind}; use {instead}()")
+
+
+def _value_range(array: Array) -> str:
+    return f"{array.dtype} values from {array.min()} to {array.max()}" if array.size else f"no {array.dtype} values"

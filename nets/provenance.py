@@ -1,0 +1,28 @@
+"""Where a model came from: what made it, when, with which versions and seed."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy
+import torch
+
+import torso
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a run's bits."""
+    return {
+        "torso": torso.__version__,
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def make_provenance(made_by: str, *, seed: int | None, **what: Any) -> dict[str, Any]:
+    """A model's provenance as plain data; ``what`` holds JSON values such as env_id, dataset or total_steps."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"made_by": made_by, "made_at": now, "seed": seed, "versions": versions(), **what}

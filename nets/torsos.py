@@ -1,0 +1,87 @@
+"""The torsos: what turns an input into features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torso.errors import SpecError
+from torso.nets.layers import Dropout, activation_module
+from torso.nets.registry import State, register_torso
+from torso.nets.spec import ConvNetSpec, MLPSpec
+
+
+class DenseStack(nn.Module):
+    """Fully connected layers with activation, layer norm and dropout: ``[B, num_inputs]`` to ``[B, num_features]``."""
+
+    def __init__(self, num_inputs: int, spec: MLPSpec | ConvNetSpec) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for width in spec.hidden:
+            self.layers.append(nn.Linear(num_inputs, width))
+            if spec.layer_norm:
+                self.layers.append(nn.LayerNorm(width))
+            self.layers.append(activation_module(spec.activation))
+            if spec.dropout > 0:
+                self.layers.append(Dropout(spec.dropout))
+            num_inputs = width
+        self.num_features = num_inputs
+
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """``[B, num_inputs]`` to ``[B, num_features]``."""
+        for layer in self.layers:
+            x = layer(x, generator) if isinstance(layer, Dropout) else layer(x)
+        return x
+
+
+class MLP(nn.Module):
+    """A multi-layer perceptron on a flat vector; images are flattened first."""
+
+    def __init__(self, spec: MLPSpec, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dense = DenseStack(torch.Size(input_shape).numel(), spec)
+        self.num_features = self.dense.num_features
+
+    def forward(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
+        """``[B, *input_shape]`` to features ``[B, num_features]``."""
+        return self.dense(inputs.flatten(1), generator), state
+
+
+class ConvNet(nn.Module):
+    """Convolutions, then fully connected layers; the size between the two is computed from the image's."""
+
+    def __init__(self, spec: ConvNetSpec, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        if len(input_shape) != 3:
+            raise SpecError(
+                f"a convolutional torso takes images (layout hw, chw or hwc), this input is a vector of "
+                f"{input_shape[0]} values; use net='mlp', or give the image's shape"
+            )
+        channels, height, width = input_shape
+        if min(height, width) < spec.least_input:
+            raise SpecError(
+                f"an image of {height}x{width} pixels is too small for these convolutions, which need at least "
+                f"{spec.least_input}x{spec.least_input}; use smaller kernels, strides or pools, or net='mlp'"
+            )
+        layers: list[nn.Module] = []
+        for conv in spec.convs:
+            layers.append(nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding))
+            if spec.layer_norm:
+                layers.append(nn.GroupNorm(1, conv.channels))  # layer norm over channels and pixels
+            layers.append(activation_module(spec.activation))
+            if conv.pool is not None:
+                layers.append((nn.MaxPool2d if conv.pool == "max" else nn.AvgPool2d)(conv.pool_size))
+            channels, height, width = conv.channels, conv.output_size(height), conv.output_size(width)
+        self.convs = nn.Sequential(*layers)
+        self.dropout = Dropout(spec.dropout)
+        self.dense = DenseStack(channels * height * width, spec)
+        self.num_features = self.dense.num_features
+
+    def forward(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
+        """``[B, C, H, W]`` to features ``[B, num_features]``."""
+        x = self.convs(inputs).flatten(1)  # [B, channels * height * width]
+        return self.dense(self.dropout(x, generator), generator), state
+
+
+register_torso("mlp", MLPSpec, MLP)
+register_torso("convnet", ConvNetSpec, ConvNet)

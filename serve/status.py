@@ -1,0 +1,142 @@
+"""The error table, both ways: torso's errors to gRPC statuses on the server, and back in the client.
+
+| what went wrong | error | status and details |
+|---|---|---|
+| shape, dtype, byte count, NaN, image, top_k, bytes that are no request | InputError | INVALID_ARGUMENT + BadRequest |
+| unknown model or version | UnknownModelError | NOT_FOUND |
+| wrong kind of model | WrongKindError | FAILED_PRECONDITION |
+| queue full | OverloadedError | RESOURCE_EXHAUSTED + RetryInfo |
+| deadline passed while queued | DeadlineError | DEADLINE_EXCEEDED |
+| draining, or model loading | UnavailableError | UNAVAILABLE (+ RetryInfo while loading) |
+| no or bad token; role too low | UnauthenticatedError; ForbiddenError | UNAUTHENTICATED; PERMISSION_DENIED |
+| anything else | any exception | INTERNAL, its message an id that the log has |
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import NamedTuple, Protocol, TypeVar
+
+import grpc
+from google.protobuf import any_pb2, message
+from google.rpc import error_details_pb2, status_pb2
+
+from torso import errors
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=message.Message)
+
+DETAILS_KEY = "grpc-status-details-bin"
+MAX_TEXT = 600  # characters a message or description may have on the wire: statuses travel in headers, which are small
+
+CLASSES: dict[grpc.StatusCode, type[errors.ServiceError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: errors.UnknownModelError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.WrongKindError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineError,
+    grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.ForbiddenError,
+    grpc.StatusCode.INTERNAL: errors.InternalServiceError,
+}
+_CODES = {error_class: code for code, error_class in CLASSES.items()}
+
+
+class WireStatus(NamedTuple):
+    """What ``context.abort`` takes."""
+
+    code: grpc.StatusCode
+    message: str
+    trailing_metadata: tuple[tuple[str, bytes], ...]
+
+
+class RpcFailure(Protocol):
+    """What a failed call offers in both of grpc's worlds, ``grpc.RpcError`` and ``grpc.aio.AioRpcError``."""
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status."""
+
+    def details(self) -> str | None:
+        """Return the status' message."""
+
+    def trailing_metadata(self) -> object:
+        """Return pairs of key and value, or None."""
+
+
+def to_wire(error: BaseException, method: str) -> WireStatus:
+    """Turn what a request raised into the status that its caller sees; what nobody raised on purpose is INTERNAL."""
+    if isinstance(error, errors.InputError):
+        description = f"expected {error.expected}, got {error.came}"
+        return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), ((error.field, description),))
+    if not isinstance(error, errors.ServiceError) or type(error) not in _CODES:
+        error = internal_error(error, method)
+    return _status(_CODES[type(error)], str(error), error.violations, error.retry_after_s)
+
+
+def internal_error(error: BaseException, where: str) -> errors.InternalServiceError:
+    """Log a fault of ours with its traceback, and return what callers are told: nothing but the id that the log has."""
+    incident = secrets.token_hex(8)
+    logger.error("internal error %s in %s", incident, where, exc_info=error)
+    return errors.InternalServiceError(f"internal error; the server's log has it under id {incident}")
+
+
+def from_wire(failure: RpcFailure, address: str) -> errors.ServiceError:
+    """Turn a failed call into the typed error that a client raises."""
+    code = failure.code()
+    details = failure.details() or code.name
+    rich = _rich_status(failure)
+    if rich is None and code is grpc.StatusCode.UNAVAILABLE:
+        details = f"no answer from {address}: {details}"
+    violations: list[tuple[str, str]] = []
+    retry_after_s: float | None = None
+    for detail in rich.details if rich is not None else ():
+        if bad_request := _unpacked(detail, error_details_pb2.BadRequest()):
+            violations += [(violation.field, violation.description) for violation in bad_request.field_violations]
+        if retry := _unpacked(detail, error_details_pb2.RetryInfo()):
+            retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9
+    return CLASSES.get(code, errors.InternalServiceError)(
+        details, status=code.name, violations=tuple(violations), retry_after_s=retry_after_s
+    )
+
+
+def _status(
+    code: grpc.StatusCode, text: str, violations: tuple[tuple[str, str], ...], retry_after_s: float | None = None
+) -> WireStatus:
+    rich = status_pb2.Status(code=code.value[0], message=_cut(text))
+    if violations:
+        fields = [
+            error_details_pb2.BadRequest.FieldViolation(field=_cut(field), description=_cut(description))
+            for field, description in violations
+        ]
+        rich.details.add().Pack(error_details_pb2.BadRequest(field_violations=fields))
+    if retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(retry_after_s * 1e9))
+        rich.details.add().Pack(retry)
+    return WireStatus(code, rich.message, ((DETAILS_KEY, rich.SerializeToString()),))
+
+
+def _rich_status(failure: RpcFailure) -> status_pb2.Status | None:
+    """Return the google.rpc.Status that came with a failure; None where none came or it cannot be read."""
+    for key, value in failure.trailing_metadata() or ():  # type: ignore[attr-defined]
+        if key == DETAILS_KEY:
+            try:
+                return status_pb2.Status.FromString(value)
+            except message.DecodeError:
+                return None
+    return None
+
+
+def _unpacked(detail: any_pb2.Any, target: M) -> M | None:
+    """Unpack a detail into ``target``; None where it is of another type or cannot be read."""
+    try:
+        return target if detail.Unpack(target) else None
+    except message.DecodeError:
+        return None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."

@@ -1,0 +1,85 @@
+"""Optimizers and generators go into a checkpoint and come back to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from torso.agents.checkpoints import CheckpointStore
+from torso.agents.gradient import GradientStep, make_optimizer
+from torso.agents.states import (
+    numpy_generator_state,
+    restore_numpy_generator,
+    strip_prefix,
+    with_prefix,
+)
+from torso.errors import CheckpointError
+
+
+def learner(seed: int, **settings: float) -> tuple[nn.Module, GradientStep]:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    return network, GradientStep(network, make_optimizer(network, **settings), max_grad_norm=1.0)
+
+
+def train(network: nn.Module, step: GradientStep, batches: torch.Tensor) -> None:
+    for batch in batches:
+        step(lambda batch=batch: network(batch).square().sum())  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}, {"eps": 0.01, "learning_rate": 0.02}])
+def test_training_goes_on_to_the_bit(tmp_path: Path, settings: dict[str, float]) -> None:
+    batches = torch.randn(12, 4, 3, generator=torch.Generator().manual_seed(0))
+    network, step = learner(0, **settings)
+    train(network, step, batches[:6])
+    step.learning_rate = 0.007
+    state, tensors = step.state()
+    weights = with_prefix("network", network.state_dict())
+    CheckpointStore(tmp_path).save(6, {"optimizer": state}, {**weights, **with_prefix("optimizer", tensors)})
+    train(network, step, batches[6:])
+
+    again, step_again = learner(1, **settings)
+    checkpoint = CheckpointStore(tmp_path).load()
+    assert checkpoint is not None
+    again.load_state_dict(strip_prefix("network", checkpoint.tensors))
+    step_again.restore(checkpoint.state["optimizer"], strip_prefix("optimizer", checkpoint.tensors))
+    assert step_again.learning_rate == 0.007
+    train(again, step_again, batches[6:])
+
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    torch.testing.assert_close(step.optimizer.state_dict(), step_again.optimizer.state_dict(), rtol=0, atol=0)
+
+
+def test_an_optimizer_of_another_network_is_refused() -> None:
+    _, step = learner(0)
+    other = nn.Linear(3, 2)
+    with pytest.raises(CheckpointError, match="other parameters"):
+        GradientStep(other, make_optimizer(other)).restore(*step.state())
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox])
+def test_numpy_generators_go_on_where_they_were(kind: type[np.random.BitGenerator]) -> None:
+    rng = np.random.Generator(kind(3))
+    rng.integers(10, size=7, dtype=np.int32)
+    state = json.loads(json.dumps(numpy_generator_state(rng)))
+    again = np.random.Generator(kind(4))
+    restore_numpy_generator(again, state)
+    assert np.array_equal(
+        rng.integers(2**31, size=700, dtype=np.int32), again.integers(2**31, size=700, dtype=np.int32)
+    )
+
+
+def test_another_kind_of_generator_is_refused() -> None:
+    state = numpy_generator_state(np.random.default_rng(0))
+    with pytest.raises(CheckpointError, match="PCG64, this one is MT19937"):
+        restore_numpy_generator(np.random.Generator(np.random.MT19937(0)), state)
+
+
+def test_prefixes() -> None:
+    tensors = {**with_prefix("a", {"x": torch.tensor(1)}), **with_prefix("ab", {"x": torch.tensor(2)})}
+    assert strip_prefix("a", tensors) == {"x": torch.tensor(1)}
