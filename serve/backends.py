@@ -67,7 +67,7 @@ def choose_backend(
     path = onnx_path(directory)
     try:
         if path is None:
-            raise ServerError(f"{directory} has no model.onnx of its weights: run `torso export {directory}`")
+            raise ServerError(f"{directory} has no whole model.onnx of its weights: run `torso export {directory}`")
         backend = OnnxBackend(path, threads=threads)
         probe = probe_batch(card.network.input, PROBE_ROWS)
         _require_equal(backend, reference, probe)
@@ -75,7 +75,7 @@ def choose_backend(
     except (ServerError, ModelDamagedError) as error:
         if choice == "onnx":
             raise
-        logger.log(logging.INFO if path is None else logging.WARNING, "torch serves: %s", error)
+        logger.warning("torch serves, at less speed: %s", error)
         return reference
     return backend
 

@@ -56,6 +56,8 @@ class Listener:
         await asyncio.gather(*self._broken)
 
     def _listen(self) -> grpc.aio.Server:
+        address = _address(self._config.host, self.port)
+        _check_free(self._config.host, self.port)  # gRPC would say the same, but in several lines on stderr
         options = (
             ("grpc.so_reuseport", 0),  # or a port that is taken would be shared without a word
             ("grpc.max_receive_message_length", self._config.max_message_mib << 20),
@@ -63,8 +65,6 @@ class Listener:
         )
         server = grpc.aio.server(interceptors=self._interceptors, options=options)
         self._register(server)
-        address = _address(self._config.host, self.port)
-        _check_free(self._config.host, self.port)  # gRPC would say the same, but in several lines on stderr
         try:
             if self._credentials is None:
                 port = server.add_insecure_port(address)

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from torso.errors import ServerError
 from torso.nets.files import atomic_write_bytes
 from torso.serve.auth import TokenCheck, check_bind, read_tokens
 from torso.serve.config import ServeConfig
@@ -33,8 +35,8 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Server:
     """A server that is bound to ``address`` and ``port``; `load` makes it ready, `drain` or `stop` ends it.
 
-    Create it inside the running loop.
-    From the bind on it answers: health says NOT_SERVING and predictions are UNAVAILABLE until the models are loaded.
+    From `start` on it answers: health says NOT_SERVING and predictions are UNAVAILABLE until the models are loaded.
+    Create it inside the running loop. Raises ServerError where it cannot listen as configured.
     """
 
     def __init__(self, config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
@@ -135,22 +137,27 @@ async def _serve(config: ServeConfig, wrap_backend: WrapBackend | None) -> None:
     drain, hurry = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: (hurry if drain.is_set() else drain).set())
-    port_file = config.port_file
-    if port_file is not None:
-        port_file.unlink(missing_ok=True)  # whoever waits for it must not read an old one
     server = Server(config, wrap_backend)
     try:
+        _remove(config.port_file)  # whoever waits for it must not read an old one
         await server.start()
         if await _first(server.load(), drain.wait()):
-            if port_file is not None:
-                atomic_write_bytes(port_file, f"{server.port or server.address}\n".encode())
+            if config.port_file is not None:
+                atomic_write_bytes(config.port_file, f"{server.port or server.address}\n".encode())
             await drain.wait()
         logger.info("draining: requests in flight have %g s to finish", config.drain_s)
         await _first(server.drain(), hurry.wait())
     finally:
+        await server.stop()
+        _remove(config.port_file)
+
+
+def _remove(port_file: Path | None) -> None:
+    try:
         if port_file is not None:
             port_file.unlink(missing_ok=True)
-        await server.stop()
+    except OSError as error:
+        raise ServerError(f"port file {port_file}: cannot be removed: {error.strerror or error}") from error
 
 
 async def _first(work: Coroutine[Any, Any, None], interruption: Coroutine[Any, Any, object]) -> bool:

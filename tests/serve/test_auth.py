@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
+import trustme
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from torso.errors import ConfigError, ForbiddenError, ServerError, UnauthenticatedError, UnavailableError
@@ -158,23 +158,33 @@ def test_a_server_applies_the_bind_rules(config: Callable[..., ServeConfig], run
         assert client.healthy()
 
 
+class Certificate(NamedTuple):
+    """PEM files: who vouches for the server, its certificate, and its key."""
+
+    authority: Path
+    cert: Path
+    key: Path
+
+
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     directory = tmp_path_factory.mktemp("tls")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key
+    files = Certificate(directory / "authority.pem", directory / "cert.pem", directory / "key.pem")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(files.authority)
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(files.cert, append=True)
+    issued.private_key_pem.write_to_path(files.key)
+    return files
 
 
 def test_a_server_with_a_certificate_speaks_tls(
-    config: Callable[..., ServeConfig], running: Any, certificate: tuple[Path, Path], tmp_path: Path
+    config: Callable[..., ServeConfig], running: Any, certificate: Certificate, tmp_path: Path
 ) -> None:
-    cert, key = certificate
+    authority, cert, key = certificate
     with running(config(tls_cert=cert, tls_key=key)) as server:
-        with Client(server.address, tls_ca=cert) as client:
+        with Client(server.address, tls_ca=authority) as client:
             assert len(client.list_models()) == 2
         for settings in ({}, {"tls": True}):  # plaintext; a certificate that nobody vouches for
             with Client(server.address, **settings) as client, pytest.raises(UnavailableError):
@@ -184,9 +194,9 @@ def test_a_server_with_a_certificate_speaks_tls(
 
 
 def test_a_certificate_that_cannot_be_used_is_named(
-    config: Callable[..., ServeConfig], running: Any, certificate: tuple[Path, Path], tmp_path: Path
+    config: Callable[..., ServeConfig], running: Any, certificate: Certificate, tmp_path: Path
 ) -> None:
-    cert, _ = certificate
+    cert = certificate.cert
     with (
         pytest.raises(ServerError, match=r"cannot use the certificate .*cert\.pem with"),
         running(config(tls_cert=cert, tls_key=tmp_path / "none")),

@@ -50,7 +50,7 @@ def test_an_input_that_does_not_fit_is_an_invalid_argument(
         ("Classify", pb.ClassifyRequest(model="digits", tensor=GOOD, top_k=-3), "top_k", "expected at least 1, got -3"),
         ("Classify", pb.ClassifyRequest(model="digits"), "inputs", "expected tensor or images, got neither"),
         ("Act", pb.ActRequest(model="cartpole"), "observations", "expected a tensor, got none"),
-        ("Act", pb.ActRequest(model="cartpole", observations=array_to_tensor(NAN)), "observations", "got NaN or inf"),
+        ("Act", pb.ActRequest(model="cartpole", observations=array_to_tensor(NAN)), "observations", "got NaN"),
         (
             "Act",
             pb.ActRequest(model="cartpole", observations=array_to_tensor(NAN), state=[GOOD]),

@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def loaded(config: ServeConfig) -> Repository:
 
 
 @pytest.fixture
-def damaged(models: object, tmp_path: Path) -> Path:
+def damaged(models: Any, tmp_path: Path) -> Path:
     directory = Path(shutil.copytree(models.cartpole, tmp_path / "damaged"))
     weights = directory / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
@@ -51,7 +52,7 @@ def test_bad_names_are_refused(arguments: list[str], message: str) -> None:
         parse_models(arguments)
 
 
-def test_a_missing_model_is_named(config: Callable[..., ServeConfig], models: object, tmp_path: Path) -> None:
+def test_a_missing_model_is_named(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:
     with pytest.raises(ServerError, match=r"model 'gone' \(.*gone\): no model at .*no such directory"):
         loaded(config(models.cartpole, tmp_path / "gone"))
 
@@ -61,7 +62,7 @@ def test_a_damaged_model_is_named(config: Callable[..., ServeConfig], damaged: P
         loaded(config(damaged))
 
 
-def test_a_model_of_a_newer_torso_is_named(config: Callable[..., ServeConfig], models: object, tmp_path: Path) -> None:
+def test_a_model_of_a_newer_torso_is_named(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(models.cartpole, tmp_path / "newer"))
     card = json.loads((directory / "model.json").read_text())
     (directory / "model.json").write_text(json.dumps({**card, "format_version": 99}))
@@ -70,7 +71,7 @@ def test_a_model_of_a_newer_torso_is_named(config: Callable[..., ServeConfig], m
 
 
 def test_broken_models_can_be_skipped_while_one_is_left(
-    config: Callable[..., ServeConfig], models: object, damaged: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: Callable[..., ServeConfig], models: Any, damaged: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
         repository = loaded(config(damaged, models.cartpole, tmp_path / "gone", skip_broken=True))
@@ -84,9 +85,7 @@ def test_broken_models_can_be_skipped_while_one_is_left(
         loaded(config(damaged, tmp_path / "gone", skip_broken=True))
 
 
-def test_a_run_directory_serves_its_best_model(
-    config: Callable[..., ServeConfig], models: object, tmp_path: Path
-) -> None:
+def test_a_run_directory_serves_its_best_model(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:
     shutil.copytree(models.cartpole, tmp_path / "run" / "model")
     shutil.copytree(models.cartpole, tmp_path / "run" / "best")
     repository = loaded(config(tmp_path / "run"))

@@ -57,7 +57,7 @@ print("done")
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 60
     while not condition():
-        assert process.poll() is None, "the server's process ended"
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
         time.sleep(0.01)
 
