@@ -39,7 +39,9 @@ class Command:
 
 
 COMMANDS = {
-    "quickstart": Command("QuickstartOptions", "the whole road in a minute: fit digits, train CartPole, serve and ask both"),
+    "quickstart": Command(
+        "QuickstartOptions", "the whole road in a minute: fit digits, train CartPole, serve and ask both"
+    ),
     "fit": Command("FitOptions", "fit a classifier to a data set", has_presets=True),
     "train": Command("TrainOptions", "train an agent in an environment", has_presets=True),
     "evaluate": Command("EvaluateOptions", "score a model: accuracy on test data, or the returns of fresh episodes"),
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"error: {where}{error.strerror or error}", debug=debug)
         return MISTAKE
     except Exception as error:  # noqa: BLE001 - the last stop: what nobody foresaw still ends in a line
-        hint = "" if debug else "; this is a bug, add --debug to see where"
+        hint = "" if debug else "; --debug shows where it comes from"
         _say(f"error: unexpected {type(error).__name__}: {error}{hint}", debug=debug)
         return BUG
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
 from torso.cli.output import result
-from torso.cli.parsing import Flag, Positional
+from torso.cli.parsing import Flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +18,7 @@ class ExportOptions:
     Runs that end export their models themselves; this is for models saved without it. A server never writes one.
     """
 
-    model: Positional[Path]
+    model: tyro.conf.Positional[Path]
     """A model directory, or a run's, whose best model is meant."""
     json: Flag = False
     """Print one JSON object."""

@@ -78,5 +78,3 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
     finally:
         for number in handled:
             signal.signal(number, before[number])
-
-

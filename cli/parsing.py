@@ -16,8 +16,6 @@ T = TypeVar("T")
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 """A switch that is off unless it is given; it has no ``--no-`` twin."""
-Positional = tyro.conf.Positional
-"""An argument without a name."""
 
 
 def parse(options: type[T], arguments: Sequence[str], command: str, defaults: T | None = None) -> T | None:
@@ -35,7 +33,7 @@ def parse(options: type[T], arguments: Sequence[str], command: str, defaults: T 
     said = io.StringIO()  # tyro explains in a box of several lines
     try:
         with redirect_stderr(said):
-            parsed = tyro.cli(
+            parsed: T = tyro.cli(
                 options,
                 prog=f"torso {command}",
                 args=list(arguments),
@@ -79,5 +77,5 @@ def _in_a_line(box: str) -> str:
         elif row:
             sections[-1].append(row)
     told = [" ".join(rows) for rows in sections if rows and not rows[0].startswith(("Argument helptext", "For full"))]
-    text = "; ".join(told) or "wrong arguments"
-    return text[0].lower() + text[1:]
+    told = [text.removeprefix("Error parsing ") for text in told] or ["wrong arguments"]
+    return "; ".join(text[0].lower() + text[1:] for text in told)

@@ -20,10 +20,13 @@ _LINE_PERIOD_S = 5.0  # lines are at least so far apart
 
 
 class _Display:
-    """A bar where stderr is a terminal, else lines such as ``epoch 12/60  loss 0.03``."""
+    """A bar where stderr is a terminal, else lines such as ``epoch 12/60  loss 0.03``.
 
-    def __init__(self, unit: str, total: int) -> None:
-        self._unit, self._total = unit, total
+    ``preface`` is said first, once there is something to show: a run that is refused has only its error to say.
+    """
+
+    def __init__(self, unit: str, total: int, preface: str) -> None:
+        self._unit, self._total, self._preface = unit, total, preface
         self._task: TaskID | None = None
         self._said_s = time.monotonic()
         self._bar: Progress | None = None
@@ -49,6 +52,9 @@ class _Display:
 
     def _show(self, completed: float, figures: str, *, is_line: bool) -> None:
         """Bring the bar up to date; where there is none and the event is worth a line, say it."""
+        if self._preface:
+            say(self._preface)
+            self._preface = ""
         if self._bar is not None:
             if self._task is None:  # now and not before: a resumed run does not begin at 0
                 self._task = self._bar.add_task(figures, total=self._total, completed=int(completed))
@@ -61,8 +67,8 @@ class _Display:
 class TrainingProgress(_Display):
     """A training run: the return, that of greedy evaluations, speed, time left."""
 
-    def __init__(self, total_steps: int) -> None:
-        super().__init__("step", total_steps)
+    def __init__(self, total_steps: int, preface: str = "") -> None:
+        super().__init__("step", total_steps, preface)
         self._began: tuple[int, float] | None = None  # steps and clock at the first event
         self._return: float | None = None
         self._greedy: float | None = None
@@ -92,8 +98,8 @@ class TrainingProgress(_Display):
 class FitProgress(_Display):
     """A fit: the training loss, the accuracy on validation data, time left if no epoch is spared."""
 
-    def __init__(self, max_epochs: int) -> None:
-        super().__init__("epoch", max_epochs)
+    def __init__(self, max_epochs: int, preface: str = "") -> None:
+        super().__init__("epoch", max_epochs, preface)
         self._figures = ""
 
     def on_event(self, event: FitEvent) -> None:

@@ -15,11 +15,11 @@ from torso.agents.presets import preset
 from torso.agents.rundir import RunDirectory
 from torso.agents.training import train_run
 from torso.agents.world import World
-from torso.cli.output import result, say
-from torso.cli.parsing import Flag, Positional, given
+from torso.cli.output import result
+from torso.cli.parsing import Flag, given
 from torso.cli.progress import TrainingProgress
 from torso.cli.runs import begun, default_out, settings_of, until_stopped
-from torso.errors import ConfigError
+from torso.cli.worlds import read_env_kwargs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class TrainOptions:
     bits as one that was never stopped.
     """
 
-    algorithm: Positional[str]
+    algorithm: tyro.conf.Positional[str]
     """What learns: dqn."""
     env: str
     """A Gymnasium id with Discrete actions; module:Env-v0 imports the module first."""
@@ -41,7 +41,7 @@ class TrainOptions:
     """Steps (decisions) in all, those before a --resume included."""
     seed: int = 0
     """What everything random follows from."""
-    out: Path | None = None
+    out: tyro.conf.DisallowNone[Path | None] = None
     """The run directory; None: runs/ENV-ALGORITHM-SEED."""
     resume: Flag = False
     """Go on with the run in the run directory; begin it where there is none yet."""
@@ -74,11 +74,10 @@ def presets(arguments: Sequence[str]) -> TrainOptions:
 
 def run(options: TrainOptions) -> int:
     """Train, and print the summary."""
-    world, out = World(env=options.env, env_kwargs=_env_kwargs(options.env_kwargs)), options.run_path
-    _tell_settings(options)
+    world, out = World(env=options.env, env_kwargs=read_env_kwargs(options.env_kwargs)), options.run_path
 
     def work(stop: Callable[[], bool]) -> str | None:
-        with TrainingProgress(options.steps) as progress:
+        with TrainingProgress(options.steps, _settings(options)) as progress:
             trained = train_run(
                 world,
                 options.config,
@@ -109,26 +108,17 @@ def _begun_with(run: RunDirectory) -> TrainOptions:
     )
 
 
-def _env_kwargs(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--env-kwargs {text!r} is not JSON ({error}); expected an object such as '{{}}'") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"--env-kwargs {text} is not a JSON object; expected one such as '{{\"size\": 3}}'")
-    return value
-
-
-def _tell_settings(options: TrainOptions) -> None:
-    """Say what the preset is, where it comes from, and what was given in its place."""
+def _settings(options: TrainOptions) -> str:
+    """What is about to happen: the preset, where it comes from, and what was given in its place."""
     known, mine = preset(options.algorithm, options.env), asdict(options.config)
     defaults, theirs = asdict(DQNConfig()), asdict(known.config)
-    say(f"{options.algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}, into {options.run_path}")
+    lines = [f"{options.algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}: {options.run_path}"]
     of_preset = {name: value for name, value in theirs.items() if value != defaults[name]}
-    say(f"preset: {known.source}{': ' if of_preset else ''}{_listed(of_preset)}")
+    lines.append(f"preset from {known.source}: {_listed(of_preset)}" if of_preset else "no preset for it: defaults")
     changed = {name: value for name, value in mine.items() if value != theirs[name]}
     if changed:
-        say(f"but: {_listed(changed)}")
+        lines.append(f"given: {_listed(changed)}")
+    return "\n".join(lines)
 
 
 def _listed(settings: dict[str, Any]) -> str:

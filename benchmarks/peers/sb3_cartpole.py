@@ -1,0 +1,90 @@
+"""Stable-Baselines3's DQN, or SBX's, on CartPole-v1 at RL-Zoo's settings. Prints one JSON object.
+
+Runs in the peers' own virtual environment: ``python sb3_cartpole.py sb3|sbx SEED STEPS THREADS``. The best network is
+that of their own EvalCallback, whose seconds are left out of the speed.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+
+peer, seed, steps, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+if peer == "sb3":
+    import torch
+    from stable_baselines3 import DQN
+
+    if threads:
+        torch.set_num_threads(threads)
+else:
+    from sbx import DQN
+
+
+class TimedEvaluation(EvalCallback):
+    """An EvalCallback that knows how long it took."""
+
+    seconds = 0.0
+
+    def _on_step(self) -> bool:
+        began_s = time.perf_counter()
+        goes_on = super()._on_step()
+        if self.n_calls % self.eval_freq == 0:
+            self.seconds += time.perf_counter() - began_s
+        return goes_on
+
+
+def greedy_returns(model: DQN) -> list[float]:
+    """Returns of 20 fresh greedy episodes."""
+    env = gym.make("CartPole-v1")
+    returns = []
+    for episode in range(20):
+        obs, _ = env.reset(seed=1_000_003 * (seed + 1) + episode)
+        total, done = 0.0, False
+        while not done:
+            action, _ = model.predict(obs, deterministic=True)
+            obs, reward, terminated, truncated, _ = env.step(int(np.asarray(action).item()))
+            total += float(reward)
+            done = terminated or truncated
+        returns.append(total)
+    return returns
+
+
+# rl-baselines3-zoo, hyperparams/dqn.yml, CartPole-v1
+model = DQN(
+    "MlpPolicy",
+    gym.make("CartPole-v1"),
+    learning_rate=2.3e-3,
+    batch_size=64,
+    buffer_size=100_000,
+    learning_starts=1_000,
+    gamma=0.99,
+    target_update_interval=10,
+    train_freq=256,
+    gradient_steps=128,
+    exploration_fraction=0.16,
+    exploration_final_eps=0.04,
+    policy_kwargs={"net_arch": [256, 256]},
+    seed=seed,
+    verbose=0,
+)
+with tempfile.TemporaryDirectory() as folder:
+    evaluation = TimedEvaluation(
+        make_vec_env("CartPole-v1", n_envs=20, seed=10_000 + seed),
+        n_eval_episodes=20,
+        eval_freq=2_500,
+        best_model_save_path=folder,
+        verbose=0,
+        warn=False,
+    )
+    began_s = time.perf_counter()
+    model.learn(steps, callback=evaluation)
+    seconds = time.perf_counter() - began_s - evaluation.seconds
+    best = DQN.load(Path(folder) / "best_model.zip")
+result = {"seconds": seconds, "steps_per_s": steps / seconds, "returns": greedy_returns(model)}
+print(json.dumps({**result, "best_returns": greedy_returns(best)}))

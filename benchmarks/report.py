@@ -1,0 +1,58 @@
+"""What every benchmark leaves behind: a JSON file of raw numbers and the text that it printed, under ``results/``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """The machine that the numbers are of, without its name."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+
+
+class Report:
+    """Prints as it goes and keeps what was printed. ``name`` is the files' name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: list[str] = []
+        self.data: dict[str, Any] = {
+            "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": machine(),
+        }
+        self.say(f"# {name}")
+        self.say(f"`{self.data['command']}`, {self.data['date']}, {machine()['cores']} cores, {machine()['cpu']}")
+        self.say()
+
+    def say(self, line: str = "") -> None:
+        """Print a line and keep it."""
+        print(line, flush=True)
+        self.lines.append(line)
+
+    def table(self, header: list[str], rows: list[list[Any]]) -> None:
+        """Print a Markdown table and keep it."""
+        self.say("| " + " | ".join(header) + " |")
+        self.say("|" + "---|" * len(header))
+        for row in rows:
+            self.say("| " + " | ".join(str(cell) for cell in row) + " |")
+        self.say()
+
+    def write(self) -> None:
+        """Write ``results/NAME.json`` and ``results/NAME.md``."""
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{self.name}.json").write_text(json.dumps(self.data, indent=1) + "\n")
+        (RESULTS / f"{self.name}.md").write_text("\n".join(self.lines) + "\n")

@@ -1,0 +1,106 @@
+"""``torso evaluate``: how good a model is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from torso.cli.output import result
+from torso.cli.parsing import Flag
+from torso.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torso.nets import Predictor
+
+_ROWS = 1024  # test examples in one forward
+
+
+@tyro.conf.configure(tyro.conf.DisallowNone)
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Score a model: a policy by the returns of fresh greedy episodes, a classifier by its accuracy on test data."""
+
+    model: tyro.conf.Positional[Path]
+    """A model directory, or a run's, whose best model is meant."""
+    episodes: int | None = None
+    """Of a policy: how many episodes; None: 20."""
+    seed: int | None = None
+    """Of a policy: which episodes; None: the seed of its training. No seed gives episodes that chose the best model."""
+    env: str | None = None
+    """Of a policy: a Gymnasium id; None: the env that it was trained in."""
+    env_kwargs: str | None = None
+    """Of a policy: arguments of the env's constructor, as a JSON object; None: those of its training."""
+    dataset: str | None = None
+    """Of a classifier: whose test data; None: those of the data set that it was fitted to."""
+    data_dir: Path | None = None
+    """Of a classifier: a folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+def run(options: EvaluateOptions) -> int:
+    """Evaluate, and print the figures."""
+    from torso.nets import Predictor
+
+    predictor = Predictor.load(options.model)
+    if predictor.kind == "policy":
+        _refuse(options, "policy", ("dataset", "data_dir"))
+        _evaluate_policy(options, predictor)
+    else:
+        _refuse(options, "classifier", ("episodes", "seed", "env", "env_kwargs"))
+        _evaluate_classifier(options, predictor)
+    return 0
+
+
+def _refuse(options: EvaluateOptions, kind: str, names: tuple[str, ...]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: {options.model} is a {kind}, which has no use for it; leave it out")
+
+
+def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
+    from torso.agents.evaluation import evaluate, evaluation_seeds
+    from torso.agents.world import World
+    from torso.cli.worlds import choose_env
+
+    provenance = predictor.card.provenance
+    env_id, env_kwargs = choose_env(options.env, options.env_kwargs, provenance)
+    seed = options.seed if options.seed is not None else provenance.get("seed") or 0
+    episodes = 20 if options.episodes is None else options.episodes
+    if episodes < 1:
+        raise ConfigError(f"--episodes must be at least 1, got {episodes}")
+    world = World(env=env_id, env_kwargs=env_kwargs)
+    evaluation = evaluate(predictor.act, world, evaluation_seeds(seed, episodes, "score"))
+    figures = {"model": str(options.model), "env_id": env_id, "seed": seed, **evaluation.to_json()}
+    text = (
+        f"{env_id}: mean return {evaluation.mean:,.1f} over {episodes} episodes (deviation {evaluation.std:,.1f}, "
+        f"from {min(evaluation.returns):,.1f} to {max(evaluation.returns):,.1f})"
+    )
+    result(figures, text, as_json=options.json)
+
+
+def _evaluate_classifier(options: EvaluateOptions, predictor: Predictor) -> None:
+    from torso.envs import load_dataset
+
+    name = options.dataset or predictor.card.provenance.get("dataset")
+    if not isinstance(name, str):
+        raise ConfigError(f"{options.model} does not say which data set it was fitted to; expected one with --dataset")
+    test = load_dataset(name, options.data_dir).test
+    true = [str(test.label_names[label]) for label in test.labels]
+    guessed: list[str] = []
+    for first in range(0, len(test), _ROWS):
+        guessed += [str(labels[0]) for labels in predictor.classify(test.inputs[first : first + _ROWS]).labels]
+    errors = sum(guess != label for guess, label in zip(guessed, true, strict=True))
+    accuracy = 1 - errors / len(test)
+    figures = {
+        "model": str(options.model),
+        "dataset": name,
+        "num_test": len(test),
+        "test_errors": errors,
+        "test_accuracy": accuracy,
+    }
+    text = f"{name}: test accuracy {accuracy:.2%} ({errors} errors in {len(test):,})"
+    result(figures, text, as_json=options.json)

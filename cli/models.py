@@ -1,0 +1,184 @@
+"""A model to ask, loaded here or behind a server: what classify, act and play have in common.
+
+A server is asked through the thin client, which imports neither torch nor anything else that computes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torso.cli.parsing import Flag
+from torso.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torso.nets import Predictor
+    from torso.serve import Client
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model to ask, and where."""
+
+    model: str
+    """A model or run directory; with --address, the name of a served model."""
+    address: str | None = None
+    """HOST:PORT or unix:PATH of a torso server; None: the model is loaded here."""
+    token_file: Path | None = None
+    """With --address: a file that holds the token to show to the server."""
+    tls: Flag = False
+    """With --address: encrypt, and trust the certificates that this system trusts."""
+    tls_ca: Path | None = None
+    """With --address: encrypt, and trust the certificates in this PEM file."""
+    timeout_s: float = 30.0
+    """With --address: seconds that a call may take."""
+
+
+Guesses = list[list[tuple[str, float]]]
+"""For each input the best labels, as text, with their probabilities, best first."""
+
+
+class Model(Protocol):
+    """What is asked."""
+
+    def label(self, inputs: Array, top_k: int) -> Guesses:
+        """Label arrays."""
+
+    def label_images(self, images: Sequence[bytes], top_k: int) -> Guesses:
+        """Label PNG and JPEG files, given as their bytes."""
+
+    def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Choose the best action of each observation, [B]; also the value of each action, [B, A]."""
+
+    def provenance(self, kind: str) -> Mapping[str, Any]:
+        """Where the model comes from; ConfigError where it is not of this kind."""
+
+
+@contextmanager
+def open_model(options: ModelOptions) -> Iterator[Model]:
+    """Load the model, or connect to who serves it."""
+    if options.address is None:
+        given = [name for name in ("token_file", "tls", "tls_ca") if getattr(options, name)]
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError(f"{names} without --address: a model that is loaded here needs none; add --address")
+        from torso.nets import Predictor
+
+        yield LoadedModel(Predictor.load(options.model))
+    else:
+        from torso.serve.client import Client
+
+        with Client(
+            options.address,
+            None if options.token_file is None else _token(options.token_file),
+            timeout_s=options.timeout_s,
+            tls=options.tls,
+            tls_ca=options.tls_ca,
+        ) as client:
+            yield ServedModel(client, options.model)
+
+
+class LoadedModel:
+    """A model in this process."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def label(self, inputs: Array, top_k: int) -> Guesses:
+        """See `Model.label`."""
+        self._require("classifier")
+        return self._guesses(self._predictor.prepare(inputs), top_k)
+
+    def label_images(self, images: Sequence[bytes], top_k: int) -> Guesses:
+        """See `Model.label_images`."""
+        self._require("classifier")
+        return self._guesses(self._predictor.prepare_images(images), top_k)
+
+    def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `Model.act`."""
+        self._require("policy")
+        values = self._predictor.run(self._predictor.prepare(observations, field="observations"))
+        return self._predictor.greedy(values), values
+
+    def provenance(self, kind: str) -> Mapping[str, Any]:
+        """See `Model.provenance`."""
+        self._require(kind)
+        return self._predictor.card.provenance
+
+    def _guesses(self, prepared: Array, top_k: int) -> Guesses:
+        predictor = self._predictor
+        indices, probabilities = predictor.top_k(predictor.probabilities(predictor.run(prepared)), top_k)
+        labels = [[str(predictor.labels[index]) for index in row] for row in indices]
+        return _pairs(labels, probabilities)
+
+    def _require(self, kind: str) -> None:
+        _require(self._predictor.kind, kind)
+
+
+class ServedModel:
+    """A model behind a server."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
+
+    def label(self, inputs: Array, top_k: int) -> Guesses:
+        """See `Model.label`."""
+        answer = self._client.classify(self._name, inputs, top_k)
+        return _pairs(answer.labels, answer.probabilities)
+
+    def label_images(self, images: Sequence[bytes], top_k: int) -> Guesses:
+        """See `Model.label_images`."""
+        answer = self._client.classify_images(self._name, images, top_k)
+        return _pairs(answer.labels, answer.probabilities)
+
+    def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `Model.act`."""
+        answer = self._client.act(self._name, observations)
+        return answer.actions, answer.values
+
+    def provenance(self, kind: str) -> Mapping[str, Any]:
+        """See `Model.provenance`."""
+        info = self._client.get_model(self._name)
+        _require(info.kind, kind)
+        # The wire has texts as they are, and what is not text as JSON.
+        return {name: json.loads(text) if text[:1] == "{" else text for name, text in info.provenance.items()}
+
+
+def read_npy(path: Path) -> Array:
+    """The array in a .npy file; nothing in it is unpickled."""
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{path} cannot be read as a .npy file: {reason(error)}") from error
+    return array
+
+
+def _require(came: str, expected: str) -> None:
+    if came != expected:
+        advice = "torso classify" if came == "classifier" else "torso act or torso play"
+        raise ConfigError(f"--model is a {came}, expected a {expected}; ask it with {advice}")
+
+
+def _pairs(labels: Sequence[Sequence[str]], probabilities: NDArray[np.float32]) -> Guesses:
+    return [list(zip(names, row.tolist(), strict=True)) for names, row in zip(labels, probabilities, strict=True)]
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {path} cannot be read: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, without its name."""
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,236 @@
+"""``torso quickstart``: the whole road in a minute. Fit, train, serve, ask, compare."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from torso.agents.classification import ClassifierConfig
+from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
+from torso.agents.fit_run import fit_run
+from torso.agents.presets import preset
+from torso.agents.training import train_run
+from torso.agents.world import World
+from torso.cli.parsing import Flag
+from torso.cli.progress import FitProgress, TrainingProgress
+from torso.envs import Dataset, load_dataset
+from torso.errors import ServerError
+from torso.nets import Predictor
+from torso.serve import Client
+
+ENV = "CartPole-v1"
+EPISODES = 20
+_ROWS = 64  # scans a request
+_SERVER_START_S = 60.0
+_SHADES = " ░▒▓█"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartOptions:
+    """The whole road in a minute: fit a CNN on digits, train DQN on CartPole-v1, serve both over gRPC, ask them.
+
+    Nothing is downloaded. Everything it starts ends with it; what it made stays in the run directory.
+    """
+
+    out: Path | None = None
+    """Where the two runs go; None: runs/quickstart, or the first free of runs/quickstart-2, -3, ..."""
+    seed: int = 0
+    """What everything random follows from."""
+    plain: Flag = False
+    """No colours."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the closing table."""
+
+    what: str
+    figure: str
+    seconds: float
+
+
+def run(options: QuickstartOptions) -> int:
+    """Walk the road, print what happens, and return the exit code."""
+    console = Console(no_color=options.plain, highlight=False)
+    out = options.out or _free_out()
+    digits, cartpole = out / "digits", out / "cartpole"
+    rows: list[Row] = []
+    _fit(console, digits, options.seed, rows)
+    _train(console, cartpole, options.seed, rows)
+    console.rule("serve both, in a process of its own", align="left")
+    began_s = time.monotonic()
+    with _server(digits, cartpole) as address:
+        seconds = time.monotonic() - began_s
+        rows.append(Row("server ready, both models loaded and warm", address, seconds))
+        console.print(f"listening on {address}")
+        with Client(address) as client:
+            _classify(console, client, digits, rows)
+            _play(console, client, cartpole, options.seed, rows)
+    console.rule("what came of it", align="left")
+    console.print(_table(rows))
+    _tell_paths(console, digits, cartpole)
+    return 0
+
+
+def _fit(console: Console, out: Path, seed: int, rows: list[Row]) -> None:
+    console.rule("fit a CNN to handwritten digits", align="left")
+    config = ClassifierConfig(net="cnn")
+    began_s = time.monotonic()
+    with FitProgress(config.max_epochs) as progress:
+        fitted = fit_run(load_dataset("digits"), config, seed=seed, out=out, on_event=progress.on_event)
+    summary = fitted.summary or {}
+    figure = f"{summary['test_accuracy']:.2%} of {summary['num_test']} test scans right"
+    rows.append(Row(f"fit: CNN on digits, {summary['epochs']} epochs", figure, time.monotonic() - began_s))
+    console.print(f"{figure}; best epoch {summary['best_epoch']} of {summary['epochs']}, by validation")
+
+
+def _train(console: Console, out: Path, seed: int, rows: list[Row]) -> None:
+    console.rule(f"train DQN on {ENV}", align="left")
+    known = preset("dqn", ENV)
+    config = replace(known.config, stop_return=500.0)  # the most that an episode can give
+    began_s = time.monotonic()
+    with TrainingProgress(known.total_steps) as progress:
+        trained = train_run(
+            World(env=ENV), config, total_steps=known.total_steps, seed=seed, out=out, on_event=progress.on_event
+        )
+    score = (trained.summary or {})["score"]
+    figure = f"return {score['mean_return']:.1f} ± {score['std_return']:.1f} over {score['episodes']} fresh episodes"
+    rows.append(Row(f"train: DQN on {ENV}, {trained.total_steps:,} steps", figure, time.monotonic() - began_s))
+    console.print(figure)
+
+
+def _classify(console: Console, client: Client, model: Path, rows: list[Row]) -> None:
+    console.rule("classify the test scans through gRPC", align="left")
+    test = load_dataset("digits").test
+    began_s = time.monotonic()
+    answers = [client.classify("digits", test.inputs[i : i + _ROWS], top_k=10) for i in range(0, len(test), _ROWS)]
+    seconds = time.monotonic() - began_s
+    indices = np.concatenate([answer.indices for answer in answers])  # [N, 10]
+    probabilities = np.concatenate([answer.probabilities for answer in answers])  # [N, 10]
+    right = float((indices[:, 0] == test.labels).mean())
+    rows.append(Row(f"classify: {len(test)} scans in {len(answers)} requests", f"{right:.2%} right", seconds))
+    console.print(_guesses(test, indices, probabilities))
+
+    local = Predictor.load(model).classify(test.inputs, top_k=10)
+    same = float((local.indices[:, 0] == indices[:, 0]).mean())
+    apart = float(np.abs(_by_class(local.indices, local.probabilities) - _by_class(indices, probabilities)).max())
+    rows.append(Row("compare: served with local answers", f"{same:.0%} the same, at most {apart:.0e} apart", 0.0))
+
+
+def _play(console: Console, client: Client, model: Path, seed: int, rows: list[Row]) -> None:
+    console.rule(f"play {EPISODES} episodes of {ENV} through gRPC", align="left")
+    world, seeds = World(env=ENV), evaluation_seeds(seed, EPISODES, "score")
+    began_s = time.monotonic()
+    served = evaluate(lambda observations, state: (client.act("cartpole", observations).actions, state), world, seeds)
+    seconds = time.monotonic() - began_s
+    rows.append(Row(f"play: {EPISODES} episodes, {max(served.lengths_steps)} requests", _figure(served), seconds))
+    console.print(f"returns: {' '.join(f'{value:.0f}' for value in served.returns)}")
+    local = evaluate(Predictor.load(model).act, world, seeds)
+    same = sum(a == b for a, b in zip(served.returns, local.returns, strict=True))
+    rows.append(Row("compare: the same episodes played locally", f"{same} of {EPISODES} returns equal", 0.0))
+
+
+def _figure(evaluation: Evaluation) -> str:
+    return f"mean return {evaluation.mean:.1f} ± {evaluation.std:.1f}"
+
+
+def _by_class(indices: NDArray[np.int64], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities in the order of the classes, whatever order they were ranked in; [N, K] each."""
+    ordered = np.empty_like(probabilities)
+    np.put_along_axis(ordered, indices, probabilities, axis=1)
+    return ordered
+
+
+def _guesses(test: Dataset, indices: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Text:
+    """A few scans with the model's first and second guess: two that it is sure of and the two that it is least of."""
+    doubtful = np.argsort(probabilities[:, 0], kind="stable")
+    shown = [int(doubtful[-1]), int(doubtful[-2]), int(doubtful[1]), int(doubtful[0])]
+    width = 2 * test.inputs.shape[2] + 4
+    darkness = np.rint(test.inputs / test.inputs.max() * (len(_SHADES) - 1)).astype(int)
+    text = Text()
+    for line in range(test.inputs.shape[1]):
+        text.append("".join("".join(_SHADES[d] * 2 for d in darkness[i, line]).ljust(width) for i in shown) + "\n")
+    text.append("".join(f"is a {test.label_names[test.labels[i]]}".ljust(width) for i in shown) + "\n")
+    for place, name in enumerate(("first ", "second")):
+        cells = [f"{name} {test.label_names[indices[i, place]]}  {probabilities[i, place]:.1%}" for i in shown]
+        text.append("".join(cell.ljust(width) for cell in cells) + ("\n" if place == 0 else ""))
+    return text
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("what")
+    table.add_column("figure")
+    table.add_column("seconds", justify="right")
+    for row in rows:
+        table.add_row(row.what, row.figure, f"{row.seconds:.1f}" if row.seconds else "")
+    table.add_section()
+    table.add_row("all", "", f"{sum(row.seconds for row in rows):.1f}")
+    return table
+
+
+def _tell_paths(console: Console, digits: Path, cartpole: Path) -> None:
+    lines = [
+        "",
+        f"learning curves  {cartpole / 'learning_curve.png'}  {digits / 'learning_curve.png'}",
+        f"models           {digits / 'best'}  {cartpole / 'best'}",
+        "",
+        "what to try next",
+        f"  torso serve {digits} {cartpole}",
+        "  torso classify scan.png --address 127.0.0.1:8500 --model digits --top-k 2",
+        f"  torso play --env {ENV} --address 127.0.0.1:8500 --model cartpole --episodes 5",
+        f"  torso train dqn --env {ENV} --seed 1 --out runs/cartpole",
+        "  torso fit --dataset mnist --net cnn --out runs/mnist",
+    ]
+    console.print("\n".join(lines), soft_wrap=True)
+
+
+def _free_out() -> Path:
+    first = Path("runs/quickstart")
+    if not first.exists():
+        return first
+    return next(path for n in count(2) if not (path := Path(f"{first}-{n}")).exists())
+
+
+@contextmanager
+def _server(*models: Path) -> Iterator[str]:
+    """A server process for as long as the block runs; yields its address. It is ended however the block ends.
+
+    Raises:
+        ServerError: it did not start; the message holds what it said.
+    """
+    with tempfile.TemporaryDirectory(prefix="torso-quickstart-") as folder:
+        port_file, log_path = Path(folder) / "port", Path(folder) / "log"
+        command = [sys.executable, "-m", "torso.cli", "serve", *map(str, models), "--port", "0"]
+        with log_path.open("wb") as log:
+            # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends the server.
+            process = subprocess.Popen(
+                [*command, "--port-file", str(port_file)], stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            deadline_s = time.monotonic() + _SERVER_START_S
+            while not port_file.exists():
+                if process.poll() is not None or time.monotonic() > deadline_s:
+                    raise ServerError(f"the server did not start: {log_path.read_text(errors='replace').strip()}")
+                time.sleep(0.02)
+            yield f"127.0.0.1:{port_file.read_text().strip()}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
