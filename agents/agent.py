@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from torso.agents.dqn import DQNConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
 from torso.agents.presets import preset
 from torso.agents.rundir import RunDirectory
+from torso.agents.session import require_trainable
 from torso.agents.training import Training, open_run
 from torso.agents.world import World
 from torso.envs import EnvSource, Wrapper
-from torso.errors import ConfigError, ModelNotFoundError, RunError
-from torso.nets import Network, Predictor, TorchBackend, load_model
+from torso.errors import ConfigError, EnvError, ModelNotFoundError, RunError
+from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
+from torso.nets.checkpoint import CARD
 
 
 class DQN:
@@ -50,16 +52,20 @@ class DQN:
         self.world = World(env=env, env_kwargs=env_kwargs or {}, wrappers=wrappers)
         self.config = preset("dqn", self.world.name).config if config is None else config
         self.seed = seed
-        self._first_network: Network | None = None  # weights to start from, of a model that was loaded
+        self._loaded: tuple[ModelCard, Network] | None = None
+        self._first_network: Network | None = None  # weights to start from, of a model directory that was loaded
         self._run_path: Path | None = None  # the run directory that learn() writes to
         self._training: Training | None = None
         self._predictor: Predictor | None = None
-        _ = self.world.door  # an env that torso cannot learn in is refused here
+        require_trainable(self.world, self.config, seed)
 
     def learn(self, total_steps: int, *, out: str | os.PathLike[str] | None = None) -> DQN:
         """Train until ``total_steps`` steps were made in all; then the best network by evaluation acts.
 
         ``out`` makes a run directory of it, which `DQN.load` and ``torso train --resume`` go on with exactly.
+
+        Interrupted by an exception (Ctrl-C), an agent with a run directory goes on from its latest checkpoint when it
+        learns again; one without goes on from where it was.
 
         Raises:
             ConfigError: ``total_steps`` is not more than what was learnt already.
@@ -76,15 +82,14 @@ class DQN:
             self._training = self._training or self._new_training(None)
             self._consume(self._training, total_steps)
             return self
-        resume, self._run_path = self._run_path is not None, Path(out if out is not None else self._run_path or "")
-        with open_run(
-            self.world, self.config, total_steps=total_steps, seed=self.seed, out=self._run_path, resume=resume
-        ) as run:
-            if self._training is None:
-                self._training = self._new_training(run)
-            self._training.run_directory = run
-            self._consume(self._training, total_steps)
-            self._training.finish(self.config.evaluation_episodes)
+        path, resume = Path(out if out is not None else self._run_path or ""), self._run_path is not None
+        with open_run(self.world, self.config, total_steps=total_steps, seed=self.seed, out=path, resume=resume) as run:
+            self._run_path = path
+            training, self._training = self._training or self._new_training(run), None  # None if what follows fails
+            training.run_directory = run
+            self._consume(training, total_steps)
+            training.finish(self.config.evaluation_episodes)
+            self._training = training
         return self
 
     def _new_training(self, run: RunDirectory | None) -> Training:
@@ -112,9 +117,14 @@ class DQN:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the best network as a model directory (with ``model.onnx``), for `load` and ``torso serve``."""
-        if self._training is None:
+        if self._training is not None:
+            self._training.save(path)
+        elif self._loaded is not None:
+            card, network = self._loaded
+            provenance = dict(card.provenance)
+            save_model(path, network, kind="policy", action_start=card.action_start, provenance=provenance)
+        else:
             raise ConfigError("nothing to save: call learn() first")
-        self._training.save(path)
 
     @classmethod
     def load(
@@ -137,28 +147,17 @@ class DQN:
             RunError: a run directory of another kind.
         """
         path = Path(path)
-        if (path / "config.json").is_file():
+        if (path / "config.json").is_file() and not (path / CARD).is_file():
             return cls._load_run(path, env, wrappers)
         card, network = load_model(path)
         if card.kind != "policy":
             raise ConfigError(f"{path} holds a {card.kind}, expected a policy; use Classifier.load")
-        if config is None:
-            if "config" not in card.provenance:
-                raise ConfigError(
-                    f"{path} does not name the settings it was trained with; give DQN.load(path, config=)"
-                )
-            config = DQNConfig(**card.provenance["config"])
-        source = env if env is not None else card.provenance.get("env_id")
-        if source is None:
-            raise ConfigError(f"{path} does not say which env it is for; give DQN.load(path, env)")
-        agent = cls(
-            source,
-            config=config,
-            seed=seed,
-            env_kwargs=card.provenance.get("env_kwargs", {}),
-            wrappers=wrappers,
-        )
-        agent._first_network, agent._predictor = network, Predictor(card, TorchBackend(copy.deepcopy(network)))
+        config = _config_of(path, card) if config is None else config
+        with _needing_env(path, env):
+            world = _world_of(env, card.provenance)
+            agent = cls(world.env, config=config, seed=seed, env_kwargs=world.env_kwargs, wrappers=wrappers)
+        agent._take(card, network)
+        agent._first_network = network
         return agent
 
     @classmethod
@@ -167,19 +166,53 @@ class DQN:
         if run.kind != "train":
             raise RunError(f"{path} holds a {run.kind} run, expected a training run; use Classifier.load")
         settings = run.settings
-        agent = cls(
-            env if env is not None else settings["env_id"],
-            config=DQNConfig(**{name: settings[name] for name in DQNConfig.__dataclass_fields__}),
-            seed=int(run.config["seed"]),
-            env_kwargs=settings["env_kwargs"],
-            wrappers=wrappers,
-        )
+        config = DQNConfig(**{name: settings[name] for name in DQNConfig.__dataclass_fields__ if name in settings})
+        with _needing_env(path, env):
+            world = _world_of(env, settings)
+            agent = cls(
+                world.env, config=config, seed=run.config["seed"], env_kwargs=world.env_kwargs, wrappers=wrappers
+            )
         agent._run_path = path
-        with suppress(ModelNotFoundError):  # a run that was stopped before its first evaluation can only learn
-            agent._predictor = Predictor.load(path)
+        with suppress(ModelNotFoundError):  # a run that ended before its first checkpoint can only learn
+            agent._take(*load_model(path))
         return agent
+
+    def _take(self, card: ModelCard, network: Network) -> None:
+        self._loaded = card, network
+        self._predictor = Predictor(card, TorchBackend(copy.deepcopy(network)))
 
     def _require_predictor(self) -> Predictor:
         if self._predictor is None:
             raise ConfigError("this agent has learnt nothing yet: call learn() first")
         return self._predictor
+
+
+def _world_of(given: EnvSource | None, recorded: Mapping[str, Any]) -> World:
+    """The env that was given, or else the recorded one; with the recorded ``env_kwargs`` where it is the same env."""
+    name, kwargs = recorded.get("env_id"), recorded.get("env_kwargs", {})
+    source = name if given is None else given
+    if source is None:
+        raise EnvError("the files do not say which env this agent is for")
+    world = World(env=source)
+    return World(env=world.env, env_kwargs={} if world.is_constructed or world.name != name else kwargs)
+
+
+@contextmanager
+def _needing_env(path: Path, given: EnvSource | None) -> Iterator[None]:
+    """Say, where the env that the files name cannot be made, that one can be given."""
+    try:
+        yield
+    except EnvError as error:
+        if given is not None:
+            raise
+        raise EnvError(f"{error}; give DQN.load({str(path)!r}, env)") from error
+
+
+def _config_of(path: Path, card: ModelCard) -> DQNConfig:
+    """The settings that a model was trained with."""
+    if "config" not in card.provenance:
+        raise ConfigError(f"{path} does not name the settings it was trained with; give DQN.load(path, config=)")
+    try:
+        return DQNConfig(**card.provenance["config"])
+    except TypeError as error:
+        raise ConfigError(f"{path} was trained with settings of another torso ({error}); give config=") from error

@@ -169,6 +169,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ConfigError(f"{path} holds a {card.kind}, expected a classifier; use DQN.load")
         settings = dict(card.provenance.get("config", {}))
         known = {field.name for field in fields(ClassifierConfig)}
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         classifier = cls(**{name: value for name, value in settings.items() if name in known})
         classifier._card, classifier.network_ = card, network
         labels = card.labels if card.labels is not None else tuple(range(network.spec.head.num_classes))

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from torso.agents.arrays import as_inputs, input_spec_of
 from torso.agents.checkpoints import CheckpointStore
-from torso.agents.classification import ClassifierConfig, Labelled
+from torso.agents.classification import ClassifierConfig, Labelled, classifier_spec
 from torso.agents.fitting import EpochDone, FitEvent, Fitting, labelled, resolve
 from torso.agents.gradient import torch_threads
 from torso.agents.plots import plot_fit
@@ -60,7 +61,9 @@ def fit_run(
     """
     if config.random_state not in (None, seed):
         raise ConfigError(f"random_state {config.random_state} contradicts the seed {seed}; leave it out")
-    network_input = _input_of(data.train, config)  # what cannot work is refused before anything is written
+    network_input = _input_of(data.train, config)
+    with torch.device("meta"):  # without weights: a network that cannot be built is refused before anything is written
+        Network(classifier_spec(config, network_input, len(data.train.label_names)))
     settings = {
         "dataset": data.train.name,
         "data_sha256": _fingerprint(data),
@@ -81,15 +84,11 @@ def fit_run(
     ):
         fit = _FitRun(run, data, config, network_input, seed)
         try:
-            finished = fit.go_on(on_event, stop, checkpoint_period_s)
+            summary = fit.to_the_end(on_event, stop, checkpoint_period_s)
         finally:
             fit.tracker.close()
-        return FitResult(
-            run_directory=run,
-            epochs=fit.fitting.epoch,
-            best_epoch=fit.fitting.best_epoch,
-            summary=fit.finish() if finished else None,
-        )
+        fitting = fit.fitting
+        return FitResult(run_directory=run, epochs=fitting.epoch, best_epoch=fitting.best_epoch, summary=summary)
 
 
 class _FitRun:
@@ -109,7 +108,17 @@ class _FitRun:
             self.fitting.restore(checkpoint.state["fitting"], checkpoint.tensors)
         self.tracker = Tracker(run.path, None if checkpoint is None else checkpoint.state["tracker"])
 
-    def go_on(self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float) -> bool:
+    def to_the_end(
+        self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float
+    ) -> dict[str, Any] | None:
+        """Fit, and sum up; None when ``stop`` said so before. A run that has ended stays as it is."""
+        if self.fitting.is_done:
+            summary = self.run.read_summary()
+            return self._finish() if summary is None else summary
+        self.run.drop_summary()  # of an end that was not the last
+        return self._finish() if self._fit(on_event, stop, period_s) else None
+
+    def _fit(self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float) -> bool:
         """Fit until the end (True) or until ``stop`` says so (False); either way all is saved."""
         saved_s = time.monotonic()
         for event in self.fitting.run():
@@ -125,7 +134,7 @@ class _FitRun:
         self._save()
         return True
 
-    def finish(self) -> dict[str, Any]:
+    def _finish(self) -> dict[str, Any]:
         """Score on the test data, export for serving, draw, and write summary.json. Its content."""
         fitting, run = self.fitting, self.run
         export_onnx(run.path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,27 +66,33 @@ class ReplayRing:
         self.num_rows = 0  # rows ever written; the next row's number
         size = (self.capacity_rows, num_envs)
         fields = {
-            "obs": ((*size, *shape), torch.from_numpy(np.empty(0, dtype)).dtype),
-            "action": (size, torch.int64),
-            "reward": (size, torch.float32),
-            "terminated": (size, torch.bool),
-            "truncated": (size, torch.bool),
-            "is_reset": (size, torch.bool),
+            "obs": ((*size, *shape), np.dtype(dtype)),
+            "action": (size, np.dtype(np.int64)),
+            "reward": (size, np.dtype(np.float32)),
+            "terminated": (size, np.dtype(np.bool_)),
+            "truncated": (size, np.dtype(np.bool_)),
+            "is_reset": (size, np.dtype(np.bool_)),
         }
         self.num_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in fields.values())  # of the full ring
         if self.num_bytes > _LARGE_BYTES:
             _log.warning("the replay will take %.1f GB of memory on %s", self.num_bytes / 1e9, self.device)
+        # On the CPU the same memory twice: NumPy's single-row writes cost a tenth of torch's, and its zeros take memory
+        # only as they are written over.
+        self._rows: dict[str, NDArray[Any]] | None = None
         try:
-            self._tensors = {
-                name: torch.zeros(shape, dtype=dtype, device=self.device) for name, (shape, dtype) in fields.items()
-            }
-        except RuntimeError as error:  # torch's, of either device, when memory is short
+            if self.device.type == "cpu":
+                self._rows = {name: np.zeros(shape, dtype) for name, (shape, dtype) in fields.items()}
+                self._tensors = {name: torch.from_numpy(array) for name, array in self._rows.items()}
+            else:
+                self._tensors = {
+                    name: torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=self.device)
+                    for name, (shape, dtype) in fields.items()
+                }
+        except (MemoryError, torch.OutOfMemoryError) as error:
             raise ConfigError(
                 f"a replay of {capacity_steps} steps takes {self.num_bytes / 1e9:.1f} GB, more than {self.device} "
                 "gives; lower replay_capacity"
             ) from error
-        # On the CPU the same memory as NumPy arrays, whose single-row writes cost a tenth of torch's.
-        self._rows = {name: t.numpy() for name, t in self._tensors.items()} if self.device.type == "cpu" else None
 
     @property
     def first_row(self) -> int:

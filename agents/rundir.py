@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from torso import __version__
-from torso.errors import RunError
+from torso.errors import RunError, StorageError
 from torso.nets.files import atomic_write_json, make_directory
 
 try:
@@ -168,6 +168,13 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / _SUMMARY} cannot be read: {error}") from error
         return dict(summary)
+
+    def drop_summary(self) -> None:
+        """Remove summary.json: the run goes on, and has no final figures any more."""
+        try:
+            (self.path / _SUMMARY).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot remove {self.path / _SUMMARY}: {error}") from error
 
     def lock(self) -> None:
         """Keep other processes from writing here until ``close`` or the end of this process; RunError when one does."""

@@ -20,10 +20,23 @@ from torso.agents.states import numpy_generator_state, restore_numpy_generator, 
 from torso.agents.world import World
 from torso.envs import env_seeds
 from torso.errors import CheckpointError, ConfigError
-from torso.nets import Network
+from torso.nets import Network, build_network
 
 _RECENT_EPISODES = 100
 _SEGMENT_ROWS = 50_000  # rows of a replay segment at most, so that writing one needs little memory
+
+
+def require_trainable(world: World, config: DQNConfig, seed: int) -> None:
+    """Refuse what cannot work before anything is written: raises EnvError or ConfigError."""
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative, got {seed}")
+    if world.is_constructed and config.num_envs > 1:
+        raise ConfigError(
+            f"num_envs is {config.num_envs}, but {world.name} is one constructed env: pass its id, its class or a "
+            "function that makes it"
+        )
+    door = world.door
+    build_network(q_network_spec(config, door.network_input, door.num_actions), torch.Generator())
 
 
 class Session:
@@ -65,7 +78,8 @@ class Session:
             acting_rng=np.random.default_rng(acting),
             sampling_generator=torch.Generator(device).manual_seed(int(sampling.generate_state(1)[0])),
         )
-        self.best_mean: float | None = None  # of the evaluations so far
+        self.best_network: Network | None = None  # of the evaluations so far, with its mean return and its step
+        self.best_mean: float | None = None
         self.best_step = 0
         self.cuts: list[int] = []  # steps of checkpoints that no period asked for: interruptions, ends of runs
         self.num_episodes = 0
@@ -117,6 +131,7 @@ class Session:
         }
         tensors = {
             **with_prefix("learner", learner_tensors),
+            **with_prefix("best", {} if self.best_network is None else self.best_network.state_dict()),
             **with_prefix("sums", self._sums),
             "sampling_generator": self.interaction.sampling_generator.get_state(),
         }
@@ -137,11 +152,16 @@ class Session:
             self.interaction.sampling_generator.set_state(tensors["sampling_generator"])
             self.interaction.total_steps = state["total_steps"]
             self.best_mean, self.best_step = state["best_mean"], state["best_step"]
+            if self.best_mean is not None:
+                self.best_network = copy.deepcopy(self.learner.online).eval()
+                self.best_network.load_state_dict(strip_prefix("best", tensors))
             self.cuts, self.num_episodes = list(state["cuts"]), state["num_episodes"]
             self._recent_returns.extend(state["recent_returns"])
             self._num_metrics = state["num_metrics"]
         except KeyError as error:
             raise CheckpointError(f"the checkpoint lacks {error}; it is of another version or another kind") from error
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
         self._sums = {name: t.to(self.learner.device) for name, t in strip_prefix("sums", tensors).items()}
         for start_row, _, rows in checkpoint.segments():
             self.replay.write_rows(start_row, rows)

@@ -5,25 +5,23 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
-
-import torch
 
 from torso.agents.checkpoints import CheckpointStore
 from torso.agents.dqn import DQNConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-from torso.agents.gradient import resolve_device, resolve_precision
+from torso.agents.gradient import resolve_device, resolve_precision, torch_threads
 from torso.agents.loop import Episode, Tick
 from torso.agents.plots import plot_training
 from torso.agents.rundir import RunDirectory
 from torso.agents.schedules import multiples_passed
-from torso.agents.session import Session
+from torso.agents.session import Session, require_trainable
 from torso.agents.trackers import Tracker
 from torso.agents.world import World
 from torso.errors import ConfigError
-from torso.nets import ModelCard, Network, Predictor, TorchBackend, export_onnx, load_model, make_provenance, save_model
+from torso.nets import ModelCard, Network, Predictor, TorchBackend, export_onnx, make_provenance, save_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +73,6 @@ class Training:
         run: RunDirectory | None = None,
         network: Network | None = None,
     ) -> None:
-        if run is not None and world.is_constructed:
-            raise ConfigError(
-                f"a run directory needs an env that can be built anew, got the constructed env {world.name}; "
-                "give its id, its class or a function that makes it"
-            )
         resolved = resolve(config) if run is None else run.resolved
         self.world, self.config, self.seed, self.run_directory = world, config, seed, run
         self.session = Session(
@@ -90,15 +83,17 @@ class Training:
             precision=resolved["precision"],
             network=network,
         )
-        self.best_network: Network | None = None
+        self._checkpoint_period: int = resolved["checkpoint_period"]
+        self._checkpointed_at = -1
         self._tracker: Tracker | None = None
-        self._evaluated_at = self._cut_at = -1
-        if run is not None:
-            checkpoint = CheckpointStore(run.checkpoint).load()
-            if checkpoint is not None:
-                self.session.restore(checkpoint)
-                self.best_network = load_model(run.best)[1] if self.session.best_mean is not None else None
-            self._position = None if checkpoint is None else checkpoint.state["tracker"]
+        self._position: Mapping[str, Any] | None = None  # of the logs, at the latest checkpoint
+        self._begins_elsewhere = network is not None  # from weights that the seed does not give
+        checkpoint = None if run is None else CheckpointStore(run.checkpoint).load()
+        if run is not None and checkpoint is not None:
+            self.session.restore(checkpoint)
+            self._position = checkpoint.state["tracker"]
+            if self.session.best_network is not None:  # what is in best/ may come from steps after the checkpoint
+                self.save(run.best, onnx=False)
 
     @property
     def total_steps(self) -> int:
@@ -114,24 +109,25 @@ class Training:
     def run(self, until_steps: int, stop: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
         """Train until ``until_steps`` steps were made in all, an evaluation is good enough, or ``stop()`` says so.
 
-        Yields what happens. ``stop`` is asked after each tick; however the run ends, a checkpoint is written.
+        Yields what happens. ``stop`` is asked after each tick; each of these ends writes a checkpoint. An exception, or
+        a caller that does not ask on, writes none: a run directory then stands at its latest checkpoint, which a new
+        `Training` goes on from.
         """
         if self.total_steps >= until_steps or self.is_solved:
             return
         interaction = self.session.interaction
         self._tracker = None if self.run_directory is None else Tracker(self.run_directory.path, self._position)
         try:
-            with _torch_threads(self.config.num_threads):
+            with torch_threads(self.config.num_threads):
+                if self._begins_elsewhere and self.total_steps == 0:
+                    self._write_checkpoint()  # or a run killed before its first one would begin with the seed's weights
                 interaction.begin()
-                stopped = False
                 for tick in interaction.run(until_steps):
-                    yield from self._after(tick)
-                    stopped = stop()
-                    if self.is_solved or stopped:
+                    yield from self._after(tick, until_steps)
+                    if self.is_solved or stop():
                         break
-                if self._evaluated_at != self.total_steps and not stopped:
-                    yield self._evaluate()
-                yield self._checkpoint(planned=False)
+                if self._checkpointed_at != self.total_steps:
+                    yield self._checkpoint(planned=False)
         finally:
             interaction.close()
             if self._tracker is not None:
@@ -143,7 +139,8 @@ class Training:
 
     def score(self, episodes: int) -> Evaluation:
         """Play fresh episodes greedily with the best network."""
-        return self._play(copy.deepcopy(self._best()), evaluation_seeds(self.seed, episodes, "score"))
+        with torch_threads(self.config.num_threads):
+            return self._play(copy.deepcopy(self._best()), evaluation_seeds(self.seed, episodes, "score"))
 
     def save(self, directory: str | os.PathLike[str], *, best: bool = True, onnx: bool = True) -> None:
         """Save the best, or the latest, network as a model directory."""
@@ -186,17 +183,20 @@ class Training:
 
     # -- around a tick ---------------------------------------------------------------------------------------------
 
-    def _after(self, tick: Tick) -> Iterator[TrainingEvent]:
-        """What a tick brings, in an order that a resume repeats: episodes, a log line, an evaluation, a checkpoint."""
+    def _after(self, tick: Tick, until_steps: int) -> Iterator[TrainingEvent]:
+        """What a tick brings, in an order that a resume repeats: episodes, a log line, an evaluation, a checkpoint.
+
+        The last tick brings an evaluation in any case, before a checkpoint that would let a resume pass it over.
+        """
         config = self.config
         self.session.take_in(tick)
         yield from tick.episodes
         before, after = tick.steps_before, tick.total_steps
         if multiples_passed(before, after, config.log_period):
             yield self._log()
-        if multiples_passed(before, after, config.evaluation_period):
+        if multiples_passed(before, after, config.evaluation_period) or after >= until_steps:
             yield self._evaluate()
-        if multiples_passed(before, after, config.steps_between_checkpoints):
+        if multiples_passed(before, after, self._checkpoint_period):
             yield self._checkpoint(planned=True)
 
     def _log(self) -> Logged:
@@ -210,35 +210,40 @@ class Training:
         network = copy.deepcopy(session.learner.online).eval()
         seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
         evaluation = self._play(network, seeds)
+        if self.world.is_constructed:  # the episodes were played in the very env that training was in the middle of
+            session.interaction.cut()
         is_best = session.best_mean is None or evaluation.mean >= session.best_mean  # of equals the later: it saw more
         if is_best:
-            self.best_network, session.best_mean, session.best_step = network, evaluation.mean, total_steps
+            session.best_network, session.best_mean, session.best_step = network, evaluation.mean, total_steps
             if self.run_directory is not None:
                 self.save(self.run_directory.best, onnx=False)
         if self._tracker is not None:
             figures = {"evaluation_return": evaluation.mean, "evaluation_std": evaluation.std, "is_best": is_best}
             self._tracker.log(total_steps, figures)
-        self._evaluated_at = total_steps
         return Evaluated(total_steps=total_steps, evaluation=evaluation, is_best=is_best)
 
     def _checkpoint(self, *, planned: bool) -> Checkpointed:
         """Cut every episode short, begin anew, and write down where that is."""
-        session = self.session
-        if self._cut_at != self.total_steps:  # the run's end may fall on a planned checkpoint
-            session.interaction.cut()
-            self._cut_at = self.total_steps
-            if not planned:
-                session.cuts.append(self.total_steps)
-        if self.run_directory is not None and self._tracker is not None:
-            self.save(self.run_directory.model, best=False, onnx=False)
-            store = CheckpointStore(self.run_directory.checkpoint)
-            state, tensors = session.state()
-            self._position = state["tracker"] = self._tracker.position()
-            store.save(self.total_steps, state, tensors, list(session.segments(store.rows)))
+        self.session.interaction.cut()
+        if not planned:
+            self.session.cuts.append(self.total_steps)
+        self._write_checkpoint()
+        self._checkpointed_at = self.total_steps
         return Checkpointed(total_steps=self.total_steps)
 
+    def _write_checkpoint(self) -> None:
+        if self.run_directory is None or self._tracker is None:
+            return
+        self.save(self.run_directory.model, best=False, onnx=False)
+        store = CheckpointStore(self.run_directory.checkpoint)
+        state, tensors = self.session.state()
+        state["tracker"] = position = self._tracker.position()
+        store.save(self.total_steps, state, tensors, list(self.session.segments(store.rows)))
+        self._position = position
+
     def _best(self) -> Network:
-        return self.best_network if self.best_network is not None else self.session.learner.online
+        best = self.session.best_network
+        return self.session.learner.online if best is None else best
 
     def _play(self, network: Network, seeds: Sequence[int]) -> Evaluation:
         """Greedy episodes of a network that nobody trains, through the predictor that also serves it."""
@@ -250,28 +255,25 @@ class Training:
         return Predictor(card, TorchBackend(network, self.session.learner.device))
 
 
-@contextmanager
-def _torch_threads(num_threads: int) -> Iterator[None]:
-    """Torch's intra-op threads for a while: results depend on their number, so a run sets it and gives it back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def open_run(
     world: World, config: DQNConfig, *, total_steps: int, seed: int, out: str | os.PathLike[str], resume: bool
 ) -> RunDirectory:
     """Open, lock and describe the run directory of a training; see `train_run` for what it refuses."""
     if total_steps < 1:
         raise ConfigError(f"total steps must be at least 1, got {total_steps}")
-    _ = world.door  # an env that torso cannot learn in is refused before anything is written
+    if world.is_constructed:
+        raise ConfigError(
+            f"a run directory needs an env that can be built anew, got the constructed env {world.name}; "
+            "give its id, its class or a function that makes it"
+        )
+    require_trainable(world, config, seed)
+    if resume:
+        _require_onward(Path(out), total_steps)
     settings = {
         "algorithm": "dqn",
         "env_id": world.name,
         "env_kwargs": dict(world.env_kwargs),
+        "wrappers": world.wrapper_names,
         "total_steps": total_steps,
         **asdict(config),
     }
@@ -284,6 +286,16 @@ def open_run(
         resume=resume,
         extendable=("total_steps", "stop_return"),
     )
+
+
+def _require_onward(path: Path, total_steps: int) -> None:
+    """Refuse to resume a run towards fewer steps than it has made. (With several envs it may have made a few more.)"""
+    if not (path / "config.json").is_file():
+        return
+    run = RunDirectory.open(path)
+    checkpoint = CheckpointStore(run.checkpoint).load()
+    if checkpoint is not None and total_steps < min(checkpoint.step, run.settings.get("total_steps", 0)):
+        raise ConfigError(f"{path} has made {checkpoint.step} steps already; total steps of {total_steps} are fewer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +324,7 @@ def train_run(
     ``total_steps`` and ``stop_return`` may then be other ones.
 
     Raises:
-        ConfigError, EnvError: settings or an env that cannot work; nothing was written.
+        ConfigError, EnvError: settings or an env that cannot work, or fewer steps than were made; nothing was written.
         RunError: ``out`` is not a run, or is one and ``resume`` is not set, or has other settings.
         StorageError: the directory could not be written; the checkpoint before still loads.
     """

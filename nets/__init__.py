@@ -1,14 +1,7 @@
 """Networks: what they are (specs), how they are built, saved, loaded and asked."""
 
-from torso.nets.checkpoint import (
-    FORMAT_VERSION,
-    ModelCard,
-    find_model,
-    load,
-    load_model,
-    read_card,
-    save_model,
-)
+from torso.nets.card import FORMAT_VERSION, ModelCard, read_card
+from torso.nets.checkpoint import find_model, load, load_model, save_model
 from torso.nets.export import export_onnx, onnx_path
 from torso.nets.heads import Head, LabelHead, Prediction, ValueHead
 from torso.nets.network import Network, build_network

@@ -9,57 +9,33 @@ Nothing is ever unpickled.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
-from torso.errors import ModelDamagedError, ModelFormatError, ModelNotFoundError, SpecError
-from torso.nets.files import atomic_write_bytes, atomic_write_json, make_directory, sha256_hex
+from torso.errors import (
+    ConfigError,
+    ModelDamagedError,
+    ModelError,
+    ModelFormatError,
+    ModelNotFoundError,
+    SpecError,
+    StorageError,
+)
+from torso.nets.card import CARD, WEIGHTS, Label, ModelCard, ModelKind, as_labels, read_card
+from torso.nets.files import atomic_write_bytes, json_bytes, make_directory, remove_leftovers, sha256_hex
 from torso.nets.network import Network, build_network
-from torso.nets.spec import NetworkSpec
 
-FORMAT_VERSION = 1
-CARD = "model.json"
-WEIGHTS = "weights.safetensors"
 PREVIOUS_WEIGHTS = "weights.previous.safetensors"
+__all__ = ["CARD", "PREVIOUS_WEIGHTS", "WEIGHTS", "find_model", "load", "load_model", "save_model"]
 
-ModelKind = Literal["classifier", "policy"]
-Label = str | int | float | bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """What ``model.json`` says.
-
-    ``labels`` names a classifier's outputs in order. ``action_start`` is the env's number for a policy's output 0.
-    ``provenance`` is plain JSON data for people; nothing is computed from it.
-    """
-
-    kind: ModelKind
-    network: NetworkSpec
-    weights_sha256: str
-    labels: tuple[Label, ...] | None = None
-    action_start: int = 0
-    provenance: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
-
-    def to_json(self) -> dict[str, Any]:
-        """The card as plain data."""
-        return {
-            "format_version": self.format_version,
-            "kind": self.kind,
-            "weights": {"file": WEIGHTS, "sha256": self.weights_sha256},
-            "labels": None if self.labels is None else list(self.labels),
-            "action_start": self.action_start,
-            "network": self.network.to_json(),
-            "provenance": self.provenance,
-        }
+_READ_ATTEMPTS = 20  # a reader needs another only where a whole save fell between two of its reads
 
 
 def save_model(
@@ -67,7 +43,7 @@ def save_model(
     network: Network,
     *,
     kind: ModelKind,
-    labels: tuple[Label, ...] | None = None,
+    labels: Iterable[Label] | None = None,
     action_start: int = 0,
     provenance: dict[str, Any] | None = None,
     onnx: bool = True,
@@ -78,29 +54,33 @@ def save_model(
     ignored by every reader.
 
     Raises:
-        SpecError: labels that do not fit the head.
-        StorageError: the directory could not be written; an older model in it still loads.
+        SpecError: a kind or labels that do not fit the head, or a provenance that JSON cannot hold.
+        StorageError: the directory could not be written; an older model in it is as it was.
+        ModelError: ONNX cannot express the network; the model itself is saved.
     """
-    if kind not in ("classifier", "policy"):
-        raise SpecError(f"a model's kind is 'classifier' or 'policy', got {kind!r}")
-    if labels is not None and len(labels) != getattr(network.spec.head, "num_classes", len(labels)):
-        raise SpecError(f"{len(labels)} labels for a head of {network.spec.head.num_classes} classes")
-    target = make_directory(directory)
     # Copies, since the parameters of a network in training may be views of one tensor.
     tensors = network.state_dict().items()
     state = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors}
-    data = safetensors.torch.save(state)
+    weights = safetensors.torch.save(state)
     card = ModelCard(
         kind=kind,
         network=network.spec,
-        weights_sha256=sha256_hex(data),
-        labels=labels,
+        weights_sha256=sha256_hex(weights),
+        labels=None if labels is None else as_labels(labels),
         action_start=action_start,
-        provenance=provenance or {},
+        provenance={} if provenance is None else provenance,
     )
-    _keep_previous(target)
-    atomic_write_bytes(target / WEIGHTS, data)
-    atomic_write_json(target / CARD, card.to_json())
+    data = json_bytes(card.to_json())  # all that can be refused has been by now; from here on it is files
+    target = make_directory(directory)
+    for name in (WEIGHTS, PREVIOUS_WEIGHTS, CARD):
+        remove_leftovers(target / name)
+    try:
+        _keep_previous(target)
+        atomic_write_bytes(target / WEIGHTS, weights)
+        atomic_write_bytes(target / CARD, data)
+    except StorageError:
+        _put_back(target)
+        raise
     with contextlib.suppress(OSError):  # a leftover is harmless, and the next save replaces it
         (target / PREVIOUS_WEIGHTS).unlink(missing_ok=True)
     if onnx:
@@ -112,70 +92,28 @@ def save_model(
 
 def _keep_previous(directory: Path) -> None:
     """Put the weights that model.json names beside the place where new ones are about to land."""
-    if not (directory / CARD).exists():
-        return
     try:
         named = read_card(directory).weights_sha256
         data = (directory / WEIGHTS).read_bytes()
-    except (OSError, ModelDamagedError, ModelFormatError, ModelNotFoundError):
-        return  # what is there does not load anyway
+    except (OSError, ModelError):
+        return  # there is none, or what is there does not load anyway
     if sha256_hex(data) == named:  # otherwise an interrupted save left them, and the previous ones still stand
         atomic_write_bytes(directory / PREVIOUS_WEIGHTS, data)
 
 
-def read_card(directory: str | os.PathLike[str]) -> ModelCard:
-    """Read ``model.json``.
-
-    Raises:
-        ModelNotFoundError: no directory, or no model.json in it.
-        ModelFormatError: written by a newer torso.
-        ModelDamagedError: anything else that is not a model's card.
-    """
-    path = Path(directory) / CARD
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(
-            f"no model in {directory}: {CARD} is missing; expected a model or run directory"
-        ) from error
-    except NotADirectoryError as error:
-        raise ModelNotFoundError(f"{directory} is a file; expected a model or run directory") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelDamagedError(f"cannot read {path}: {error}") from error
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelDamagedError(f"{path} is not JSON ({error}); the file is truncated or altered") from error
-    return _card_from_json(data, path)
-
-
-def _card_from_json(data: object, path: Path) -> ModelCard:
-    if not isinstance(data, dict) or not isinstance(data.get("format_version"), int):
-        raise ModelDamagedError(f"{path} names no format_version; it is not a model's card")
-    version = data["format_version"]
-    if version > FORMAT_VERSION:
-        raise ModelFormatError(
-            f"{path} has format {version}, this torso reads up to {FORMAT_VERSION}; upgrade torso to load it"
-        )
-    try:
-        labels = data["labels"]
-        kind, action_start, provenance = data["kind"], data["action_start"], data["provenance"]
-        digest = data["weights"]["sha256"]
-        if kind not in ("classifier", "policy") or not isinstance(action_start, int) or not isinstance(digest, str):
-            raise ModelDamagedError(f"{path} has a kind, an action_start or a hash that no torso writes")
-        if labels is not None and not isinstance(labels, list):
-            raise ModelDamagedError(f"{path} has labels {labels!r}; expected a list or null")
-        return ModelCard(
-            kind=kind,
-            network=NetworkSpec.from_json(data["network"]),
-            weights_sha256=digest,
-            labels=None if labels is None else tuple(labels),
-            action_start=action_start,
-            provenance=dict(provenance),
-            format_version=version,
-        )
-    except (KeyError, TypeError, ValueError) as error:  # ValueError includes SpecError
-        raise ModelDamagedError(f"{path} does not describe a model: {error}") from error
+def _put_back(directory: Path) -> None:
+    """After a write that failed: the weights that model.json names in their place, and nothing beside them."""
+    weights, previous = directory / WEIGHTS, directory / PREVIOUS_WEIGHTS
+    with contextlib.suppress(OSError, ModelDamagedError, ModelFormatError):
+        try:
+            named = read_card(directory).weights_sha256
+        except ModelNotFoundError:
+            weights.unlink(missing_ok=True)
+            return
+        if sha256_hex(weights.read_bytes()) == named:
+            previous.unlink(missing_ok=True)
+        elif sha256_hex(previous.read_bytes()) == named:
+            previous.replace(weights)
 
 
 def _read_weights(directory: Path, card: ModelCard) -> bytes:
@@ -202,28 +140,71 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 
     Raises:
         ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
+        ConfigError: a device that is not there.
     """
     directory = find_model(path)
-    for attempt in range(3):  # a trainer may be saving over it: then the card has changed, and is read again
-        card = read_card(directory)
-        try:
-            data = _read_weights(directory, card)
-            break
-        except (ModelDamagedError, ModelNotFoundError):
-            if attempt == 2 or read_card(directory).weights_sha256 == card.weights_sha256:
-                raise
+    place = _device(device)
+    card, data = _read(directory)
     try:
         state = safetensors.torch.load(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that torch lacks
         raise ModelDamagedError(f"{directory / WEIGHTS} is not a safetensors file: {error}") from error
     try:
+        _check_fit(card, state, directory)
         network = build_network(card.network, torch.Generator())  # a generator: the global one is not drawn from
         network.load_state_dict(state, strict=True)
     except SpecError as error:
         raise ModelDamagedError(f"{directory / CARD} describes a network that cannot be built: {error}") from error
     except RuntimeError as error:
         raise ModelDamagedError(f"{directory / WEIGHTS} does not fit the network in {CARD}: {error}") from error
-    return card, network.to(device).eval()
+    return card, network.to(place).eval()
+
+
+def _read(directory: Path) -> tuple[ModelCard, bytes]:
+    """The card and the weights that it names, also while a trainer is saving over them."""
+    seen = None
+    for _ in range(_READ_ATTEMPTS):
+        card = read_card(directory)
+        try:
+            return card, _read_weights(directory, card)
+        except (ModelDamagedError, ModelNotFoundError):
+            if card.weights_sha256 == seen:
+                raise
+            seen = card.weights_sha256
+    raise ModelError(f"{directory} is saved over faster than it can be read")
+
+
+def _check_fit(card: ModelCard, state: dict[str, Tensor], directory: Path) -> None:
+    """Compare the tensors with the network's before any of its memory is taken, which the card could make vast."""
+    try:
+        with torch.device("meta"):
+            expected = Network(card.network).state_dict()
+    except RuntimeError:  # a registered torso that looks at numbers while it is built: load_state_dict compares
+        return
+    missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    if missing or extra:
+        raise ModelDamagedError(f"{directory / WEIGHTS} does not fit {CARD}: missing {missing}, not expected {extra}")
+    for name, tensor in expected.items():
+        came = state[name]
+        if came.shape != tensor.shape or _number_kind(came) != _number_kind(tensor):
+            raise ModelDamagedError(
+                f"{directory / WEIGHTS} does not fit {CARD}: {name} should be {tensor.dtype} {list(tensor.shape)}, "
+                f"it is {came.dtype} {list(came.shape)}"
+            )
+
+
+def _number_kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be cpu or cuda, got {device!r}") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device!r} is not there: {torch.cuda.device_count()} CUDA devices; use device='cpu'")
+    return place
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Network:
@@ -238,14 +219,16 @@ def find_model(path: str | os.PathLike[str]) -> Path:
         ModelNotFoundError: there is neither.
     """
     directory = Path(path)
-    if (directory / CARD).is_file():
-        return directory
-    for name in ("best", "model"):
-        if (directory / name / CARD).is_file():
-            return directory / name
-    if not directory.exists():
+    try:
+        for candidate in (directory, directory / "best", directory / "model"):
+            if (candidate / CARD).is_file():
+                return candidate
+        exists, is_directory = directory.exists(), directory.is_dir()
+    except OSError as error:  # a name too long, a directory that may not be entered
+        raise ModelNotFoundError(f"no model at {directory}: {error.strerror or error}") from error
+    if not exists:
         raise ModelNotFoundError(f"no model at {directory}: there is no such directory")
-    if not directory.is_dir():
+    if not is_directory:
         raise ModelNotFoundError(f"no model at {directory}: it is a file; expected a model or run directory")
     raise ModelNotFoundError(
         f"no model in {directory}: expected {CARD} in it (a model directory), or in best/ or model/ (a run directory)"

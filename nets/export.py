@@ -1,4 +1,8 @@
-"""``model.onnx``: the same network for ONNX Runtime, raw input to readout, any batch size."""
+"""``model.onnx``: the same network for ONNX Runtime, raw input to readout, any batch size.
+
+The file ends in two metadata entries: which weights it came from, and the SHA-256 of all that stands before the
+entries, so that a stale or damaged file is known as such without an ONNX library.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from torso.errors import ModelError
-from torso.nets.checkpoint import find_model, load_model, read_card
-from torso.nets.files import atomic_write_bytes
+from torso.nets.card import read_card
+from torso.nets.checkpoint import find_model, load_model
+from torso.nets.files import atomic_write_bytes, remove_leftovers, sha256_hex
 from torso.nets.network import Network
 
 ONNX = "model.onnx"
-WEIGHTS_KEY = "torso.weights_sha256"  # the metadata entry that says which weights a model.onnx came from
+WEIGHTS_KEY, GRAPH_KEY = "torso.weights_sha256", "torso.graph_sha256"
 INPUT_NAME, OUTPUT_NAME = "obs", "readout"
 
 
@@ -40,6 +46,7 @@ def export_onnx(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ModelError: the network holds an operation that ONNX cannot express; the directory is as it was.
+        StorageError: the file could not be written; the directory is as it was.
     """
     directory = find_model(path)
     card, network = load_model(directory)
@@ -60,24 +67,48 @@ def export_onnx(path: str | os.PathLike[str]) -> Path:
     if program is None:
         raise ModelError(f"cannot export {directory} to ONNX: the exporter gave no program")
     model = program.model_proto
-    entry = model.metadata_props.add()
-    entry.key, entry.value = WEIGHTS_KEY, card.weights_sha256
-    atomic_write_bytes(directory / ONNX, model.SerializeToString())
+    _drop_remarks(model)
+    graph = model.SerializeToString(deterministic=True)
+    remove_leftovers(directory / ONNX)
+    atomic_write_bytes(directory / ONNX, seal(graph, card.weights_sha256))
     return directory / ONNX
 
 
 def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
-    """The model directory's ``model.onnx``, or None where it is missing, unreadable or came from other weights."""
-    import onnx  # half a second to import, and only this check needs it
-    from google.protobuf.message import DecodeError
-
+    """The model directory's ``model.onnx``, or None where it is missing, damaged or came from other weights."""
     path = Path(directory) / ONNX
     try:
-        model = onnx.load_model(path, load_external_data=False)
-    except (OSError, DecodeError):
+        data = path.read_bytes()
+    except OSError:
         return None
-    named = {entry.key: entry.value for entry in model.metadata_props}
-    return path if named.get(WEIGHTS_KEY) == read_card(directory).weights_sha256 else None
+    weights_sha256 = read_card(directory).weights_sha256
+    graph = data[: -len(seal(b"", weights_sha256))]
+    return path if data == seal(graph, weights_sha256) else None
+
+
+def seal(graph: bytes, weights_sha256: str) -> bytes:
+    """A serialised ONNX graph with the two entries that tell `onnx_path` what it is and that it is whole."""
+    entries = b""  # of ModelProto.metadata_props, in protobuf's bytes, which may follow a serialised message
+    for key, value in ((WEIGHTS_KEY, weights_sha256), (GRAPH_KEY, sha256_hex(graph))):
+        entries += _field(14, _field(1, key.encode()) + _field(2, value.encode()))
+    return graph + entries
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field of fewer than 16,384 bytes."""
+    length = len(content)
+    size = bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])
+    return bytes([number << 3 | 2]) + size + content
+
+
+def _drop_remarks(message: Message) -> None:
+    """Drop what the exporter notes of its own work, which names the exporting machine's folders."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                _drop_remarks(part)
 
 
 @contextmanager

@@ -4,75 +4,124 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 
 from torso.errors import InputError
 from torso.nets.spec import ImageSpec
 
+Pixels = NDArray[np.uint8]  # [h, w, C], 0 to 255
+
 MAX_PIXELS = 16_777_216  # 4096 x 4096, decoded; a PNG of a few kilobytes can hold far more
 _FORMATS = ("PNG", "JPEG")
-# What Pillow's PNG and JPEG readers raise on bytes that are not what they claim to be.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, OverflowError)
+# What Pillow raises on bytes that are not what they claim to be.
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
+    *(AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
+)
+_ORIENTATION = 0x0112  # the Exif tag; which way to turn a picture for each of its values but 1
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def decode_image(data: bytes, spec: ImageSpec, *, field: str = "image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_image(
+    data: bytes, spec: ImageSpec, *, field: str = "image", max_pixels: int = MAX_PIXELS
+) -> NDArray[np.float32]:
     """An image file's bytes as the values that ``spec`` describes.
 
-    Returns float32 [height, width, channels] in [0, ``spec.max_value``]. A picture that already has the network's
-    size is neither centred nor resized.
+    Transparent parts are white, and a photograph is turned as its Exif orientation says. A picture that already has
+    the network's size is neither centred nor resized. Returns float32 [height, width, channels] in
+    [0, ``spec.max_value``].
 
     Raises:
         InputError: not a PNG or JPEG, damaged, or of more than ``max_pixels`` pixels (checked before decoding).
     """
-    with _open(data, field, max_pixels) as image:
-        try:
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                ground = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(ground, upright.convert("RGBA"))
-            pixels = np.asarray(upright.convert("L" if spec.channels == 1 else "RGB"), dtype=np.float32)
-        except _UNREADABLE as error:
-            raise InputError(
-                field, expected="a whole PNG or JPEG", came=f"one that cannot be decoded ({error})"
-            ) from error
-    pixels = pixels.reshape(*pixels.shape[:2], spec.channels)  # [h, w, C]
+    pixels = _decode(data, spec.channels, field, max_pixels)
     if spec.polarity != _polarity(pixels):
-        pixels = 255.0 - pixels
-    if pixels.shape[:2] != (spec.height, spec.width):
-        pixels = _fit(pixels, spec)
-    return pixels * np.float32(spec.max_value / 255.0)
+        pixels = 255 - pixels
+    values: NDArray[Any] = pixels if pixels.shape[:2] == (spec.height, spec.width) else _fit(pixels, spec)
+    return values.astype(np.float32) * np.float32(spec.max_value / 255.0)
 
 
-def _open(data: bytes, field: str, max_pixels: int) -> Image.Image:
-    if not data:
-        raise InputError(field, expected="the bytes of a PNG or JPEG", came="0 bytes")
+def _decode(data: bytes, channels: int, field: str, max_pixels: int) -> Pixels:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InputError(field, expected="the bytes of a PNG or JPEG", came=type(data).__name__)
+    with _silence():
+        try:
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)  # reads the header only
+        except Image.DecompressionBombError as error:
+            raise InputError(field, expected=f"at most {max_pixels} decoded pixels", came="far more") from error
+        except _UNREADABLE as error:
+            raise InputError(field, expected="a PNG or JPEG", came=f"{len(data)} bytes that are neither") from error
+        with image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise InputError(field, expected=f"at most {max_pixels} decoded pixels", came=f"{width} x {height}")
+            try:
+                image.load()
+                return _pixels(_upright(image), channels)
+            except _UNREADABLE as error:
+                raise InputError(
+                    field, expected="a whole PNG or JPEG", came=f"one that cannot be decoded ({error})"
+                ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)  # reads the header only
-    except Image.DecompressionBombError as error:
-        raise InputError(field, expected=f"at most {max_pixels} decoded pixels", came=str(error)) from error
-    except _UNREADABLE as error:
-        raise InputError(field, expected="a PNG or JPEG", came=f"{len(data)} bytes that are neither") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        raise InputError(field, expected=f"at most {max_pixels} decoded pixels", came=f"{width} x {height}")
-    return image
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except _UNREADABLE:  # damaged Exif data says nothing about the picture itself
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
-def _polarity(pixels: np.ndarray) -> str:
-    """The ground is what most of the frame's edge shows. pixels: [h, w, C] in 0..255."""
-    gray = pixels.mean(axis=2)
-    edge = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+def _pixels(image: Image.Image, channels: int) -> Pixels:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion cuts off at 255
+        gray = np.rint(np.asarray(image).astype(np.float32) / 257.0).astype(np.uint8)
+        return np.repeat(gray[:, :, np.newaxis], channels, axis=2)
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    pixels: Pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+_silent = threading.Lock()  # warnings' filters belong to the process, not to a thread
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Pillow's warnings from the user: what matters of them is an InputError."""
+    with _silent, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _polarity(pixels: Pixels) -> str:
+    """The ground is what most of the frame's edge shows."""
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean(axis=1)
     return "dark-on-light" if np.median(edge) > 127.5 else "light-on-dark"
 
 
-def _fit(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+def _fit(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
     """Resize [h, w, C] to the network's size, centred as it was trained."""
     if spec.centring == "none":
         return _resize(pixels, spec.height, spec.width)
-    ink = pixels.mean(axis=2)
+    ink = pixels.mean(axis=2, dtype=np.float32)
     if spec.polarity == "dark-on-light":
         ink = 255.0 - ink
     rows, columns = np.nonzero(ink > max(32.0, 0.25 * float(ink.max())))
@@ -98,10 +147,7 @@ def _fit(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
     return frame
 
 
-def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resize(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
     """Area averaging where it shrinks. [h, w, C] to [height, width, C], float32."""
-    planes = [
-        np.asarray(Image.fromarray(pixels[:, :, c]).resize((width, height), Image.Resampling.BOX), dtype=np.float32)
-        for c in range(pixels.shape[2])
-    ]
-    return np.stack(planes, axis=2)
+    planes = [Image.fromarray(pixels[:, :, c].astype(np.float32)) for c in range(pixels.shape[2])]
+    return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BOX)) for plane in planes], axis=2)

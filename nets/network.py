@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+import threading
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torso.nets.heads import Head, Prediction
 from torso.nets.layers import InputScaling
 from torso.nets.registry import HEADS, TORSOS, State
 from torso.nets.spec import NetworkSpec
+
+_global_generator = threading.Lock()  # held by whoever has put another state in its place
 
 
 class Network(nn.Module):
@@ -29,7 +31,10 @@ class Network(nn.Module):
         num_features = getattr(self.torso, "num_features", None)
         if not isinstance(num_features, int):
             raise SpecError(f"the torso {type(self.torso).__name__} must have an int attribute num_features")
-        self.head = cast(Head, HEADS.of(spec.head).build(spec.head, num_features))
+        head = HEADS.of(spec.head).build(spec.head, num_features)
+        if not isinstance(head, Head):
+            raise SpecError(f"the head {type(head).__name__} must be a ValueHead or a LabelHead")
+        self.head = head
 
     def forward(
         self, obs: Tensor, state: State = (), generator: torch.Generator | None = None
@@ -50,14 +55,17 @@ class Network(nn.Module):
 
 
 def build_network(spec: NetworkSpec, generator: torch.Generator | None = None) -> Network:
-    """A network with fresh weights.
+    """A network with fresh weights, on the CPU.
 
     The weights come from ``generator`` (PyTorch's default initialisation under a seed drawn from it); the process'
     global random state is left as it was. Without a generator they come from the global state.
+
+    Raises:
+        SpecError: a torso that does not take such inputs, or a registered one that is no torso.
     """
     if generator is None:
         return Network(spec)
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _global_generator, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reseed CUDA's as well
         return Network(spec)

@@ -12,12 +12,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from torso.errors import InputError
-from torso.nets.checkpoint import Label, ModelCard, find_model, load_model
+from torso.nets.card import Label, ModelCard
+from torso.nets.checkpoint import find_model, load_model
 from torso.nets.images import MAX_PIXELS, decode_image
 from torso.nets.network import Network
 from torso.nets.spec import InputSpec
 
 Array = NDArray[Any]
+_LARGEST = float(np.finfo(np.float32).max)
 State = tuple[Array, ...]
 
 
@@ -70,8 +72,7 @@ class Predictor:
         self.backend = backend
         self.kind = card.kind
         self.input: InputSpec = card.network.input
-        head = card.network.head
-        self.num_outputs: int = getattr(head, "num_classes", None) or head.num_actions
+        self.num_outputs = card.network.num_outputs
         self.labels: tuple[Label, ...] = card.labels if card.labels is not None else tuple(range(self.num_outputs))
 
     @classmethod
@@ -96,20 +97,23 @@ class Predictor:
     def prepare(self, inputs: ArrayLike, *, strict: bool = False, field: str = "inputs") -> Array:
         """Inputs as the backend takes them: [B, *shape], the model's dtype, contiguous.
 
-        Strict (the wire): shape and dtype must be exactly those. Otherwise one input may come without its batch axis,
-        each may be flat, and any dtype is taken whose values the model's dtype can hold.
+        Strict (the wire): shape and dtype must be exactly those. Otherwise one input may come without its batch axis, a
+        batch may be flat [B, size], and any numbers are taken that the model's dtype can hold.
 
         Raises:
             InputError: naming the field, what was expected and what came; also for 0 rows, NaN and infinity.
         """
-        array = np.asarray(inputs)
-        wanted = f"{self.input.dtype} [batch, {', '.join(map(str, self.input.shape))}]".replace(", ]", "]")
-        if strict:
-            if array.dtype != self.input.numpy_dtype:
-                raise InputError(f"{field}.dtype", expected=self.input.dtype, came=str(array.dtype))
-        else:
-            array = self._cast(array, field, wanted)
-            array = self._shape(array)
+        wanted = f"{self.input.dtype} [{', '.join(map(str, ('batch', *self.input.shape)))}]"
+        try:
+            array = np.asarray(inputs)
+        except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths, tensors of another device
+            raise InputError(
+                field, expected=wanted, came=f"{type(inputs).__name__} that is no array ({error})"
+            ) from error
+        if not strict:
+            array = self._shape(self._cast(array, field, wanted))
+        elif array.dtype != self.input.numpy_dtype:
+            raise InputError(f"{field}.dtype", expected=self.input.dtype, came=str(array.dtype))
         if array.ndim != len(self.input.shape) + 1 or array.shape[1:] != self.input.shape:
             raise InputError(f"{field}.shape", expected=wanted, came=str(list(array.shape)))
         if array.shape[0] == 0:
@@ -131,11 +135,13 @@ class Predictor:
             return array
         if array.dtype.kind not in "biuf":
             raise InputError(f"{field}.dtype", expected=wanted, came=str(array.dtype))
-        if target.kind == "f" or np.can_cast(array.dtype, target, "safe"):
-            return array.astype(target)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             cast = array.astype(target)
-        if not np.array_equal(cast, array):
+        if target.kind == "f":
+            held = bool(np.array_equal(np.isfinite(cast), np.isfinite(array)))  # rounded, but not to infinity
+        else:
+            held = np.can_cast(array.dtype, target, "safe") or np.array_equal(cast, array)
+        if not held:
             raise InputError(field, expected=f"values that {self.input.dtype} can hold", came=_value_range(array))
         return cast
 
@@ -150,7 +156,9 @@ class Predictor:
             raise InputError(
                 field, expected=f"tensors of {self.input.dtype} {list(self.input.shape)}", came="image files"
             )
-        if not images:
+        if isinstance(images, (bytes, bytearray, str)):
+            raise InputError(field, expected="a list of image files", came=type(images).__name__)
+        if len(images) == 0:
             raise InputError(field, expected="at least 1 image", came="0 images")
         rows = []
         for index, data in enumerate(images):
@@ -158,7 +166,7 @@ class Predictor:
             if self.input.layout == "chw":
                 pixels = pixels.transpose(2, 0, 1)
             pixels = pixels.reshape(self.input.shape)
-            rows.append(np.rint(pixels) if self.input.numpy_dtype.kind in "iu" else pixels)
+            rows.append(pixels if self.input.numpy_dtype.kind == "f" else np.rint(pixels))
         return np.stack(rows).astype(self.input.numpy_dtype)
 
     # -- forward and reading ---------------------------------------------------------------------------------------
@@ -169,7 +177,7 @@ class Predictor:
 
     def probabilities(self, readout: NDArray[np.float32]) -> NDArray[np.float32]:
         """A classifier's readout [B, K] as probabilities, [B, K] float32, rows sum to 1."""
-        logits = readout.astype(np.float64)
+        logits = np.clip(readout.astype(np.float64), -_LARGEST, _LARGEST)  # infinity less itself would be NaN
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         result: NDArray[np.float32] = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
         return result
@@ -182,8 +190,8 @@ class Predictor:
         Raises:
             InputError: ``k`` below 1.
         """
-        if k < 1:
-            raise InputError("top_k", expected="at least 1", came=str(k))
+        if not isinstance(k, (int, np.integer)) or k < 1:
+            raise InputError("top_k", expected="a whole number of at least 1", came=str(k))
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return order.astype(np.int64), np.take_along_axis(probabilities, order, axis=1)
 
@@ -213,8 +221,13 @@ class Predictor:
 
         observations: as `prepare` takes them. With ``epsilon`` above 0, each row's action is, with that probability,
         one drawn evenly from all of them; ``rng`` draws. Returns int64 [B].
+
+        Raises:
+            InputError: as `prepare`; a classifier; an ``epsilon`` outside [0, 1], or above 0 without an ``rng``.
         """
         self._require("policy", "classify")
+        if not 0 <= epsilon <= 1:
+            raise InputError("epsilon", expected="a number in [0, 1]", came=str(epsilon))
         actions = self.greedy(self.run(self.prepare(observations, field="observations")))
         if epsilon > 0:
             if rng is None:

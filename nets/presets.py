@@ -28,7 +28,7 @@ def net_spec(
     """
     settings: dict[str, Any] = {"layer_norm": layer_norm}
     if hidden is not None:
-        settings["hidden"] = tuple(hidden)
+        settings["hidden"] = tuple(hidden) if isinstance(hidden, Sequence) else hidden  # which the spec refuses
     if activation is not None:
         settings["activation"] = activation
     if dropout is not None:

@@ -94,6 +94,7 @@ class Registry(Generic[B]):
         fields = {key: value for key, value in data.items() if key != "kind"}
         return from_fields(self._by_name[name].spec_class, fields, f"{self.noun} {name!r}")
 
+
 def _same_class(one: type, other: type) -> bool:
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
@@ -119,7 +120,7 @@ def register_head(name: str, spec_class: type, build: HeadBuild) -> None:
     ``spec_class`` must hold the number of outputs, as ``num_actions`` (a policy) or ``num_classes`` (a classifier).
     """
     if hasattr(spec_class, "__dataclass_fields__"):
-        names = {*spec_class.__dataclass_fields__, *vars(spec_class)}
+        names = {*spec_class.__dataclass_fields__, *dir(spec_class)}
         if ("num_actions" in names) == ("num_classes" in names):
             raise SpecError(f"the head spec {spec_class.__name__} must have either num_actions or num_classes")
     HEADS.register(name, spec_class, build)

@@ -12,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from torso.errors import SpecError
-from torso.nets.registry import HEADS, TORSOS, from_fields, plain
+from torso.nets.checks import FLOAT32, assign, choice, each, flag, fraction, number, positive, whole
+from torso.nets.plain import from_fields, plain, shown
+from torso.nets.registry import HEADS, TORSOS
 
 Activation = Literal["sigmoid", "tanh", "relu"]
 Layout = Literal["hw", "chw", "hwc"]
@@ -26,29 +28,6 @@ INTEGER_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32",
 INPUT_DTYPES = (*INTEGER_DTYPES, "float16", "float32", "float64")
 
 
-def _choice(name: str, value: object, known: tuple[object, ...] | list[str]) -> None:
-    if value not in known:
-        raise SpecError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}")
-
-
-def _positive(name: str, value: object, *, least: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise SpecError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def _fraction(name: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
-        raise SpecError(f"{name} must lie in [0, 1), got {value!r}")
-
-
-def _hidden(name: str, value: object) -> tuple[int, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise SpecError(f"{name} must be a sequence of layer widths, got {value!r}")
-    for width in value:
-        _positive(f"each width in {name}", width)
-    return tuple(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """How an image file becomes an input: what the network was trained to look at.
@@ -56,7 +35,8 @@ class ImageSpec:
     ``polarity`` is the writing the network knows, light strokes on a dark ground or the reverse; a file of the other
     polarity is inverted. ``centring``: ``none`` scales the whole picture, ``box`` crops to the strokes first and
     fills the frame with them, ``mass`` fits them into 20/28 of the frame and moves their centre of mass to its middle
-    (how MNIST was made, LeCun et al. 1998). ``max_value`` is the input's value for the lightest pixel.
+    (how MNIST was made, LeCun et al. 1998). ``max_value`` is the input's value for the lightest pixel. A flat input
+    holds the pixels row by row, a pixel's channels together.
     """
 
     channels: int
@@ -67,13 +47,17 @@ class ImageSpec:
     max_value: float = 255.0
 
     def __post_init__(self) -> None:
-        _choice("channels", self.channels, (1, 3))
-        _positive("height", self.height)
-        _positive("width", self.width)
-        _choice("polarity", self.polarity, ("light-on-dark", "dark-on-light"))
-        _choice("centring", self.centring, ("none", "box", "mass"))
-        if not (isinstance(self.max_value, (int, float)) and 0 < self.max_value < math.inf):
-            raise SpecError(f"max_value must be a positive number, got {self.max_value!r}")
+        assign(
+            self,
+            channels=whole("channels", self.channels),
+            height=whole("height", self.height),
+            width=whole("width", self.width),
+            max_value=positive("max_value", self.max_value),
+        )
+        if self.channels not in (1, 3):
+            raise SpecError(f"channels must be 1 (gray) or 3 (red, green, blue), got {self.channels}")
+        choice("polarity", self.polarity, ("light-on-dark", "dark-on-light"))
+        choice("centring", self.centring, ("none", "box", "mass"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,43 +78,48 @@ class InputSpec:
     image: ImageSpec | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shape, (list, tuple)):
-            raise SpecError(f"an input's shape must be a tuple, got {self.shape!r}")
-        object.__setattr__(self, "shape", tuple(self.shape))
-        for size in self.shape:
-            _positive("each size in an input's shape", size)
-        _choice("an input's dtype", self.dtype, INPUT_DTYPES)
+        if isinstance(self.dtype, (np.dtype, type)):  # np.float32 for "float32"
+            assign(self, dtype=np.dtype(self.dtype).name)
+        choice("an input's dtype", self.dtype, INPUT_DTYPES)
+        assign(self, shape=each("an input's shape", self.shape, whole), scale=number("scale", self.scale))
+        if abs(self.scale) < float(FLOAT32.tiny):
+            raise SpecError(f"scale must be a number other than 0, got {self.scale}")
         if self.layout is not None:
-            _choice("layout", self.layout, ("hw", "chw", "hwc"))
+            choice("layout", self.layout, ("hw", "chw", "hwc"))
             if len(self.layout) != len(self.shape):
                 raise SpecError(f"layout {self.layout!r} needs {len(self.layout)} axes, the shape is {self.shape}")
-        if not (isinstance(self.scale, (int, float)) and math.isfinite(self.scale) and self.scale != 0):
-            raise SpecError(f"scale must be a finite number other than 0, got {self.scale!r}")
         self._check_normalisation()
         self._check_image()
 
     def _check_normalisation(self) -> None:
-        if (self.mean is None) != (self.std is None):
+        if self.mean is None and self.std is None:
+            return
+        if self.mean is None or self.std is None:
             raise SpecError("mean and std come together, or not at all")
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            object.__setattr__(self, name, tuple(float(item) for item in value))
-            if len(value) != self.tensor_shape[0]:
+        assign(self, mean=each("mean", self.mean, number), std=each("std", self.std, positive))
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.tensor_shape[0]:
                 raise SpecError(
-                    f"{name} must hold {self.tensor_shape[0]} values, one a feature or channel, got {len(value)}"
+                    f"{name} must hold {self.tensor_shape[0]} values, one a feature or channel, got {len(values)}"
                 )
-        if self.std is not None and min(self.std) <= 0:
-            raise SpecError(f"std must be positive, got {min(self.std)}")
 
     def _check_image(self) -> None:
         if isinstance(self.image, dict):
-            object.__setattr__(self, "image", from_fields(ImageSpec, self.image, "image"))
-        if self.image is not None:
-            pixels = self.image.channels * self.image.height * self.image.width
-            if pixels != self.size:
-                raise SpecError(f"an image of {pixels} values cannot fill an input of shape {self.shape}")
+            assign(self, image=from_fields(ImageSpec, self.image, "image"))
+        if self.image is None:
+            return
+        if not isinstance(self.image, ImageSpec):
+            raise SpecError(f"image must be an ImageSpec, got {shown(self.image)}")
+        pixels = (self.image.channels, self.image.height, self.image.width)
+        if pixels != self.tensor_shape if self.layout is not None else math.prod(pixels) != self.size:
+            raise SpecError(
+                f"an image of (channels, height, width) {pixels} cannot fill an input of shape {self.shape}, "
+                f"layout {self.layout}"
+            )
+        dtype = self.numpy_dtype
+        largest = 1 if dtype.kind == "b" else np.iinfo(dtype).max if dtype.kind in "iu" else np.finfo(dtype).max
+        if self.image.max_value > largest:
+            raise SpecError(f"max_value must be one that {self.dtype} can hold, got {self.image.max_value}")
 
     @property
     def size(self) -> int:
@@ -165,9 +154,7 @@ class MLPSpec:
     layer_norm: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", _hidden("hidden", self.hidden))
-        _choice("activation", self.activation, ACTIVATIONS)
-        _fraction("dropout", self.dropout)
+        _check_layers(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,11 +169,12 @@ class ConvLayerSpec:
     pool_size: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("channels", "kernel", "stride", "pool_size"):
-            _positive(f"a convolution's {name}", getattr(self, name))
-        _positive("a convolution's padding", self.padding, least=0)
+        for name, least in (("channels", 1), ("kernel", 1), ("stride", 1), ("padding", 0), ("pool_size", 1)):
+            assign(self, **{name: whole(f"a convolution's {name}", getattr(self, name), least=least)})
+        if self.padding >= self.kernel:
+            raise SpecError(f"a convolution's padding must be below its kernel ({self.kernel}), got {self.padding}")
         if self.pool is not None:
-            _choice("a convolution's pool", self.pool, ("max", "avg"))
+            choice("a convolution's pool", self.pool, ("max", "avg"))
 
     def output_size(self, size: int) -> int:
         """The side, in pixels, that a side of ``size`` pixels leaves behind; 0 or less where the layer does not fit."""
@@ -212,15 +200,15 @@ class ConvNetSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.convs, (list, tuple)) or not self.convs:
-            raise SpecError(f"convs must hold at least one convolution, got {self.convs!r}; without any, use an mlp")
+            raise SpecError(
+                f"convs must hold at least one convolution, got {shown(self.convs)}; without any, use an mlp"
+            )
         convs = tuple(from_fields(ConvLayerSpec, c, "a convolution") if isinstance(c, dict) else c for c in self.convs)
-        object.__setattr__(self, "convs", convs)
+        assign(self, convs=convs)
         for conv in convs:
             if not isinstance(conv, ConvLayerSpec):
-                raise SpecError(f"each of convs must be a ConvLayerSpec, got {conv!r}")
-        object.__setattr__(self, "hidden", _hidden("hidden", self.hidden))
-        _choice("activation", self.activation, ACTIVATIONS)
-        _fraction("dropout", self.dropout)
+                raise SpecError(f"each of convs must be a ConvLayerSpec, got {shown(conv)}")
+        _check_layers(self)
 
     @property
     def least_input(self) -> int:
@@ -242,9 +230,9 @@ class ScalarHeadSpec:
     huber_delta: float | None = 1.0
 
     def __post_init__(self) -> None:
-        _positive("num_actions", self.num_actions)
-        if self.huber_delta is not None and not self.huber_delta > 0:
-            raise SpecError(f"huber_delta must be positive, or None for the squared error, got {self.huber_delta!r}")
+        assign(self, num_actions=whole("num_actions", self.num_actions))
+        if self.huber_delta is not None:
+            assign(self, huber_delta=positive("huber_delta (None means the squared error)", self.huber_delta))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +242,7 @@ class LogitsHeadSpec:
     num_classes: int
 
     def __post_init__(self) -> None:
-        _positive("num_classes", self.num_classes, least=2)
+        assign(self, num_classes=whole("num_classes", self.num_classes, least=2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,23 +255,46 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.input, InputSpec):
-            raise SpecError(f"input must be an InputSpec, got {self.input!r}")
-        TORSOS.of(self.torso)
-        HEADS.of(self.head)
+            raise SpecError(f"input must be an InputSpec, got {shown(self.input)}")
+        TORSOS.to_json(self.torso)  # now, and not at the end of a training, it turns out whether they can be saved
+        HEADS.to_json(self.head)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many classes or actions the network tells apart."""
+        return int(self.head.num_classes if self.kind == "classifier" else self.head.num_actions)
+
+    @property
+    def kind(self) -> Literal["classifier", "policy"]:
+        """What the head makes of the network."""
+        return "classifier" if hasattr(self.head, "num_classes") else "policy"
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain data: dicts, lists, strings, numbers, booleans, None."""
         fields = {name: getattr(self.input, name) for name in InputSpec.__dataclass_fields__}
         fields["image"] = None if self.input.image is None else dict(vars(self.input.image))
-        return {"input": plain(fields), "torso": TORSOS.to_json(self.torso), "head": HEADS.to_json(self.head)}
+        return {"input": plain(fields, "input"), "torso": TORSOS.to_json(self.torso), "head": HEADS.to_json(self.head)}
 
     @classmethod
     def from_json(cls, data: object) -> NetworkSpec:
         """The spec that `to_json` wrote; SpecError names what is wrong with anything else."""
         if not isinstance(data, dict) or set(data) != {"input", "torso", "head"}:
-            raise SpecError(f"a network must be an object of input, torso and head, got {data!r}")
-        return cls(
-            input=from_fields(InputSpec, data["input"], "input"),
-            torso=TORSOS.from_json(data["torso"]),
-            head=HEADS.from_json(data["head"]),
-        )
+            raise SpecError(f"a network must be an object of input, torso and head, got {shown(data)}")
+        try:
+            return cls(
+                input=from_fields(InputSpec, data["input"], "input"),
+                torso=TORSOS.from_json(data["torso"]),
+                head=HEADS.from_json(data["head"]),
+            )
+        except RecursionError as error:
+            raise SpecError("a network must be plain data, got lists in lists beyond any meaning") from error
+
+
+def _check_layers(spec: MLPSpec | ConvNetSpec) -> None:
+    assign(
+        spec,
+        hidden=each("hidden", spec.hidden, whole),
+        dropout=fraction("dropout", spec.dropout),
+        layer_norm=flag("layer_norm", spec.layer_norm),
+    )
+    choice("activation", spec.activation, ACTIVATIONS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,7 @@ class MLP(nn.Module):
 
     def __init__(self, spec: MLPSpec, input_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.dense = DenseStack(torch.Size(input_shape).numel(), spec)
+        self.dense = DenseStack(math.prod(input_shape), spec)
         self.num_features = self.dense.num_features
 
     def forward(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:

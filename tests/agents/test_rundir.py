@@ -138,6 +138,9 @@ def test_summary_and_paths(tmp_path: Path) -> None:
         assert run.read_summary() is None
         run.write_summary({"test_accuracy": 0.99})
         assert RunDirectory.open(tmp_path).read_summary() == {"test_accuracy": 0.99}
+        run.drop_summary()
+        run.drop_summary()
+        assert run.read_summary() is None
         assert [path.name for path in (run.model, run.best, run.checkpoint, run.learning_curve)] == [
             "model",
             "best",

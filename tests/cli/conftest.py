@@ -1,0 +1,141 @@
+"""The command line as users run it: in this process where that is the same, in one of its own where it is not."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from torso.cli import main
+from torso.envs import load_dataset
+from torso.nets import (
+    ImageSpec,
+    InputSpec,
+    LogitsHeadSpec,
+    MLPSpec,
+    NetworkSpec,
+    ScalarHeadSpec,
+    build_network,
+    save_model,
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that a mistake ends in; fails where anything else was said, or the exit code is another."""
+        assert (self.code, self.out) == (2, ""), self
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: "), self.err
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run a command line in this process."""
+
+    def call(*arguments: object) -> Ended:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return call
+
+
+def _default_signals() -> None:
+    """A shell that starts this in the background may have SIGINT ignored, and children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``torso`` in a process of its own; what still runs at the end of the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def call(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "torso.cli", *map(str, arguments)],
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=_default_signals,
+        )
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@dataclass(frozen=True)
+class Models:
+    """Model directories, small and not trained."""
+
+    digits: Path
+    cartpole: Path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("models")
+    generator = torch.Generator().manual_seed(0)
+    described = load_dataset("digits").train.image
+    assert described is not None
+    pixels = InputSpec(shape=(8, 8), dtype="uint8", layout="hw", scale=1 / 16, image=ImageSpec(**vars(described)))
+    digits = NetworkSpec(input=pixels, torso=MLPSpec(hidden=(32,)), head=LogitsHeadSpec(num_classes=10))
+    cartpole = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(hidden=(32,)), head=ScalarHeadSpec(num_actions=2))
+    return Models(
+        digits=save_model(
+            root / "digits",
+            build_network(digits, generator),
+            kind="classifier",
+            labels=tuple(range(10)),
+            provenance={"dataset": "digits", "seed": 0},
+        ),
+        cartpole=save_model(
+            root / "cartpole",
+            build_network(cartpole, generator),
+            kind="policy",
+            provenance={"env_id": "CartPole-v1", "env_kwargs": {}, "seed": 3},
+        ),
+    )
+
+
+@pytest.fixture
+def largest_file() -> Callable[[int], AbstractContextManager[None]]:
+    """A real limit of the operating system on the size of files: writes beyond it fail like those on a full disk."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
