@@ -1,1 +1,34 @@
-"""Agents and classifiers: what learns."""
+"""What learns: DQN agents from worlds that reward, classifiers from data sets that label."""
+
+from torso.agents.agent import DQN
+from torso.agents.classification import ClassifierConfig
+from torso.agents.classifier import Classifier
+from torso.agents.dqn import DQNConfig
+from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
+from torso.agents.fit_run import FitResult, fit_run
+from torso.agents.plots import plot_fit, plot_training
+from torso.agents.presets import Preset, preset
+from torso.agents.rundir import RunDirectory
+from torso.agents.training import Training, TrainingResult, train_run
+from torso.agents.world import World
+
+__all__ = [
+    "DQN",
+    "Classifier",
+    "ClassifierConfig",
+    "DQNConfig",
+    "Evaluation",
+    "FitResult",
+    "Preset",
+    "RunDirectory",
+    "Training",
+    "TrainingResult",
+    "World",
+    "evaluate",
+    "evaluation_seeds",
+    "fit_run",
+    "plot_fit",
+    "plot_training",
+    "preset",
+    "train_run",
+]

@@ -30,12 +30,14 @@ DONE, BUG, MISTAKE, BROKEN_PIPE = 0, 1, 2, 141
 class Command:
     """A command. The module of its name has the dataclass ``options``, and ``run(options)`` gives the exit code.
 
-    With ``has_presets`` the module also has ``presets(arguments)``: the options where no argument says else.
+    With ``has_presets`` the module also has ``presets(arguments)``: the options where no argument says else. ``log`` is
+    how lines of the log look on stderr.
     """
 
     options: str
     summary: str
     has_presets: bool = False
+    log: str = "%(message)s"
 
 
 COMMANDS = {
@@ -46,7 +48,7 @@ COMMANDS = {
     "train": Command("TrainOptions", "train an agent in an environment", has_presets=True),
     "evaluate": Command("EvaluateOptions", "score a model: accuracy on test data, or the returns of fresh episodes"),
     "export": Command("ExportOptions", "write a model's model.onnx"),
-    "serve": Command("ServeOptions", "serve models over gRPC"),
+    "serve": Command("ServeOptions", "serve models over gRPC", log="%(asctime)s %(levelname)s %(message)s"),
     "classify": Command("ClassifyOptions", "label images or arrays, with a model here or one that is served"),
     "act": Command("ActOptions", "choose actions for observations, with a model here or one that is served"),
     "play": Command("PlayOptions", "play episodes, with a model here or one that is served"),
@@ -95,12 +97,16 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    from torso.cli.output import log_on_stderr
     from torso.cli.parsing import parse
 
     command, module = COMMANDS[name], import_module(f"torso.cli.{name}")
     presets = module.presets(arguments) if command.has_presets else None
     options = parse(getattr(module, command.options), arguments, name, presets)
-    return DONE if options is None else int(module.run(options))
+    if options is None:
+        return DONE
+    with log_on_stderr(command.log):
+        return int(module.run(options))
 
 
 def _unknown(name: str) -> str:

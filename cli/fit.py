@@ -75,7 +75,7 @@ def run(options: FitOptions) -> int:
     data, config, out = load_dataset(options.dataset, options.data_dir), options.config, options.run_path
     preface = (
         f"{config.net} on {options.dataset}, {len(data.train):,} examples and {len(data.validation):,} to choose the "
-        f"epoch by, at most {config.max_epochs} epochs, seed {options.seed}: {out}"
+        f"epoch by, at most {config.max_epochs:,} epochs, seed {options.seed}: {out}"
     )
 
     def work(stop: Callable[[], bool]) -> str | None:
@@ -90,7 +90,7 @@ def run(options: FitOptions) -> int:
                 stop=stop,
             )
         if fitted.summary is None:
-            return f"epoch {fitted.epochs} of {config.max_epochs}"
+            return f"epoch {fitted.epochs:,} of {config.max_epochs:,}"
         _tell_summary(fitted.summary, fitted.run_directory, as_json=options.json)
         return None
 

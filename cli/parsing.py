@@ -69,13 +69,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _in_a_line(box: str) -> str:
     """What tyro's box says, without its frame and title, and without the help that it repeats."""
-    rows = [line.strip("│╭╮╰╯ ").rstrip() for line in box.splitlines()]
     sections: list[list[str]] = [[]]
-    for row in rows:
-        if "──" in row:  # a rule, or the frame with the title
+    for line in box.splitlines():
+        row = line.strip("│╭╮╰╯ ")
+        if "──" in row or set(row) == {"-"}:  # a rule; where stdout is not UTF-8, tyro draws in ASCII
             sections.append([])
         elif row:
             sections[-1].append(row)
-    told = [" ".join(rows) for rows in sections if rows and not rows[0].startswith(("Argument helptext", "For full"))]
+    _, *bodies = sections  # what stands above the first rule is the title
+    told = [" ".join(rows) for rows in bodies if rows and not rows[0].startswith(("Argument helptext", "For full"))]
     told = [text.removeprefix("Error parsing ") for text in told] or ["wrong arguments"]
     return "; ".join(text[0].lower() + text[1:] for text in told)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import tyro
@@ -23,22 +19,5 @@ def run(options: ServeOptions) -> int:
     """Serve."""
     from torso.serve import serve
 
-    with _log_on_stderr():
-        serve(options)
+    serve(options)
     return 0
-
-
-@contextmanager
-def _log_on_stderr() -> Iterator[None]:
-    """Show torso's log for a while."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("torso")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import gymnasium as gym
-
 from torso.agents.world import World
 from torso.envs.registry import make_registered
 from torso.errors import ConfigError, EnvError
@@ -53,9 +51,17 @@ def stage(env_id: str, env_kwargs: Mapping[str, Any], *, render: bool) -> Iterat
             raise EnvError(f"{env_id} cannot be shown in a window (it renders {known}); leave --render out")
         env.close()
         env = make_registered(env_id, **{**env_kwargs, "render_mode": "human"})
-        try:
+        with _no_window_is_an_env_error(env_id):
             yield World(env=env)
-        except (gym.error.DependencyNotInstalled, RuntimeError) as error:  # no pygame; pygame without a display
-            raise EnvError(f"{env_id} cannot be shown in a window: {error}") from error
     finally:
         env.close()
+
+
+@contextmanager
+def _no_window_is_an_env_error(env_id: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("gymnasium", "pygame"):  # no pygame, or no display for it
+            raise
+        raise EnvError(f"{env_id} cannot be shown in a window: {error}") from error

@@ -66,9 +66,9 @@ def _default_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``torso`` in a process of its own; what still runs at the end of the test is killed."""
+@contextmanager
+def _starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``torso`` in processes of their own; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def call(*arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -83,11 +83,26 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         started.append(process)
         return process
 
-    yield call
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    try:
+        yield call
+    finally:
+        for process in started:
+            with process:  # closes its pipes, and waits
+                process.kill()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``torso`` in a process of its own, until the end of the test."""
+    with _starting() as call:
+        yield call
+
+
+@pytest.fixture(scope="module")
+def start_for_module() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``torso`` in a process of its own, until the end of the module."""
+    with _starting() as call:
+        yield call
 
 
 @dataclass(frozen=True)
@@ -139,3 +154,16 @@ def largest_file() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A directory in which nothing can be created; root, whom modes do not stop, gets one of the kernel's."""
+    if os.geteuid() == 0:
+        if not Path("/proc/self").exists():
+            pytest.skip("root may write everywhere here")
+        yield Path("/proc/self")
+        return
+    tmp_path.chmod(0o500)
+    yield tmp_path
+    tmp_path.chmod(0o700)

@@ -1,0 +1,116 @@
+"""Ctrl-C and SIGTERM: what is asked of a process, and how a training run takes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torso.agents.rundir import RunDirectory
+from torso.agents.trackers import read_jsonl
+from torso.cli.interrupts import Interrupted, interruptible, stoppable
+
+Start = Callable[..., subprocess.Popen[str]]
+TRAIN = shlex.split(
+    "train dqn --env CartPole-v1 --hidden 16 --min-replay-size 100 --learn-period 4 --updates-per-phase 1 "
+    "--batch-size 8 --evaluation-period 1000 --evaluation-episodes 2 --log-period 100"
+)
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end_s = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end_s, "nothing happened"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_has_nothing_to_save(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with interruptible(), pytest.raises(Interrupted) as caught:
+        signal.raise_signal(number)
+    assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_the_first_signal_is_a_request_and_the_second_an_end(capfd: pytest.CaptureFixture[str]) -> None:
+    with stoppable() as request:
+        assert (request.requested(), request.exit_code) == (False, 0)
+        signal.raise_signal(signal.SIGTERM)
+        assert (request.requested(), request.exit_code) == (True, 143)
+        with pytest.raises(Interrupted) as caught:
+            signal.raise_signal(signal.SIGINT)
+    assert caught.value.exit_code == 130
+    assert capfd.readouterr().err == "\nstopping: saving first; press Ctrl-C again to stop at once\n"
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup and a shell's & do
+    try:
+        with interruptible(), stoppable() as request:
+            signal.raise_signal(signal.SIGINT)
+        assert not request.requested()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_saves_and_a_resume_completes(start: Start, run: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "a run"  # a space, which the advice must quote
+    training = start(*TRAIN, "--steps", 1_000_000, "--out", out)
+    until(lambda: (out / "progress.jsonl").exists() and bool(read_jsonl(out / "progress.jsonl")), training)
+    training.send_signal(signal.SIGINT)
+    said, complained = training.communicate()
+    assert (training.returncode, said) == (130, "")
+    *_, asked, told = complained.splitlines()
+    assert asked == "stopping: saving first; press Ctrl-C again to stop at once"
+    steps = json.loads((out / "checkpoint" / "latest.json").read_bytes())["step"]
+    assert steps >= 100
+    assert (
+        told == f"stopped at step {steps:,} of 1,000,000, saved in {out}; to go on: torso train --out '{out}' --resume"
+    )
+
+    ended = run("train", "--out", out, "--resume", "--steps", steps + 200, "--json")
+    assert ended.code == 0, ended.err
+    summary = json.loads(ended.out)
+    assert summary["total_steps"] == steps + 200
+    assert summary["cuts"] == [steps, steps + 200]
+    assert RunDirectory.open(out).read_summary() == {k: v for k, v in summary.items() if k not in ("run", "model")}
+    logged = [line["step"] for line in read_jsonl(out / "progress.jsonl")]
+    assert logged == sorted(logged)
+    assert logged[0] == 100
+
+
+def test_sigterm_saves_a_fit_and_a_resume_completes(start: Start, run: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    fitting = start(
+        "fit", "--hidden", 16, "--max-epochs", 100_000, "--patience", "None", "--schedule", "constant", "--out", out
+    )
+    until(lambda: (out / "progress.jsonl").exists() and bool(read_jsonl(out / "progress.jsonl")), fitting)
+    fitting.send_signal(signal.SIGTERM)
+    said, complained = fitting.communicate()
+    assert (fitting.returncode, said) == (143, "")
+    epochs = len(read_jsonl(out / "progress.jsonl"))
+    assert complained.splitlines()[-1] == (
+        f"stopped at epoch {epochs} of 100,000, saved in {out}; to go on: torso fit --out {out} --resume"
+    )
+    ended = run("fit", "--out", out, "--resume", "--max-epochs", epochs + 1, "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["epochs"] == epochs + 1
+
+
+def test_ctrl_c_before_there_is_anything_to_save(start: Start, models: Any) -> None:
+    playing = start("play", "--model", models.cartpole, "--episodes", 100_000)
+    assert playing.stdout is not None
+    assert playing.stdout.readline().startswith("episode 1: return ")
+    os.kill(playing.pid, signal.SIGINT)
+    _, complained = playing.communicate()
+    assert (playing.returncode, complained) == (130, "interrupted\n")

@@ -1,0 +1,110 @@
+"""The bar on a terminal, and the lines where there is none."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from torso.agents.evaluation import Evaluation
+from torso.agents.fitting import BatchDone, EpochDone
+from torso.agents.loop import Episode
+from torso.agents.training import Checkpointed, Evaluated, Logged
+from torso.cli import progress as progress_module
+from torso.cli.progress import FitProgress, TrainingProgress
+
+EVENTS = [
+    Episode(total_steps=20, env=0, episode_return=20.0, length_steps=20),
+    Logged(total_steps=100, figures={"episode_return": 20.5}),
+    Evaluated(total_steps=200, evaluation=Evaluation(returns=(30.0, 40.0), lengths_steps=(30, 40)), is_best=True),
+    Checkpointed(total_steps=200),
+]
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """A real pseudo-terminal as stderr; gives a function that returns what was shown on it."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    ours, theirs = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        try:
+            while chunk := os.read(ours, 4096):
+                shown.extend(chunk)
+        except OSError:  # how Linux says that the other side is closed
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    stream = os.fdopen(theirs, "w", encoding="utf-8")
+    monkeypatch.setattr("sys.stderr", stream)
+
+    def text() -> str:
+        stream.close()
+        reader.join()
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+
+    yield text
+    monkeypatch.undo()
+    os.close(ours)
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as shown:
+        with TrainingProgress(400, "a preface") as progress:
+            for event in EVENTS:
+                progress.on_event(event)
+        text = shown()
+    assert text.count("a preface") == 1
+    last = text.rstrip().splitlines()[-1]
+    assert re.search(r"^step [━╸╺ ]+ 50% return 20\.5  greedy 35\.0  [\d,]+ steps/s", last), text
+
+
+def test_a_fits_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as shown:
+        with FitProgress(4) as progress:
+            progress.on_event(EpochDone(epoch=1, loss=0.25, validation=None, is_best=True, learning_rate=0.1))
+            progress.on_event(BatchDone(2, 1, 2))
+        text = shown()
+    assert re.search(r"^epoch [━╸╺ ]+ 38% loss 0\.2500", text.rstrip().splitlines()[-1]), text
+
+
+def test_no_line_comes_soon_after_another(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingProgress(400, "a preface") as progress:
+        for event in EVENTS:
+            progress.on_event(event)
+    assert capsys.readouterr().err == "a preface\n"
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress_module, "_LINE_PERIOD_S", 0.0)
+    with TrainingProgress(400) as progress:
+        for event in EVENTS:
+            progress.on_event(event)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[:3] for line in lines[:2]] == [
+        ["step 100/400", "return 20.5", lines[0].split("  ")[2]],
+        ["step 200/400", "return 20.5", "greedy 35.0"],
+    ]
+    assert all(line.endswith(" steps/s") for line in lines)
+
+
+@pytest.mark.parametrize("validation", [None, "some"])
+def test_a_fits_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], validation: Any) -> None:
+    from torso.agents.classification import Score
+
+    monkeypatch.setattr(progress_module, "_LINE_PERIOD_S", 0.0)
+    score = None if validation is None else Score(accuracy=0.5, loss=1.0)
+    with FitProgress(4) as progress:
+        progress.on_event(BatchDone(1, 1, 2))
+        progress.on_event(EpochDone(epoch=1, loss=0.25, validation=score, is_best=True, learning_rate=0.1))
+    expected = "epoch 1/4  loss 0.2500" + ("" if score is None else "  validation 50.00%")
+    assert capsys.readouterr().err == expected + "\n"

@@ -1,0 +1,153 @@
+"""fit and train into run directories: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torso.agents.rundir import RunDirectory
+from torso.nets import load_model
+
+Run = Callable[..., Any]
+TRAIN = ["train", "dqn", "--env", "CartPole-v1"]
+SMALL = shlex.split(
+    "--steps 400 --hidden 16 --min-replay-size 100 --learn-period 4 --updates-per-phase 1 --batch-size 8 "
+    "--evaluation-period 200 --evaluation-episodes 2 --checkpoint-period 200 --log-period 100"
+)
+
+
+def test_train_then_evaluate_play_and_resume(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "cartpole"
+    ended = run(*TRAIN, *SMALL, "--seed", 1, "--out", out, "--json")
+    assert ended.code == 0
+    started, source, given = ended.err.splitlines()
+    assert started == f"dqn on CartPole-v1, 400 steps, seed 1: {out}"
+    assert source.startswith("preset from RL Baselines3 Zoo, dqn.yml, CartPole-v1: hidden 256 256, ")
+    assert given.startswith("given: hidden 16, batch_size 8, ")
+    summary = json.loads(ended.out)
+    assert (summary["total_steps"], summary["seed"], summary["env_id"]) == (400, 1, "CartPole-v1")
+    assert (summary["run"], summary["model"]) == (str(out), str(out / "best"))
+    assert RunDirectory.open(out).settings["hidden"] == [16]
+    assert (out / "learning_curve.png").stat().st_size > 0
+    assert load_model(out)[0].provenance["seed"] == 1
+
+    evaluated = run("evaluate", out, "--episodes", 2, "--json")
+    assert (evaluated.code, evaluated.err) == (0, "")
+    assert json.loads(evaluated.out)["returns"] == summary["score"]["returns"]
+    played = run("play", "--model", out, "--episodes", 2, "--seed", 1)
+    assert (played.code, played.err) == (0, "")
+    first, second = summary["score"]["returns"]
+    assert played.out.splitlines() == [
+        f"episode 1: return {first:.1f}, {first:.0f} steps",
+        f"episode 2: return {second:.1f}, {second:.0f} steps",
+        f"mean return {(first + second) / 2:,.1f}",
+    ]
+
+    again = run("train", "--out", out, "--resume")  # is at its end: scored again, to the same figures
+    assert (again.code, again.err) == (0, "")
+    assert again.out.splitlines()[0].startswith(
+        f"CartPole-v1: mean return {summary['score']['mean_return']:.1f} over 2 "
+    )
+
+    assert run(*TRAIN, *SMALL, "--out", out).error.startswith(f"{out} already holds a run: add --resume")
+    refused = run("train", "--out", out, "--resume", "--batch-size", 4).error
+    assert refused.startswith(f"{out} was begun with other settings: batch_size was 8, now 4.")
+    assert run("fit", "--out", out, "--resume").error == f"{out} holds a train run, this is fit; give another --out"
+
+
+def test_fit_then_evaluate_export_and_resume(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "digits"
+    fit = ("fit", "--dataset", "digits", "--hidden", 32, "--out", out)
+    ended = run(*fit, "--max-epochs", 3, "--seed", 4)
+    assert ended.code == 0
+    assert ended.err.startswith(
+        "mlp on digits, 1,266 examples and 178 to choose the epoch by, at most 3 epochs, seed 4"
+    )
+    said = ended.out.splitlines()
+    summary = RunDirectory.open(out).read_summary()
+    assert summary is not None
+    expected = f"digits: test accuracy {summary['test_accuracy']:.2%} ({summary['test_errors']} errors in 353)"
+    assert said[0] == expected
+    assert said[2:] == [f"model: {out / 'best'}", f"curve: {out / 'learning_curve.png'}"]
+
+    assert run("evaluate", out).out == expected + "\n"
+    figures = json.loads(run("evaluate", out, "--dataset", "digits", "--json").out)
+    assert (figures["test_accuracy"], figures["num_test"]) == (summary["test_accuracy"], 353)
+    (out / "best" / "model.onnx").unlink()
+    assert run("export", out).out.startswith(f"{out / 'best' / 'model.onnx'}  ")
+    assert (out / "best" / "model.onnx").exists()
+
+    again = run("fit", "--out", out, "--resume", "--json")
+    assert (again.code, again.err) == (0, "")
+    assert json.loads(again.out) == {**summary, "run": str(out), "model": str(out / "best")}
+
+
+NOTHING_WRITTEN = [
+    ([*TRAIN[:-1], "CartPol-v1"], "unknown environment 'CartPol-v1'; did you mean 'CartPole-v1' or "),
+    (
+        [*TRAIN[:-1], "Pendulum-v1"],
+        "Pendulum-v1 has actions Box(-2.0, 2.0, (1,), float32); torso's agents choose among",
+    ),
+    ([*TRAIN, "--net", "cnn"], "a convolutional torso takes images (layout hw, chw or hwc), this input is a vector"),
+    ([*TRAIN, "--net", "resnet"], "unknown net 'resnet'; known are mlp, cnn, lenet, nature"),
+    ([*TRAIN, "--steps", "0"], "total steps must be at least 1, got 0"),
+    ([*TRAIN, "--env-kwargs", "[1]"], "--env-kwargs [1] is not a JSON object; expected one such as "),
+    ([*TRAIN, "--env-kwargs", "{"], "--env-kwargs '{' is not JSON ("),
+    ([*TRAIN, "--device", "gpu"], "device must be auto, cpu or cuda, got 'gpu'"),
+    (["train", "dqm", "--env", "CartPole-v1"], "unknown algorithm 'dqm'; known are dqn; did you mean dqn?"),
+    (["fit", "--dataset", "digit"], "unknown data set 'digit'; known: digits, mnist; did you mean 'digits'?"),
+    (["fit", "--net", "resnet"], "unknown net 'resnet'; known are mlp, cnn, lenet, nature"),
+    (["fit", "--net", "nature"], "an image of 8x8 pixels is too small for these convolutions, which need at least"),
+    (["fit", "--max-epochs", "0"], "max_epochs must be a whole number of at least 1, got 0"),
+    (["fit", "--data-dir", "."], "data_dir .: 'digits' comes with scikit-learn and reads no files"),
+    (["fit", "--dataset", "mnist", "--data-dir", "."], "mnist: expected train-images-idx3-ubyte.gz, "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), NOTHING_WRITTEN)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments).error.startswith(said)
+    assert run(*arguments, "--out", "given").error.startswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [[*TRAIN, *SMALL], ["fit", "--max-epochs", "1"]])
+def test_a_directory_that_is_not_a_run_stays_as_it_is(run: Run, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    error = run(*command, "--out", tmp_path).error
+    assert error == f"{tmp_path} is not a run: it has no config.json; give a run's directory, or a new one"
+    assert run(*command, "--out", tmp_path / "thesis.tex").error.startswith(f"{tmp_path / 'thesis.tex'} is a file")
+    assert run(*command, "--out", tmp_path, "--resume").error == error
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", [[*TRAIN, *SMALL], ["fit", "--max-epochs", "1"]])
+def test_a_directory_that_cannot_be_written_is_an_error(run: Run, command: list[str], read_only: Path) -> None:
+    assert run(*command, "--out", read_only / "run").error.startswith(
+        f"cannot create the directory {read_only / 'run'}: "
+    )
+
+
+@pytest.mark.parametrize("command", [[*TRAIN, *SMALL, "--hidden", "128", "128"], ["fit", "--max-epochs", "1"]])
+def test_a_full_disk_leaves_nothing_half_written(
+    run: Run, tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]], command: list[str]
+) -> None:
+    out = tmp_path / "run"
+    with largest_file(8_000):  # the run's description fits, its weights do not
+        ended = run(*command, "--out", out)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.splitlines()[-1].startswith("error: cannot write ")
+    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("weights.safetensors"))
+    if command[0] == "train":
+        assert run("train", "--out", out, "--resume").code == 0  # there is room again
