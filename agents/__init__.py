@@ -5,7 +5,7 @@ from torso.agents.classification import ClassifierConfig
 from torso.agents.classifier import Classifier
 from torso.agents.dqn import DQNConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-from torso.agents.fit_run import FitResult, fit_run
+from torso.agents.fit_runs import FitResult, fit_run
 from torso.agents.plots import plot_fit, plot_training
 from torso.agents.presets import Preset, preset
 from torso.agents.rundir import RunDirectory

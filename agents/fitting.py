@@ -68,7 +68,7 @@ def resolve(config: ClassifierConfig, network_input: InputSpec) -> dict[str, Any
 class Fitting:
     """Fits a network to examples; what it is at any moment goes into a checkpoint and comes back to the bit.
 
-    ``validation`` chooses the best epoch: the highest accuracy, of equals the lowest loss, of equals the latest.
+    ``validation`` chooses the best epoch: the highest accuracy, of equals the latest, whose learning rate was lowest.
     Without it the last epoch is taken, and nothing stops the fit early. ``resolved`` is what `resolve` said.
     """
 
@@ -206,7 +206,7 @@ class Fitting:
         before = self.epochs[self.best_epoch - 1].validation if self.best_epoch else None
         if validation is None or before is None:
             return True
-        return (validation.accuracy, -validation.loss) >= (before.accuracy, -before.loss)
+        return validation.accuracy >= before.accuracy
 
 
 def labelled(inputs: NDArray[Any], labels: NDArray[np.int64]) -> Labelled:

@@ -12,7 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
+from torso.agents.rundir import RunDirectory
 from torso.agents.trackers import PROGRESS, read_jsonl
+from torso.errors import RunError
 from torso.nets.files import atomic_write_bytes
 
 _CURVE = "learning_curve.png"
@@ -25,26 +27,23 @@ def plot_fit(run: Path | str) -> Path:
     """Draw a fit: loss and validation accuracy by epoch, the best epoch marked. Returns the PNG's path."""
     run = Path(run)
     lines = read_jsonl(run / PROGRESS)
-    figure, (loss_axes, accuracy_axes) = _figure(run.name, panels=2)
+    figure, (loss_axes, accuracy_axes) = _figure(_title(run), panels=2)
     _curve(loss_axes, lines, "loss", color=_BLUE, label="training")
     _curve(loss_axes, lines, "validation_loss", color=_ORANGE, label="validation")
     loss_axes.set_yscale("log")
     loss_axes.set_ylabel("cross-entropy (nats)")
-    _curve(accuracy_axes, lines, "validation_accuracy", color=_ORANGE, label="validation")
-    accuracy_axes.set_ylabel("accuracy")
+    _curve(accuracy_axes, lines, "validation_accuracy", color=_ORANGE)
+    accuracy_axes.set_ylabel("accuracy in validation")
     accuracy_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+    later = [line["validation_accuracy"] for line in lines[len(lines) // 8 :] if line.get("validation_accuracy")]
+    if later and max(later) > min(later):  # the first epochs may leave below: the last ones' differences are the news
+        margin = 0.08 * (max(later) - min(later))
+        accuracy_axes.set_ylim(min(later) - margin, max(later) + margin)
     best = [line for line in lines if line.get("is_best") and line.get("validation_accuracy") is not None]
     if best:
         step, accuracy = best[-1]["step"], best[-1]["validation_accuracy"]
-        accuracy_axes.plot([step], [accuracy], "o", color=_GREEN, zorder=3)
-        accuracy_axes.annotate(
-            f"best: {accuracy:.2%} in epoch {step}",
-            (step, accuracy),
-            xytext=(0, -16),
-            textcoords="offset points",
-            ha="right" if step > 0.5 * lines[-1]["step"] else "left",
-            color=_GREEN,
-        )
+        label = f"best: {accuracy:.2%} in epoch {step}"
+        accuracy_axes.plot([step], [accuracy], "o", color=_GREEN, zorder=3, label=label)
     for axes in (loss_axes, accuracy_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -55,7 +54,7 @@ def plot_training(run: Path | str) -> Path:
     """Draw a training run: returns of training episodes, and of evaluations with their spread, by step."""
     run = Path(run)
     lines = read_jsonl(run / PROGRESS)
-    figure, (axes,) = _figure(run.name, panels=1)
+    figure, (axes,) = _figure(_title(run), panels=1)
     _curve(axes, lines, "episode_return", color=_BLUE, label="training episodes, mean of the last 100", alpha=0.7)
     evaluations = [line for line in lines if line.get("evaluation_return") is not None]
     if evaluations:
@@ -76,6 +75,18 @@ def plot_training(run: Path | str) -> Path:
     return _save(figure, run / _CURVE)
 
 
+def _title(run: Path) -> str:
+    """What was learnt, how, and the seed, as far as the run says it; else its directory's name."""
+    try:
+        config = RunDirectory.open(run).config
+    except RunError:
+        return run.name
+    settings = config["settings"]
+    what = settings.get("dataset") or settings.get("env_id")
+    how = settings.get("algorithm") or settings.get("net")
+    return " · ".join(str(part) for part in (what, how, f"seed {config['seed']}") if part is not None)
+
+
 def _figure(title: str, *, panels: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(4.8 * panels if panels > 1 else 7.2, 3.6), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
@@ -88,7 +99,9 @@ def _figure(title: str, *, panels: int) -> tuple[Figure, list[Axes]]:
     return figure, panes
 
 
-def _curve(axes: Axes, lines: Sequence[Line], name: str, *, color: str, label: str, alpha: float = 1.0) -> None:
+def _curve(
+    axes: Axes, lines: Sequence[Line], name: str, *, color: str, label: str | None = None, alpha: float = 1.0
+) -> None:
     points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     if points:
         marker = "o" if len(points) == 1 else ""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,9 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from torso import __version__
 from torso.errors import RunError, StorageError
 from torso.nets.files import atomic_write_json, make_directory
+from torso.nets.provenance import versions
 
 try:
     import fcntl
@@ -86,7 +85,7 @@ class RunDirectory:
             "seed": seed,
             "settings": _as_json(settings),
             "resolved": _as_json(resolved),
-            "versions": versions(),
+            "versions": _all_versions(),
             "command": list(sys.argv if command is None else command),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -219,14 +218,9 @@ class RunDirectory:
             atomic_write_json(self.path / _CONFIG, self.config)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a run's figures depend on."""
-    names = ("torch", "numpy", "gymnasium", "scikit-learn")
-    return {
-        "torso": __version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-    }
+def _all_versions() -> dict[str, str]:
+    """The versions that a run's figures depend on: the model's, and those of where its experience came from."""
+    return {**versions(), **{name: metadata.version(name) for name in ("gymnasium", "scikit-learn")}}
 
 
 def _is_empty(path: Path) -> bool:

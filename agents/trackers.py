@@ -26,6 +26,7 @@ from torso.errors import CheckpointError, StorageError
 from torso.nets.files import make_directory
 
 PROGRESS, TIMING, TENSORBOARD = "progress.jsonl", "timing.jsonl", "tensorboard"
+_FLUSH_PERIOD_S = 2.0  # for who watches TensorBoard; flushing waits for the disk
 
 
 class Tracker:
@@ -50,6 +51,7 @@ class Tracker:
         self._progress = _open_at(self.directory / PROGRESS, at["progress_bytes"])
         self._timing = _open_at(self.directory / TIMING, at["timing_bytes"])
         self._events = _open_events(self.directory / TENSORBOARD, purge_step=self._last_step + 1)
+        self._flushed_s = time.monotonic()
 
     @property
     def elapsed_s(self) -> float:
@@ -111,7 +113,9 @@ class Tracker:
         for name, value in numbers.items():
             scalar = tensorboard_summary.scalar(name, value)
             self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
-        self._events.flush()
+        if time.monotonic() - self._flushed_s > _FLUSH_PERIOD_S:
+            self._events.flush()
+            self._flushed_s = time.monotonic()
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:

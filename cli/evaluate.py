@@ -15,8 +15,6 @@ from torso.errors import ConfigError
 if TYPE_CHECKING:
     from torso.nets import Predictor
 
-_ROWS = 1024  # test examples in one forward
-
 
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
@@ -83,24 +81,14 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
 
 
 def _evaluate_classifier(options: EvaluateOptions, predictor: Predictor) -> None:
+    from torso.agents.fit_runs import score_on_test
     from torso.envs import load_dataset
 
     name = options.dataset or predictor.card.provenance.get("dataset")
     if not isinstance(name, str):
         raise ConfigError(f"{options.model} does not say which data set it was fitted to; expected one with --dataset")
     test = load_dataset(name, options.data_dir).test
-    true = [str(test.label_names[label]) for label in test.labels]
-    guessed: list[str] = []
-    for first in range(0, len(test), _ROWS):
-        guessed += [str(labels[0]) for labels in predictor.classify(test.inputs[first : first + _ROWS]).labels]
-    errors = sum(guess != label for guess, label in zip(guessed, true, strict=True))
-    accuracy = 1 - errors / len(test)
-    figures = {
-        "model": str(options.model),
-        "dataset": name,
-        "num_test": len(test),
-        "test_errors": errors,
-        "test_accuracy": accuracy,
-    }
+    figures = {"model": str(options.model), "dataset": name, **score_on_test(predictor, test)}
+    accuracy, errors = figures["test_accuracy"], figures["test_errors"]
     text = f"{name}: test accuracy {accuracy:.2%} ({errors} errors in {len(test):,})"
     result(figures, text, as_json=options.json)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from torso.agents.classification import ClassifierConfig
-from torso.agents.fit_run import fit_run
+from torso.agents.fit_runs import fit_run
 from torso.agents.rundir import RunDirectory
 from torso.cli.output import result
 from torso.cli.parsing import Flag, given

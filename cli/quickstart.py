@@ -20,7 +20,7 @@ from rich.text import Text
 
 from torso.agents.classification import ClassifierConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-from torso.agents.fit_run import fit_run
+from torso.agents.fit_runs import fit_run
 from torso.agents.presets import preset
 from torso.agents.training import train_run
 from torso.agents.world import World

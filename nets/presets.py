@@ -22,7 +22,8 @@ def net_spec(
 ) -> MLPSpec | ConvNetSpec:
     """The torso that a name stands for; a setting that is given replaces the preset's own.
 
-    mlp: one hidden layer of 128. cnn: three 3x3 convolutions of 32, 64 and 128 channels and a layer of 128, dropout.
+    mlp: one hidden layer of 128. cnn: 3x3 convolutions of 32, 64 and 128 channels, pooled, dropout and a layer of 128;
+    for images below 16 pixels two convolutions.
     lenet: LeNet-5 (LeCun et al. 1998) for 28x28 and larger. nature: Mnih et al. 2015's network for 84x84.
     An unknown name is a ConfigError.
     """
@@ -56,9 +57,12 @@ def net_spec(
 def _small_cnn(network_input: InputSpec, settings: dict[str, Any]) -> ConvNetSpec:
     shape = network_input.tensor_shape
     large = len(shape) == 3 and min(shape[1:]) >= 16
+    if large:
+        convs = tuple(ConvLayerSpec(channels=channels, kernel=3, padding=1, pool="max") for channels in (32, 64, 128))
+        return ConvNetSpec(**{"convs": convs, "hidden": (128,), "dropout": 0.3, **settings})
+    # 8x8 scans keep their pixels for a layer. Chosen by cross-validation on digits' training and validation scans.
     convs = (
-        ConvLayerSpec(channels=32, kernel=3, padding=1, pool="max" if large else None),  # 8x8 scans keep their pixels
+        ConvLayerSpec(channels=32, kernel=3, padding=1),
         ConvLayerSpec(channels=64, kernel=3, padding=1, pool="max"),
-        ConvLayerSpec(channels=128, kernel=3, padding=1, pool="max"),
     )
-    return ConvNetSpec(**{"convs": convs, "hidden": (128,), "dropout": 0.3, **settings})
+    return ConvNetSpec(**{"convs": convs, "hidden": (128,), "dropout": 0.5, **settings})

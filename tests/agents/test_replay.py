@@ -246,6 +246,17 @@ def test_rows_of_another_ring_are_refused() -> None:
         other.write_rows(0, rows)
 
 
+def test_more_rows_than_fit_leave_the_last() -> None:
+    rows = make_stream(9, 2).play([["", "t"]] * 9).ring.read_rows(0, 9)
+    at_once, in_parts = make_ring(4, 2), make_ring(4, 2)
+    at_once.write_rows(0, rows)
+    for row in range(9):
+        in_parts.write_rows(row, {name: tensor[row : row + 1] for name, tensor in rows.items()})
+    assert at_once.first_row == 5
+    assert_same(at_once, in_parts)
+    assert torch.equal(at_once.read_rows(5, 9)["obs"], rows["obs"][5:])
+
+
 def test_a_batch_is_cut_into_rows() -> None:
     batch = make_stream(9, 1).play([[""]] * 9).ring.sample(10, GAMMA, generator())
     parts = [batch.rows(0, 4), batch.rows(4, 8), batch.rows(8, 12)]

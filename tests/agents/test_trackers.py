@@ -48,11 +48,11 @@ def test_figures_and_times_are_apart(tmp_path: Path) -> None:
 def test_tensorboard_gets_the_same_scalars(tmp_path: Path) -> None:
     with Tracker(tmp_path) as tracker:
         tracker.log(10, {"loss": 0.5, "note": "not a number"})
-        scalars = {
-            (event.step, value.tag): value.simple_value
-            for event in events(tmp_path / "tensorboard")
-            for value in event.summary.value
-        }
+    scalars = {
+        (event.step, value.tag): value.simple_value
+        for event in events(tmp_path / "tensorboard")
+        for value in event.summary.value
+    }
     assert scalars.keys() == {(10, "loss"), (10, "elapsed_s"), (10, "steps_per_s")}
     assert scalars[10, "loss"] == 0.5
 

@@ -150,7 +150,7 @@ class _FitRun:
             "loss": best.loss,
             "validation_accuracy": None if best.validation is None else best.validation.accuracy,
             "validation_loss": None if best.validation is None else best.validation.loss,
-            **_test_figures(predictor, self.data.test),
+            **score_on_test(predictor, self.data.test),
         }
         plot_fit(run.path)
         run.write_summary(summary)
@@ -186,8 +186,13 @@ def _tensors(examples: Dataset, network_input: InputSpec) -> Labelled:
     return labelled(as_inputs(examples.inputs, network_input), examples.labels)
 
 
-def _test_figures(predictor: Predictor, test: Dataset) -> Mapping[str, Any]:
-    """What the served model makes of the test data: the only time that it is looked at."""
+def score_on_test(predictor: Predictor, test: Dataset) -> Mapping[str, Any]:
+    """What a model, as it is served, makes of test data: num_test, test_errors, test_accuracy, test_loss (nats).
+
+    Raises ConfigError when the model knows other labels than the data.
+    """
+    if tuple(map(str, predictor.labels)) != tuple(map(str, test.label_names)):
+        raise ConfigError(f"the model knows the labels {predictor.labels}, {test.name} has {test.label_names}")
     if len(test) == 0:
         return {"num_test": 0, "test_errors": None, "test_accuracy": None, "test_loss": None}
     errors, loss = 0, 0.0
