@@ -9,7 +9,8 @@ from torso.agents.fit_runs import FitResult, fit_run
 from torso.agents.plots import plot_fit, plot_training
 from torso.agents.presets import Preset, preset
 from torso.agents.rundir import RunDirectory
-from torso.agents.training import Training, TrainingResult, train_run
+from torso.agents.train_runs import TrainingResult, train_run
+from torso.agents.training import Training
 from torso.agents.world import World
 
 __all__ = [

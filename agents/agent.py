@@ -17,7 +17,8 @@ from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
 from torso.agents.presets import preset
 from torso.agents.rundir import RunDirectory
 from torso.agents.session import require_trainable
-from torso.agents.training import Training, open_run
+from torso.agents.train_runs import open_run
+from torso.agents.training import Training
 from torso.agents.world import World
 from torso.envs import EnvSource, Wrapper
 from torso.errors import ConfigError, EnvError, ModelNotFoundError, RunError

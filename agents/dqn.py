@@ -178,7 +178,7 @@ class DQNLearner:
         """Take a phase's gradient steps, one for each ``batch_size`` rows of the batch.
 
         The target network does not change within a phase, so what it says of all next states is computed at once.
-        Returns metrics as detached tensors: the loss and the mean value of the actions taken, averaged over the phase.
+        Returns metrics as detached tensors: the loss, and the mean of all action values, averaged over the phase.
         """
         size = self.config.batch_size
         minibatches = [batch.rows(start, start + size) for start in range(0, len(batch.r_t), size)]

@@ -18,9 +18,9 @@ import numpy as np
 from report import Report
 
 from torso.agents.classification import ClassifierConfig
-from torso.agents.fit_run import fit_run
+from torso.agents.fit_runs import fit_run
 from torso.agents.presets import preset
-from torso.agents.training import train_run
+from torso.agents.train_runs import train_run
 from torso.agents.world import World
 from torso.envs import load_dataset
 from torso.nets import Predictor

@@ -22,7 +22,7 @@ from torso.agents.classification import ClassifierConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
 from torso.agents.fit_runs import fit_run
 from torso.agents.presets import preset
-from torso.agents.training import train_run
+from torso.agents.train_runs import train_run
 from torso.agents.world import World
 from torso.cli.parsing import Flag
 from torso.cli.progress import FitProgress, TrainingProgress

@@ -13,7 +13,7 @@ import tyro
 from torso.agents.dqn import DQNConfig
 from torso.agents.presets import preset
 from torso.agents.rundir import RunDirectory
-from torso.agents.training import train_run
+from torso.agents.train_runs import train_run
 from torso.agents.world import World
 from torso.cli.output import result
 from torso.cli.parsing import Flag, given

@@ -23,7 +23,8 @@ from torso.agents.evaluation import evaluate, evaluation_seeds
 from torso.agents.rundir import RunDirectory
 from torso.agents.session import Session
 from torso.agents.trackers import read_jsonl
-from torso.agents.training import Checkpointed, Evaluated, Training, TrainingEvent, open_run, train_run
+from torso.agents.train_runs import open_run, train_run
+from torso.agents.training import Checkpointed, Evaluated, Training, TrainingEvent
 from torso.agents.world import World
 from torso.envs import IdentityEnv
 from torso.errors import CheckpointError, ConfigError, EnvError, RunError, StorageError, TorsoError
