@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -75,7 +75,7 @@ class ModelCard:
 
 def as_labels(labels: Iterable[Label]) -> tuple[Label, ...]:
     """Labels as model.json keeps them: text, numbers, booleans, numpy's turned into Python's; SpecError for others."""
-    if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable):
+    if isinstance(labels, (str, bytes, Mapping, Set)) or not isinstance(labels, Iterable):
         raise SpecError(f"labels must be a sequence of names, got {shown(labels)}")
     names = tuple(plain(label, "each label") for label in labels)
     for name in names:

@@ -63,7 +63,8 @@ def export_onnx(path: str | os.PathLike[str]) -> Path:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise ModelError(f"cannot export {directory} to ONNX: {error}") from error
+            reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"cannot export {directory} to ONNX (the model itself is saved): {reason[0]}") from error
     if program is None:
         raise ModelError(f"cannot export {directory} to ONNX: the exporter gave no program")
     model = program.model_proto

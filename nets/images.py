@@ -25,7 +25,7 @@ _FORMATS = ("PNG", "JPEG")
 # What Pillow raises on bytes that are not what they claim to be.
 _UNREADABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
-    *(AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
+    *(AssertionError, AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
 )
 _ORIENTATION = 0x0112  # the Exif tag; which way to turn a picture for each of its values but 1
 _UPRIGHT = {
@@ -111,39 +111,47 @@ def _silence() -> Iterator[None]:
         yield
 
 
+def _edge(pixels: Pixels) -> Pixels:
+    """What the frame's edge shows, [n, C]; most of that is the ground."""
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+
+
 def _polarity(pixels: Pixels) -> str:
-    """The ground is what most of the frame's edge shows."""
-    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean(axis=1)
-    return "dark-on-light" if np.median(edge) > 127.5 else "light-on-dark"
+    return "dark-on-light" if np.median(_edge(pixels).mean(axis=1)) > 127.5 else "light-on-dark"
 
 
 def _fit(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
     """Resize [h, w, C] to the network's size, centred as it was trained."""
     if spec.centring == "none":
         return _resize(pixels, spec.height, spec.width)
-    ink = pixels.mean(axis=2, dtype=np.float32)
-    if spec.polarity == "dark-on-light":
-        ink = 255.0 - ink
+    if spec.polarity == "light-on-dark":
+        return _centre(pixels, spec)
+    return np.float32(255.0) - _centre(255 - pixels, spec)
+
+
+def _centre(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
+    """The strokes on a ground of 0, whatever gray the paper had. pixels: light on dark, [h, w, C]."""
+    frame = np.zeros((spec.height, spec.width, spec.channels), dtype=np.float32)
+    ground = np.median(_edge(pixels), axis=0).astype(np.float32)  # [C]
+    ink = pixels.mean(axis=2, dtype=np.float32) - ground.mean()
     rows, columns = np.nonzero(ink > max(32.0, 0.25 * float(ink.max())))
-    if rows.size == 0:  # an empty picture stays one
-        return _resize(pixels, spec.height, spec.width)
+    if rows.size == 0:
+        return frame
     box = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     margin = 20 / 28 if spec.centring == "mass" else 1.0
     ratio = min(spec.height * margin / box.shape[0], spec.width * margin / box.shape[1])
     height = min(spec.height, max(1, round(box.shape[0] * ratio)))
     width = min(spec.width, max(1, round(box.shape[1] * ratio)))
-    ground = 0.0 if spec.polarity == "light-on-dark" else 255.0
-    frame = np.full((spec.height, spec.width, spec.channels), ground, dtype=np.float32)
-    small = _resize(box, height, width)
+    strokes = np.clip((_resize(box, height, width) - ground) * (255.0 / (255.0 - ground)), 0.0, 255.0)
     top, left = (spec.height - height) // 2, (spec.width - width) // 2
     if spec.centring == "mass":
-        weight = np.abs(small.mean(axis=2) - ground)
+        weight = strokes.mean(axis=2)
         total = max(float(weight.sum()), 1.0)
         centre_y = float((weight.sum(axis=1) * np.arange(height)).sum()) / total
         centre_x = float((weight.sum(axis=0) * np.arange(width)).sum()) / total
         top = int(np.clip(round((spec.height - 1) / 2 - centre_y), 0, spec.height - height))
         left = int(np.clip(round((spec.width - 1) / 2 - centre_x), 0, spec.width - width))
-    frame[top : top + height, left : left + width] = small
+    frame[top : top + height, left : left + width] = strokes
     return frame
 
 

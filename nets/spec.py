@@ -35,8 +35,8 @@ class ImageSpec:
     ``polarity`` is the writing the network knows, light strokes on a dark ground or the reverse; a file of the other
     polarity is inverted. ``centring``: ``none`` scales the whole picture, ``box`` crops to the strokes first and
     fills the frame with them, ``mass`` fits them into 20/28 of the frame and moves their centre of mass to its middle
-    (how MNIST was made, LeCun et al. 1998). ``max_value`` is the input's value for the lightest pixel. A flat input
-    holds the pixels row by row, a pixel's channels together.
+    (how MNIST was made, LeCun et al. 1998); both make the paper's gray the ground's. ``max_value`` is the input's
+    value for the lightest pixel. A flat input holds the pixels row by row, a pixel's channels together.
     """
 
     channels: int
@@ -116,9 +116,7 @@ class InputSpec:
                 f"an image of (channels, height, width) {pixels} cannot fill an input of shape {self.shape}, "
                 f"layout {self.layout}"
             )
-        dtype = self.numpy_dtype
-        largest = 1 if dtype.kind == "b" else np.iinfo(dtype).max if dtype.kind in "iu" else np.finfo(dtype).max
-        if self.image.max_value > largest:
+        if self.image.max_value > _largest(self.numpy_dtype):
             raise SpecError(f"max_value must be one that {self.dtype} can hold, got {self.image.max_value}")
 
     @property
@@ -142,6 +140,12 @@ class InputSpec:
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype as numpy has it."""
         return np.dtype(self.dtype)
+
+
+def _largest(dtype: np.dtype[Any]) -> float:
+    if dtype.kind == "b":
+        return 1
+    return float(np.finfo(dtype).max) if dtype.kind == "f" else np.iinfo(dtype).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +182,12 @@ class ConvLayerSpec:
 
     def output_size(self, size: int) -> int:
         """The side, in pixels, that a side of ``size`` pixels leaves behind; 0 or less where the layer does not fit."""
-        size = (size + 2 * self.padding - self.kernel) // self.stride + 1
+        size = self.convolved_size(size)
         return size // self.pool_size if self.pool is not None else size
+
+    def convolved_size(self, size: int) -> int:
+        """The same before the pooling."""
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
     def least_input(self, size: int) -> int:
         """The least side that leaves ``size`` pixels behind."""
@@ -298,3 +306,5 @@ def _check_layers(spec: MLPSpec | ConvNetSpec) -> None:
         layer_norm=flag("layer_norm", spec.layer_norm),
     )
     choice("activation", spec.activation, ACTIVATIONS)
+    if spec.layer_norm and 1 in spec.hidden:
+        raise SpecError("layer_norm leaves nothing of a layer of width 1; use wider ones, or no layer_norm")

@@ -69,6 +69,8 @@ class ConvNet(nn.Module):
         for conv in spec.convs:
             layers.append(nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding))
             if spec.layer_norm:
+                if conv.channels * conv.convolved_size(height) * conv.convolved_size(width) == 1:
+                    raise SpecError("layer_norm leaves nothing of a convolution that gives one channel of one pixel")
                 layers.append(nn.GroupNorm(1, conv.channels))  # layer norm over channels and pixels
             layers.append(activation_module(spec.activation))
             if conv.pool is not None:

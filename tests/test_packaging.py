@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"torso": "base", **{f"torso.{name}": name for name in "agents cli envs nets proto serve".split()}}
+PACKAGES = {"torso": "base", **{f"torso.{name}": name for name in ["agents", "cli", "envs", "nets", "proto", "serve"]}}
 
 
 @pytest.fixture(scope="module")

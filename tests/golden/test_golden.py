@@ -1,0 +1,72 @@
+"""Every format version ever released loads: directories that ``make_golden.py`` wrote once, read for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from torso.nets import FORMAT_VERSION, InputSpec, Predictor, load, onnx_path, read_card, save_model
+from torso.nets.checkpoint import load_model
+
+HERE = Path(__file__).parent
+MODELS = sorted(path.parent.name for path in HERE.glob("*/model.json"))
+
+
+def golden(name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    with np.load(HERE / name / "golden.npz", allow_pickle=False) as file:
+        return file["inputs"], file["readout"]
+
+
+def test_there_is_a_golden_classifier_and_policy_of_every_format_version() -> None:
+    kinds = {(card.format_version, card.kind) for card in (read_card(HERE / name) for name in MODELS)}
+    assert kinds == {(v, kind) for v in range(1, FORMAT_VERSION + 1) for kind in ("classifier", "policy")}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_golden_model_loads_and_answers_as_it_did(name: str) -> None:
+    inputs, readout = golden(name)
+    predictor = Predictor.load(HERE / name)
+    np.testing.assert_allclose(predictor.run(predictor.prepare(inputs, strict=True)), readout, rtol=1e-5, atol=1e-5)
+    assert np.ptp(readout, axis=0).min() > 0.05, "the answers should differ, or they would prove nothing"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_golden_models_onnx_answers_too(name: str) -> None:
+    inputs, readout = golden(name)
+    path = onnx_path(HERE / name)
+    assert path is not None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"obs": inputs})[0], readout, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_saving_a_golden_models_network_again_gives_the_same_weights(name: str, tmp_path: Path) -> None:
+    card, network = load_model(HERE / name)
+    save_model(tmp_path, network, kind=card.kind, labels=card.labels, action_start=card.action_start, onnx=False)
+    assert (tmp_path / "weights.safetensors").read_bytes() == (HERE / name / "weights.safetensors").read_bytes()
+    again = read_card(tmp_path)
+    assert (again.network, again.labels, again.action_start) == (card.network, card.labels, card.action_start)
+
+
+def test_what_the_cards_of_version_1_say() -> None:
+    classifier, policy = read_card(HERE / "model_v1"), read_card(HERE / "model_v1_policy")
+    assert classifier.labels == ("zero", 1, 2.5, "drei ½")
+    assert (policy.labels, policy.action_start) == (None, 1)
+    assert classifier.network.input.image is not None
+    assert (classifier.network.input.image.centring, classifier.network.input.image.max_value) == ("box", 16.0)
+    assert policy.network.input == InputSpec(
+        shape=(2, 3), mean=(0.5, -0.5, 0.0, 1.0, 2.0, -1.0), std=(1.0, 2.0, 0.5, 1.5, 4.0, 2.5)
+    )
+    assert classifier.provenance["made_by"] == policy.provenance["made_by"] == "tests/golden/make_golden.py"
+
+
+def test_a_golden_model_is_an_ordinary_module() -> None:
+    network = load(HERE / "model_v1")
+    assert not network.training
+    # two convolutions with their norms, the dense layer with its norm, the head
+    expected = (40 + 8) + (102 + 12) + (56 + 16) + 36
+    assert sum(parameter.numel() for parameter in network.parameters()) == expected

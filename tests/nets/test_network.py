@@ -1,0 +1,395 @@
+"""What a network computes, against the same arithmetic in NumPy; what it draws, and from where."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy_layers import ACTIVATIONS, convolve, dense, layer_norm, pool
+from torch import nn
+
+from torso.errors import SpecError
+from torso.nets import (
+    ConvLayerSpec,
+    ConvNetSpec,
+    InputSpec,
+    LogitsHeadSpec,
+    MLPSpec,
+    Network,
+    NetworkSpec,
+    ScalarHeadSpec,
+    build_network,
+    net_spec,
+)
+from torso.nets.layers import Dropout, InputScaling
+from torso.nets.spec import INPUT_DTYPES
+
+Array = np.ndarray[Any, Any]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def build(network_input: InputSpec, torso: object, outputs: int = 3, seed: int = 0) -> Network:
+    spec = NetworkSpec(input=network_input, torso=torso, head=LogitsHeadSpec(num_classes=outputs))
+    return build_network(spec, seeded(seed)).eval()
+
+
+def weights(network: Network) -> dict[str, Array]:
+    return {name: tensor.detach().double().numpy() for name, tensor in network.state_dict().items()}
+
+
+def output(network: Network, obs: Array) -> Array:
+    prediction, state = network(torch.from_numpy(obs))
+    assert state == ()
+    result: Array = prediction.output.detach().numpy()
+    return result
+
+
+# -- forward -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_worked_by_hand() -> None:
+    network = build(InputSpec(shape=(2,), scale=0.5), MLPSpec(hidden=(2,)), outputs=2).double()
+    values = {
+        "torso.dense.layers.0.weight": [[1.0, -1.0], [2.0, 0.0]],
+        "torso.dense.layers.0.bias": [0.5, -3.0],
+        "head.linear.weight": [[1.0, 2.0], [-1.0, 0.0]],
+        "head.linear.bias": [0.25, 0.75],
+    }
+    network.load_state_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
+    # (6, 2) scaled is (3, 1): hidden (3 - 1 + .5, 6 - 3) = (2.5, 3), output (2.5 + 6 + .25, -2.5 + .75)
+    # (0, 4) scaled is (0, 2): hidden relu(-2 + .5, -3) = (0, 0), output the biases
+    assert output(network, np.array([[6.0, 2.0], [0.0, 4.0]])).tolist() == [[8.75, -1.75], [0.25, 0.75]]
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("hidden", [(), (5,), (4, 6, 3)])
+def test_an_mlp_is_its_equations(activation: str, norm: bool, hidden: tuple[int, ...]) -> None:
+    spec = MLPSpec(hidden=hidden, activation=activation, layer_norm=norm)  # type: ignore[arg-type]
+    network = build(InputSpec(shape=(7,)), spec).double()
+    for parameter in network.parameters():  # a norm's gain of 1 and bias of 0 would hide a mistake
+        nn.init.normal_(parameter, generator=seeded(1))
+    obs = np.random.default_rng(0).normal(size=(9, 7))
+    w = weights(network)
+    x, layer = obs, 0
+    for _ in hidden:
+        x = dense(x, w[f"torso.dense.layers.{layer}.weight"], w[f"torso.dense.layers.{layer}.bias"])
+        layer += 1
+        if norm:
+            x = layer_norm(x, w[f"torso.dense.layers.{layer}.weight"], w[f"torso.dense.layers.{layer}.bias"])
+            layer += 1
+        x = ACTIVATIONS[activation](x)
+        layer += 1
+    expected = dense(x, w["head.linear.weight"], w["head.linear.bias"])
+    np.testing.assert_allclose(output(network, obs), expected, rtol=1e-12, atol=1e-12)
+
+
+CONVNETS = {
+    "one": ConvNetSpec(convs=(ConvLayerSpec(channels=4, kernel=3),)),
+    "strided, padded": ConvNetSpec(
+        convs=(ConvLayerSpec(channels=4, kernel=4, stride=2, padding=1), ConvLayerSpec(channels=3, kernel=2)),
+        hidden=(5,),
+        activation="tanh",
+    ),
+    "max pool that drops an edge": ConvNetSpec(convs=(ConvLayerSpec(channels=2, kernel=2, pool="max", pool_size=3),)),
+    "average pool, then more": ConvNetSpec(
+        convs=(ConvLayerSpec(channels=3, kernel=3, padding=1, pool="avg"), ConvLayerSpec(channels=4, kernel=3)),
+        hidden=(6, 4),
+        activation="sigmoid",
+    ),
+    "normalised": ConvNetSpec(convs=(ConvLayerSpec(channels=3, kernel=3, pool="max"),), hidden=(4,), layer_norm=True),
+}
+
+
+def convnet_by_hand(w: dict[str, Array], spec: ConvNetSpec, x: Array) -> Array:
+    act, layer = ACTIVATIONS[spec.activation], 0
+    for conv in spec.convs:
+        prefix = f"torso.convs.{layer}"
+        x = convolve(x, w[f"{prefix}.weight"], w[f"{prefix}.bias"], conv.stride, conv.padding)
+        layer += 1
+        if spec.layer_norm:  # over channels and pixels, with a gain and a bias a channel
+            channels = x.shape[1]
+            flat = layer_norm(x.reshape(len(x), -1), np.array(1.0), np.array(0.0)).reshape(x.shape)
+            gain, bias = (w[f"torso.convs.{layer}.{name}"].reshape(1, channels, 1, 1) for name in ("weight", "bias"))
+            x = flat * gain + bias
+            layer += 1
+        x = act(x)
+        layer += 1
+        if conv.pool is not None:
+            x = pool(x, conv.pool, conv.pool_size)
+            layer += 1
+    x, layer = x.reshape(len(x), -1), 0
+    for _ in spec.hidden:
+        x = dense(x, w[f"torso.dense.layers.{layer}.weight"], w[f"torso.dense.layers.{layer}.bias"])
+        layer += 1
+        if spec.layer_norm:
+            x = layer_norm(x, w[f"torso.dense.layers.{layer}.weight"], w[f"torso.dense.layers.{layer}.bias"])
+            layer += 1
+        x = act(x)
+        layer += 1
+    return dense(x, w["head.linear.weight"], w["head.linear.bias"])
+
+
+@pytest.mark.parametrize("name", CONVNETS)
+def test_a_convnet_is_its_equations(name: str) -> None:
+    spec = CONVNETS[name]
+    network = build(InputSpec(shape=(2, 9, 11), layout="chw"), spec).double()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=seeded(1))
+    obs = np.random.default_rng(0).normal(size=(3, 2, 9, 11))
+    expected = convnet_by_hand(weights(network), spec, obs)
+    np.testing.assert_allclose(output(network, obs), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_networks_gradients_are_those_of_finite_differences() -> None:
+    spec = ConvNetSpec(
+        convs=(ConvLayerSpec(channels=2, kernel=2, pool="avg"),), hidden=(3,), activation="tanh", layer_norm=True
+    )
+    network = build(InputSpec(shape=(5, 5), layout="hw", scale=0.5, mean=(0.25,), std=(2.0,)), spec).double()
+    obs = torch.randn(2, 5, 5, dtype=torch.float64, generator=seeded(1), requires_grad=True)
+    names = [name for name, _ in network.named_parameters()]
+
+    def loss(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        prediction, _ = torch.func.functional_call(network, dict(zip(names, values, strict=True)), (x,))
+        return network.head.loss(prediction, torch.tensor([0, 2]))  # type: ignore[operator,no-any-return]
+
+    assert torch.autograd.gradcheck(loss, (obs, *(p.detach().requires_grad_() for p in network.parameters())))
+
+
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+def test_rows_of_a_batch_are_independent(net: str) -> None:
+    network_input = InputSpec(shape=(3, 16, 16), layout="chw")
+    network = build(network_input, net_spec(net, network_input, layer_norm=True)).double()
+    obs = np.random.default_rng(0).normal(size=(6, 3, 16, 16))
+    whole = output(network, obs)
+    order = [4, 0, 5]
+    np.testing.assert_allclose(output(network, obs[order]), whole[order], rtol=1e-10, atol=1e-12)
+    other = obs.copy()
+    other[2] = 1e6
+    np.testing.assert_allclose(np.delete(output(network, other), 2, 0), np.delete(whole, 2, 0), rtol=1e-10, atol=1e-12)
+
+
+def test_a_policy_reads_out_its_values() -> None:
+    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(), head=ScalarHeadSpec(num_actions=2))
+    network = build_network(spec, seeded(0))
+    obs = torch.randn(3, 4, generator=seeded(1))
+    prediction, state = network(obs, network.initial_state(3))
+    assert state == ()
+    assert prediction.draws is None
+    assert torch.equal(network.readout(obs), prediction.output)
+    assert network.double().readout(obs).dtype == torch.float32
+
+
+# -- input scaling -----------------------------------------------------------------------------------------------------
+
+
+def test_scaling_by_hand() -> None:
+    scaling = InputScaling(InputSpec(shape=(3,), scale=0.5, mean=(1.0, 0.0, -1.0), std=(2.0, 4.0, 0.5)))
+    obs = torch.tensor([[4.0, 8.0, 2.0], [0.0, 0.0, 0.0]])
+    assert scaling(obs).tolist() == [[0.5, 1.0, 4.0], [-0.5, 0.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "channels"), [((5, 7), "hw", 1), ((2, 5, 7), "chw", 2), ((5, 7, 2), "hwc", 2)]
+)
+def test_layouts_become_channels_first(shape: tuple[int, ...], layout: Any, channels: int) -> None:
+    obs = np.random.default_rng(0).integers(256, size=(3, *shape)).astype(np.uint8)
+    mean, std = (0.25, 0.5)[:channels], (0.5, 2.0)[:channels]
+    scaling = InputScaling(InputSpec(shape=shape, dtype="uint8", layout=layout, scale=1 / 255, mean=mean, std=std))
+    images = (np.moveaxis(obs, 3, 1) if layout == "hwc" else obs.reshape(3, channels, 5, 7)) / 255.0  # [B, C, 5, 7]
+    per_channel = (1, channels, 1, 1)
+    expected = (images - np.reshape(mean, per_channel)) / np.reshape(std, per_channel)
+    came = scaling(torch.from_numpy(obs))
+    assert came.dtype == torch.float32
+    assert came.shape == (3, channels, 5, 7)
+    np.testing.assert_allclose(came.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)])
+def test_without_a_layout_any_shape_is_a_vector(shape: tuple[int, ...]) -> None:
+    obs = torch.arange(4.0 * int(np.prod(shape))).reshape(4, *shape)
+    scaled = InputScaling(InputSpec(shape=shape))(obs)
+    assert torch.equal(scaled, obs.reshape(4, -1))
+
+
+@pytest.mark.parametrize("dtype", INPUT_DTYPES)
+def test_every_dtype_that_the_wire_knows_is_taken(dtype: str) -> None:
+    network = build(InputSpec(shape=(2,), dtype=dtype), MLPSpec(hidden=()))
+    obs = np.array([[0, 1], [1, 0]]).astype(dtype)
+    np.testing.assert_array_equal(output(network, obs), output(network, obs.astype(np.float32)))
+
+
+def test_scaling_is_within_the_network_and_not_in_its_weights() -> None:
+    plain = build(InputSpec(shape=(3,)), MLPSpec())
+    scaled = build(InputSpec(shape=(3,), scale=2.0, mean=(1.0, 2.0, 3.0), std=(2.0, 2.0, 4.0)), MLPSpec())
+    assert plain.state_dict().keys() == scaled.state_dict().keys()
+    obs = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    by_hand = ((obs * 2 - [1, 2, 3]) / [2, 2, 4]).astype(np.float32)
+    np.testing.assert_allclose(output(scaled, obs), output(plain, by_hand), rtol=1e-5, atol=1e-6)
+
+
+# -- dropout -----------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_keeps_the_expectation_and_scales_what_stays() -> None:
+    dropped = Dropout(0.3).train()(torch.full((400, 500), 2.0), seeded(0))
+    assert dropped.unique().tolist() == [0.0, pytest.approx(2 / 0.7)]
+    share = float((dropped == 0).double().mean())
+    assert abs(share - 0.3) < 5 * (0.3 * 0.7 / 200_000) ** 0.5  # five standard errors
+    assert float(dropped.mean()) == pytest.approx(2.0, abs=0.02)
+
+
+def test_dropouts_mask_is_the_generators() -> None:
+    layer, x = Dropout(0.5).train(), torch.ones(1000)
+    before = torch.get_rng_state()
+    generator = seeded(3)
+    first, second = layer(x, generator), layer(x, generator)
+    assert torch.equal(first, layer(x, seeded(3)))
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was drawn from"
+
+
+def test_dropout_is_nothing_in_evaluation() -> None:
+    x, generator = torch.ones(10), seeded(0)
+    state = generator.get_state()
+    assert Dropout(0.5).eval()(x, generator) is x
+    assert Dropout(0.0).train()(x, generator) is x
+    assert torch.equal(generator.get_state(), state)
+
+
+@pytest.mark.parametrize("torso", [MLPSpec(hidden=(50,), dropout=0.5), CONVNETS["one"]])
+def test_a_training_networks_draws_come_from_the_generator(torso: Any) -> None:
+    if isinstance(torso, ConvNetSpec):
+        torso = ConvNetSpec(convs=torso.convs, hidden=(20,), dropout=0.5)
+    network = build(InputSpec(shape=(6, 6), layout="hw"), torso)
+    obs = torch.randn(4, 6, 6, generator=seeded(0))
+    quiet, _ = network(obs)
+    network.train()
+    same, again, other = (network(obs, (), seeded(seed))[0].output for seed in (1, 1, 2))
+    assert torch.equal(same, again)
+    assert not torch.equal(same, other)
+    assert not torch.equal(same, quiet.output)
+
+
+def test_dropouts_gradient_flows_through_what_stayed() -> None:
+    x = torch.ones(100, dtype=torch.float64, requires_grad=True)
+    y = Dropout(0.5).train()(x, seeded(0))
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach())
+
+
+# -- initial weights ---------------------------------------------------------------------------------------------------
+
+
+def same_weights(one: Network, other: Network) -> bool:
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_initial_weights_are_a_function_of_the_generator() -> None:
+    network_input = InputSpec(shape=(8, 8), layout="hw")
+    spec = net_spec("cnn", network_input)
+    torch.manual_seed(5)
+    one = build(network_input, spec, seed=1)
+    torch.manual_seed(6)
+    assert same_weights(one, build(network_input, spec, seed=1))
+    assert not same_weights(one, build(network_input, spec, seed=2))
+    generator = seeded(1)
+    network_spec = NetworkSpec(input=network_input, torso=spec, head=LogitsHeadSpec(num_classes=3))
+    assert same_weights(one, build_network(network_spec, generator))
+    assert not same_weights(one, build_network(network_spec, generator)), "the generator must have moved on"
+
+
+def test_building_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    build(InputSpec(shape=(4,)), MLPSpec())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_building_leaves_cudas_generator_alone() -> None:
+    torch.cuda.manual_seed_all(123)
+    before = torch.cuda.get_rng_state()
+    build(InputSpec(shape=(4,)), MLPSpec())
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_without_a_generator_the_global_one_decides() -> None:
+    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(), head=ScalarHeadSpec(num_actions=2))
+    torch.manual_seed(1)
+    one = build_network(spec)
+    torch.manual_seed(1)
+    assert same_weights(one, build_network(spec))
+    assert not same_weights(one, build_network(spec))
+
+
+def test_networks_built_in_several_threads_are_those_of_one() -> None:
+    spec = MLPSpec(hidden=(64, 64))
+    expected = [build(InputSpec(shape=(16,)), spec, seed=seed) for seed in range(4)]
+    before = torch.get_rng_state()
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for _ in range(50):
+            if not same_weights(build(InputSpec(shape=(16,)), spec, seed=seed), expected[seed]):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_lenet_has_the_published_parameters() -> None:
+    network_input = InputSpec(shape=(28, 28), dtype="uint8", layout="hw", scale=1 / 255)
+    network = build(network_input, net_spec("lenet", network_input), outputs=10)
+    assert num_parameters(network) == 61_706  # LeNet-5 on 28x28, counted by hand: 156 + 2416 + 48120 + 10164 + 850
+    assert tuple(network.torso.dense.layers[0].weight.shape) == (120, 16 * 5 * 5)
+
+
+@pytest.mark.parametrize("num_actions", [4, 18])
+def test_the_nature_network_has_the_published_parameters(num_actions: int) -> None:
+    network_input = InputSpec(shape=(4, 84, 84), dtype="uint8", layout="chw", scale=1 / 255)
+    spec = NetworkSpec(
+        input=network_input, torso=net_spec("nature", network_input), head=ScalarHeadSpec(num_actions=num_actions)
+    )
+    network = build_network(spec, seeded(0))
+    # 8 * 8 * 4 * 32 + 32, 4 * 4 * 32 * 64 + 64, 3 * 3 * 64 * 64 + 64, 7 * 7 * 64 * 512 + 512
+    assert num_parameters(network.torso) == 8_224 + 32_832 + 36_928 + 1_606_144 == 1_684_128
+    assert num_parameters(network) == 1_684_128 + 513 * num_actions
+
+
+@pytest.mark.parametrize(("net", "least"), [("lenet", 12), ("nature", 36), ("cnn", 2)])
+def test_images_that_do_not_fit_are_refused_with_the_least_that_do(net: str, least: int) -> None:
+    def built(height: int, width: int) -> Network:
+        network_input = InputSpec(shape=(1, height, width), layout="chw")
+        return build(network_input, net_spec(net, network_input))
+
+    with pytest.raises(SpecError, match=f"{least - 1}x99 pixels is too small .* at least {least}x{least}"):
+        built(least - 1, 99)
+    with pytest.raises(SpecError, match=f"99x{least - 1} pixels is too small .* at least {least}x{least}"):
+        built(99, least - 1)
+    fitting = built(least, least + 7)
+    assert output(fitting, np.zeros((2, 1, least, least + 7), dtype=np.float32)).shape == (2, 3)
+
+
+def test_a_vector_does_not_fit_a_convolutional_torso() -> None:
+    with pytest.raises(SpecError, match=r"takes images .* this input is a vector of 12 values; use net='mlp'"):
+        build(InputSpec(shape=(12,)), CONVNETS["one"])
