@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from torso.agents.augmentation import shifted
-from torso.agents.gradient import SCHEDULES, GradientStep, Precision, make_optimizer, scheduled_learning_rate
+from torso.agents.gradient import (
+    SCHEDULES,
+    GradientStep,
+    Precision,
+    forward_in,
+    make_optimizer,
+    scheduled_learning_rate,
+)
 from torso.agents.states import strip_prefix, with_prefix
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import NETS, InputSpec, LogitsHeadSpec, NetworkSpec, net_spec
@@ -138,7 +145,8 @@ class ClassifierLearner:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
         self.head: LabelHead = network.head
         optimizer = make_optimizer(self.network, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
-        self.step = GradientStep(self.network, optimizer, precision=precision)
+        self.step = GradientStep(self.network, optimizer)
+        self._forward = forward_in(self.network, precision)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.num_updates = 0
 
@@ -171,11 +179,8 @@ class ClassifierLearner:
         if not self.network.training:
             self.network.train()
 
-        def loss() -> Tensor:
-            prediction, _ = self.network(inputs, (), self.generator)
-            return self.head.loss(prediction, labels).mean()
-
-        return self.step(loss)
+        prediction, _ = self._forward(inputs, (), self.generator)
+        return self.step(self.head.loss(prediction, labels).mean())
 
     def score(self, examples: Labelled) -> Score:
         """Label the examples as a served model would: in evaluation mode and float32."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torso.agents.flat import FlatParameters
-from torso.agents.gradient import GradientStep, Precision, make_optimizer
+from torso.agents.gradient import GradientStep, Precision, forward_in, make_optimizer
 from torso.agents.policies import greedy
 from torso.agents.replay import Batch
 from torso.agents.schedules import linear
@@ -159,11 +159,10 @@ class DQNLearner:
         self.target = copy.deepcopy(self.online).requires_grad_(False).eval()
         flat = FlatParameters(self.online)
         optimizer = make_optimizer(flat, learning_rate=config.learning_rate, eps=config.adam_eps)
-        self.step = GradientStep(
-            self.online, optimizer, precision=precision, max_grad_norm=config.max_grad_norm, flat=flat
-        )
+        self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
+        self._online = forward_in(self.online, precision)
+        self._target = forward_in(self.target, precision)
         self.num_updates = 0
-        self._autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
         self._updates_at_sync = 0
 
     @classmethod
@@ -177,20 +176,14 @@ class DQNLearner:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take a phase's gradient steps, one for each ``batch_size`` rows of the batch.
 
-        The target network does not change within a phase, so what it says of all next states is computed at once.
-        Returns metrics as detached tensors: the loss, and the mean of all action values, averaged over the phase.
+        Returns metrics as detached tensors, means over the phase: the loss, and the target value.
         """
-        size = self.config.batch_size
-        minibatches = [batch.rows(start, start + size) for start in range(0, len(batch.r_t), size)]
-        targets = None if self.config.double else torch.split(self._targets(batch), size)
-        losses, values = [], []
-        for index, minibatch in enumerate(minibatches):
-            target = self._targets(minibatch) if targets is None else targets[index]
-            loss, value = self._gradient_step(minibatch, target)
-            losses.append(loss)
-            values.append(value)
-        self.num_updates += len(minibatches)
-        return {"loss": torch.stack(losses).mean(), "q": torch.stack(values).mean()}
+        losses, targets = [], []
+        for minibatch, target in self._minibatches(batch):
+            losses.append(self._gradient_step(minibatch, target))
+            targets.append(target)
+        self.num_updates += len(losses)
+        return {"loss": torch.stack(losses).mean(), "target": torch.cat(targets).mean()}
 
     def sync_target(self) -> None:
         """Copy the online network into the target network, unless nothing was learnt since the last copy."""
@@ -206,32 +199,32 @@ class DQNLearner:
         prediction, _ = self.online(obs)
         return self.head.values(prediction).argmax(dim=1)
 
-    def _gradient_step(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
-        taken: list[Tensor] = []
+    def _minibatches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
+        """A phase's minibatches with their targets.
 
-        def loss() -> Tensor:
-            prediction, _ = self.online(batch.s_tm1)
-            loss, _ = self.head.loss(prediction, batch.a_tm1, target)  # [B]
-            taken.append(prediction.output.detach().float().mean())
-            return (loss * batch.weight).mean()
+        The target network does not change within a phase, so its targets are computed in larger blocks. With double
+        Q-learning they also depend on the online network, which every step changes: then a block is a minibatch.
+        """
+        size = self.config.batch_size
+        block = size if self.config.double else size * max(1, _TARGET_ROWS // size)
+        for first in range(0, len(batch.r_t), block):
+            rows = batch.rows(first, first + block)
+            target = self._targets(rows)
+            for start in range(0, len(target), size):
+                yield rows.rows(start, start + size), target[start : start + size]
 
-        return self.step(loss), taken[0]
+    def _gradient_step(self, batch: Batch, target: Tensor) -> Tensor:
+        prediction, _ = self._online(batch.s_tm1)
+        loss, _ = self.head.loss(prediction, batch.a_tm1, target)  # [B]
+        return self.step(torch.dot(loss, batch.weight) / len(loss))
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
         """What each row should regress on, [B] float32, detached."""
-        parts = []
-        for start in range(0, len(batch.r_t), _TARGET_ROWS):
-            rows = batch.rows(start, start + _TARGET_ROWS)
-            with self._autocast:
-                prediction, _ = self.target(rows.s_t)
-                if self.config.double:
-                    judge, _ = self.online(rows.s_t)
-                else:
-                    judge = prediction
-                policy_t = greedy(self.head.values(judge).float())  # [B, A]
-                parts.append(self.head.target(rows.r_t, rows.discount_t, prediction, policy_t).float())
-        return torch.cat(parts)
+        prediction, _ = self._target(batch.s_t)
+        judge = self._online(batch.s_t)[0] if self.config.double else prediction
+        policy_t = greedy(self.head.values(judge))  # [B, A]
+        return self.head.target(batch.r_t, batch.discount_t, prediction, policy_t)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Everything the learner knows, as JSON and tensors, for a checkpoint."""

@@ -59,7 +59,7 @@ _SMALL_BATCH_VALUES = 16_384  # input values of a minibatch; below it, threads w
 def resolve(config: ClassifierConfig, network_input: InputSpec) -> dict[str, Any]:
     """What the ``auto`` settings choose on this machine, as plain data for config.json."""
     device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device, convolutional=config.convolutional)
+    precision = resolve_precision(config.precision, device, pays=config.convolutional)
     small = config.batch_size * network_input.size < _SMALL_BATCH_VALUES
     num_threads = config.num_threads or (1 if small else torch.get_num_threads())
     return {"device": str(device), "precision": precision, "num_threads": num_threads}

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torso.agents.flat import FlatParameters
 from torso.agents.states import optimizer_state, restore_optimizer
 from torso.errors import ConfigError
+from torso.nets import Network, Prediction
+from torso.nets.registry import State
 
 Precision = Literal["float32", "bfloat16"]
 OPTIMIZERS = ("adam",)
@@ -20,11 +22,10 @@ SCHEDULES = ("constant", "cosine", "one-cycle")
 
 
 class GradientStep:
-    """One step down the gradient of a loss: forward, backward, clip, optimizer.
+    """One step down the gradient of a loss: backward, clip, optimizer.
 
-    The loss is a function without arguments, run under bfloat16 autocast where the precision asks for it. Nothing here
-    waits for the device: what it returns is a tensor, detached. ``flat`` are the network's parameters as one, which the
-    optimizer then steps; a network of small layers steps faster so.
+    Nothing here waits for the device: what it returns is a tensor, detached. ``flat`` are the network's parameters as
+    one, which the optimizer then steps; a network of small layers steps faster so.
     """
 
     def __init__(
@@ -32,7 +33,6 @@ class GradientStep:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        precision: Precision = "float32",
         max_grad_norm: float | None = None,
         flat: FlatParameters | None = None,
     ) -> None:
@@ -40,18 +40,12 @@ class GradientStep:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
-        self._autocast_device = self.parameters[0].device.type if precision == "bfloat16" else None
 
-    def __call__(self, loss: Callable[[], Tensor]) -> Tensor:
-        """Take one step on ``loss()``, a scalar; returns its value before the step, detached."""
-        if self._autocast_device is None:
-            value = loss()
-        else:
-            with torch.autocast(self._autocast_device, dtype=torch.bfloat16):
-                value = loss()
+    def __call__(self, loss: Tensor) -> Tensor:
+        """Take one step on ``loss``, a scalar that the network's parameters gave; returns it detached."""
         for parameter in self.parameters:  # what Optimizer.zero_grad(set_to_none=True) does, without its hooks
             parameter.grad = None
-        value.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.flat is not None:
             gradient = self.flat.gather_gradients()
             if self.max_grad_norm is not None:  # what clip_grad_norm_ computes
@@ -59,7 +53,7 @@ class GradientStep:
         elif self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
         self.optimizer.step()
-        return value.detach()
+        return loss.detach()
 
     @property
     def learning_rate(self) -> float:
@@ -78,6 +72,11 @@ class GradientStep:
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from what ``state`` took; CheckpointError when it is of other parameters."""
         restore_optimizer(self.optimizer, state, tensors)
+
+
+def forward_in(network: Network, precision: Precision) -> Callable[..., tuple[Prediction, State]]:
+    """The network's forward in a precision; both take ``(obs, state, generator)``."""
+    return network.mixed if precision == "bfloat16" else network
 
 
 def make_optimizer(
@@ -143,17 +142,17 @@ def resolve_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-def resolve_precision(precision: str, device: torch.device, *, convolutional: bool) -> Precision:
+def resolve_precision(precision: str, device: torch.device, *, pays: bool) -> Precision:
     """Choose the precision of forward and backward; weights and optimizer stay float32.
 
-    ``auto`` takes bfloat16 where it pays: convolutions on hardware that multiplies bfloat16 itself. Small dense layers
-    lose more to the casts than they gain.
+    ``auto`` takes bfloat16 where it ``pays`` (large products: convolutions, wide layers) and the hardware multiplies
+    it; small layers lose more to the casts than they gain.
     """
     if precision in ("float32", "bfloat16"):
         return cast(Precision, precision)
     if precision != "auto":
         raise ConfigError(f"precision must be float32, bfloat16 or auto, got {precision!r}")
-    if not convolutional:
+    if not pays:
         return "float32"
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"

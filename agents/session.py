@@ -112,7 +112,7 @@ class Session:
             "epsilon": self.config.epsilon(self.total_steps),
             "updates": self.learner.num_updates,
             "loss": means.get("loss"),
-            "q": means.get("q"),
+            "target": means.get("target"),
         }
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -19,7 +19,16 @@ from torso.agents.schedules import multiples_passed
 from torso.agents.session import Session
 from torso.agents.trackers import Tracker
 from torso.agents.world import World
-from torso.nets import ModelCard, Network, Predictor, TorchBackend, export_onnx, make_provenance, save_model
+from torso.nets import (
+    LARGE_WEIGHTS,
+    ModelCard,
+    Network,
+    Predictor,
+    TorchBackend,
+    export_onnx,
+    make_provenance,
+    save_model,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +61,9 @@ TrainingEvent = Episode | Evaluated | Logged | Checkpointed
 def resolve(config: DQNConfig) -> dict[str, Any]:
     """What the ``auto`` settings choose on this machine, as plain data for config.json."""
     device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device, convolutional=config.net != "mlp")
+    widths = zip(config.hidden, config.hidden[1:], strict=False)
+    pays = config.net != "mlp" or any(a * b >= LARGE_WEIGHTS for a, b in widths)
+    precision = resolve_precision(config.precision, device, pays=pays)
     return {"device": str(device), "precision": precision, "checkpoint_period": config.steps_between_checkpoints}
 
 

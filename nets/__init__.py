@@ -19,10 +19,11 @@ from torso.nets.spec import (
     NetworkSpec,
     ScalarHeadSpec,
 )
-from torso.nets.torsos import MLP, ConvNet
+from torso.nets.torsos import LARGE_WEIGHTS, MLP, ConvNet
 
 __all__ = [
     "FORMAT_VERSION",
+    "LARGE_WEIGHTS",
     "MLP",
     "NETS",
     "Backend",

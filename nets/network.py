@@ -43,6 +43,18 @@ class Network(nn.Module):
         features, state = self.torso(self.scaling(obs), state, generator)
         return self.head.predict(features, generator), state
 
+    def mixed(
+        self, obs: Tensor, state: State = (), generator: torch.Generator | None = None
+    ) -> tuple[Prediction, State]:
+        """`forward`, with the torso's large products in bfloat16 (autocast) and the head in the weights' own precision.
+
+        A torso's features survive the rounding; an expected return of 100, rounded to bfloat16's 8 bits, may be off by
+        a quarter.
+        """
+        with torch.autocast(obs.device.type, dtype=torch.bfloat16):
+            features, state = self.torso(self.scaling(obs), state, generator)
+        return self.head.predict(features.to(self.scaling.scale.dtype), generator), state
+
     def initial_state(self, batch_size: int) -> State:
         """The state that an episode begins with: an empty tuple unless the torso says otherwise."""
         initial = getattr(self.torso, "initial_state", None)

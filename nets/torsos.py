@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from torso.errors import SpecError
 from torso.nets.layers import Dropout, activation_module
 from torso.nets.registry import State, register_torso
 from torso.nets.spec import ConvNetSpec, MLPSpec
+
+LARGE_WEIGHTS = 16_384  # of a layer whose product gains by bfloat16
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class DenseStack(nn.Module):
@@ -30,10 +35,32 @@ class DenseStack(nn.Module):
         self.num_features = num_inputs
 
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """``[B, num_inputs]`` to ``[B, num_features]``."""
+        """``[B, num_inputs]`` to ``[B, num_features]``, under autocast too in the weights' own precision."""
+        device_type = x.device.type
+        if not torch.is_autocast_enabled(device_type):
+            return self._run(x, generator, product=functional.linear)
+        with torch.autocast(device_type, enabled=False):
+            return self._run(x.float(), generator, product=_bfloat16_product)
+
+    def _run(self, x: Tensor, generator: torch.Generator | None, product: Product) -> Tensor:
         for layer in self.layers:
-            x = layer(x, generator) if isinstance(layer, Dropout) else layer(x)
+            if isinstance(layer, nn.Linear):
+                x = product(x, layer.weight, layer.bias)
+            elif isinstance(layer, Dropout):
+                x = layer(x, generator)
+            else:
+                x = layer(x)
         return x
+
+
+def _bfloat16_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A fully connected layer with its product in bfloat16 where that is large; the casts cost small ones more.
+
+    Autocast would cast every small tensor on the way as well, which takes the gain away again on CPUs.
+    """
+    if weight.numel() < LARGE_WEIGHTS:
+        return functional.linear(x, weight, bias)
+    return functional.linear(x.bfloat16(), weight.bfloat16()).float() + bias
 
 
 class MLP(nn.Module):

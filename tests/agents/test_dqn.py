@@ -204,7 +204,7 @@ def test_the_state_of_another_network_is_refused() -> None:
 
 
 def test_bfloat16_learns_what_float32_does() -> None:
-    steps = {precision: learner(precision, hidden=(8,), batch_size=64) for precision in ("float32", "bfloat16")}
+    steps = {precision: learner(precision, hidden=(128, 128), batch_size=64) for precision in ("float32", "bfloat16")}
     losses = {precision: made.update(random_batch(64))["loss"].item() for precision, made in steps.items()}
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert losses["bfloat16"] != losses["float32"]  # or it was not used

@@ -8,14 +8,17 @@ import pytest
 import torch
 from torch import nn
 
+from torso.agents.flat import FlatParameters
 from torso.agents.gradient import (
     GradientStep,
+    forward_in,
     make_optimizer,
     resolve_device,
     resolve_precision,
     scheduled_learning_rate,
 )
 from torso.errors import ConfigError
+from torso.nets import InputSpec, MLPSpec, NetworkSpec, ScalarHeadSpec, build_network
 
 CPU = torch.device("cpu")
 
@@ -34,7 +37,7 @@ def test_adam_takes_the_steps_of_its_paper() -> None:
     step = GradientStep(network, make_optimizer(network, learning_rate=0.1, eps=0.01))
     weights, m, v = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.zeros(2), torch.zeros(2)
     for t in range(1, 6):
-        value = step(lambda: network(inputs).square().sum())
+        value = step(network(inputs).square().sum())
         output = (weights * inputs[0]).sum()
         assert value.item() == pytest.approx(output.item() ** 2)
         gradient = 2 * output * inputs[0]
@@ -48,7 +51,7 @@ def test_adam_takes_the_steps_of_its_paper() -> None:
 def test_the_gradient_norm_is_clipped() -> None:
     network = linear([0.0, 0.0])
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    GradientStep(network, optimizer, max_grad_norm=0.5)(lambda: network(torch.tensor([[3.0, 4.0]])).sum())
+    GradientStep(network, optimizer, max_grad_norm=0.5)(network(torch.tensor([[3.0, 4.0]])).sum())
     torch.testing.assert_close(network.weight[0], torch.tensor([-0.3, -0.4]))
 
 
@@ -57,7 +60,7 @@ def test_weight_decay_spares_biases() -> None:
     nn.init.ones_(network.weight)
     nn.init.ones_(network.bias)
     optimizer = make_optimizer(network, learning_rate=0.1, weight_decay=0.5)
-    GradientStep(network, optimizer)(lambda: 0.0 * (network.weight.sum() + network.bias.sum()))
+    GradientStep(network, optimizer)(0.0 * (network.weight.sum() + network.bias.sum()))
     torch.testing.assert_close(network.weight, torch.full((2, 2), 0.95))
     torch.testing.assert_close(network.bias, torch.ones(2))
 
@@ -66,24 +69,47 @@ def test_frozen_parameters_stay() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     network[0].requires_grad_(False)
     before = network[0].weight.clone()
-    GradientStep(network, make_optimizer(network))(lambda: network(torch.ones(1, 2)).sum())
+    GradientStep(network, make_optimizer(network))(network(torch.ones(1, 2)).sum())
     assert torch.equal(network[0].weight, before)
     assert network[0].weight.grad is None
 
 
-def test_bfloat16_runs_the_forward_in_bfloat16_and_keeps_float32_weights() -> None:
-    network = nn.Linear(4, 2)
-    seen = []
+@pytest.mark.parametrize("wide", [128, 8])
+def test_bfloat16_rounds_large_products_and_nothing_else(wide: int) -> None:
+    """The wide layer as if its factors were rounded, the rest exact."""
+    spec = NetworkSpec(
+        input=InputSpec(shape=(4,)), torso=MLPSpec(hidden=(wide, wide)), head=ScalarHeadSpec(num_actions=2)
+    )
+    network = build_network(spec, torch.Generator().manual_seed(0))
+    obs = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    first, second = (layer for layer in network.torso.dense.layers if isinstance(layer, nn.Linear))
+    hidden = torch.relu(obs @ first.weight.T + first.bias)
+    rounded = hidden.bfloat16().double() @ second.weight.bfloat16().double().T if wide == 128 else None
+    product = hidden @ second.weight.T if rounded is None else rounded.bfloat16().float()
+    expected = network.head.linear(torch.relu(product + second.bias))
+    output = forward_in(network, "bfloat16")(obs)[0].output
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output, expected, rtol=1e-3, atol=1e-4 if rounded is None else 5e-3)
+    exact = forward_in(network, "float32")(obs)[0].output
+    assert torch.allclose(output, exact, rtol=1e-6) == (rounded is None)
+    GradientStep(network, make_optimizer(network))(output.square().sum())
+    assert all(p.dtype == torch.float32 and p.grad is not None for p in network.parameters())
 
-    def loss() -> torch.Tensor:
-        output = network(torch.ones(3, 4))
-        seen.append(output.dtype)
-        return output.float().square().sum()
 
-    GradientStep(network, make_optimizer(network), precision="bfloat16")(loss)
-    GradientStep(network, make_optimizer(network))(loss)
-    assert seen == [torch.bfloat16, torch.float32]
-    assert network.weight.dtype == torch.float32
+def test_flat_parameters_take_the_same_steps() -> None:
+    spec = NetworkSpec(input=InputSpec(shape=(3,)), torso=MLPSpec(hidden=(5,)), head=ScalarHeadSpec(num_actions=2))
+    plain, viewed = (build_network(spec, torch.Generator().manual_seed(0)) for _ in range(2))
+    flat = FlatParameters(viewed)
+    steps = (
+        GradientStep(plain, make_optimizer(plain, learning_rate=0.1), max_grad_norm=0.5),
+        GradientStep(viewed, make_optimizer(flat, learning_rate=0.1), max_grad_norm=0.5, flat=flat),
+    )
+    obs = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    for _ in range(4):
+        for network, step in zip((plain, viewed), steps, strict=True):
+            step(network(obs)[0].output.square().mean())
+    for (name, a), b in zip(plain.named_parameters(), viewed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_schedules() -> None:
@@ -108,15 +134,15 @@ def test_names_that_are_unknown() -> None:
     with pytest.raises(ConfigError, match=r"schedule.*'cosinus'"):
         scheduled_learning_rate("cosinus", 1.0, 0, 1)
     with pytest.raises(ConfigError, match=r"precision.*'float8'"):
-        resolve_precision("float8", CPU, convolutional=True)
+        resolve_precision("float8", CPU, pays=True)
     for device in ("gpu", "mps", "meta", "cuda:99"):
         with pytest.raises(ConfigError, match=device):
             resolve_device(device)
 
 
 def test_precision_is_resolved_once() -> None:
-    assert resolve_precision("auto", CPU, convolutional=False) == "float32"
-    assert resolve_precision("auto", CPU, convolutional=True) in ("float32", "bfloat16")
-    assert resolve_precision("bfloat16", CPU, convolutional=False) == "bfloat16"
+    assert resolve_precision("auto", CPU, pays=False) == "float32"
+    assert resolve_precision("auto", CPU, pays=True) in ("float32", "bfloat16")
+    assert resolve_precision("bfloat16", CPU, pays=False) == "bfloat16"
     assert resolve_device("cpu") == CPU
     assert resolve_device().type == ("cuda" if torch.cuda.is_available() else "cpu")

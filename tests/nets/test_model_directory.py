@@ -373,6 +373,23 @@ def test_weights_of_another_network(saved: Path, change: Callable[[dict[str, Any
         load(saved)
 
 
+def safetensors_file(dtype: str, shape: list[int], size: int) -> bytes:
+    """One tensor, as the format describes it: a header's length, the header in JSON, the bytes."""
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
+    header = json.dumps({"head.linear.bias": entry}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("F4", 1), ("F6_E2M3", 2), ("F8_E8M0", 2), ("F8_E4M3", 2), ("C64", 16), ("U64", 16), ("BOOL", 2), ("I3", 2)],
+)
+def test_weights_of_a_dtype_that_no_network_has(saved: Path, dtype: str, size: int) -> None:
+    put_weights(saved, safetensors_file(dtype, [2], size))
+    with pytest.raises(ModelDamagedError, match=r"weights\.safetensors (is not a safetensors file|does not fit)"):
+        load(saved)
+
+
 @pytest.mark.parametrize("hidden", [[2**31 - 1, 2**31 - 1], [10**6, 10**6], [4, 2**30]])
 def test_a_card_of_a_vast_network_takes_no_memory(
     saved: Path, hidden: list[int], memory_limit: Callable[[int], AbstractContextManager[None]]
