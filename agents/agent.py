@@ -134,21 +134,24 @@ class DQN:
         env: EnvSource | None = None,
         *,
         config: DQNConfig | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         wrappers: Sequence[Wrapper] = (),
     ) -> DQN:
         """Load an agent.
 
         A model directory predicts at once, and learns anew from its weights; a run directory resumes: ``learn`` goes on
-        with it, to the bits of a run that was never stopped. ``env`` is needed where the files name none that can be
-        made.
+        with it from its latest checkpoint. ``env`` is needed where the files name none that can be made. ``config`` and
+        ``seed`` (0) are for learning anew from a model; a run has its own.
 
         Raises:
+            ConfigError: a ``config`` or a ``seed`` for a run directory, or settings that are not there.
             ModelError: no model there, or a damaged one.
             RunError: a run directory of another kind.
         """
         path = Path(path)
         if (path / "config.json").is_file() and not (path / CARD).is_file():
+            if config is not None or seed is not None:
+                raise ConfigError(f"{path} is a run, which goes on with its own config and seed; leave both out")
             return cls._load_run(path, env, wrappers)
         card, network = load_model(path)
         if card.kind != "policy":
@@ -156,7 +159,7 @@ class DQN:
         config = _config_of(path, card) if config is None else config
         with _needing_env(path, env):
             world = _world_of(env, card.provenance)
-            agent = cls(world.env, config=config, seed=seed, env_kwargs=world.env_kwargs, wrappers=wrappers)
+            agent = cls(world.env, config=config, seed=seed or 0, env_kwargs=world.env_kwargs, wrappers=wrappers)
         agent._take(card, network)
         agent._first_network = network
         return agent

@@ -50,11 +50,9 @@ class ClassifierConfig:
     max_shift_px: int = 0  # training images are moved by up to so many pixels
     validation_fraction: float = 0.1  # of what fit() is given, to choose the best epoch by; scikit-learn's default
     patience: int | None = 20  # epochs without a better one before the fit ends; None: never
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of forward and backward; auto: bfloat16 where it pays
     device: str = "auto"  # auto, cpu or cuda
-    num_threads: int | None = (
-        None  # torch's; None: 1 for small minibatches, which lose by more, else torch's own choice
-    )
+    num_threads: int | None = None  # of torch; None: 1 for small minibatches, which lose by more
     random_state: int | None = None  # everything random follows from it; None: drawn
     verbose: int = 0  # 1 shows a progress bar
 

@@ -31,7 +31,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     ``X`` is rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C]; a convolutional net takes rows of a square
     number of pixels as images too. ``y`` holds labels of any kind. A share of the examples, ``validation_fraction``, is
-    held out to choose the best epoch by.
+    held out to choose the best epoch by. A saved model takes arrays; image files are for those of `fit_run`, whose data
+    sets say how a picture becomes an input.
 
     After ``fit``: ``classes_``; ``network_``, the best epoch's; ``n_iter_``, epochs made; ``best_epoch_``;
     ``loss_curve_`` and ``validation_scores_`` by epoch; ``n_features_in_``, values of one input.

@@ -210,8 +210,9 @@ class DQNLearner:
         for first in range(0, len(batch.r_t), block):
             rows = batch.rows(first, first + block)
             target = self._targets(rows)
-            for start in range(0, len(target), size):
-                yield rows.rows(start, start + size), target[start : start + size]
+            parts = [tensor.split(size) for tensor in (*rows, target)]  # type: ignore[no-untyped-call]
+            for *minibatch, minibatch_target in zip(*parts, strict=True):
+                yield Batch(*minibatch), minibatch_target
 
     def _gradient_step(self, batch: Batch, target: Tensor) -> Tensor:
         prediction, _ = self._online(batch.s_tm1)

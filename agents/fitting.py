@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torso.agents.classification import ClassifierConfig, ClassifierLearner, Labelled, Score, classifier_spec, score
+from torso.agents.classification import ClassifierConfig, ClassifierLearner, Labelled, Score, classifier_spec
 from torso.agents.gradient import resolve_device, resolve_precision
 from torso.agents.states import strip_prefix, with_prefix
 from torso.errors import CheckpointError, ConfigError
@@ -212,12 +212,6 @@ class Fitting:
 def labelled(inputs: NDArray[Any], labels: NDArray[np.int64]) -> Labelled:
     """Arrays as tensors of their own."""
     return Labelled(torch.tensor(inputs), torch.tensor(labels, dtype=torch.int64))
-
-
-def score_on(network: Network, examples: Labelled) -> Score:
-    """Score a network on examples, wherever the network is."""
-    device = next(network.parameters()).device
-    return score(network, Labelled(*(part.to(device) for part in examples)))
 
 
 def _epoch_from_json(line: Mapping[str, Any]) -> EpochDone:

@@ -31,7 +31,3 @@ class FlatParameters(nn.Module):
         assert gathered is not None  # noqa: S101 - made above, and nothing here sets it to None
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=gathered)
         return gathered
-
-    def copy_from(self, other: FlatParameters) -> None:
-        """Take the values of a network of the same shape."""
-        self.flat.data.copy_(other.flat.data)

@@ -7,8 +7,8 @@ as many steps as envs made a decision, which leaves out those that were resettin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,14 +32,13 @@ class Episode:
     length_steps: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tick:
+class Tick(NamedTuple):
     """What one tick brought: episodes that ended, and a phase's metrics where the agent learnt."""
 
     steps_before: int
     total_steps: int
-    episodes: tuple[Episode, ...] = ()
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    episodes: tuple[Episode, ...]
+    metrics: Mapping[str, Tensor]
 
 
 class Interaction:
@@ -123,14 +122,16 @@ class Interaction:
 
     def _act(self) -> NDArray[np.int64]:
         """Epsilon-greedy actions, counted from 0; int64 [E]."""
-        num_envs, rng = self.config.num_envs, self.acting_rng
+        num_envs, num_actions, rng = self.config.num_envs, self.learner.num_actions, self.acting_rng
         explore = rng.random(num_envs) < self.config.epsilon(self.total_steps)
-        drawn = rng.integers(self.learner.num_actions, size=num_envs)
-        if explore.all():
-            return drawn
+        num_explore = np.count_nonzero(explore)
+        if num_explore == num_envs:
+            return rng.integers(num_actions, size=num_envs)
         obs = torch.from_numpy(self._obs).to(self.learner.device)
-        greedy: NDArray[np.int64] = self.learner.act(obs).cpu().numpy()
-        return np.where(explore, drawn, greedy)
+        actions: NDArray[np.int64] = self.learner.act(obs).cpu().numpy()
+        if num_explore:
+            actions[explore] = rng.integers(num_actions, size=num_explore)
+        return actions
 
     def _learn(self, before: int) -> Mapping[str, Tensor]:
         """What is owed since ``before`` steps: target copies first, then learning phases."""

@@ -82,7 +82,8 @@ def train_run(
 ) -> TrainingResult:
     """Train into a run directory: the road of ``torso train``.
 
-    With ``resume``, goes on with the run in ``out`` to the same bits that it would have given without a stop;
+    With ``resume``, goes on with the run in ``out``. Where it was killed, it gives the same bits as a run that was not;
+    where ``stop`` ended it, it goes on from that step, at which its episodes were cut short (``cuts`` in the summary).
     ``total_steps`` and ``stop_return`` may then be other ones.
 
     Raises:

@@ -124,6 +124,8 @@ class Training:
         """
         if self.total_steps >= until_steps or self.is_solved:
             return
+        if self.run_directory is not None:
+            self.run_directory.drop_summary()  # of an end that was not the last
         interaction = self.session.interaction
         self._tracker = None if self.run_directory is None else Tracker(self.run_directory.path, self._position)
         try:

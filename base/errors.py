@@ -15,7 +15,6 @@ The tree::
     ├── RunError                        a run directory that cannot be used as asked
     │   └── CheckpointError             a checkpoint that is missing or damaged
     ├── StorageError (OSError)          a file that could not be written; what was there before is intact
-    ├── MissingExtraError (ImportError) an optional dependency that is not installed
     ├── ServerError                     a server that cannot start
     └── ServiceError                    an answer of the prediction service that is an error
         ├── InvalidRequestError         INVALID_ARGUMENT
@@ -91,10 +90,6 @@ class CheckpointError(RunError):
 
 class StorageError(TorsoError, OSError):
     """A file could not be written; what stood there before is intact."""
-
-
-class MissingExtraError(TorsoError, ImportError):
-    """An optional dependency is not installed; the message holds the install command."""
 
 
 class ServerError(TorsoError):

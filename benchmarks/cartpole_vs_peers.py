@@ -7,9 +7,9 @@ The peers live in a virtual environment of their own, made once:
     python -m venv PEERS && PEERS/bin/pip install torch==2.13.0 stable-baselines3==2.9.2 sbx-rl==0.28.0
 
 Each side trains alone, one process after another, seed by seed, so that what else the machine does falls on all alike.
-Seconds are those of learning: no imports, no evaluations. SB3 runs with one thread and, for the first seeds, also with
-torch's own number of threads; it is compared at the faster. Every side evaluates 20 greedy episodes each 2,500 steps
-and keeps the best network (SB3 and SBX by their EvalCallback). Solved is a greedy mean of 475 or more over 20 fresh
+Seconds are those of learning: no imports, no evaluations. SB3 runs with torch's own number of threads and, for the
+first seeds, also with one; it is compared at the faster. Every side evaluates 20 greedy episodes each 2,500 steps and
+keeps the best network (SB3 and SBX by their EvalCallback). Solved is a greedy mean of 475 or more over 20 fresh
 episodes: of the network that training ended with (last), and of the one that the evaluations chose (best).
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 from report import Report
 
 SOLVED = 475.0
-THREADED = "Stable-Baselines3, torch's threads"
+ONE_THREAD = "Stable-Baselines3, 1 thread"
 HERE = Path(__file__).parent
 
 
@@ -45,21 +45,21 @@ def main() -> None:
     parser.add_argument("--peers-python", required=True)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=50_000)
-    parser.add_argument("--threaded-seeds", type=int, default=2)
+    parser.add_argument("--one-thread-seeds", type=int, default=2)
     arguments = parser.parse_args()
     peer, steps = [arguments.peers_python, str(HERE / "peers/sb3_cartpole.py")], str(arguments.steps)
     torso = [sys.executable, str(HERE / "cartpole_torso.py")]
     sides = {
         "torso": lambda seed: [*torso, str(seed), steps],
-        "Stable-Baselines3": lambda seed: [*peer, "sb3", str(seed), steps, "1"],
+        "Stable-Baselines3": lambda seed: [*peer, "sb3", str(seed), steps, "0"],
         "SBX": lambda seed: [*peer, "sbx", str(seed), steps, "0"],
-        THREADED: lambda seed: [*peer, "sb3", str(seed), steps, "0"],
+        ONE_THREAD: lambda seed: [*peer, "sb3", str(seed), steps, "1"],
     }
     report = Report("cartpole_vs_peers")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for seed in range(arguments.seeds):
         for name, command in sides.items():
-            if name == THREADED and seed >= arguments.threaded_seeds:
+            if name == ONE_THREAD and seed >= arguments.one_thread_seeds:
                 continue
             result = ask(command(seed))
             results[name].append(result)

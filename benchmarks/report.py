@@ -23,6 +23,11 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
 
 
+def _shown(argument: str) -> str:
+    """An argument without the folders that only this machine has."""
+    return argument if not argument.startswith("/") else "PEERS/" + "/".join(Path(argument).parts[-2:])
+
+
 class Report:
     """Prints as it goes and keeps what was printed. ``name`` is the files' name."""
 
@@ -30,7 +35,7 @@ class Report:
         self.name = name
         self.lines: list[str] = []
         self.data: dict[str, Any] = {
-            "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_shown, sys.argv[1:])]),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": machine(),
         }

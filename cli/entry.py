@@ -5,7 +5,7 @@
 | done; a server was told to stop | 0 |
 | a bug | 1 |
 | a mistake: arguments, inputs, files, a server's answer that is an error | 2 |
-| Ctrl-C; SIGTERM (training saves first) | 130; 143 |
+| Ctrl-C; SIGTERM; a closed terminal (training saves first) | 130; 143; 129 |
 | nobody reads the output any more | 141 |
 """
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: an exception where nothing needs saving, a request to stop where something does."""
+"""Ctrl-C, SIGTERM, a closed terminal: an exception where nothing needs saving, else a request to stop."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,13 +35,19 @@ class StopRequest:
         """The exit code of a run that stopped for it; 0 without one."""
         return 0 if self._number is None else 128 + self._number
 
+    def raise_if_requested(self) -> None:
+        """Raise Interrupted if a signal came: for what may not be interrupted in the middle, but may be afterwards."""
+        if self._number is not None:
+            raise Interrupted(self._number)
+
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """Take a signal: note the first, raise Interrupted at the second."""
         if self._number is not None:
             raise Interrupted(number)
         self._number = number
         # Not through sys.stderr, which may be in the middle of a write when a signal arrives.
-        os.write(2, b"\nstopping: saving first; press Ctrl-C again to stop at once\n")
+        with suppress(OSError):  # a terminal that was closed
+            os.write(2, b"\nstopping: saving first; press Ctrl-C again to stop at once\n")
 
 
 @contextmanager

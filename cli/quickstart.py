@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import tempfile
@@ -11,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,11 +27,13 @@ from torso.agents.fit_runs import fit_run
 from torso.agents.presets import preset
 from torso.agents.train_runs import train_run
 from torso.agents.world import World
+from torso.cli.interrupts import stoppable
 from torso.cli.parsing import Flag
 from torso.cli.progress import FitProgress, TrainingProgress
 from torso.envs import Dataset, load_dataset
-from torso.errors import ServerError
+from torso.errors import RunError, ServerError
 from torso.nets import Predictor
+from torso.nets.files import atomic_write_bytes
 from torso.serve import Client
 
 ENV = "CartPole-v1"
@@ -65,23 +70,28 @@ class Row:
 def run(options: QuickstartOptions) -> int:
     """Walk the road, print what happens, and return the exit code."""
     console = Console(no_color=options.plain, highlight=False)
+    began_s = time.monotonic()
     out = options.out or _free_out()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists and is not empty; give another --out, or none")
     digits, cartpole = out / "digits", out / "cartpole"
     rows: list[Row] = []
     _fit(console, digits, options.seed, rows)
     _train(console, cartpole, options.seed, rows)
     console.rule("serve both, in a process of its own", align="left")
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     with _server(digits, cartpole) as address:
-        seconds = time.monotonic() - began_s
+        seconds = time.monotonic() - started_s
         rows.append(Row("server ready, both models loaded and warm", address, seconds))
         console.print(f"listening on {address}")
         with Client(address) as client:
             _classify(console, client, digits, rows)
             _play(console, client, cartpole, options.seed, rows)
     console.rule("what came of it", align="left")
-    console.print(_table(rows))
-    _tell_paths(console, digits, cartpole)
+    console.print(_table(rows, time.monotonic() - began_s))
+    scan = out / "scan.png"
+    _write_scan(scan)
+    _tell_paths(console, digits, cartpole, scan)
     return 0
 
 
@@ -124,10 +134,17 @@ def _classify(console: Console, client: Client, model: Path, rows: list[Row]) ->
     rows.append(Row(f"classify: {len(test)} scans in {len(answers)} requests", f"{right:.2%} right", seconds))
     console.print(_guesses(test, indices, probabilities))
 
+    began_s = time.monotonic()
     local = Predictor.load(model).classify(test.inputs, top_k=10)
     same = float((local.indices[:, 0] == indices[:, 0]).mean())
     apart = float(np.abs(_by_class(local.indices, local.probabilities) - _by_class(indices, probabilities)).max())
-    rows.append(Row("compare: served with local answers", f"{same:.0%} the same, at most {apart:.0e} apart", 0.0))
+    rows.append(
+        Row(
+            "compare: served with local answers",
+            f"{same:.0%} the same, at most {apart:.0e} apart",
+            time.monotonic() - began_s,
+        )
+    )
 
 
 def _play(console: Console, client: Client, model: Path, seed: int, rows: list[Row]) -> None:
@@ -138,9 +155,16 @@ def _play(console: Console, client: Client, model: Path, seed: int, rows: list[R
     seconds = time.monotonic() - began_s
     rows.append(Row(f"play: {EPISODES} episodes, {max(served.lengths_steps)} requests", _figure(served), seconds))
     console.print(f"returns: {' '.join(f'{value:.0f}' for value in served.returns)}")
+    began_s = time.monotonic()
     local = evaluate(Predictor.load(model).act, world, seeds)
     same = sum(a == b for a, b in zip(served.returns, local.returns, strict=True))
-    rows.append(Row("compare: the same episodes played locally", f"{same} of {EPISODES} returns equal", 0.0))
+    rows.append(
+        Row(
+            "compare: the same episodes played locally",
+            f"{same} of {EPISODES} returns equal",
+            time.monotonic() - began_s,
+        )
+    )
 
 
 def _figure(evaluation: Evaluation) -> str:
@@ -170,27 +194,36 @@ def _guesses(test: Dataset, indices: NDArray[np.int64], probabilities: NDArray[n
     return text
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[Row], seconds: float) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("what")
     table.add_column("figure")
     table.add_column("seconds", justify="right")
     for row in rows:
-        table.add_row(row.what, row.figure, f"{row.seconds:.1f}" if row.seconds else "")
+        table.add_row(row.what, row.figure, f"{row.seconds:.1f}")
     table.add_section()
-    table.add_row("all", "", f"{sum(row.seconds for row in rows):.1f}")
+    table.add_row("all", "", f"{seconds:.1f}")
     return table
 
 
-def _tell_paths(console: Console, digits: Path, cartpole: Path) -> None:
+def _write_scan(path: Path) -> None:
+    """The first test scan as a picture that a person can see: 16 pixels for each of its own."""
+    test = load_dataset("digits").test
+    levels = np.rint(test.inputs[0] * (255 / test.inputs.max())).astype(np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(np.kron(levels, np.ones((16, 16), dtype=np.uint8))).save(picture, format="PNG")
+    atomic_write_bytes(path, picture.getvalue())
+
+
+def _tell_paths(console: Console, digits: Path, cartpole: Path, scan: Path) -> None:
     lines = [
         "",
         f"learning curves  {cartpole / 'learning_curve.png'}  {digits / 'learning_curve.png'}",
         f"models           {digits / 'best'}  {cartpole / 'best'}",
         "",
         "what to try next",
-        f"  torso serve {digits} {cartpole}",
-        "  torso classify scan.png --address 127.0.0.1:8500 --model digits --top-k 2",
+        f"  torso classify {quote(str(scan))} --model {quote(str(digits))} --top-k 2",
+        f"  torso serve {quote(str(digits))} {quote(str(cartpole))}",
         f"  torso play --env {ENV} --address 127.0.0.1:8500 --model cartpole --episodes 5",
         f"  torso train dqn --env {ENV} --seed 1 --out runs/cartpole",
         "  torso fit --dataset mnist --net cnn --out runs/mnist",
@@ -215,12 +248,14 @@ def _server(*models: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="torso-quickstart-") as folder:
         port_file, log_path = Path(folder) / "port", Path(folder) / "log"
         command = [sys.executable, "-m", "torso.cli", "serve", *map(str, models), "--port", "0"]
-        with log_path.open("wb") as log:
-            # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends the server.
-            process = subprocess.Popen(
-                [*command, "--port-file", str(port_file)], stdout=log, stderr=log, start_new_session=True
-            )
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with log_path.open("wb") as log, stoppable() as request:  # a signal must not come between start and `try`
+                # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends the server.
+                process = subprocess.Popen(
+                    [*command, "--port-file", str(port_file)], stdout=log, stderr=log, start_new_session=True
+                )
+            request.raise_if_requested()
             deadline_s = time.monotonic() + _SERVER_START_S
             while not port_file.exists():
                 if process.poll() is not None or time.monotonic() > deadline_s:
@@ -228,9 +263,14 @@ def _server(*models: Path) -> Iterator[str]:
                 time.sleep(0.02)
             yield f"127.0.0.1:{port_file.read_text().strip()}"
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            if process is not None:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -27,8 +27,8 @@ class TrainOptions:
     """Train an agent into a run directory.
 
     Settings that are not given are those of the preset for the algorithm and env: torso train dqn --env ENV --help
-    shows them. With --resume they are those that the run was begun with. Ctrl-C saves; a resumed run gives the same
-    bits as one that was never stopped.
+    shows them. With --resume they are those that the run was begun with. Ctrl-C saves. A run that was killed and
+    is resumed gives the same bits as one that was not; after Ctrl-C it goes on from that step, its episodes cut short.
     """
 
     algorithm: tyro.conf.Positional[str]

@@ -40,7 +40,11 @@ class DenseStack(nn.Module):
         if not torch.is_autocast_enabled(device_type):
             return self._run(x, generator, product=functional.linear)
         with torch.autocast(device_type, enabled=False):
-            return self._run(x.float(), generator, product=_bfloat16_product)
+            return self.mixed(x.float(), generator)
+
+    def mixed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """`forward`, with large products in bfloat16."""
+        return self._run(x, generator, product=_bfloat16_product)
 
     def _run(self, x: Tensor, generator: torch.Generator | None, product: Product) -> Tensor:
         for layer in self.layers:
@@ -74,6 +78,10 @@ class MLP(nn.Module):
     def forward(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
         """``[B, *input_shape]`` to features ``[B, num_features]``."""
         return self.dense(inputs.flatten(1), generator), state
+
+    def mixed(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
+        """`forward`, with large products in bfloat16."""
+        return self.dense.mixed(inputs.flatten(1), generator), state
 
 
 class ConvNet(nn.Module):

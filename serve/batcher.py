@@ -1,7 +1,7 @@
 """Batches from what is queued: while the model computes, requests gather; when it is free, it takes them all at once.
 
 No delay is ever added. The queue lives on the event loop, so it needs no locks; the forward runs in one thread of its
-own per model, which `inline` batchers of small models may do without. Limits count rows, not requests.
+own per model. Limits count rows, not requests.
 """
 
 from __future__ import annotations

@@ -86,6 +86,10 @@ def test_commands_are_ones_that_exist() -> None:
         assert all(option in shown for option in options), f"{command}: {options} are not all in its help"
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in README
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from torso.agents.checkpoints import CheckpointStore
-from torso.agents.classification import ClassifierConfig, Labelled
-from torso.agents.fitting import BatchDone, EpochDone, Fitting, labelled, resolve, score_on
+from torso.agents.classification import ClassifierConfig, Labelled, score
+from torso.agents.fitting import BatchDone, EpochDone, Fitting, labelled, resolve
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import InputSpec
 
@@ -62,7 +62,7 @@ def test_every_example_is_learnt_from_once_an_epoch() -> None:
 def test_the_loss_of_an_epoch_is_the_mean_over_its_examples() -> None:
     """With steps too small to matter it is the loss of the first weights, whatever the batches' sizes."""
     fit = fitting(net="mlp", max_epochs=1, learning_rate=1e-12, batch_size=32)
-    before = score_on(fit.learner.network, fit.train).loss
+    before = score(fit.learner.network, fit.train).loss
     *_, done = fit.run()
     assert isinstance(done, EpochDone)
     assert done.loss == pytest.approx(before, rel=1e-5)
@@ -75,7 +75,7 @@ def test_the_best_epoch_is_kept_whatever_follows() -> None:
     assert [event.is_best for event in done] == [x >= max(accuracies[: n + 1]) for n, x in enumerate(accuracies)]
     assert fit.best_epoch == max(event.epoch for event in done if event.is_best)
     assert fit.validation is not None
-    assert score_on(fit.best_network(), fit.validation).accuracy == max(accuracies)
+    assert score(fit.best_network(), fit.validation).accuracy == max(accuracies)
 
 
 def test_patience_ends_the_fit() -> None:
