@@ -68,7 +68,7 @@ def test_client_asks_what_was_trained(trained: tuple[Path, str], address: str) -
     _, client = blocks("python")[:2]
     assert "127.0.0.1:8500" in client
     first, second = run_python(client.replace("127.0.0.1:8500", address), trained[0]).splitlines()
-    assert re.fullmatch(r"\(\('\d', '\d'\),\) \[\[[\d. e-]+\]\]", first)
+    assert re.fullmatch(r"\(\('\d', '\d'\),\) \[\[[\d.,e -]+\]\]", first)
     assert re.fullmatch(r"\[[01]\]", second)
 
 

@@ -29,11 +29,7 @@ def address(
     """``torso serve`` as users start it; SIGTERM ends it in good order."""
     port_file = tmp_path_factory.mktemp("server") / "port"
     server = start_for_module("serve", models.digits, models.cartpole, "--port", 0, "--port-file", port_file)
-    end_s = time.monotonic() + 120
-    while not port_file.exists():
-        assert server.poll() is None, server.communicate()
-        assert time.monotonic() < end_s, "the server is not ready"
-        time.sleep(0.02)
+    _wait_ready(server, port_file)
     yield f"127.0.0.1:{port_file.read_text().strip()}"
     server.send_signal(signal.SIGTERM)
     said = server.communicate()[1]
@@ -41,6 +37,14 @@ def address(
     assert "INFO serving cartpole, digits on 127.0.0.1:" in said
     assert "INFO draining" in said
     assert not port_file.exists()
+
+
+def _wait_ready(server: subprocess.Popen[str], port_file: Path) -> None:
+    end_s = time.monotonic() + 120
+    while not port_file.exists():
+        assert server.poll() is None, server.communicate()
+        assert time.monotonic() < end_s, "the server is not ready"
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -289,3 +293,15 @@ def test_a_reader_that_leaves_in_the_middle_ends_it_quietly(start: Run, models: 
     playing.stdout.close()
     assert playing.wait() == 141
     assert playing.stderr.read() == ""
+
+
+def test_skip_broken_serves_the_rest(models: Any, start: Callable[..., Any], run: Run, tmp_path: Path) -> None:
+    port_file, gone, observation = tmp_path / "port", tmp_path / "gone", "[0, 0, 0, 0]"
+    server = start("serve", gone, models.cartpole, "--skip-broken", "--port", 0, "--port-file", port_file)
+    _wait_ready(server, port_file)
+    there = ("--address", f"127.0.0.1:{port_file.read_text().strip()}")
+    assert run("act", observation, "--model", "cartpole", *there).code == 0
+    assert "unknown model 'gone'" in run("act", observation, "--model", "gone", *there).error
+    server.send_signal(signal.SIGTERM)
+    assert "gone" in server.communicate()[1]
+    assert server.returncode == 0
