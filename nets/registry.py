@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -17,17 +17,6 @@ from torso.errors import SpecError
 from torso.nets.plain import from_fields, plain, shown
 
 State = tuple[Tensor, ...]
-
-
-class TorsoModule(Protocol):
-    """What a torso offers: features of a fixed width.
-
-    ``__call__(inputs, state, generator)`` takes float inputs ``[B, *input_shape]`` and returns features
-    ``[B, num_features]`` and the next state; a feed-forward torso hands on the state it was given.
-    """
-
-    num_features: int
-
 
 TorsoBuild = Callable[[Any, tuple[int, ...]], nn.Module]
 HeadBuild = Callable[[Any, int], nn.Module]
