@@ -1,13 +1,14 @@
 """What learns: DQN agents from worlds that reward, classifiers from data sets that label."""
 
 from torso.agents.agent import DQN
-from torso.agents.classification import ClassifierConfig
 from torso.agents.classifier import Classifier
 from torso.agents.dqn import DQNConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
+from torso.agents.fit_config import ClassifierConfig, RegressorConfig
 from torso.agents.fit_runs import FitResult, fit_run
 from torso.agents.plots import plot_fit, plot_training
 from torso.agents.presets import Preset, preset
+from torso.agents.regressor import Regressor
 from torso.agents.rundir import RunDirectory
 from torso.agents.train_runs import TrainingResult, train_run
 from torso.agents.training import Training
@@ -21,6 +22,8 @@ __all__ = [
     "Evaluation",
     "FitResult",
     "Preset",
+    "Regressor",
+    "RegressorConfig",
     "RunDirectory",
     "Training",
     "TrainingResult",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from torso.errors import InputError
 from torso.nets.spec import ImageSpec, InputSpec, Layout
 
 Array = NDArray[Any]
+_BLOCK_ROWS = 256  # turned into float64 at once: what stays in a core's cache
 _IMAGE_DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64")  # what torch computes with
 
 
-def input_spec_of(inputs: Array, *, convolutional: bool, image: ImageSpec | None = None) -> InputSpec:
-    """Describe the inputs that a network is about to be fitted on.
+def input_spec_of(
+    inputs: Array, *, convolutional: bool, image: ImageSpec | None = None, learnt: NDArray[np.int64] | None = None
+) -> InputSpec:
+    """Describe the inputs that a network is about to be fitted on; ``learnt`` are the rows it learns from, None: all.
 
     inputs: [N, F] rows, or images [N, H, W], [N, C, H, W] or [N, H, W, C]; bool, integers or floats. Images keep their
     dtype and are scaled to [0, 1] within the network, by ``image.max_value`` or else by their largest value. Rows
@@ -24,7 +28,7 @@ def input_spec_of(inputs: Array, *, convolutional: bool, image: ImageSpec | None
     convolutional network, rows whose length is a square are images.
 
     Raises:
-        InputError: an array that is none of these, or holds NaN or infinity.
+        InputError: an array that is none of these, holds NaN or infinity, or rows whose columns are all constant.
     """
     if inputs.dtype.kind not in "biuf":
         raise InputError("X", expected="numbers", came=f"dtype {inputs.dtype}")
@@ -32,19 +36,22 @@ def input_spec_of(inputs: Array, *, convolutional: bool, image: ImageSpec | None
         raise InputError(
             "X", expected="rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C]", came=str(list(inputs.shape))
         )
-    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+    if not _all_finite(inputs):
         raise InputError("X", expected="finite numbers", came="NaN or infinity")
     shape: tuple[int, ...] = inputs.shape[1:]
     if inputs.ndim == 2 and convolutional:
         shape = _square(inputs.shape[1])
     layout = layout_of(shape)
     if layout is None:
-        mean, std = _moments(inputs)
+        mean, std = moments(inputs, learnt)
+        first = inputs[0 if learnt is None else learnt[0]]
+        if len(inputs) > 1 and all((block == first).all() for block in _blocks(inputs, learnt)):
+            raise InputError("X", expected="at least one column that varies", came="constant columns alone")
         return InputSpec(shape=shape, dtype="float32", mean=mean, std=std)
     dtype = inputs.dtype.name if inputs.dtype.name in _IMAGE_DTYPES else "float32"
     if inputs.ndim == 2 and inputs.dtype != np.uint8:
         dtype = "float32"  # a table of pixels: whole numbers today, means of them tomorrow
-    largest = float(np.abs(inputs).max()) if image is None else image.max_value
+    largest = _largest(_blocks(inputs, learnt)) if image is None else image.max_value
     return InputSpec(shape=shape, dtype=dtype, layout=layout, scale=1 / (largest or 1.0), image=image)
 
 
@@ -69,11 +76,19 @@ def as_inputs(inputs: Array, spec: InputSpec) -> Array:
     if inputs.shape[1:] != spec.shape:
         raise InputError("X", expected=wanted, came=str(list(inputs.shape)))
     cast = inputs.astype(spec.numpy_dtype, copy=False)
-    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+    if not _all_finite(cast):
         raise InputError("X", expected="finite float32 numbers", came="NaN, infinity or larger ones")
     if cast.dtype.kind != "f" and not np.array_equal(cast, inputs):
         raise InputError("X", expected=f"values that {spec.dtype} can hold", came=f"other {inputs.dtype} values")
     return np.ascontiguousarray(cast)
+
+
+def _all_finite(values: Array) -> bool:
+    if values.dtype.kind != "f":
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum(dtype=np.float64)  # finite where all values are and none is vast; quick
+    return bool(np.isfinite(total) or np.isfinite(values).all())
 
 
 def _square(num_features: int) -> tuple[int, ...]:
@@ -88,9 +103,29 @@ def _square(num_features: int) -> tuple[int, ...]:
     return side, side
 
 
-def _moments(inputs: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each column; a constant column, which says nothing, keeps deviation 1."""
-    rows = inputs.reshape(len(inputs), -1).astype(np.float64)
-    mean, std = rows.mean(axis=0), rows.std(axis=0)
+def moments(values: Array, rows: NDArray[np.int64] | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each column of [N, ...], over some rows or all; a constant column keeps deviation 1."""
+    table = values.reshape(len(values), -1)
+    num_rows = len(table) if rows is None else len(rows)
+    total, squares = np.zeros(table.shape[1]), np.zeros(table.shape[1])
+    for block in _blocks(table, rows):
+        total += block.sum(axis=0, dtype=np.float64)
+    mean = total / num_rows
+    for block in _blocks(table, rows):
+        squares += np.square(block - mean).sum(axis=0)
+    std = np.sqrt(squares / num_rows)
     std[std <= 1e-12 * np.maximum(1.0, np.abs(mean))] = 1.0
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _blocks(values: Array, rows: NDArray[np.int64] | None) -> Iterator[Array]:
+    """Some rows, or all, a few at a time."""
+    num_rows = len(values) if rows is None else len(rows)
+    for first in range(0, num_rows, _BLOCK_ROWS):
+        some = slice(first, first + _BLOCK_ROWS)
+        yield values[some if rows is None else rows[some]]
+
+
+def _largest(blocks: Iterable[Array]) -> float:
+    """The largest size of a value."""
+    return max(max(float(block.max()), -float(block.min())) for block in blocks)

@@ -27,6 +27,7 @@ from torso.nets.heads import ValueHead
 from torso.nets.network import Network, build_network
 from torso.nets.spec import ACTIVATIONS, Activation
 
+_NETS = tuple(net for net in NETS if net != "linear")
 _TARGET_ROWS = 512  # rows of next states that the target network values at once: what stays in a core's cache
 
 
@@ -64,8 +65,8 @@ class DQNConfig:
     num_threads: int = 1  # torch's threads; small networks lose by more
 
     def __post_init__(self) -> None:
-        if self.net not in NETS:
-            raise ConfigError(f"unknown net {self.net!r}; known are {', '.join(NETS)}")
+        if self.net not in _NETS:
+            raise ConfigError(f"unknown net {self.net!r}; known are {', '.join(_NETS)}")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -133,6 +134,7 @@ def q_network_spec(config: DQNConfig, network_input: InputSpec, num_actions: int
         activation=config.activation,
         dropout=0.0,
         layer_norm=config.layer_norm,
+        batch_norm=False,  # its statistics would be the replay's in updates, and those of one state in acting
     )
     head = ScalarHeadSpec(num_actions=num_actions, huber_delta=config.huber_delta)
     return NetworkSpec(input=network_input, torso=torso, head=head)

@@ -6,25 +6,38 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from torso.agents.arrays import as_inputs, input_spec_of
+from torso.agents.arrays import as_inputs, input_spec_of, moments
+from torso.agents.calibration import fit_calibration, require_calibratable
 from torso.agents.checkpoints import CheckpointStore
-from torso.agents.classification import ClassifierConfig, Labelled, classifier_spec
-from torso.agents.fitting import EpochDone, FitEvent, Fitting, labelled, resolve
+from torso.agents.fit_config import ClassifierConfig, FitConfig, RegressorConfig
+from torso.agents.fitting import EpochDone, FitEvent, Fitting, as_examples, resolve
 from torso.agents.gradient import torch_threads
 from torso.agents.plots import plot_fit
 from torso.agents.rundir import RunDirectory
+from torso.agents.supervised import Examples, classifier_spec, regressor_spec
 from torso.agents.trackers import Tracker
+from torso.agents.weights import class_weights, normalised
 from torso.envs import Dataset, Splits
 from torso.errors import ConfigError
-from torso.nets import ImageSpec, InputSpec, Network, Predictor, export_onnx, make_provenance, save_model
-
-_SCORE_ROWS = 1024  # test examples in one forward
+from torso.insight.reliability import plot_reliability, reliability
+from torso.insight.scoring import readout_of, score_on_test
+from torso.nets import (
+    Calibration,
+    ImageSpec,
+    InputSpec,
+    Network,
+    NetworkSpec,
+    Predictor,
+    export_onnx,
+    make_provenance,
+    save_model,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +52,22 @@ class FitResult:
 
 def fit_run(
     data: Splits,
-    config: ClassifierConfig,
+    config: ClassifierConfig | RegressorConfig,
     *,
     seed: int,
     out: str | os.PathLike[str],
+    source: Mapping[str, Any] | None = None,
     resume: bool = False,
     on_event: Callable[[FitEvent], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_period_s: float = 5.0,
 ) -> FitResult:
-    """Fit a classifier into a run directory and score the best epoch once on the test data.
+    """Fit a classifier or a regressor into a run directory and score the best epoch once on the test data.
 
-    With ``resume``, goes on with the run in ``out`` to the same bits that it would have given without a stop. ``stop``
-    is asked after each gradient step; when it says so, everything is saved first. Checkpoints, which change no bit of
-    the result, are ``checkpoint_period_s`` seconds apart.
+    ``source`` is what `load_dataset` was asked for; it is recorded, so that an evaluation finds the data again. With
+    ``resume``, goes on with the run in ``out`` to the same bits that it would have given without a stop. ``stop`` is
+    asked after each gradient step; when it says so, everything is saved first. Checkpoints, which change no bit of the
+    result, are ``checkpoint_period_s`` seconds apart.
 
     Raises:
         ConfigError, InputError: settings or data that cannot work; nothing was written.
@@ -61,11 +76,15 @@ def fit_run(
     """
     if config.random_state not in (None, seed):
         raise ConfigError(f"random_state {config.random_state} contradicts the seed {seed}; leave it out")
-    network_input = _input_of(data.train, config)
+    spec = spec_of(data.train, config)
     with torch.device("meta"):  # without weights: a network that cannot be built is refused before anything is written
-        Network(classifier_spec(config, network_input, len(data.train.label_names)))
+        Network(spec)
+    if isinstance(config, ClassifierConfig) and config.calibration is not None:
+        require_calibratable(config.calibration, data.validation.labels, spec.num_outputs)
+    recipe = config.recipe()
     settings = {
         "dataset": data.train.name,
+        "source": {"name": data.train.name} if source is None else dict(source),
         "data_sha256": _fingerprint(data),
         **{name: value for name, value in asdict(config).items() if name not in ("random_state", "verbose")},
     }
@@ -74,15 +93,15 @@ def fit_run(
             out,
             kind="fit",
             settings=settings,
-            resolved=resolve(config, network_input),
+            resolved=resolve(config, spec),
             seed=seed,
             resume=resume,
             # Under another schedule a longer fit has other learning rates from its first step on.
-            extendable=("max_epochs", "patience") if config.schedule == "constant" else ("patience",),
+            extendable=("max_epochs", "patience") if recipe.schedule == "constant" else ("patience",),
         ) as run,
         torch_threads(run.resolved["num_threads"]),
     ):
-        fit = _FitRun(run, data, config, network_input, seed)
+        fit = _FitRun(run, data, config, spec, seed)
         try:
             summary = fit.to_the_end(on_event, stop, checkpoint_period_s)
         finally:
@@ -95,13 +114,17 @@ class _FitRun:
     """A fitting and the files around it."""
 
     def __init__(
-        self, run: RunDirectory, data: Splits, config: ClassifierConfig, network_input: InputSpec, seed: int
+        self,
+        run: RunDirectory,
+        data: Splits,
+        config: ClassifierConfig | RegressorConfig,
+        spec: NetworkSpec,
+        seed: int,
     ) -> None:
         self.run, self.data, self.config, self.seed = run, data, config, seed
-        names = data.train.label_names
-        validation = _tensors(data.validation, network_input) if len(data.validation) else None
-        train = _tensors(data.train, network_input)
-        self.fitting = Fitting(config, network_input, len(names), train, validation, seed=seed, resolved=run.resolved)
+        train = examples_of(data.train, spec.input, config)
+        validation = examples_of(data.validation, spec.input, config) if len(data.validation) else None
+        self.fitting = Fitting(config, spec, train, validation, seed=seed, resolved=run.resolved)
         self.store = CheckpointStore(run.checkpoint)
         checkpoint = self.store.load()
         if checkpoint is not None:
@@ -135,10 +158,20 @@ class _FitRun:
         return True
 
     def _finish(self) -> dict[str, Any]:
-        """Score on the test data, export for serving, draw, and write summary.json. Its content."""
+        """Calibrate, score on the test data, export for serving, draw, and write summary.json. Its content."""
         fitting, run = self.fitting, self.run
+        uncalibrated = Predictor.load(run.path, device=fitting.device)
+        uncalibrated.card = replace(uncalibrated.card, calibration=None)  # an end that was killed may have left one
+        method = self.config.calibration if isinstance(self.config, ClassifierConfig) else None
+        if method is not None:
+            readout = readout_of(uncalibrated, self.data.validation.inputs)
+            calibration = fit_calibration(method, readout, self.data.validation.labels)
+            self._save_model(run.best, fitting.best_network(), fitting.best_epoch, calibration)
         export_onnx(run.path)
         predictor = Predictor.load(run.path, device=fitting.device)
+        if method is not None:
+            self._draw_reliability({"before": uncalibrated, method: predictor})
+        scored = score_on_test(predictor, self.data.test)
         best = fitting.epochs[fitting.best_epoch - 1]
         summary = {
             "dataset": self.data.train.name,
@@ -147,14 +180,21 @@ class _FitRun:
             "num_parameters": sum(parameter.numel() for parameter in fitting.learner.network.parameters()),
             "epochs": fitting.epoch,
             "best_epoch": fitting.best_epoch,
-            "loss": best.loss,
-            "validation_accuracy": None if best.validation is None else best.validation.accuracy,
-            "validation_loss": None if best.validation is None else best.validation.loss,
-            **score_on_test(predictor, self.data.test),
+            **{name: figure for name, figure in best.figures().items() if name not in ("is_best", "learning_rate")},
+            **scored.figures,
+            "test_metrics": None if scored.metrics is None else scored.metrics.to_json(),
         }
         plot_fit(run.path)
         run.write_summary(summary)
         return summary
+
+    def _draw_reliability(self, predictors: Mapping[str, Predictor]) -> None:
+        """Draw how true the probabilities come on the test data, without and with the calibration."""
+        test = self.data.test
+        if len(test):
+            shares = {name: known.probabilities(readout_of(known, test.inputs)) for name, known in predictors.items()}
+            found = {name: reliability(share, test.labels) for name, share in shares.items()}
+            plot_reliability(self.run.reliability, found)
 
     def _save(self) -> None:
         """Models, then the checkpoint that knows them; a kill in between leaves models that a resume writes again."""
@@ -165,51 +205,47 @@ class _FitRun:
         state, tensors = fitting.state()
         self.store.save(fitting.epoch, {"fitting": state, "tracker": self.tracker.position()}, tensors)
 
-    def _save_model(self, directory: os.PathLike[str], network: Network, epoch: int) -> None:
+    def _save_model(
+        self,
+        directory: os.PathLike[str],
+        network: Network,
+        epoch: int,
+        calibration: Calibration | None = None,
+    ) -> None:
+        kind, settings = network.spec.kind, self.run.settings
         provenance = make_provenance(
-            "torso.agents.Classifier",
+            f"torso.agents.{kind.capitalize()}",
             seed=self.seed,
-            dataset=self.data.train.name,
+            dataset=settings["dataset"],
+            source=settings["source"],
             config=asdict(self.config),
             epoch=epoch,
         )
         labels = self.data.train.label_names
-        save_model(directory, network, kind="classifier", labels=labels, provenance=provenance, onnx=False)
+        save_model(
+            directory, network, kind=kind, labels=labels, provenance=provenance, calibration=calibration, onnx=False
+        )
 
 
-def _input_of(train: Dataset, config: ClassifierConfig) -> InputSpec:
+def spec_of(train: Dataset, config: ClassifierConfig | RegressorConfig) -> NetworkSpec:
+    """The network for a data set, whose task must be the configuration's."""
+    regression = train.task == "regression"
+    if regression != isinstance(config, RegressorConfig):
+        wanted = "RegressorConfig" if regression else "ClassifierConfig"
+        raise ConfigError(f"{train.name} is for {train.task}: expected a {wanted}, got a {type(config).__name__}")
     image = None if train.image is None else ImageSpec(**vars(train.image))
-    return input_spec_of(train.inputs, convolutional=config.convolutional, image=image)
+    network_input = input_spec_of(train.inputs, convolutional=config.convolutional, image=image)
+    if isinstance(config, RegressorConfig):
+        return regressor_spec(config, network_input, *moments(train.labels))
+    return classifier_spec(config, network_input, len(train.label_names))
 
 
-def _tensors(examples: Dataset, network_input: InputSpec) -> Labelled:
-    return labelled(as_inputs(examples.inputs, network_input), examples.labels)
-
-
-def score_on_test(predictor: Predictor, test: Dataset) -> Mapping[str, Any]:
-    """What a model, as it is served, makes of test data: num_test, test_errors, test_accuracy, test_loss (nats).
-
-    Raises ConfigError when the model knows other labels than the data.
-    """
-    if tuple(map(str, predictor.labels)) != tuple(map(str, test.label_names)):
-        raise ConfigError(f"the model knows the labels {predictor.labels}, {test.name} has {test.label_names}")
-    if len(test) == 0:
-        return {"num_test": 0, "test_errors": None, "test_accuracy": None, "test_loss": None}
-    errors, loss = 0, 0.0
-    for first in range(0, len(test), _SCORE_ROWS):
-        labels = test.labels[first : first + _SCORE_ROWS]
-        readout = predictor.run(predictor.prepare(test.inputs[first : first + _SCORE_ROWS]))
-        errors += int((readout.argmax(axis=1) != labels).sum())
-        logits = readout.astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        chosen = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-        loss += float((np.log(np.exp(logits).sum(axis=1)) - chosen).sum())
-    return {
-        "num_test": len(test),
-        "test_errors": errors,
-        "test_accuracy": 1 - errors / len(test),
-        "test_loss": loss / len(test),
-    }
+def examples_of(data: Dataset, network_input: InputSpec, config: FitConfig) -> Examples:
+    """A data set as tensors, its examples weighted as the configuration says."""
+    weights = None
+    if isinstance(config, ClassifierConfig):
+        weights = normalised(class_weights(config.class_weight, data.labels, data.label_names))
+    return as_examples(as_inputs(data.inputs, network_input), data.labels, weights)
 
 
 def _fingerprint(data: Splits) -> str:

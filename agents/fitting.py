@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torso.agents.classification import ClassifierConfig, ClassifierLearner, Labelled, Score, classifier_spec
+from torso.agents.fit_config import FitConfig
 from torso.agents.gradient import resolve_device, resolve_precision
 from torso.agents.states import strip_prefix, with_prefix
+from torso.agents.supervised import Examples, Score, SupervisedLearner
 from torso.errors import CheckpointError, ConfigError
-from torso.nets import InputSpec, Network
+from torso.nets import LARGE_WEIGHTS, Network, NetworkSpec
 from torso.nets.network import build_network
 
 
@@ -30,7 +31,7 @@ class BatchDone(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDone:
-    """An epoch ended: the mean loss of its steps, and how the network labels what it does not learn from."""
+    """An epoch ended: the mean loss of its steps, and how the network does on what it does not learn from."""
 
     epoch: int
     loss: float
@@ -40,11 +41,10 @@ class EpochDone:
 
     def figures(self) -> dict[str, Any]:
         """The epoch's line of progress.jsonl."""
-        validation = self.validation
+        validation = {} if self.validation is None else self.validation._asdict()
         return {
             "loss": self.loss,
-            "validation_accuracy": None if validation is None else validation.accuracy,
-            "validation_loss": None if validation is None else validation.loss,
+            **{f"validation_{name}": validation.get(name) for name in Score._fields},
             "is_best": self.is_best,
             "learning_rate": self.learning_rate,
         }
@@ -53,51 +53,69 @@ class EpochDone:
 FitEvent = BatchDone | EpochDone
 
 
+_FEW_EXAMPLES = 100  # of validation, which say too little by the share of right labels
+_SAME_QUALITY = 1e-6  # epochs that differ by less are equals: a lightly weighted example is no reason to end a fit
+_LARGE_PRODUCT = 4 * LARGE_WEIGHTS  # weights of a layer whose product, for one minibatch, gains by bfloat16
 _SMALL_BATCH_VALUES = 16_384  # input values of a minibatch; below it, threads wait for each other more than they help
 
 
-def resolve(config: ClassifierConfig, network_input: InputSpec) -> dict[str, Any]:
-    """What the ``auto`` settings choose on this machine, as plain data for config.json."""
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device, pays=config.convolutional)
-    small = config.batch_size * network_input.size < _SMALL_BATCH_VALUES
+def resolve(config: FitConfig, spec: NetworkSpec) -> dict[str, Any]:
+    """What the ``auto`` settings and those that were left to the net choose on this machine, as plain data."""
+    device, recipe = resolve_device(config.device), config.recipe()
+    widths = (spec.input.size, *getattr(spec.torso, "hidden", ()))
+    large = any(a * b >= _LARGE_PRODUCT for a, b in pairwise(widths))
+    pays = config.convolutional or (large and recipe.batch_size != 1)
+    precision = resolve_precision(config.precision, device, pays=pays)
+    small = recipe.batch_size != "full" and recipe.batch_size * spec.input.size < _SMALL_BATCH_VALUES
     num_threads = config.num_threads or (1 if small else torch.get_num_threads())
-    return {"device": str(device), "precision": precision, "num_threads": num_threads}
+    return {
+        "device": str(device),
+        "precision": precision,
+        "num_threads": num_threads,
+        "recipe": recipe.to_json(),
+    }
 
 
 class Fitting:
     """Fits a network to examples; what it is at any moment goes into a checkpoint and comes back to the bit.
 
-    ``validation`` chooses the best epoch: the highest accuracy, of equals the latest, whose learning rate was lowest.
-    Without it the last epoch is taken, and nothing stops the fit early. ``resolved`` is what `resolve` said.
+    ``validation`` chooses the best epoch: the highest accuracy or, in regression and where fewer than 100 examples are
+    too few to count, the lowest loss; of equals the latest, whose learning rate was lowest. Without it the last epoch
+    is taken, and nothing stops the fit early.
+    ``rows`` [n] int64 says which examples an epoch goes through, each as often as it stands there; None means each
+    once. ``resolved`` is what `resolve` said.
     """
 
     def __init__(
         self,
-        config: ClassifierConfig,
-        network_input: InputSpec,
-        num_classes: int,
-        train: Labelled,
-        validation: Labelled | None,
+        config: FitConfig,
+        spec: NetworkSpec,
+        train: Examples,
+        validation: Examples | None,
         *,
         seed: int,
         resolved: Mapping[str, Any],
+        rows: Tensor | None = None,
     ) -> None:
-        if len(train.labels) == 0:
+        self.num_rows = len(train.targets) if rows is None else len(rows)
+        if self.num_rows == 0:
             raise ConfigError("there is nothing to fit: the training data holds 0 examples")
         self.config, self.seed, self.resolved = config, seed, dict(resolved)
+        self.recipe = config.recipe(resolved["recipe"])
         self.device = resolve_device(resolved["device"])
-        self.train = Labelled(*(part.to(self.device) for part in train))
-        self.validation = None if validation is None else Labelled(*(part.to(self.device) for part in validation))
-        self.num_batches = math.ceil(len(train.labels) / config.batch_size)
-        self.learner = ClassifierLearner.build(
+        self.validation = None if validation is None else validation.to(self.device)
+        self._rows = None if rows is None else rows.to(self.device)
+        self._cuts = minibatch_cuts(self.num_rows, self.recipe.batch_size, spec)
+        self.learner = SupervisedLearner.build(
             config,
-            classifier_spec(config, network_input, num_classes),
+            self.recipe,
+            spec,
             device=self.device,
             precision=resolved["precision"],
             seed=seed,
-            total_updates=config.max_epochs * self.num_batches,
+            total_updates=self.recipe.max_epochs * self.num_batches,
         )
+        self.train = self.learner.prepare(train)
         self.epochs: list[EpochDone] = []
         self.best_epoch = 0  # counts from 1; 0 before there is one
         self._best_weights: dict[str, Tensor] = {}
@@ -105,6 +123,11 @@ class Fitting:
         self._permutation: Tensor | None = None  # of the epoch that is under way
         self._batch = 0  # steps made in it
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # over its examples
+
+    @property
+    def num_batches(self) -> int:
+        """Gradient steps in an epoch."""
+        return len(self._cuts) - 1
 
     @property
     def epoch(self) -> int:
@@ -117,19 +140,24 @@ class Fitting:
         patience = self.config.patience
         waited = self.epoch - self.best_epoch
         impatient = patience is not None and self.validation is not None and waited >= patience
-        return self.epoch >= self.config.max_epochs or impatient
+        return self.epoch >= self.recipe.max_epochs or impatient
 
     def run(self) -> Iterator[FitEvent]:
         """Go on to the end; who stops asking has stopped the fit, and may take its ``state`` at any event."""
         while not self.is_done:
-            if self._permutation is None:
-                order = torch.randperm(len(self.train.labels), generator=self._order)
-                self._permutation, self._batch = order.to(self.device), 0
-                self._loss_sum.zero_()
+            self._begin_epoch()
             while self._batch < self.num_batches:
-                self._step(self._permutation)
+                self._step()
                 yield BatchDone(self.epoch + 1, self._batch, self.num_batches)
             yield self._end_epoch()
+
+    def step_at(self, learning_rate: float) -> float:
+        """Make one step at this learning rate (of a constant schedule) and return its loss, for range tests."""
+        if self._permutation is None or self._batch == self.num_batches:
+            self._permutation = None
+            self._begin_epoch()
+        self.learner.peak_learning_rate = learning_rate
+        return float(self._step())
 
     def best_network(self) -> Network:
         """A copy of the best network so far, in evaluation mode; before the first epoch ends, of the latest."""
@@ -163,26 +191,34 @@ class Fitting:
         except KeyError as error:
             raise CheckpointError(f"the checkpoint lacks {error}; it is of another version or another kind") from error
         permutation = tensors.get("permutation")
-        if permutation is not None and len(permutation) != len(self.train.labels):
+        if permutation is not None and len(permutation) != self.num_rows:
             raise CheckpointError(
-                f"the checkpoint is of {len(permutation)} training examples, these are {len(self.train.labels)}"
+                f"the checkpoint is of {len(permutation)} training examples, these are {self.num_rows}"
             )
         self._permutation = None if permutation is None else permutation.to(self.device)
         self._best_weights = {name: t.to(self.device) for name, t in strip_prefix("best", tensors).items()}
 
-    def _step(self, permutation: Tensor) -> None:
-        first = self._batch * self.config.batch_size
-        rows = permutation[first : first + self.config.batch_size]
-        loss = self.learner.update(self.train.inputs.index_select(0, rows), self.train.labels.index_select(0, rows))
+    def _begin_epoch(self) -> None:
+        if self._permutation is None:
+            order = torch.randperm(self.num_rows, generator=self._order).to(self.device)
+            self._permutation = order if self._rows is None else self._rows[order]
+            self._batch = 0
+            self._loss_sum.zero_()
+
+    def _step(self) -> Tensor:
+        assert self._permutation is not None  # noqa: S101 - an epoch has begun
+        rows = self._permutation[self._cuts[self._batch] : self._cuts[self._batch + 1]]
+        loss = self.learner.update(self.train.take(rows))
         self._loss_sum += loss * len(rows)
         self._batch += 1
+        return loss
 
     def _end_epoch(self) -> EpochDone:
-        loss = float(self._loss_sum) / len(self.train.labels)
+        loss = float(self._loss_sum) / self.num_rows
         if not math.isfinite(loss):
             raise ConfigError(
                 f"the loss is {loss} after {self.epoch + 1} epochs: the fit diverged; "
-                f"lower learning_rate, which is {self.config.learning_rate}"
+                f"lower learning_rate, which is {self.recipe.learning_rate}"
             )
         validation = None if self.validation is None else self.learner.score(self.validation)
         is_best = self._is_best(validation)
@@ -203,23 +239,43 @@ class Fitting:
         return done
 
     def _is_best(self, validation: Score | None) -> bool:
-        before = self.epochs[self.best_epoch - 1].validation if self.best_epoch else None
-        if validation is None or before is None:
-            return True
-        return validation.accuracy >= before.accuracy
+        before = [self._quality(epoch.validation) for epoch in self.epochs if epoch.validation is not None]
+        return validation is None or not before or self._quality(validation) >= max(before) - _SAME_QUALITY
+
+    def _quality(self, score: Score) -> float:
+        """More is better. Of a few examples an early epoch may have all right by chance; a loss is finer."""
+        few = self.validation is not None and len(self.validation.targets) < _FEW_EXAMPLES
+        return -score.loss if few and self.learner.network.spec.probabilistic else score.quality
 
 
-def labelled(inputs: NDArray[Any], labels: NDArray[np.int64]) -> Labelled:
-    """Arrays as tensors of their own."""
-    return Labelled(torch.tensor(inputs), torch.tensor(labels, dtype=torch.int64))
+def as_examples(inputs: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any] | None = None) -> Examples:
+    """Arrays as tensors of their own; labels are int64, numbers to regress on float32."""
+    dtype = torch.float32 if targets.dtype.kind == "f" else torch.int64
+    return Examples(
+        torch.tensor(inputs),
+        torch.tensor(targets, dtype=dtype),
+        None if weights is None else torch.tensor(weights, dtype=torch.float32),
+    )
+
+
+def minibatch_cuts(num_rows: int, batch_size: int | str, spec: NetworkSpec) -> list[int]:
+    """Where an epoch is cut into minibatches; a last one that is too small for batch norm joins the one before."""
+    at_least = 2 if getattr(spec.torso, "batch_norm", False) else 1
+    size = num_rows if batch_size == "full" else int(batch_size)
+    cuts = [*range(0, num_rows, size), num_rows]
+    if num_rows - cuts[-2] < at_least:
+        if len(cuts) == 2:
+            raise ConfigError(f"batch_norm needs at least {at_least} examples in a minibatch, there are {num_rows}")
+        del cuts[-2]
+    return cuts
 
 
 def _epoch_from_json(line: Mapping[str, Any]) -> EpochDone:
-    accuracy = line["validation_accuracy"]
+    score = {name: line[f"validation_{name}"] for name in Score._fields}
     return EpochDone(
         epoch=line["epoch"],
         loss=line["loss"],
-        validation=None if accuracy is None else Score(accuracy, line["validation_loss"]),
+        validation=None if score["loss"] is None else Score(**score),
         is_best=line["is_best"],
         learning_rate=line["learning_rate"],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,36 +15,43 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from torso.agents.rundir import RunDirectory
 from torso.agents.trackers import PROGRESS, read_jsonl
 from torso.errors import RunError
-from torso.nets.files import atomic_write_bytes
+from torso.nets.files import atomic_write_bytes, make_directory
 
 _CURVE = "learning_curve.png"
 _BLUE, _ORANGE, _GREEN, _GREY = "#2f6db3", "#d9722c", "#3a8f4d", "#6b7280"
+
+if TYPE_CHECKING:
+    from torso.agents.lr_finder import RangeTest
 
 Line = dict[str, Any]
 
 
 def plot_fit(run: Path | str) -> Path:
-    """Draw a fit: loss and validation accuracy by epoch, the best epoch marked. Returns the PNG's path."""
+    """Draw a fit: loss and validation accuracy (or R²) by epoch, the best epoch marked. Returns the PNG's path."""
     run = Path(run)
     lines = read_jsonl(run / PROGRESS)
-    figure, (loss_axes, accuracy_axes) = _figure(_title(run), panels=2)
+    figure, (loss_axes, score_axes) = _figure(_title(run), panels=2)
     _curve(loss_axes, lines, "loss", color=_BLUE, label="training")
     _curve(loss_axes, lines, "validation_loss", color=_ORANGE, label="validation")
-    loss_axes.set_yscale("log")
-    loss_axes.set_ylabel("cross-entropy (nats)")
-    _curve(accuracy_axes, lines, "validation_accuracy", color=_ORANGE)
-    accuracy_axes.set_ylabel("accuracy in validation")
-    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-    later = [line["validation_accuracy"] for line in lines[len(lines) // 8 :] if line.get("validation_accuracy")]
+    if all(line["loss"] > 0 for line in lines):  # a perceptron's may be 0
+        loss_axes.set_yscale("log")
+    regression = any(line.get("validation_r2") is not None for line in lines)
+    loss_axes.set_ylabel("squared error (targets' deviations)" if regression else "loss of an example")
+    score, name = ("validation_r2", "R²") if regression else ("validation_accuracy", "accuracy")
+    _curve(score_axes, lines, score, color=_ORANGE)
+    score_axes.set_ylabel(f"{name} in validation")
+    if not regression:
+        score_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+    later = [line[score] for line in lines[len(lines) // 8 :] if line.get(score) is not None]
     if later and max(later) > min(later):  # the first epochs may leave below: the last ones' differences are the news
         margin = 0.08 * (max(later) - min(later))
-        accuracy_axes.set_ylim(min(later) - margin, max(later) + margin)
-    best = [line for line in lines if line.get("is_best") and line.get("validation_accuracy") is not None]
+        score_axes.set_ylim(min(later) - margin, max(later) + margin)
+    best = [line for line in lines if line.get("is_best") and line.get(score) is not None]
     if best:
-        step, accuracy = best[-1]["step"], best[-1]["validation_accuracy"]
-        label = f"best: {accuracy:.2%} in epoch {step}"
-        accuracy_axes.plot([step], [accuracy], "o", color=_GREEN, zorder=3, label=label)
-    for axes in (loss_axes, accuracy_axes):
+        step, reached = best[-1]["step"], best[-1][score]
+        label = f"best: {f'{reached:.4f}' if regression else f'{reached:.2%}'} in epoch {step}"
+        score_axes.plot([step], [reached], "o", color=_GREEN, zorder=3, label=label)
+    for axes in (loss_axes, score_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _save(figure, run / _CURVE)
@@ -73,6 +80,19 @@ def plot_training(run: Path | str) -> Path:
     axes.set_ylabel("return of an episode")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     return _save(figure, run / _CURVE)
+
+
+def plot_range_test(found: RangeTest, path: Path) -> Path:
+    """Draw a learning-rate range test: the smoothed loss by learning rate, the suggestion marked. Returns the path."""
+    figure, (axes,) = _figure("learning-rate range test", panels=1)
+    axes.plot(found.learning_rates, found.losses, color=_BLUE, alpha=0.25)
+    axes.plot(found.learning_rates, found.smoothed, color=_BLUE, label="smoothed")
+    axes.axvline(found.suggestion, color=_GREEN, linestyle="--", label=f"steepest descent: {found.suggestion:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    make_directory(path.parent)
+    return _save(figure, path)
 
 
 def _title(run: Path) -> str:

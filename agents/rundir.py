@@ -6,6 +6,7 @@ model/  best/   model directories, latest and best
 checkpoint/     what a resume needs (checkpoints.py)
 summary.json    the final figures
 learning_curve.png
+reliability.png                                   of a calibrated classifier
 """
 
 from __future__ import annotations
@@ -153,6 +154,11 @@ class RunDirectory:
     def learning_curve(self) -> Path:
         """The learning curve's picture."""
         return self.path / "learning_curve.png"
+
+    @property
+    def reliability(self) -> Path:
+        """The reliability diagram of a calibrated classifier."""
+        return self.path / "reliability.png"
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from report import Report
 
-from torso.agents.classification import ClassifierConfig
+from torso.agents.fit_config import ClassifierConfig
 from torso.agents.fit_runs import fit_run
 from torso.agents.presets import preset
 from torso.agents.train_runs import train_run

@@ -47,6 +47,7 @@ COMMANDS = {
     "fit": Command("FitOptions", "fit a classifier to a data set", has_presets=True),
     "train": Command("TrainOptions", "train an agent in an environment", has_presets=True),
     "evaluate": Command("EvaluateOptions", "score a model: accuracy on test data, or the returns of fresh episodes"),
+    "inspect": Command("InspectOptions", "draw what a model has learned: weights, units, attacks, mistakes"),
     "export": Command("ExportOptions", "write a model's model.onnx"),
     "serve": Command("ServeOptions", "serve models over gRPC", log="%(asctime)s %(levelname)s %(message)s"),
     "classify": Command("ClassifyOptions", "label images or arrays, with a model here or one that is served"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Score a model: a policy by the returns of fresh greedy episodes, a classifier by its accuracy on test data."""
+    """Score a model: a policy by the returns of fresh greedy episodes, a classifier or a regressor on test data."""
 
     model: tyro.conf.Positional[Path]
     """A model directory, or a run's, whose best model is meant."""
@@ -32,9 +32,9 @@ class EvaluateOptions:
     env_kwargs: str | None = None
     """Of a policy: arguments of the env's constructor, as a JSON object; None: those of its training."""
     dataset: str | None = None
-    """Of a classifier: whose test data; None: those of the data set that it was fitted to."""
+    """Of others: whose test data; None: those of the data set that it was fitted to."""
     data_dir: Path | None = None
-    """Of a classifier: a folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
+    """Of others: a folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     json: Flag = False
     """Print one JSON object."""
 
@@ -48,8 +48,8 @@ def run(options: EvaluateOptions) -> int:
         _refuse(options, "policy", ("dataset", "data_dir"))
         _evaluate_policy(options, predictor)
     else:
-        _refuse(options, "classifier", ("episodes", "seed", "env", "env_kwargs"))
-        _evaluate_classifier(options, predictor)
+        _refuse(options, predictor.kind, ("episodes", "seed", "env", "env_kwargs"))
+        _evaluate_on_test(options, predictor)
     return 0
 
 
@@ -80,15 +80,33 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
     result(figures, text, as_json=options.json)
 
 
-def _evaluate_classifier(options: EvaluateOptions, predictor: Predictor) -> None:
-    from torso.agents.fit_runs import score_on_test
-    from torso.envs import load_dataset
+def _kept(source: Any, dataset: str) -> dict[str, Any]:
+    """What another data set is asked for as the model's own was; only .csv files have columns to name."""
+    asked = source if isinstance(source, dict) else {}
+    is_table = Path(dataset).suffix.lower() in (".csv", ".tsv")
+    return {name: value for name, value in asked.items() if is_table or name != "label_column"}
 
-    name = options.dataset or predictor.card.provenance.get("dataset")
-    if not isinstance(name, str):
+
+def _evaluate_on_test(options: EvaluateOptions, predictor: Predictor) -> None:
+    from torso.envs import load_dataset
+    from torso.insight.scoring import score_on_test
+
+    provenance = predictor.card.provenance
+    fitted_to = provenance.get("dataset")
+    source = provenance.get("source", None if fitted_to is None else {"name": fitted_to})
+    if options.dataset is not None:
+        source = {**_kept(source, options.dataset), "name": options.dataset}
+    if not isinstance(source, dict):
         raise ConfigError(f"{options.model} does not say which data set it was fitted to; expected one with --dataset")
-    test = load_dataset(name, options.data_dir).test
-    figures = {"model": str(options.model), "dataset": name, **score_on_test(predictor, test)}
-    accuracy, errors = figures["test_accuracy"], figures["test_errors"]
-    text = f"{name}: test accuracy {accuracy:.2%} ({errors} errors in {len(test):,})"
+    test = load_dataset(data_dir=options.data_dir, **source).test
+    scored = score_on_test(predictor, test)
+    figures = {"model": str(options.model), "dataset": test.name, **scored.figures}
+    if scored.metrics is None:
+        raise ConfigError(f"{test.name} has no test data to score on")
+    figures["test_metrics"] = scored.metrics.to_json()
+    if predictor.kind == "regressor":
+        score = "test R² {test_r2:.4f}, root mean squared error {test_rmse:,.4g} ({num_test:,} examples)"
+    else:
+        score = "test accuracy {test_accuracy:.2%} ({test_errors} errors in {num_test:,})"
+    text = f"{test.name}: {score.format(**figures)}\n\n{scored.metrics.text()}"
     result(figures, text, as_json=options.json)

@@ -1,28 +1,32 @@
-"""``torso fit``: a classifier, to a data set."""
+"""``torso fit``: a classifier or a regressor, to a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from torso.agents.classification import ClassifierConfig
+from torso.agents.fit_config import ClassifierConfig, RegressorConfig, as_regression
 from torso.agents.fit_runs import fit_run
+from torso.agents.plots import plot_range_test
+from torso.agents.range_tests import range_test_of
+from torso.agents.recipes import RECIPES, fit_preset
 from torso.agents.rundir import RunDirectory
 from torso.cli.output import result
 from torso.cli.parsing import Flag, given
 from torso.cli.progress import FitProgress
 from torso.cli.runs import begun, default_out, settings_of, until_stopped
-from torso.envs import load_dataset
+from torso.envs import Splits, load_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings(ClassifierConfig):
-    """A classifier's settings, without those that only `torso.agents.Classifier` has a use for."""
+    """The settings of a fit, without those that only `torso.agents.Classifier` has a use for."""
 
+    class_weight: Literal["balanced"] | None = None  # balanced: every class has the same say, however rare
     validation_fraction: tyro.conf.Suppress[float] = 0.1
     random_state: tyro.conf.Suppress[int | None] = None
     verbose: tyro.conf.Suppress[int] = 0
@@ -30,14 +34,22 @@ class FitSettings(ClassifierConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """Fit a classifier into a run directory, and score its best epoch once on the test data.
+    """Fit a classifier or a regressor into a run directory, and score its best epoch once on the test data.
 
     With --resume, settings that are not given are those that the run was begun with. Ctrl-C saves; a resumed fit gives
     the same bits as one that was never stopped.
     """
 
     dataset: str = "digits"
-    """digits (8 x 8 scans, comes with torso) or mnist (downloaded once)."""
+    """digits, mnist, fashion-mnist, iris, wine, breast-cancer, diabetes, xor, circles, moons, spirals; or your own: a
+    .npz or .csv file, or a folder with a folder of images for each class."""
+    classes: tyro.conf.DisallowNone[str | None] = None
+    """Only examples of these labels, in this order: 0,1 for zeros against ones. None: all."""
+    label_column: tyro.conf.DisallowNone[str | None] = None
+    """Of a .csv file: the column to predict (several, with commas, are numbers to regress on). None: the one called
+    label, class, target or species, else the last."""
+    task: tyro.conf.DisallowNone[Literal["classification", "regression"] | None] = None
+    """Of your own data: whether what is to be predicted are labels or numbers. None: what it looks like."""
     data_dir: tyro.conf.DisallowNone[Path | None] = None
     """A folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     seed: int = 0
@@ -46,65 +58,124 @@ class FitOptions:
     """The run directory; None: runs/DATASET-NET-SEED."""
     resume: Flag = False
     """Go on with the run in the run directory; begin it where there is none yet."""
+    find_learning_rate: Flag = False
+    """Fit nothing: try rates from tiny to huge, draw the loss, and say which to take (Smith 2017)."""
     json: Flag = False
     """Print the summary as one JSON object."""
     config: Annotated[FitSettings, tyro.conf.arg(name="")] = field(default_factory=FitSettings)
 
     @property
+    def source(self) -> dict[str, Any]:
+        """What `load_dataset` is asked for, but for the folder."""
+        columns = None if self.label_column is None else self.label_column.split(",")
+        asked = {
+            "name": self.dataset,
+            "classes": None if self.classes is None else self.classes.split(","),
+            "label_column": columns[0] if columns is not None and len(columns) == 1 else columns,
+            "task": self.task,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
+    @property
     def run_path(self) -> Path:
         """The run directory."""
-        return self.out or default_out(self.dataset, self.config.net, self.seed)
+        classes = "" if self.classes is None else "-" + self.classes.replace(",", "-")
+        return self.out or default_out(_short(self.dataset) + classes, self.config.net, self.seed)
 
 
 def presets(arguments: Sequence[str]) -> FitOptions:
-    """What holds where no argument says else: the resumed run's own settings, or the defaults."""
-    defaults = FitOptions()
-    named = (given(arguments, "--dataset"), given(arguments, "--net"), given(arguments, "--seed"))
-    known = (defaults.dataset, defaults.config.net, defaults.seed)
-    out = given(arguments, "--out") or default_out(
-        *(name or default for name, default in zip(named, known, strict=True))
+    """What holds where no argument says else: the resumed run's own settings, or those of the net and the data set."""
+    dataset = given(arguments, "--dataset") or "digits"
+    net = given(arguments, "--net") or "mlp"
+    settings = fit_preset(net, dataset) if net in RECIPES else {}
+    if given(arguments, "--optimizer") is not None:  # another one brings its own rate and decay
+        settings = {name: value for name, value in settings.items() if name not in ("learning_rate", "weight_decay")}
+    if given(arguments, "--loss") is not None:  # not every loss has labels to smooth
+        settings = {name: value for name, value in settings.items() if name != "label_smoothing"}
+    seed = given(arguments, "--seed")
+    defaults = FitOptions(
+        dataset=dataset,
+        classes=given(arguments, "--classes"),
+        seed=int(seed) if seed is not None and seed.isdecimal() else 0,
+        out=None if given(arguments, "--out") is None else Path(str(given(arguments, "--out"))),
+        config=FitSettings(**settings),
     )
-    run = begun(arguments, "fit", Path(out))
+    run = begun(arguments, "fit", defaults.run_path)
     if run is None:
-        return defaults
-    return FitOptions(dataset=run.settings["dataset"], seed=run.config["seed"], config=settings_of(run, FitSettings))
+        return FitOptions(config=defaults.config)
+    source = run.settings.get("source", {"name": run.settings["dataset"]})
+    label_column = source.get("label_column")
+    return FitOptions(
+        dataset=source["name"],
+        classes=None if source.get("classes") is None else ",".join(source["classes"]),
+        label_column=",".join(label_column) if isinstance(label_column, list) else label_column,
+        task=source.get("task"),
+        seed=run.config["seed"],
+        config=settings_of(run, FitSettings),
+    )
 
 
 def run(options: FitOptions) -> int:
-    """Fit, and print the summary."""
-    data, config, out = load_dataset(options.dataset, options.data_dir), options.config, options.run_path
+    """Fit, and print the summary; or find a learning rate."""
+    data, out = load_dataset(data_dir=options.data_dir, **options.source), options.run_path
+    config: ClassifierConfig | RegressorConfig = options.config
+    if data.train.task == "regression":
+        config = as_regression(options.config)
+    if options.find_learning_rate:
+        return _find_learning_rate(options, data, config)
+    max_epochs = config.recipe().max_epochs
     preface = (
-        f"{config.net} on {options.dataset}, {len(data.train):,} examples and {len(data.validation):,} to choose the "
-        f"epoch by, at most {config.max_epochs:,} epochs, seed {options.seed}: {out}"
+        f"{config.net} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} to choose the "
+        f"epoch by, at most {max_epochs:,} epochs, seed {options.seed}: {out}"
     )
 
     def work(stop: Callable[[], bool]) -> str | None:
-        with FitProgress(config.max_epochs, preface) as progress:
+        with FitProgress(max_epochs, preface) as progress:
             fitted = fit_run(
                 data,
                 config,
                 seed=options.seed,
                 out=out,
+                source=options.source,
                 resume=options.resume,
                 on_event=progress.on_event,
                 stop=stop,
             )
         if fitted.summary is None:
-            return f"epoch {fitted.epochs:,} of {config.max_epochs:,}"
+            return f"epoch {fitted.epochs:,} of {max_epochs:,}"
         _tell_summary(fitted.summary, fitted.run_directory, as_json=options.json)
         return None
 
     return until_stopped("fit", out, work)
 
 
+def _find_learning_rate(options: FitOptions, data: Splits, config: ClassifierConfig | RegressorConfig) -> int:
+    found = range_test_of(data, config, seed=options.seed)
+    path = options.run_path
+    picture = plot_range_test(found, path.with_name(f"{path.name}.learning_rate.png"))
+    figures = {"learning_rate": found.suggestion, "picture": str(picture)}
+    text = f"learning rate: {found.suggestion:.2g} (of {config.recipe().optimizer})\npicture: {picture}"
+    result(figures, text, as_json=options.json)
+    return 0
+
+
 def _tell_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
-    validation = summary["validation_accuracy"]
+    if "test_accuracy" in summary:
+        score = f"test accuracy {summary['test_accuracy']:.2%} ({summary['test_errors']} errors in {{num_test:,}})"
+        validation = "" if summary["validation_accuracy"] is None else "accuracy {validation_accuracy:.2%}"
+    else:
+        score = "test R² {test_r2:.4f}, root mean squared error {test_rmse:,.4g} ({num_test:,} examples)"
+        validation = "" if summary["validation_r2"] is None else "R² {validation_r2:.4f}"
+    model = run.best if run.best.is_dir() else run.model
     text = (
-        f"{summary['dataset']}: test accuracy {summary['test_accuracy']:.2%} "
-        f"({summary['test_errors']} errors in {summary['num_test']:,})\n"
+        f"{summary['dataset']}: {score.format(**summary)}\n"
         f"best epoch {summary['best_epoch']} of {summary['epochs']}"
-        f"{'' if validation is None else f', validation accuracy {validation:.2%}'}; "
-        f"{summary['num_parameters']:,} parameters\n"
-        f"model: {run.best}\ncurve: {run.learning_curve}"
+        f"{validation and f', validation {validation.format(**summary)}'}; {summary['num_parameters']:,} parameters\n"
+        f"model: {model}\ncurve: {run.learning_curve}"
     )
-    result({**summary, "run": str(run.path), "model": str(run.best)}, text, as_json=as_json)
+    result({**summary, "run": str(run.path), "model": str(model)}, text, as_json=as_json)
+
+
+def _short(dataset: str) -> str:
+    """A data set's name as part of a directory's."""
+    return Path(dataset).stem or "data"

@@ -96,7 +96,7 @@ class TrainingProgress(_Display):
 
 
 class FitProgress(_Display):
-    """A fit: the training loss, the accuracy on validation data, time left if no epoch is spared."""
+    """A fit: the training loss, how it does on validation data, time left if no epoch is spared."""
 
     def __init__(self, max_epochs: int, preface: str = "") -> None:
         super().__init__("epoch", max_epochs, preface)
@@ -107,7 +107,7 @@ class FitProgress(_Display):
         if isinstance(event, EpochDone):
             self._figures = f"loss {event.loss:.4f}"
             if event.validation is not None:
-                self._figures += f"  validation {event.validation.accuracy:.2%}"
+                self._figures += f"  validation {event.validation.text()}"
             self._show(event.epoch, self._figures, is_line=True)
         else:
             self._show(event.epoch - 1 + event.batch / event.num_batches, self._figures, is_line=False)

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from torso.agents.classification import ClassifierConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
+from torso.agents.fit_config import ClassifierConfig
 from torso.agents.fit_runs import fit_run
 from torso.agents.presets import preset
 from torso.agents.train_runs import train_run
@@ -99,7 +99,7 @@ def _fit(console: Console, out: Path, seed: int, rows: list[Row]) -> None:
     console.rule("fit a CNN to handwritten digits", align="left")
     config = ClassifierConfig(net="cnn")
     began_s = time.monotonic()
-    with FitProgress(config.max_epochs) as progress:
+    with FitProgress(config.recipe().max_epochs) as progress:
         fitted = fit_run(load_dataset("digits"), config, seed=seed, out=out, on_event=progress.on_event)
     summary = fitted.summary or {}
     figure = f"{summary['test_accuracy']:.2%} of {summary['num_test']} test scans right"

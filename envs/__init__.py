@@ -1,8 +1,9 @@
 """Where experience comes from: worlds that reward (Gymnasium vector envs) and data sets that label."""
 
-from torso.envs.datasets import Dataset, ImageDescription, Splits, dataset_names, load_dataset
+from torso.envs.datasets import dataset_names, load_dataset
 from torso.envs.identity import IdentityEnv
 from torso.envs.observations import observation_layout
+from torso.envs.splits import Dataset, ImageDescription, Splits
 from torso.envs.vector import (
     EnvSource,
     SeededVectorEnv,

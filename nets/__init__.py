@@ -1,32 +1,42 @@
 """Networks: what they are (specs), how they are built, saved, loaded and asked."""
 
+from torso.nets.calibration import Calibration
 from torso.nets.card import FORMAT_VERSION, ModelCard, read_card
 from torso.nets.checkpoint import find_model, load, load_model, save_model
 from torso.nets.export import export_onnx, onnx_path
-from torso.nets.heads import Head, LabelHead, Prediction, ValueHead
+from torso.nets.head_specs import (
+    LogitsHeadSpec,
+    OneVsRestHeadSpec,
+    RegressionHeadSpec,
+    ScalarHeadSpec,
+    SigmoidHeadSpec,
+    StepHeadSpec,
+)
+from torso.nets.heads import Head, LabelHead, Prediction, TargetHead, ValueHead
+from torso.nets.initialisation import INITS, initialise
 from torso.nets.network import Network, build_network
 from torso.nets.predictor import Backend, Classification, Predictor, TorchBackend
 from torso.nets.presets import NETS, net_spec
 from torso.nets.provenance import make_provenance, versions
-from torso.nets.registry import register_head, register_torso
+from torso.nets.registry import ModelKind, register_head, register_torso
 from torso.nets.spec import (
     ConvLayerSpec,
     ConvNetSpec,
     ImageSpec,
     InputSpec,
-    LogitsHeadSpec,
     MLPSpec,
     NetworkSpec,
-    ScalarHeadSpec,
 )
 from torso.nets.torsos import LARGE_WEIGHTS, MLP, ConvNet
 
 __all__ = [
     "FORMAT_VERSION",
+    "INITS",
     "LARGE_WEIGHTS",
     "MLP",
     "NETS",
     "Backend",
+    "Calibration",
     "Classification",
     "ConvLayerSpec",
     "ConvNet",
@@ -38,16 +48,23 @@ __all__ = [
     "LogitsHeadSpec",
     "MLPSpec",
     "ModelCard",
+    "ModelKind",
     "Network",
     "NetworkSpec",
+    "OneVsRestHeadSpec",
     "Prediction",
     "Predictor",
+    "RegressionHeadSpec",
     "ScalarHeadSpec",
+    "SigmoidHeadSpec",
+    "StepHeadSpec",
+    "TargetHead",
     "TorchBackend",
     "ValueHead",
     "build_network",
     "export_onnx",
     "find_model",
+    "initialise",
     "load",
     "load_model",
     "make_provenance",

@@ -8,20 +8,21 @@ import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from torso.errors import ModelDamagedError, ModelFormatError, ModelNotFoundError, SpecError
-from torso.nets.checks import assign, whole
+from torso.nets.calibration import Calibration
+from torso.nets.checks import assign, choice, whole
 from torso.nets.plain import plain, shown
+from torso.nets.registry import COUNT_FIELDS, ModelKind
 from torso.nets.spec import NetworkSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 adds regressors and calibration
 CARD = "model.json"
 WEIGHTS = "weights.safetensors"
 
 _SHA256 = re.compile("([0-9a-f]{64})?")  # empty for a model that was never saved
 
-ModelKind = Literal["classifier", "policy"]
 Label = str | int | float | bool
 
 
@@ -29,7 +30,8 @@ Label = str | int | float | bool
 class ModelCard:
     """What ``model.json`` says.
 
-    ``labels`` names the outputs in order. ``action_start`` is the env's number for a policy's output 0.
+    ``labels`` names the outputs in order: classes, actions, or a regressor's targets. ``action_start`` is the env's
+    number for a policy's output 0. ``calibration`` turns a classifier's readout into probabilities; None is softmax.
     ``provenance`` is plain JSON data for people; nothing is computed from it.
 
     Raises:
@@ -41,12 +43,12 @@ class ModelCard:
     weights_sha256: str
     labels: tuple[Label, ...] | None = None
     action_start: int = 0
+    calibration: Calibration | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if self.kind not in ("classifier", "policy"):
-            raise SpecError(f"a model's kind is 'classifier' or 'policy', got {shown(self.kind)}")
+        choice("a model's kind", self.kind, tuple(COUNT_FIELDS))
         if self.kind != self.network.kind:
             raise SpecError(f"a network whose head makes it a {self.network.kind} cannot be saved as a {self.kind}")
         if not isinstance(self.weights_sha256, str) or not _SHA256.fullmatch(self.weights_sha256):
@@ -59,6 +61,19 @@ class ModelCard:
             assign(self, labels=as_labels(self.labels))
             if len(self.labels) != self.network.num_outputs:
                 raise SpecError(f"{len(self.labels)} labels for a head of {self.network.num_outputs} outputs")
+        if self.calibration is not None:
+            self._check_calibration(self.calibration)
+
+    def _check_calibration(self, calibration: object) -> None:
+        if not isinstance(calibration, Calibration):
+            raise SpecError(f"calibration must be a Calibration, got {shown(calibration)}")
+        if not self.network.probabilistic:
+            what = "a step unit" if self.kind == "classifier" else f"a {self.kind}"
+            raise SpecError(f"a calibration is for probabilities, which {what} does not give")
+        if calibration.num_classes != self.network.num_outputs:
+            raise SpecError(
+                f"a calibration of {calibration.num_classes} classes for a head of {self.network.num_outputs}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The card as plain data."""
@@ -68,6 +83,7 @@ class ModelCard:
             "weights": {"file": WEIGHTS, "sha256": self.weights_sha256},
             "labels": None if self.labels is None else list(self.labels),
             "action_start": self.action_start,
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
             "network": self.network.to_json(),
             "provenance": self.provenance,
         }
@@ -122,9 +138,13 @@ def _card_from_json(data: object, path: Path) -> ModelCard:
         raise ModelFormatError(
             f"{path} has format {shown(version)}, this torso reads up to {FORMAT_VERSION}; upgrade torso to load it"
         )
-    missing = sorted({"kind", "network", "weights", "labels", "action_start", "provenance"} - set(data))
+    fields = {"kind", "network", "weights", "labels", "action_start", "provenance"}
+    if version > 1:
+        fields.add("calibration")
+    missing = sorted(fields - set(data))
     if missing:
         raise ModelDamagedError(f"{path} lacks {', '.join(missing)}; the file is truncated or altered")
+    calibration = data.get("calibration")
     try:
         return ModelCard(
             kind=data["kind"],
@@ -132,6 +152,7 @@ def _card_from_json(data: object, path: Path) -> ModelCard:
             weights_sha256=data["weights"]["sha256"],
             labels=data["labels"],
             action_start=data["action_start"],
+            calibration=None if calibration is None else Calibration.from_json(calibration),
             provenance=data["provenance"],
             format_version=version,
         )

@@ -28,9 +28,11 @@ from torso.errors import (
     SpecError,
     StorageError,
 )
-from torso.nets.card import CARD, WEIGHTS, Label, ModelCard, ModelKind, as_labels, read_card
+from torso.nets.calibration import Calibration
+from torso.nets.card import CARD, WEIGHTS, Label, ModelCard, as_labels, read_card
 from torso.nets.files import atomic_write_bytes, json_bytes, make_directory, remove_leftovers, sha256_hex
 from torso.nets.network import Network, build_network
+from torso.nets.registry import ModelKind
 
 PREVIOUS_WEIGHTS = "weights.previous.safetensors"
 __all__ = ["CARD", "PREVIOUS_WEIGHTS", "WEIGHTS", "find_model", "load", "load_model", "save_model"]
@@ -45,6 +47,7 @@ def save_model(
     kind: ModelKind,
     labels: Iterable[Label] | None = None,
     action_start: int = 0,
+    calibration: Calibration | None = None,
     provenance: dict[str, Any] | None = None,
     onnx: bool = True,
 ) -> Path:
@@ -54,7 +57,7 @@ def save_model(
     ignored by every reader.
 
     Raises:
-        SpecError: a kind or labels that do not fit the head, or a provenance that JSON cannot hold.
+        SpecError: a kind, labels or calibration that do not fit the head, or a provenance that JSON cannot hold.
         StorageError: the directory could not be written; an older model in it is as it was.
         ModelError: ONNX cannot express the network; the model itself is saved.
     """
@@ -68,6 +71,7 @@ def save_model(
         weights_sha256=sha256_hex(weights),
         labels=None if labels is None else as_labels(labels),
         action_start=action_start,
+        calibration=calibration,
         provenance={} if provenance is None else provenance,
     )
     data = json_bytes(card.to_json())  # all that can be refused has been by now; from here on it is files

@@ -52,7 +52,7 @@ def decode_image(
         InputError: not a PNG or JPEG, damaged, or of more than ``max_pixels`` pixels (checked before decoding).
     """
     pixels = _decode(data, spec.channels, field, max_pixels)
-    if spec.polarity != _polarity(pixels):
+    if spec.polarity not in ("none", _polarity(pixels)):
         pixels = 255 - pixels
     values: NDArray[Any] = pixels if pixels.shape[:2] == (spec.height, spec.width) else _fit(pixels, spec)
     return values.astype(np.float32) * np.float32(spec.max_value / 255.0)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from torso.errors import ConfigError
 from torso.nets.spec import Activation, InputSpec
+
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,  # slope 0.01 below 0 (Maas et al. 2013)
+    "gelu": nn.GELU,  # Hendrycks & Gimpel 2016
+    "identity": nn.Identity,
+}
 
 
 class InputScaling(nn.Module):
@@ -57,6 +67,37 @@ class Dropout(nn.Module):
         return x * torch.empty_like(x).bernoulli_(keep, generator=generator).div_(keep)
 
 
+class BatchNorm1d(nn.BatchNorm1d):
+    """PyTorch's, of features [B, F]; in training a minibatch of one row is a ConfigError."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: [B, F]; the same shape comes back."""
+        _require_several_values(self, x)
+        return super().forward(x)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """PyTorch's, of channels [B, C, H, W]; in training a single pixel a channel is a ConfigError."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: [B, C, H, W]; the same shape comes back."""
+        _require_several_values(self, x)
+        return super().forward(x)
+
+
+def _require_several_values(layer: BatchNorm1d | BatchNorm2d, x: Tensor) -> None:
+    if layer.training and x.numel() == layer.num_features:
+        raise ConfigError(
+            f"a batch norm of {layer.num_features} features cannot learn from a minibatch of one row, whose deviation "
+            "is 0; use minibatches of two rows or more, or layer_norm"
+        )
+
+
 def activation_module(name: Activation) -> nn.Module:
     """A module for an activation's name."""
-    return {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}[name]()
+    return _ACTIVATIONS[name]()
+
+
+def is_monotone(name: Activation) -> bool:
+    """Whether an activation never falls, so that the largest of several is the activation of the largest."""
+    return name != "gelu"

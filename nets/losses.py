@@ -6,13 +6,68 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# -- labels ------------------------------------------------------------------------------------------------------------
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Softmax cross-entropy, exact at logits of any size: its gradient by a logit is probability minus one-hot label.
 
+    ``label_smoothing`` is the share of a label that is spread evenly over all classes (Szegedy et al. 2016, sec. 7).
     logits: [B, K] float; labels: [B] int64 in [0, K). Returns [B] float, at least 0.
     """
-    return functional.cross_entropy(logits, labels, reduction="none")
+    return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+
+
+def binary_cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
+    """``-y log sigmoid(z) - (1 - y) log(1 - sigmoid(z))``, exact at logits of any size.
+
+    Its gradient by a logit is probability minus label. logit: [B] float; label: [B] in [0, 1], of any dtype. Returns
+    [B] float, at least 0. Any other shape will do as well, if both have it.
+    """
+    label = label.to(logit.dtype)
+    return -(label * functional.logsigmoid(logit) + (1 - label) * functional.logsigmoid(-logit))
+
+
+def logistic(logit: Tensor, sign: Tensor) -> Tensor:
+    """``log(1 + exp(-sign z))``, exact at logits of any size: binary cross-entropy for labels of -1 and +1.
+
+    logit: [B] float; sign: [B], -1 or +1, of any dtype. Returns [B] float, at least 0.
+    """
+    return -functional.logsigmoid(sign.to(logit.dtype) * logit)
+
+
+def perceptron(logit: Tensor, sign: Tensor) -> Tensor:
+    """``max(0, -sign z)``, whose gradient step is Rosenblatt's rule (Rosenblatt 1958): only errors teach.
+
+    A logit of 0 is an error too, with gradient ``-sign``; otherwise weights that begin at 0 would stay there.
+    logit: [B] float; sign: [B], -1 or +1, of any dtype. Returns [B] float, at least 0.
+    """
+    shortfall = -sign.to(logit.dtype) * logit
+    return torch.where(shortfall >= 0, shortfall, torch.zeros_like(shortfall))
+
+
+def one_vs_rest(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The sum, over the classes, of the binary cross-entropy of telling that class from the rest.
+
+    ``label_smoothing`` is the share of a label that is spread evenly over all classes, as in `cross_entropy`.
+    logits: [B, K] float; labels: [B] int64 in [0, K). Returns [B] float, at least 0.
+    """
+    num_classes = logits.shape[1]
+    target = functional.one_hot(labels, num_classes).to(logits.dtype)  # [B, K]
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / num_classes
+    return binary_cross_entropy(logits, target).sum(dim=1)
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def sum_of_squared_errors(output: Tensor, target: Tensor) -> Tensor:
+    """The squared errors of a sample's outputs, added up. output, target: [B, K] float. Returns [B] float."""
+    return torch.square(output - target).sum(dim=1)
+
+
+# -- returns -----------------------------------------------------------------------------------------------------------
 
 
 def huber(td_error: Tensor, delta: float) -> Tensor:

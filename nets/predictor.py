@@ -20,6 +20,7 @@ from torso.nets.spec import InputSpec
 
 Array = NDArray[Any]
 _LARGEST = float(np.finfo(np.float32).max)
+_ASKED_WITH = {"classifier": "classify", "policy": "act", "regressor": "regress"}
 State = tuple[Array, ...]
 
 
@@ -64,7 +65,8 @@ class Predictor:
     """A model and the backend that computes it.
 
     The stages are apart so that a server can validate before it queues and batch what several callers sent:
-    `prepare` or `prepare_images`, then `run`, then `probabilities` and `top_k`, or `greedy`.
+    `prepare` or `prepare_images`, then `run`, then `probabilities` and `top_k`, or `greedy`; a regressor's readout is
+    its answer. ``probabilistic`` tells classifiers whose probabilities mean something from step units and other kinds.
     """
 
     def __init__(self, card: ModelCard, backend: Backend) -> None:
@@ -73,6 +75,7 @@ class Predictor:
         self.kind = card.kind
         self.input: InputSpec = card.network.input
         self.num_outputs = card.network.num_outputs
+        self.probabilistic = card.network.probabilistic
         self.labels: tuple[Label, ...] = card.labels if card.labels is not None else tuple(range(self.num_outputs))
 
     @classmethod
@@ -176,11 +179,21 @@ class Predictor:
         return self.backend.run(prepared)
 
     def probabilities(self, readout: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A classifier's readout [B, K] as probabilities, [B, K] float32, rows sum to 1."""
+        """A classifier's readout [B, K] as probabilities, [B, K] float32, rows sum to 1.
+
+        They are calibrated where the model holds a calibration. A step unit's are 1 for the class it says, 0 for the
+        other.
+        """
         logits = np.clip(readout.astype(np.float64), -_LARGEST, _LARGEST)  # infinity less itself would be NaN
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        result: NDArray[np.float32] = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-        return result
+        calibration = self.card.calibration
+        if calibration is not None:
+            probabilities = calibration.apply(logits)
+        elif self.probabilistic:
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            probabilities = odds / odds.sum(axis=1, keepdims=True)
+        else:
+            probabilities = np.eye(logits.shape[1])[logits.argmax(axis=1)]
+        return probabilities.astype(np.float32)
 
     def top_k(self, probabilities: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Indices and probabilities of the ``k`` best classes, best first, the lower index first among equals.
@@ -204,7 +217,7 @@ class Predictor:
 
     def classify(self, inputs: ArrayLike, top_k: int = 1) -> Classification:
         """The ``top_k`` best labels of each input, best first. inputs: as `prepare` takes them."""
-        self._require("classifier", "act")
+        self._require("classifier")
         probabilities = self.probabilities(self.run(self.prepare(inputs)))
         indices, best = self.top_k(probabilities, top_k)
         return Classification([[self.labels[i] for i in row] for row in indices], indices, best)
@@ -223,9 +236,10 @@ class Predictor:
         one drawn evenly from all of them; ``rng`` draws. Returns int64 [B].
 
         Raises:
-            InputError: as `prepare`; a classifier; an ``epsilon`` outside [0, 1], or above 0 without an ``rng``.
+            InputError: as `prepare`; a model that is no policy; an ``epsilon`` outside [0, 1], or above 0 without an
+                ``rng``.
         """
-        self._require("policy", "classify")
+        self._require("policy")
         if not 0 <= epsilon <= 1:
             raise InputError("epsilon", expected="a number in [0, 1]", came=str(epsilon))
         actions = self.greedy(self.run(self.prepare(observations, field="observations")))
@@ -237,9 +251,14 @@ class Predictor:
             actions = np.where(explore, drawn, actions)
         return actions, state
 
-    def _require(self, kind: str, instead: str) -> None:
+    def regress(self, inputs: ArrayLike) -> NDArray[np.float32]:
+        """A regressor's estimates, [B, K] float32, in the targets' own units. inputs: as `prepare` takes them."""
+        self._require("regressor")
+        return self.run(self.prepare(inputs))
+
+    def _require(self, kind: str) -> None:
         if self.kind != kind:
-            raise InputError("model", expected=f"a {kind}", came=f"a {self.kind}; use {instead}()")
+            raise InputError("model", expected=f"a {kind}", came=f"a {self.kind}; use {_ASKED_WITH[self.kind]}()")
 
 
 def _value_range(array: Array) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -17,6 +17,14 @@ from torso.errors import SpecError
 from torso.nets.plain import from_fields, plain, shown
 
 State = tuple[Tensor, ...]
+ModelKind = Literal["classifier", "policy", "regressor"]
+
+# What a model is follows from which count its head's specification holds.
+COUNT_FIELDS: dict[ModelKind, str] = {
+    "classifier": "num_classes",
+    "policy": "num_actions",
+    "regressor": "num_targets",
+}
 
 TorsoBuild = Callable[[Any, tuple[int, ...]], nn.Module]
 HeadBuild = Callable[[Any, int], nn.Module]
@@ -104,12 +112,15 @@ def register_torso(name: str, spec_class: type, build: TorsoBuild) -> None:
 
 
 def register_head(name: str, spec_class: type, build: HeadBuild) -> None:
-    """Add a head of your own: ``build(spec, num_features)`` returns a `ValueHead` or a `LabelHead`.
+    """Add a head of your own: ``build(spec, num_features)`` returns a `ValueHead`, a `LabelHead` or a `TargetHead`.
 
-    ``spec_class`` must hold the number of outputs, as ``num_actions`` (a policy) or ``num_classes`` (a classifier).
+    ``spec_class`` must hold the number of outputs, as ``num_actions`` (a policy), ``num_classes`` (a classifier) or
+    ``num_targets`` (a regressor); a property will do. A classifier's may say ``probabilistic = False``.
     """
     if hasattr(spec_class, "__dataclass_fields__"):
         names = {*spec_class.__dataclass_fields__, *dir(spec_class)}
-        if ("num_actions" in names) == ("num_classes" in names):
-            raise SpecError(f"the head spec {spec_class.__name__} must have either num_actions or num_classes")
+        if len(names.intersection(COUNT_FIELDS.values())) != 1:
+            raise SpecError(
+                f"the head spec {spec_class.__name__} must have either num_actions, num_classes or num_targets"
+            )
     HEADS.register(name, spec_class, build)

@@ -14,15 +14,15 @@ import numpy as np
 from torso.errors import SpecError
 from torso.nets.checks import FLOAT32, assign, choice, each, flag, fraction, number, positive, whole
 from torso.nets.plain import from_fields, plain, shown
-from torso.nets.registry import HEADS, TORSOS
+from torso.nets.registry import COUNT_FIELDS, HEADS, TORSOS, ModelKind
 
-Activation = Literal["sigmoid", "tanh", "relu"]
+Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity"]
 Layout = Literal["hw", "chw", "hwc"]
-Polarity = Literal["light-on-dark", "dark-on-light"]
+Polarity = Literal["light-on-dark", "dark-on-light", "none"]
 Centring = Literal["none", "box", "mass"]
 Pool = Literal["max", "avg"]
 
-ACTIVATIONS = ("sigmoid", "tanh", "relu")
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity")  # identity: a deep linear network
 # What travels on the wire.
 INTEGER_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 INPUT_DTYPES = (*INTEGER_DTYPES, "float16", "float32", "float64")
@@ -33,10 +33,11 @@ class ImageSpec:
     """How an image file becomes an input: what the network was trained to look at.
 
     ``polarity`` is the writing the network knows, light strokes on a dark ground or the reverse; a file of the other
-    polarity is inverted. ``centring``: ``none`` scales the whole picture, ``box`` crops to the strokes first and
-    fills the frame with them, ``mass`` fits them into 20/28 of the frame and moves their centre of mass to its middle
-    (how MNIST was made, LeCun et al. 1998); both make the paper's gray the ground's. ``max_value`` is the input's
-    value for the lightest pixel. A flat input holds the pixels row by row, a pixel's channels together.
+    polarity is inverted; with ``none`` (photographs) it is taken as it is. ``centring``: ``none`` scales the whole
+    picture, ``box`` crops to the strokes first and fills the frame with them, ``mass`` fits them into 20/28 of the
+    frame and moves their centre of mass to its middle (how MNIST was made, LeCun et al. 1998); both make the paper's
+    gray the ground's. ``max_value`` is the input's value for the lightest pixel. A flat input holds the pixels row
+    by row, a pixel's channels together.
     """
 
     channels: int
@@ -56,8 +57,10 @@ class ImageSpec:
         )
         if self.channels not in (1, 3):
             raise SpecError(f"channels must be 1 (gray) or 3 (red, green, blue), got {self.channels}")
-        choice("polarity", self.polarity, ("light-on-dark", "dark-on-light"))
+        choice("polarity", self.polarity, ("light-on-dark", "dark-on-light", "none"))
         choice("centring", self.centring, ("none", "box", "mass"))
+        if self.polarity == "none" and self.centring != "none":
+            raise SpecError(f"centring {self.centring!r} looks for strokes, which polarity 'none' says there are not")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +158,8 @@ class MLPSpec:
     hidden: tuple[int, ...] = (128,)
     activation: Activation = "relu"
     dropout: float = 0.0
-    layer_norm: bool = False
+    layer_norm: bool = False  # Ba et al. 2016
+    batch_norm: bool = False  # Ioffe & Szegedy 2015
 
     def __post_init__(self) -> None:
         _check_layers(self)
@@ -205,6 +209,7 @@ class ConvNetSpec:
     activation: Activation = "relu"
     dropout: float = 0.0  # before each fully connected layer and before the head
     layer_norm: bool = False
+    batch_norm: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.convs, (list, tuple)) or not self.convs:
@@ -228,32 +233,6 @@ class ConvNetSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalarHeadSpec:
-    """One expected return an action (Mnih et al. 2015).
-
-    ``huber_delta`` is the TD error beyond which the loss is linear; None means the squared error.
-    """
-
-    num_actions: int
-    huber_delta: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        assign(self, num_actions=whole("num_actions", self.num_actions))
-        if self.huber_delta is not None:
-            assign(self, huber_delta=positive("huber_delta (None means the squared error)", self.huber_delta))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogitsHeadSpec:
-    """One logit a class; softmax makes them probabilities."""
-
-    num_classes: int
-
-    def __post_init__(self) -> None:
-        assign(self, num_classes=whole("num_classes", self.num_classes, least=2))
-
-
-@dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """A whole network: input, torso, head. `to_json` and `from_json` are each other's inverse."""
 
@@ -269,13 +248,18 @@ class NetworkSpec:
 
     @property
     def num_outputs(self) -> int:
-        """How many classes or actions the network tells apart."""
-        return int(self.head.num_classes if self.kind == "classifier" else self.head.num_actions)
+        """How many classes or actions the network tells apart, or how many targets it estimates."""
+        return int(getattr(self.head, COUNT_FIELDS[self.kind]))
 
     @property
-    def kind(self) -> Literal["classifier", "policy"]:
+    def kind(self) -> ModelKind:
         """What the head makes of the network."""
-        return "classifier" if hasattr(self.head, "num_classes") else "policy"
+        return next(kind for kind, field in COUNT_FIELDS.items() if hasattr(self.head, field))
+
+    @property
+    def probabilistic(self) -> bool:
+        """Whether the network is a classifier whose readout can be read as probabilities; a step unit's cannot."""
+        return self.kind == "classifier" and bool(getattr(self.head, "probabilistic", True))
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain data: dicts, lists, strings, numbers, booleans, None."""
@@ -304,7 +288,10 @@ def _check_layers(spec: MLPSpec | ConvNetSpec) -> None:
         hidden=each("hidden", spec.hidden, whole),
         dropout=fraction("dropout", spec.dropout),
         layer_norm=flag("layer_norm", spec.layer_norm),
+        batch_norm=flag("batch_norm", spec.batch_norm),
     )
     choice("activation", spec.activation, ACTIVATIONS)
+    if spec.layer_norm and spec.batch_norm:
+        raise SpecError("layer_norm and batch_norm stand in the same place; choose one")
     if spec.layer_norm and 1 in spec.hidden:
         raise SpecError("layer_norm leaves nothing of a layer of width 1; use wider ones, or no layer_norm")

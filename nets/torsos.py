@@ -10,24 +10,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torso.errors import SpecError
-from torso.nets.layers import Dropout, activation_module
+from torso.nets.layers import BatchNorm1d, BatchNorm2d, Dropout, activation_module, is_monotone
 from torso.nets.registry import State, register_torso
-from torso.nets.spec import ConvNetSpec, MLPSpec
+from torso.nets.spec import ConvLayerSpec, ConvNetSpec, MLPSpec
 
 LARGE_WEIGHTS = 16_384  # of a layer whose product gains by bfloat16
-Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class DenseStack(nn.Module):
-    """Fully connected layers with activation, layer norm and dropout: ``[B, num_inputs]`` to ``[B, num_features]``."""
+    """Fully connected layers with norm, activation and dropout: ``[B, num_inputs]`` to ``[B, num_features]``."""
 
     def __init__(self, num_inputs: int, spec: MLPSpec | ConvNetSpec) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
         for width in spec.hidden:
-            self.layers.append(nn.Linear(num_inputs, width))
+            self.layers.append(nn.Linear(num_inputs, width, bias=not spec.batch_norm))  # the norm has one
             if spec.layer_norm:
                 self.layers.append(nn.LayerNorm(width))
+            elif spec.batch_norm:
+                self.layers.append(BatchNorm1d(width))
             self.layers.append(activation_module(spec.activation))
             if spec.dropout > 0:
                 self.layers.append(Dropout(spec.dropout))
@@ -57,14 +59,15 @@ class DenseStack(nn.Module):
         return x
 
 
-def _bfloat16_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _bfloat16_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A fully connected layer with its product in bfloat16 where that is large; the casts cost small ones more.
 
     Autocast would cast every small tensor on the way as well, which takes the gain away again on CPUs.
     """
     if weight.numel() < LARGE_WEIGHTS:
         return functional.linear(x, weight, bias)
-    return functional.linear(x.bfloat16(), weight.bfloat16()).float() + bias
+    product = functional.linear(x.bfloat16(), weight.bfloat16()).float()
+    return product if bias is None else product + bias
 
 
 class MLP(nn.Module):
@@ -102,14 +105,7 @@ class ConvNet(nn.Module):
             )
         layers: list[nn.Module] = []
         for conv in spec.convs:
-            layers.append(nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding))
-            if spec.layer_norm:
-                if conv.channels * conv.convolved_size(height) * conv.convolved_size(width) == 1:
-                    raise SpecError("layer_norm leaves nothing of a convolution that gives one channel of one pixel")
-                layers.append(nn.GroupNorm(1, conv.channels))  # layer norm over channels and pixels
-            layers.append(activation_module(spec.activation))
-            if conv.pool is not None:
-                layers.append((nn.MaxPool2d if conv.pool == "max" else nn.AvgPool2d)(conv.pool_size))
+            layers += _conv_layers(spec, conv, channels, conv.convolved_size(height) * conv.convolved_size(width))
             channels, height, width = conv.channels, conv.output_size(height), conv.output_size(width)
         self.convs = nn.Sequential(*layers)
         self.dropout = Dropout(spec.dropout)
@@ -120,6 +116,25 @@ class ConvNet(nn.Module):
         """``[B, C, H, W]`` to features ``[B, num_features]``."""
         x = self.convs(inputs).flatten(1)  # [B, channels * height * width]
         return self.dense(self.dropout(x, generator), generator), state
+
+
+def _conv_layers(spec: ConvNetSpec, conv: ConvLayerSpec, channels: int, num_pixels: int) -> list[nn.Module]:
+    """A convolution of ``channels`` channels to ``num_pixels`` pixels, and what belongs to it."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding, bias=not spec.batch_norm)
+    ]
+    if spec.layer_norm:
+        if conv.channels * num_pixels == 1:
+            raise SpecError("layer_norm leaves nothing of a convolution that gives one channel of one pixel")
+        layers.append(nn.GroupNorm(1, conv.channels))  # layer norm over channels and pixels
+    elif spec.batch_norm:
+        layers.append(BatchNorm2d(conv.channels))
+    layers.append(activation_module(spec.activation))
+    if conv.pool is not None:
+        layers.append((nn.MaxPool2d if conv.pool == "max" else nn.AvgPool2d)(conv.pool_size))
+    if conv.pool == "max" and is_monotone(spec.activation):
+        layers[-2:] = reversed(layers[-2:])  # the same numbers from a quarter of the activations
+    return layers
 
 
 register_torso("mlp", MLPSpec, MLP)

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 VERSION = "1"  # of a directory that is served directly
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 SHOWN_NAMES = 10
+METHODS = {"classifier": "Classify", "policy": "Act"}  # what a model of each served kind is asked with
 
 WrapBackend = Callable[[str, Backend], Backend]
 
@@ -43,8 +44,8 @@ class Model:
     def require(self, kind: str) -> Model:
         """Return the model; WrongKindError where it is of another kind."""
         if self.predictor.kind != kind:
-            method = {"classifier": "Classify", "policy": "Act"}[self.predictor.kind]
-            raise WrongKindError(f"model {self.name!r} is a {self.predictor.kind}, not a {kind}: ask it with {method}")
+            came = self.predictor.kind
+            raise WrongKindError(f"model {self.name!r} is a {came}, not a {kind}: ask it with {METHODS[came]}")
         return self
 
 
@@ -108,6 +109,11 @@ class Repository:
         started = time.perf_counter()
         directory = find_model(path)
         card, network = load_model(directory)
+        if card.kind not in METHODS:
+            raise ServerError(
+                f"a {card.kind} cannot be served; regressors answer through torso.nets.Predictor, the service labels "
+                "and acts"
+            )
         backend = choose_backend(directory, card, network, self._config.backend, threads=self._config.threads)
         if self._wrap_backend is not None:
             backend = self._wrap_backend(name, backend)

@@ -17,10 +17,11 @@ ARROWS: dict[str, set[str]] = {
     "base": set(),
     "nets": set(),
     "envs": set(),
-    "agents": {"nets", "envs"},
+    "insight": {"nets", "envs"},
+    "agents": {"nets", "envs", "insight"},
     "proto": set(),
     "serve": {"nets", "proto"},
-    "cli": {"nets", "envs", "agents", "proto", "serve"},
+    "cli": {"nets", "envs", "insight", "agents", "proto", "serve"},
 }
 # And of other distributions, these belong to one room of the house.
 THIRD_PARTY = {

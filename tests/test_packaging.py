@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"torso": "base", **{f"torso.{name}": name for name in ["agents", "cli", "envs", "nets", "proto", "serve"]}}
+PACKAGES = {
+    "torso": "base",
+    **{f"torso.{name}": name for name in ["agents", "cli", "envs", "insight", "nets", "proto", "serve"]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,7 @@ def test_the_wheel_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> N
     site = next((tmp_path / "venv" / "lib").glob("python3*/site-packages"))
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     elsewhere = tmp_path / "elsewhere"
-    for folder in ("agents", "envs", "nets", "proto", "serve"):  # a user's own folders shadow nothing
+    for folder in ("agents", "envs", "insight", "nets", "proto", "serve"):  # a user's own folders shadow nothing
         (elsewhere / folder).mkdir(parents=True)
         (elsewhere / folder / "__init__.py").write_text("raise RuntimeError('shadowed')\n")
     code = (

@@ -28,6 +28,24 @@ def test_images_keep_their_dtype_and_are_scaled(dtype: str, convolutional: bool)
     assert spec.mean is None
 
 
+def test_images_that_are_not_learnt_from_do_not_say_what_white_is() -> None:
+    images = np.arange(600 * 4.0).reshape(600, 2, 2)
+    assert input_spec_of(images, convolutional=True, learnt=np.array([3, 300, 2])).scale == 1 / 1203
+    assert input_spec_of(-images, convolutional=True, learnt=np.arange(500)).scale == 1 / 1999
+    assert input_spec_of(np.full((1, 2, 2), -128, np.int8), convolutional=True).scale == 1 / 128
+
+
+def test_rows_that_are_not_learnt_from_do_not_say_how_to_standardise() -> None:
+    rows = np.random.default_rng(0).normal(5, 3, size=(700, 2))
+    learnt = np.repeat(np.arange(0, 700, 2), 2)
+    spec = input_spec_of(rows, convolutional=False, learnt=learnt)
+    np.testing.assert_allclose(spec.mean, rows[::2].mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(spec.std, rows[::2].std(axis=0), rtol=1e-12)
+    rows[1:] = rows[1]
+    with pytest.raises(InputError, match="constant columns alone"):
+        input_spec_of(rows, convolutional=False, learnt=np.arange(1, 700))
+
+
 def test_an_image_description_gives_the_scale() -> None:
     image = ImageSpec(channels=1, height=2, width=2, max_value=16.0)
     spec = input_spec_of(np.ones((3, 2, 2), np.uint8), convolutional=True, image=image)
@@ -61,6 +79,7 @@ def test_square_rows_are_images_to_a_convolutional_net(dtype: str, kept: str) ->
         (np.ones((2, 3, 4, 5, 6)), False, r"got \[2, 3, 4, 5, 6\]"),
         (np.array([[1.0, np.nan]]), False, "NaN"),
         (np.array([["a"]]), False, "expected numbers"),
+        (np.ones((2, 3)), False, "at least one column that varies"),
     ],
 )
 def test_what_is_no_input(inputs: np.ndarray, convolutional: bool, message: str) -> None:
@@ -83,6 +102,6 @@ def test_inputs_take_the_shape_and_dtype_of_the_specification() -> None:
 
 
 def test_numbers_beyond_float32_are_refused() -> None:
-    spec = input_spec_of(np.ones((2, 3)), convolutional=False)
+    spec = input_spec_of(np.eye(3), convolutional=False)
     with np.errstate(over="ignore"), pytest.raises(InputError, match="float32"):
         as_inputs(np.full((1, 3), 1e300), spec)

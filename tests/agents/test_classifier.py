@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,12 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from torso.agents.classification import ClassifierConfig
 from torso.agents.classifier import Classifier, hold_out
 from torso.envs import load_dataset
 from torso.errors import ConfigError, InputError, ModelNotFoundError
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, ScalarHeadSpec, build_network, save_model
 
 QUICK: dict[str, Any] = {"max_epochs": 8, "random_state": 0}
-
-
-def test_the_constructor_is_the_configuration() -> None:
-    parameters = inspect.signature(Classifier.__init__).parameters
-    given = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
-    assert given == {field.name: field.default for field in dataclasses.fields(ClassifierConfig)}
-    assert list(given) == [field.name for field in dataclasses.fields(ClassifierConfig)]
 
 
 def test_parameters_are_scikit_learns() -> None:

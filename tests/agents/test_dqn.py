@@ -251,7 +251,7 @@ def test_what_is_owed_does_not_depend_on_how_the_steps_came(first: int, strides:
     ("settings", "named"),
     [
         ({"net": "transformer"}, "mlp, cnn, lenet, nature"),
-        ({"activation": "gelu"}, "activation"),
+        ({"activation": "selu"}, "activation"),
         ({"gamma": 1.5}, r"gamma must lie in \[0, 1\], got 1.5"),
         ({"gamma": float("nan")}, "gamma"),
         ({"epsilon_start": -0.1}, "epsilon_start"),

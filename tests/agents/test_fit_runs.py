@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torso.agents.classification import ClassifierConfig
 from torso.agents.classifier import Classifier
+from torso.agents.fit_config import ClassifierConfig
 from torso.agents.fit_runs import FitResult, fit_run
 from torso.agents.fitting import BatchDone, EpochDone, FitEvent
 from torso.agents.trackers import read_jsonl
@@ -181,7 +181,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 from torso.agents.checkpoints import CheckpointStore
-from torso.agents.classification import ClassifierConfig
+from torso.agents.fit_config import ClassifierConfig
 from torso.agents.fit_runs import fit_run
 from torso.envs import Splits, load_dataset
 

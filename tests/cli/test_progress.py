@@ -99,7 +99,7 @@ def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsy
 
 @pytest.mark.parametrize("validation", [None, "some"])
 def test_a_fits_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], validation: Any) -> None:
-    from torso.agents.classification import Score
+    from torso.agents.supervised import Score
 
     monkeypatch.setattr(progress_module, "_LINE_PERIOD_S", 0.0)
     score = None if validation is None else Score(accuracy=0.5, loss=1.0)

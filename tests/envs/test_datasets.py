@@ -13,20 +13,72 @@ import pytest
 from sklearn.datasets import load_digits
 
 from torso.envs import Dataset, ImageDescription, Splits, dataset_names, load_dataset
-from torso.envs.datasets import MNIST, IdxDataset, IdxFile
 from torso.envs.download import RemoteFile
+from torso.envs.idx_datasets import FASHION_MNIST, MNIST, IdxDataset, IdxFile
 from torso.errors import ConfigError, DatasetError, StorageError
 
 REAL_DATA = os.environ.get("TORSO_DATA", "")
 IMAGE = ImageDescription(channels=1, height=4, width=3, polarity="light-on-dark", centring="none", max_value=255.0)
 
 
-def test_known_and_unknown_names():
-    assert dataset_names() == ("digits", "mnist")
-    with pytest.raises(DatasetError, match=r"unknown data set 'Digit'; known: digits, mnist; did you mean 'digits'\?"):
-        load_dataset("Digit")
-    with pytest.raises(DatasetError, match=r"unknown data set 'zzz'; known: digits, mnist$"):
+NAMES = "digits, mnist, fashion-mnist, iris, wine, breast-cancer, diabetes, xor, circles, moons, spirals"
+OWN = "the path of a FILE.npz, a FILE.csv or a folder of images by class"
+
+
+def test_known_and_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert dataset_names() == tuple(NAMES.split(", "))
+    with pytest.raises(
+        DatasetError, match=rf"unknown data set 'Digit'; known: {NAMES}; or {OWN}; did you mean 'digits'\?$"
+    ):
+        load_dataset("Digit", tmp_path)
+    with pytest.raises(DatasetError, match=rf"unknown data set 'zzz'; known: {NAMES}; or {OWN}$"):
         load_dataset("zzz")
+    for path in ("zzz.csv", "zzz.NPZ", "data/zzz"):
+        with pytest.raises(DatasetError, match=rf"{path}: no such file or folder; expected {OWN}, or one of {NAMES}$"):
+            load_dataset(path)
+    (tmp_path / "scans.txt").write_text("x")
+    with pytest.raises(DatasetError, match=rf"scans.txt: expected {OWN}, got another kind of file"):
+        load_dataset(Path("scans.txt"))
+
+
+def test_a_name_goes_before_a_folder_that_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "iris").mkdir()
+    assert len(load_dataset("iris").train) == 105
+    for path in ("./iris", Path("iris")):
+        with pytest.raises(DatasetError, match="iris: expected a folder for each class"):
+            load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("iris", {"task": "regression"}, "task 'regression': 'iris' is a classification; leave task out"),
+        ("diabetes", {"task": "classification"}, "task 'classification': 'diabetes' is a regression"),
+        ("diabetes", {"classes": ("0", "1")}, "diabetes has numbers to predict and no classes; leave classes out"),
+        ("wine", {"label_column": "label"}, "label_column 'label': 'wine' has its labels; leave label_column out"),
+        ("moons", {"data_dir": Path("d")}, "data_dir d: 'moons' is computed and reads no files; leave data_dir out"),
+        ("own.npz", {"data_dir": Path("d")}, "data_dir d: 'own.npz' is the data set's own path; leave data_dir out"),
+        ("own.npz", {"label_column": "y"}, "label_column 'y': 'own.npz' is no CSV file; leave label_column out"),
+        ("folder", {"label_column": "y"}, "label_column 'y': 'folder' is no CSV file"),
+        ("folder", {"task": "regression"}, "task 'regression': 'folder' is a folder of images by class"),
+        ("digits", {"classes": "01"}, "classes: expected a list of at least 2 names, got the text '01'"),
+    ],
+)
+def test_arguments_that_a_data_set_has_no_use_for(
+    name: str, arguments: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    np.savez("own.npz", X=np.zeros((20, 2)), y=np.arange(20) % 2)
+    Path("folder").mkdir()
+    with pytest.raises(ConfigError, match=message):
+        load_dataset(name, **arguments)
+
+
+def test_what_a_task_may_say_of_a_known_data_set():
+    assert load_dataset("iris", task="classification").train.task == "classification"
+    assert load_dataset("diabetes", task="regression").train.task == "regression"
 
 
 # digits
@@ -79,6 +131,14 @@ def test_digits_are_the_same_each_time(digits: Splits):
     for first, second in zip(digits, load_dataset("digits"), strict=True):
         np.testing.assert_array_equal(first.inputs, second.inputs)
         np.testing.assert_array_equal(first.labels, second.labels)
+
+
+def test_two_classes_of_the_digits_are_the_rows_of_all_ten(digits: Splits):
+    for whole, part in zip(digits, load_dataset("digits", classes=["7", "1"]), strict=True):
+        rows = np.flatnonzero(np.isin(whole.labels, [7, 1]))
+        np.testing.assert_array_equal(part.inputs, whole.inputs[rows], strict=True)
+        np.testing.assert_array_equal(part.labels, (whole.labels[rows] == 1).astype(np.int64), strict=True)
+        assert (part.label_names, part.image, part.name) == ((7, 1), whole.image, "digits")
 
 
 def test_digits_read_no_files(tmp_path: Path):
@@ -275,8 +335,23 @@ def test_mnist_goes_the_same_way(mirrors, tiny: Tiny):
     mirror = mirrors(tiny.packed)  # files of MNIST's names, and not MNIST's
     with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte.gz: expected 9912422 bytes, the mirror offers"):
         load_dataset("mnist", mirrors=[mirror.url])
-    with pytest.raises(DatasetError, match=r"mnist: train-images-idx3-ubyte.gz, .* missing in .*home.mnist"):
-        load_dataset("mnist", download=False)
+    with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte.gz: expected 26421880 bytes, the mirror offers"):
+        load_dataset("fashion-mnist", mirrors=[mirror.url])
+    for name in ("mnist", "fashion-mnist"):
+        with pytest.raises(DatasetError, match=rf"{name}: train-images-idx3-ubyte.gz, .* missing in .*home.{name}"):
+            load_dataset(name, download=False)
+
+
+def test_fashion_mnist_has_its_own_files_and_names():
+    assert FASHION_MNIST.label_names[0] == "T-shirt/top"
+    assert FASHION_MNIST.label_names[9] == "Ankle boot"
+    assert len(set(FASHION_MNIST.label_names)) == 10
+    assert [file.shape for file in FASHION_MNIST.files] == [file.shape for file in MNIST.files]
+    assert [file.remote.name for file in FASHION_MNIST.files] == [file.remote.name for file in MNIST.files]
+    hashes = [digest for row in (MNIST, FASHION_MNIST) for f in row.files for digest in (f.sha256, f.remote.sha256)]
+    assert len(set(hashes)) == 16
+    assert all(len(digest) == 64 and int(digest, 16) for digest in hashes)
+    assert FASHION_MNIST.image == dataclasses.replace(MNIST.image, centring="none")
 
 
 # MNIST itself
@@ -304,6 +379,22 @@ def test_the_real_mnist(monkeypatch: pytest.MonkeyPatch):
     for axis in (0, 1):
         centre = (mass.sum(axis=1 - axis) * np.arange(28)).sum() / mass.sum()
         assert abs(centre - 14) < 0.6
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="needs MNIST's files in $TORSO_DATA/mnist")
+def test_the_real_mnist_is_not_fashion_mnist():
+    with pytest.raises(DatasetError, match="well-formed, but not the file it should be"):
+        load_dataset("fashion-mnist", Path(REAL_DATA) / "mnist", download=False)
+
+
+@pytest.mark.skipif(
+    not (Path(REAL_DATA) / "fashion-mnist").is_dir(), reason="needs Fashion-MNIST's files in $TORSO_DATA/fashion-mnist"
+)
+def test_the_real_fashion_mnist(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORSO_DATA", REAL_DATA)
+    splits = load_dataset("fashion-mnist", download=False)
+    assert [len(split) for split in splits] == [55_000, 5_000, 10_000]
+    assert np.bincount(splits.test.labels).tolist() == [1_000] * 10
 
 
 @pytest.mark.skipif(not REAL_DATA, reason="needs MNIST's files in $TORSO_DATA/mnist")

@@ -1,13 +1,14 @@
-"""Make the golden model directories of a format version: ``python tests/golden/make_golden.py v1``.
+"""Make the golden model directories of a format version: ``python tests/golden/make_golden.py v2``.
 
 Run once, when a format version is released; what it wrote is committed and never made again, because the point of a
 golden directory is that it was written by the torso of its day and loads in every later one (``test_golden.py``). For
 that reason it refuses to write over one. For a new format version: raise ``FORMAT_VERSION``, run it with the new name,
 and commit what it wrote.
 
-It writes ``model_NAME/`` (a classifier: convolutions, an 8x8 image input, labels) and ``model_NAME_policy/`` (an MLP
-with normalised inputs and an action_start), each with its ``model.onnx``, and in each ``golden.npz``: ``inputs``, and
-the ``readout`` that the torso of the day gave for them.
+It writes ``model_NAME/`` (a classifier: convolutions, an 8x8 image input, labels, a calibration),
+``model_NAME_policy/`` (an MLP with normalised inputs and an action_start) and ``model_NAME_regressor/`` (an MLP,
+targets in their own units), each with its ``model.onnx``, and in each ``golden.npz``: ``inputs``, and the ``readout``
+that the torso of the day gave for them; for a classifier the ``probabilities`` too.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from torso.nets import (
     MLPSpec,
     NetworkSpec,
     Predictor,
+    RegressionHeadSpec,
     ScalarHeadSpec,
     build_network,
     make_provenance,
     save_model,
 )
+from torso.nets.calibration import PlattScaling
 
 HERE = Path(__file__).parent
 
@@ -51,15 +54,22 @@ CLASSIFIER = NetworkSpec(
             ConvLayerSpec(channels=6, kernel=2, pool="avg"),
         ),
         hidden=(8,),
+        activation="gelu",
         dropout=0.25,
-        layer_norm=True,
+        batch_norm=True,
     ),
-    head=LogitsHeadSpec(num_classes=4),
+    head=LogitsHeadSpec(num_classes=4, label_smoothing=0.1),
 )
+CALIBRATION = PlattScaling(num_classes=4, slopes=(0.5, 1.0, 1.5, 0.75), intercepts=(0.0, -0.5, 0.25, 1.0))
 POLICY = NetworkSpec(
     input=InputSpec(shape=(2, 3), mean=(0.5, -0.5, 0.0, 1.0, 2.0, -1.0), std=(1.0, 2.0, 0.5, 1.5, 4.0, 2.5)),
-    torso=MLPSpec(hidden=(8, 6), activation="tanh"),
+    torso=MLPSpec(hidden=(8, 6), activation="leaky_relu", layer_norm=True),
     head=ScalarHeadSpec(num_actions=3, huber_delta=None),
+)
+REGRESSOR = NetworkSpec(
+    input=InputSpec(shape=(5,)),
+    torso=MLPSpec(hidden=(7,), activation="tanh"),
+    head=RegressionHeadSpec(num_targets=2, mean=(152.0, -0.5), std=(77.0, 0.25)),
 )
 
 
@@ -68,20 +78,32 @@ def make(directory: Path, spec: NetworkSpec, inputs: np.ndarray[Any, Any], **car
     network = build_network(spec, generator)
     for parameter in network.parameters():  # a norm's gain of 1 and bias of 0 would hide a mistake
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    for name, statistic in network.named_buffers():  # as if it had been trained
+        if name.endswith("running_mean"):
+            statistic += 0.3 * torch.randn(statistic.shape, generator=generator)
+        elif name.endswith("running_var"):
+            statistic *= torch.empty_like(statistic).uniform_(0.02, 0.2, generator=generator)
+        elif name.endswith("num_batches_tracked"):
+            statistic += 100
     provenance = make_provenance("tests/golden/make_golden.py", seed=FORMAT_VERSION)
     save_model(directory, network, kind=spec.kind, provenance=provenance, **card)
     predictor = Predictor.load(directory)
-    np.savez(directory / "golden.npz", inputs=inputs, readout=predictor.run(predictor.prepare(inputs, strict=True)))
+    readout = predictor.run(predictor.prepare(inputs, strict=True))
+    probabilities = {"probabilities": predictor.probabilities(readout)} if spec.kind == "classifier" else {}
+    np.savez(directory / "golden.npz", inputs=inputs, readout=readout, **probabilities)
 
 
 def main(name: str) -> None:
-    for directory in (HERE / f"model_{name}", HERE / f"model_{name}_policy"):
+    for directory in (HERE / f"model_{name}", HERE / f"model_{name}_policy", HERE / f"model_{name}_regressor"):
         if directory.exists():
             sys.exit(f"error: {directory} is there already, and is never made again")
     rng = np.random.default_rng(FORMAT_VERSION)
     scans = (rng.integers(17, size=(12, 8, 8)) * (rng.random((12, 8, 8)) < 0.4)).astype(np.uint8)
-    make(HERE / f"model_{name}", CLASSIFIER, scans, labels=("zero", 1, 2.5, "drei \u00bd"))
+    labels = ("zero", 1, 2.5, "drei \u00bd")
+    make(HERE / f"model_{name}", CLASSIFIER, scans, labels=labels, calibration=CALIBRATION)
     make(HERE / f"model_{name}_policy", POLICY, rng.normal(size=(12, 2, 3)).astype(np.float32), action_start=1)
+    rows = rng.normal(size=(12, 5)).astype(np.float32)
+    make(HERE / f"model_{name}_regressor", REGRESSOR, rows, labels=("progression", "dose"))
 
 
 if __name__ == "__main__":

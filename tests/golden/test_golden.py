@@ -9,7 +9,17 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from torso.nets import FORMAT_VERSION, InputSpec, Predictor, load, onnx_path, read_card, save_model
+from torso.nets import (
+    FORMAT_VERSION,
+    InputSpec,
+    Predictor,
+    RegressionHeadSpec,
+    load,
+    onnx_path,
+    read_card,
+    save_model,
+)
+from torso.nets.calibration import PlattScaling
 from torso.nets.checkpoint import load_model
 
 HERE = Path(__file__).parent
@@ -21,9 +31,12 @@ def golden(name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         return file["inputs"], file["readout"]
 
 
-def test_there_is_a_golden_classifier_and_policy_of_every_format_version() -> None:
+def test_there_is_a_golden_model_of_every_kind_of_every_format_version() -> None:
     kinds = {(card.format_version, card.kind) for card in (read_card(HERE / name) for name in MODELS)}
-    assert kinds == {(v, kind) for v in range(1, FORMAT_VERSION + 1) for kind in ("classifier", "policy")}
+    assert kinds == {
+        *((version, kind) for version in range(1, FORMAT_VERSION + 1) for kind in ("classifier", "policy")),
+        *((version, "regressor") for version in range(2, FORMAT_VERSION + 1)),
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -32,6 +45,15 @@ def test_a_golden_model_loads_and_answers_as_it_did(name: str) -> None:
     predictor = Predictor.load(HERE / name)
     np.testing.assert_allclose(predictor.run(predictor.prepare(inputs, strict=True)), readout, rtol=1e-5, atol=1e-5)
     assert np.ptp(readout, axis=0).min() > 0.05, "the answers should differ, or they would prove nothing"
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if read_card(HERE / name).calibration is not None])
+def test_a_golden_models_probabilities_are_calibrated_as_they_were(name: str) -> None:
+    with np.load(HERE / name / "golden.npz", allow_pickle=False) as file:
+        readout, expected = file["readout"], file["probabilities"]
+    np.testing.assert_allclose(Predictor.load(HERE / name).probabilities(readout), expected, rtol=1e-6)
+    odds = np.exp(readout)
+    assert np.abs(expected - odds / odds.sum(axis=1, keepdims=True)).max() > 0.05
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -46,10 +68,13 @@ def test_a_golden_models_onnx_answers_too(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_saving_a_golden_models_network_again_gives_the_same_weights(name: str, tmp_path: Path) -> None:
     card, network = load_model(HERE / name)
-    save_model(tmp_path, network, kind=card.kind, labels=card.labels, action_start=card.action_start, onnx=False)
+    fields = {name: getattr(card, name) for name in ("kind", "labels", "action_start", "calibration")}
+    save_model(tmp_path, network, onnx=False, **fields)
     assert (tmp_path / "weights.safetensors").read_bytes() == (HERE / name / "weights.safetensors").read_bytes()
     again = read_card(tmp_path)
-    assert (again.network, again.labels, again.action_start) == (card.network, card.labels, card.action_start)
+    assert again.network == card.network
+    assert {name: getattr(again, name) for name in fields} == fields
+    assert again.format_version == FORMAT_VERSION
 
 
 def test_what_the_cards_of_version_1_say() -> None:
@@ -61,7 +86,19 @@ def test_what_the_cards_of_version_1_say() -> None:
     assert policy.network.input == InputSpec(
         shape=(2, 3), mean=(0.5, -0.5, 0.0, 1.0, 2.0, -1.0), std=(1.0, 2.0, 0.5, 1.5, 4.0, 2.5)
     )
+    assert classifier.calibration is policy.calibration is None
     assert classifier.provenance["made_by"] == policy.provenance["made_by"] == "tests/golden/make_golden.py"
+
+
+def test_what_the_cards_of_version_2_say() -> None:
+    classifier, policy, regressor = (read_card(HERE / f"model_v2{kind}") for kind in ("", "_policy", "_regressor"))
+    assert classifier.calibration == PlattScaling(
+        num_classes=4, slopes=(0.5, 1.0, 1.5, 0.75), intercepts=(0.0, -0.5, 0.25, 1.0)
+    )
+    assert classifier.network.torso.batch_norm
+    assert (policy.calibration, policy.labels, policy.action_start) == (None, None, 1)
+    assert (regressor.calibration, regressor.labels) == (None, ("progression", "dose"))
+    assert regressor.network.head == RegressionHeadSpec(num_targets=2, mean=(152.0, -0.5), std=(77.0, 0.25))
 
 
 def test_a_golden_model_is_an_ordinary_module() -> None:

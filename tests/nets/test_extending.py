@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -25,12 +25,14 @@ from torch import Tensor, nn
 from torso.errors import ModelDamagedError, SpecError
 from torso.nets import (
     InputSpec,
+    LabelHead,
     LogitsHeadSpec,
     MLPSpec,
     NetworkSpec,
     Prediction,
     Predictor,
     ScalarHeadSpec,
+    TargetHead,
     build_network,
     load_model,
     register_head,
@@ -209,10 +211,10 @@ def test_registrations_that_cannot_be(name: Any, spec_class: Any, message: str) 
     assert "plain" not in TORSOS._by_name
 
 
-@pytest.mark.parametrize("fields", [["width"], ["num_actions", "num_classes"]])
+@pytest.mark.parametrize("fields", [["width"], ["num_actions", "num_classes"], ["num_classes", "num_targets"]])
 def test_a_heads_specification_says_what_it_is_for(fields: list[str]) -> None:
     spec_class = dataclasses.make_dataclass("HeadSpec", [(name, int) for name in fields], frozen=True)
-    with pytest.raises(SpecError, match="must have either num_actions or num_classes"):
+    with pytest.raises(SpecError, match="must have either num_actions, num_classes or num_targets"):
         register_head("plain", spec_class, lambda _spec, _features: nn.Identity())
 
 
@@ -260,8 +262,74 @@ def test_a_head_that_is_none_is_refused() -> None:
     spec_class = dataclasses.make_dataclass("HeadSpec", [("num_actions", int)], frozen=True)
     register_head("plain", spec_class, lambda _spec, _features: nn.Identity())
     spec = NetworkSpec(input=VECTOR, torso=MLPSpec(), head=spec_class(2))
-    with pytest.raises(SpecError, match="the head Identity must be a ValueHead or a LabelHead"):
+    with pytest.raises(SpecError, match="the head Identity must be a ValueHead, a LabelHead or a TargetHead"):
         build_network(spec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginSpec:
+    """A perceptron with a margin of one's own, which has no probabilities either."""
+
+    margin: float = 1.0
+    probabilistic: ClassVar[bool] = False
+
+    @property
+    def num_classes(self) -> int:
+        return 2
+
+
+class MarginHead(LabelHead):
+    def __init__(self, spec: MarginSpec, num_features: int) -> None:
+        super().__init__()
+        self.linear, self.margin = nn.Linear(num_features, 2), spec.margin
+
+    def predict(self, features: Tensor, generator: Any) -> Prediction:
+        return Prediction(self.linear(features))
+
+    def readout(self, prediction: Prediction) -> Tensor:
+        return prediction.output
+
+    def loss(self, prediction: Prediction, labels: Tensor) -> Tensor:
+        return nn.functional.multi_margin_loss(prediction.output, labels, margin=self.margin, reduction="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MedianSpec:
+    num_targets: int
+
+
+class MedianHead(TargetHead):
+    def __init__(self, spec: MedianSpec, num_features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_features, spec.num_targets)
+
+    def predict(self, features: Tensor, generator: Any) -> Prediction:
+        return Prediction(self.linear(features))
+
+    def readout(self, prediction: Prediction) -> Tensor:
+        return prediction.output
+
+    def loss(self, prediction: Prediction, targets: Tensor) -> Tensor:
+        return (prediction.output - targets).abs().sum(dim=1)
+
+
+def test_a_head_of_ones_own_may_label_without_probabilities(tmp_path: Path) -> None:
+    register_head("margin", MarginSpec, MarginHead)
+    spec = NetworkSpec(input=VECTOR, torso=MLPSpec(hidden=(3,)), head=MarginSpec(margin=0.5))
+    assert (spec.kind, spec.num_outputs) == ("classifier", 2)
+    save_model(tmp_path, build_network(spec), kind="classifier", labels=("no", "yes"), onnx=False)
+    predictor = Predictor.load(tmp_path)
+    assert not predictor.probabilistic
+    assert set(predictor.classify(np.eye(4), top_k=2).probabilities.ravel().tolist()) == {0.0, 1.0}
+
+
+def test_a_head_of_ones_own_may_estimate_numbers(tmp_path: Path) -> None:
+    register_head("median", MedianSpec, MedianHead)
+    spec = NetworkSpec(input=VECTOR, torso=MLPSpec(hidden=(3,)), head=MedianSpec(num_targets=2))
+    network = build_network(spec)
+    assert network.head.loss(Prediction(torch.zeros(1, 2)), torch.tensor([[1.0, -2.0]])).tolist() == [3.0]
+    save_model(tmp_path, network, kind="regressor", onnx=False)
+    assert Predictor.load(tmp_path).regress(np.eye(4)).shape == (4, 2)
 
 
 class Counting(Plain):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from torso.errors import InputError
+from torso.errors import InputError, SpecError
 from torso.nets import ImageSpec
 from torso.nets.images import MAX_PIXELS, decode_image
 
@@ -102,6 +102,14 @@ def test_polarity_is_what_most_of_the_edge_shows() -> None:
 
 
 # -- the kinds of PNG and JPEG -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ground", [0, 255])
+def test_without_a_polarity_a_picture_is_taken_as_it_is(ground: int) -> None:
+    pixels = framed(9, 7, ground=ground)
+    np.testing.assert_array_equal(decoded(encoded(pixels), gray(9, 7, polarity="none")), pixels)
+    with pytest.raises(SpecError, match="looks for strokes"):
+        gray(9, 7, polarity="none", centring="mass")
 
 
 def test_colour_becomes_gray_by_its_luma() -> None:

@@ -30,12 +30,17 @@ from torso.errors import (
 )
 from torso.nets import (
     FORMAT_VERSION,
+    Calibration,
+    ConvLayerSpec,
+    ConvNetSpec,
     InputSpec,
     LogitsHeadSpec,
     MLPSpec,
     Network,
     NetworkSpec,
+    RegressionHeadSpec,
     ScalarHeadSpec,
+    StepHeadSpec,
     build_network,
     find_model,
     load,
@@ -44,6 +49,7 @@ from torso.nets import (
     read_card,
     save_model,
 )
+from torso.nets.calibration import IsotonicCalibration, PlattScaling, TemperatureScaling
 
 MakeNetwork = Callable[..., Network]
 
@@ -92,7 +98,7 @@ def test_the_card_is_readable_json(saved: Path) -> None:
     text = (saved / "model.json").read_text(encoding="utf-8")
     assert text.endswith("}\n")
     assert list(json.loads(text)) == [
-        *("format_version", "kind", "weights", "labels", "action_start", "network", "provenance")
+        *("format_version", "kind", "weights", "labels", "action_start", "calibration", "network", "provenance")
     ]
 
 
@@ -142,7 +148,16 @@ def test_labels_come_back_as_they_were(
         ({"provenance": {3: 4}}, "provenance must have strings as keys, got 3"),
         ({"provenance": ["a"]}, "provenance must be a dict"),
         ({"kind": "policy"}, "a network whose head makes it a classifier cannot be saved as a policy"),
-        ({"kind": "regressor"}, "kind is 'classifier' or 'policy', got 'regressor'"),
+        ({"kind": "regressor"}, "a network whose head makes it a classifier cannot be saved as a regressor"),
+        ({"kind": "cluster"}, "a model's kind must be one of classifier, policy, regressor; got 'cluster'"),
+        (
+            {"calibration": {"method": "temperature"}},
+            "calibration must be a Calibration, got {'method': 'temperature'}",
+        ),
+        (
+            {"calibration": TemperatureScaling(num_classes=2, temperature=1.0)},
+            "a calibration of 2 classes for a head of 3",
+        ),
         ({"action_start": 0.5}, "action_start must be a whole number"),
         ({"action_start": True}, "action_start must be a whole number"),
     ],
@@ -153,6 +168,75 @@ def test_what_a_card_cannot_hold_is_refused_before_anything_is_written(
     with pytest.raises(SpecError, match=message):
         save_model(tmp_path / "model", make_classifier(), **{"kind": "classifier", "onnx": False, **fields})
     assert list(tmp_path.iterdir()) == []
+
+
+CALIBRATIONS = [
+    TemperatureScaling(num_classes=3, temperature=2.5),
+    PlattScaling(num_classes=3, slopes=(0.5, 1.0, 2.0), intercepts=(0.0, -1.0, 1 / 3)),
+    IsotonicCalibration(num_classes=3, scores=((-1.0, 1.0), (0.0,), (0.1,)), values=((0.1, 0.9), (0.5,), (0.25,))),
+]
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_a_calibration_comes_back_as_it_was(
+    tmp_path: Path, make_classifier: MakeNetwork, calibration: Calibration
+) -> None:
+    save_model(tmp_path, make_classifier(), kind="classifier", calibration=calibration, onnx=False)
+    card, _ = load_model(tmp_path)
+    assert card.calibration == calibration
+    readout = np.random.default_rng(0).normal(size=(9, 3))
+    assert np.array_equal(card.calibration.apply(readout), calibration.apply(readout))
+
+
+def test_a_step_unit_is_not_calibrated(tmp_path: Path) -> None:
+    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(hidden=()), head=StepHeadSpec())
+    calibration = TemperatureScaling(num_classes=2, temperature=1.0)
+    with pytest.raises(SpecError, match="a calibration is for probabilities, which a step unit does not give"):
+        save_model(tmp_path / "model", build_network(spec), kind="classifier", calibration=calibration, onnx=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_regressor_and_the_names_of_its_targets_come_back(tmp_path: Path) -> None:
+    head = RegressionHeadSpec(num_targets=2, mean=(152.0, -0.5), std=(77.0, 0.25))
+    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(), head=head)
+    network = build_network(spec, torch.Generator().manual_seed(0))
+    for labels in (None, ("progression", "dose")):
+        save_model(tmp_path, network, kind="regressor", labels=labels, onnx=False)
+        card, loaded = load_model(tmp_path)
+        assert (card.kind, card.labels, card.network) == ("regressor", labels, spec)
+        obs = torch.randn(5, 4)
+        assert torch.equal(loaded.readout(obs), network.eval().readout(obs))
+
+
+def batch_normed(seed: int) -> Network:
+    """A network whose batch norms have seen a few minibatches."""
+    spec = NetworkSpec(
+        input=InputSpec(shape=(6, 6), layout="hw"),
+        torso=ConvNetSpec(convs=(ConvLayerSpec(channels=3, kernel=3),), hidden=(5,), batch_norm=True),
+        head=LogitsHeadSpec(num_classes=3),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    network = build_network(spec, generator).train()
+    for _ in range(3):
+        network(torch.randn(8, 6, 6, generator=generator) * 3 + 1)
+    return network
+
+
+def test_a_batch_norms_statistics_are_part_of_the_model(tmp_path: Path) -> None:
+    network = batch_normed(0)
+    save_model(tmp_path, network, kind="classifier", onnx=False)
+    assert network.training
+    loaded = load(tmp_path)
+    assert weights_equal(loaded, network)
+    assert {t.dtype for name, t in loaded.state_dict().items() if "num_batches" in name} == {torch.int64}
+    obs = torch.randn(5, 6, 6)
+    assert torch.equal(loaded.readout(obs), network.eval().readout(obs))
+    tensors = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    for name, wrong in (("running_mean", torch.zeros(4)), ("num_batches_tracked", torch.zeros(()))):
+        key = f"torso.convs.1.{name}"
+        put_weights(tmp_path, safetensors.torch.save({**tensors, key: wrong}))
+        with pytest.raises(ModelDamagedError, match=rf"does not fit model\.json: {key} should be"):
+            load(tmp_path)
 
 
 def test_provenance_is_made_plain(tmp_path: Path, make_policy: MakeNetwork) -> None:
@@ -273,7 +357,7 @@ def test_every_truncation_of_the_card_is_noticed(saved: Path) -> None:
             load(saved)
 
 
-@pytest.mark.parametrize("version", [2, 99, 10**30])
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 99, 10**30])
 def test_a_newer_format_is_not_guessed_at(saved: Path, version: int) -> None:
     edit(saved, lambda card: card.update(format_version=version, kind="something new"))
     with pytest.raises(
@@ -296,7 +380,16 @@ DEEP = "[" * 900 + "]" * 900
     ("field", "value", "message"),
     [
         ("kind", '"classifier"', "head makes it a policy cannot be saved as a classifier"),
-        ("kind", "[]", "kind is 'classifier' or 'policy'"),
+        ("kind", "[]", "kind must be one of classifier, policy, regressor"),
+        ("calibration", '{"method": "platt"}', "the platt calibration cannot be built from"),
+        ("calibration", '{"method": "magic"}', "a calibration's method must be one of"),
+        ("calibration", "3", "a calibration must be an object"),
+        (
+            "calibration",
+            '{"method": "temperature", "num_classes": 2, "temperature": 1}',
+            "which a policy does not give",
+        ),
+        ("calibration", DEEP, "does not describe a model|is not JSON"),
         ("weights", '"abc"', "does not describe a model"),
         ("weights", "{}", "does not describe a model"),
         ("weights", '{"sha256": 3}', "weights_sha256 must be 64 hexadecimal digits"),
@@ -333,11 +426,18 @@ def test_a_card_that_says_what_cannot_be(saved: Path, field: str, value: str, me
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("field", ["kind", "weights", "labels", "action_start", "network", "provenance"])
+@pytest.mark.parametrize("field", ["kind", "weights", "labels", "action_start", "calibration", "network", "provenance"])
 def test_a_card_that_lacks_a_field(saved: Path, field: str) -> None:
     edit(saved, lambda card: card.pop(field))
     with pytest.raises(ModelDamagedError, match=f"lacks {field}; the file is truncated or altered"):
         load(saved)
+
+
+def test_a_card_of_format_1_needs_no_calibration(saved: Path, make_policy: MakeNetwork) -> None:
+    edit(saved, lambda card: (card.pop("calibration"), card.update(format_version=1)))
+    card, network = load_model(saved)
+    assert (card.format_version, card.calibration) == (1, None)
+    assert weights_equal(network, make_policy())
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe{}", b"\x00" * 100, b"null", b"[]", b"3", b'"model"', b"{}", b""])

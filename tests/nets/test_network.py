@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from numpy_layers import ACTIVATIONS, convolve, dense, layer_norm, pool
+from numpy_layers import ACTIVATIONS, batch_norm, convolve, dense, layer_norm, pool
 from torch import nn
 
-from torso.errors import SpecError
+from torso.errors import ConfigError, SpecError
 from torso.nets import (
     ConvLayerSpec,
     ConvNetSpec,
@@ -25,7 +25,7 @@ from torso.nets import (
     net_spec,
 )
 from torso.nets.layers import Dropout, InputScaling
-from torso.nets.spec import INPUT_DTYPES
+from torso.nets.spec import INPUT_DTYPES, Activation
 
 Array = np.ndarray[Any, Any]
 
@@ -67,27 +67,64 @@ def test_a_network_worked_by_hand() -> None:
     assert output(network, np.array([[6.0, 2.0], [0.0, 4.0]])).tolist() == [[8.75, -1.75], [0.25, 0.75]]
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("hidden", [(), (5,), (4, 6, 3)])
-def test_an_mlp_is_its_equations(activation: str, norm: bool, hidden: tuple[int, ...]) -> None:
-    spec = MLPSpec(hidden=hidden, activation=activation, layer_norm=norm)  # type: ignore[arg-type]
-    network = build(InputSpec(shape=(7,)), spec).double()
-    for parameter in network.parameters():  # a norm's gain of 1 and bias of 0 would hide a mistake
-        nn.init.normal_(parameter, generator=seeded(1))
-    obs = np.random.default_rng(0).normal(size=(9, 7))
-    w = weights(network)
-    x, layer = obs, 0
-    for _ in hidden:
-        x = dense(x, w[f"torso.dense.layers.{layer}.weight"], w[f"torso.dense.layers.{layer}.bias"])
-        layer += 1
-        if norm:
-            x = layer_norm(x, w[f"torso.dense.layers.{layer}.weight"], w[f"torso.dense.layers.{layer}.bias"])
+def scramble(network: Network, std: float = 1.0) -> None:
+    """Other parameters and statistics: a norm's gain of 1, bias of 0, mean of 0 and variance of 1 hide mistakes."""
+    generator = seeded(1)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=std, generator=generator)
+    for name, statistic in network.named_buffers():
+        if name.endswith("running_mean"):
+            nn.init.normal_(statistic, generator=generator)
+        if name.endswith("running_var"):
+            nn.init.uniform_(statistic, 0.5, 2.0, generator=generator)
+
+
+def normalise(x: Array, w: dict[str, Array], prefix: str, norm: str) -> Array:
+    """The norm whose weights have that prefix. Layer norm is over channels and pixels, gain and bias a channel's."""
+    gain, bias = w[f"{prefix}.weight"], w[f"{prefix}.bias"]
+    if norm == "batch":
+        return batch_norm(x, w[f"{prefix}.running_mean"], w[f"{prefix}.running_var"], gain, bias)
+    if x.ndim == 2:
+        return layer_norm(x, gain, bias)
+    flat = layer_norm(x.reshape(len(x), -1), np.array(1.0), np.array(0.0)).reshape(x.shape)
+    return flat * gain.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+
+
+def norm_of(spec: MLPSpec | ConvNetSpec) -> str:
+    return "layer" if spec.layer_norm else "batch" if spec.batch_norm else ""
+
+
+def dense_by_hand(w: dict[str, Array], spec: MLPSpec | ConvNetSpec, x: Array) -> Array:
+    layer = 0
+    for _ in spec.hidden:
+        prefix = "torso.dense.layers"
+        x = dense(x, w[f"{prefix}.{layer}.weight"], w.get(f"{prefix}.{layer}.bias", 0.0))
+        if norm_of(spec):
             layer += 1
-        x = ACTIVATIONS[activation](x)
-        layer += 1
-    expected = dense(x, w["head.linear.weight"], w["head.linear.bias"])
+            x = normalise(x, w, f"{prefix}.{layer}", norm_of(spec))
+        x = ACTIVATIONS[spec.activation](x)
+        layer += 2
+    return dense(x, w["head.linear.weight"], w["head.linear.bias"])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("norm", ["", "layer", "batch"])
+@pytest.mark.parametrize("hidden", [(), (5,), (4, 6, 3)])
+def test_an_mlp_is_its_equations(activation: Any, norm: str, hidden: tuple[int, ...]) -> None:
+    norms = {"layer_norm": norm == "layer", "batch_norm": norm == "batch"}
+    spec = MLPSpec(hidden=hidden, activation=activation, **norms)
+    network = build(InputSpec(shape=(7,)), spec).double()
+    scramble(network)
+    obs = np.random.default_rng(0).normal(size=(9, 7))
+    expected = dense_by_hand(weights(network), spec, obs)
     np.testing.assert_allclose(output(network, obs), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_deep_linear_network_is_linear() -> None:
+    network = build(InputSpec(shape=(4,)), MLPSpec(hidden=(6, 5), activation="identity")).double()
+    one, other = np.random.default_rng(0).normal(size=(2, 3, 4))
+    between = output(network, 0.25 * one + 0.75 * other)
+    np.testing.assert_allclose(between, 0.25 * output(network, one) + 0.75 * output(network, other), rtol=1e-12)
 
 
 CONVNETS = {
@@ -104,6 +141,17 @@ CONVNETS = {
         activation="sigmoid",
     ),
     "normalised": ConvNetSpec(convs=(ConvLayerSpec(channels=3, kernel=3, pool="max"),), hidden=(4,), layer_norm=True),
+    "normalised by batches": ConvNetSpec(
+        convs=(ConvLayerSpec(channels=3, kernel=3, pool="max"), ConvLayerSpec(channels=4, kernel=2)),
+        hidden=(4,),
+        batch_norm=True,
+    ),
+    **{
+        f"max pool and {activation}": ConvNetSpec(
+            convs=(ConvLayerSpec(channels=3, kernel=2, pool="max"),), activation=activation
+        )
+        for activation in get_args(Activation)
+    },
 }
 
 
@@ -111,37 +159,24 @@ def convnet_by_hand(w: dict[str, Array], spec: ConvNetSpec, x: Array) -> Array:
     act, layer = ACTIVATIONS[spec.activation], 0
     for conv in spec.convs:
         prefix = f"torso.convs.{layer}"
-        x = convolve(x, w[f"{prefix}.weight"], w[f"{prefix}.bias"], conv.stride, conv.padding)
+        x = convolve(x, w[f"{prefix}.weight"], w.get(f"{prefix}.bias", np.zeros(1)), conv.stride, conv.padding)
         layer += 1
-        if spec.layer_norm:  # over channels and pixels, with a gain and a bias a channel
-            channels = x.shape[1]
-            flat = layer_norm(x.reshape(len(x), -1), np.array(1.0), np.array(0.0)).reshape(x.shape)
-            gain, bias = (w[f"torso.convs.{layer}.{name}"].reshape(1, channels, 1, 1) for name in ("weight", "bias"))
-            x = flat * gain + bias
+        if norm_of(spec):
+            x = normalise(x, w, f"torso.convs.{layer}", norm_of(spec))
             layer += 1
         x = act(x)
         layer += 1
         if conv.pool is not None:
             x = pool(x, conv.pool, conv.pool_size)
             layer += 1
-    x, layer = x.reshape(len(x), -1), 0
-    for _ in spec.hidden:
-        x = dense(x, w[f"torso.dense.layers.{layer}.weight"], w[f"torso.dense.layers.{layer}.bias"])
-        layer += 1
-        if spec.layer_norm:
-            x = layer_norm(x, w[f"torso.dense.layers.{layer}.weight"], w[f"torso.dense.layers.{layer}.bias"])
-            layer += 1
-        x = act(x)
-        layer += 1
-    return dense(x, w["head.linear.weight"], w["head.linear.bias"])
+    return dense_by_hand(w, spec, x.reshape(len(x), -1))
 
 
 @pytest.mark.parametrize("name", CONVNETS)
 def test_a_convnet_is_its_equations(name: str) -> None:
     spec = CONVNETS[name]
     network = build(InputSpec(shape=(2, 9, 11), layout="chw"), spec).double()
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.5, generator=seeded(1))
+    scramble(network, std=0.5)
     obs = np.random.default_rng(0).normal(size=(3, 2, 9, 11))
     expected = convnet_by_hand(weights(network), spec, obs)
     np.testing.assert_allclose(output(network, obs), expected, rtol=1e-10, atol=1e-10)
@@ -162,10 +197,10 @@ def test_a_networks_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(loss, (obs, *(p.detach().requires_grad_() for p in network.parameters())))
 
 
-@pytest.mark.parametrize("net", ["mlp", "cnn"])
-def test_rows_of_a_batch_are_independent(net: str) -> None:
+@pytest.mark.parametrize(("net", "layer_norm"), [("mlp", True), ("cnn", True), ("vgg", False)])
+def test_rows_of_a_batch_are_independent(net: str, layer_norm: bool) -> None:
     network_input = InputSpec(shape=(3, 16, 16), layout="chw")
-    network = build(network_input, net_spec(net, network_input, layer_norm=True)).double()
+    network = build(network_input, net_spec(net, network_input, layer_norm=layer_norm)).double()
     obs = np.random.default_rng(0).normal(size=(6, 3, 16, 16))
     whole = output(network, obs)
     order = [4, 0, 5]
@@ -184,6 +219,92 @@ def test_a_policy_reads_out_its_values() -> None:
     assert prediction.draws is None
     assert torch.equal(network.readout(obs), prediction.output)
     assert network.double().readout(obs).dtype == torch.float32
+
+
+# -- batch norm --------------------------------------------------------------------------------------------------------
+
+BATCH_NORMED = {
+    "dense": MLPSpec(hidden=(5,), batch_norm=True),
+    "conv": ConvNetSpec(convs=(ConvLayerSpec(channels=5, kernel=3),), batch_norm=True),
+}
+
+
+@pytest.mark.parametrize("name", BATCH_NORMED)
+def test_batch_norm_learns_by_the_minibatch_and_remembers_its_statistics(name: str) -> None:
+    network = build(InputSpec(shape=(1, 4, 4), layout="chw"), BATCH_NORMED[name]).double().train()
+    obs = np.random.default_rng(0).normal(size=(6, 1, 4, 4))
+    w = weights(network)
+    if name == "dense":
+        prefix, raw = "torso.dense.layers.1", dense(obs.reshape(6, 16), w["torso.dense.layers.0.weight"])
+    else:
+        prefix, raw = "torso.convs.1", convolve(obs, w["torso.convs.0.weight"], 0.0, 1, 0)
+    per_channel = np.moveaxis(raw, 1, 0).reshape(5, -1)  # [C, values]
+    mean, variance = per_channel.mean(axis=1), per_channel.var(axis=1)
+    features = np.maximum(batch_norm(raw, mean, variance, np.ones(5), np.zeros(5)), 0).reshape(6, -1)
+    expected = dense(features, w["head.linear.weight"], w["head.linear.bias"])
+    np.testing.assert_allclose(output(network, obs), expected, rtol=1e-10, atol=1e-12)
+    after = network.state_dict()
+    np.testing.assert_allclose(after[f"{prefix}.running_mean"], 0.1 * mean, rtol=1e-12)
+    np.testing.assert_allclose(after[f"{prefix}.running_var"], 0.9 + 0.1 * per_channel.var(axis=1, ddof=1), rtol=1e-12)
+    assert int(after[f"{prefix}.num_batches_tracked"]) == 1
+    output(network.eval(), obs)
+    assert int(network.state_dict()[f"{prefix}.num_batches_tracked"]) == 1
+
+
+def test_batch_norm_needs_a_minibatch() -> None:
+    network = build(InputSpec(shape=(1, 3, 3), layout="chw"), BATCH_NORMED["conv"])  # one pixel is left
+    dense_network = build(InputSpec(shape=(4,)), BATCH_NORMED["dense"])
+    for model, obs in ((network, torch.zeros(1, 1, 3, 3)), (dense_network, torch.zeros(1, 4))):
+        model.readout(obs)
+        model.train()
+        with pytest.raises(ConfigError, match="a batch norm of 5 features cannot learn from a minibatch of one row"):
+            model(obs)
+        model(torch.cat((obs, obs)))
+    wide = build(InputSpec(shape=(1, 4, 4), layout="chw"), BATCH_NORMED["conv"]).train()
+    wide(torch.zeros(1, 1, 4, 4))  # one row of four pixels has a deviation
+
+
+@pytest.mark.parametrize("name", BATCH_NORMED)
+def test_batch_norms_statistics_stay_in_float32_under_bfloat16(name: str) -> None:
+    network_input = InputSpec(shape=(1, 16, 16), layout="chw")
+    spec = BATCH_NORMED[name]
+    if isinstance(spec, MLPSpec):
+        spec = MLPSpec(hidden=(128,), batch_norm=True)  # large enough for bfloat16
+    network, exact = (build(network_input, spec).train() for _ in range(2))
+    obs = torch.randn(64, 1, 16, 16, generator=seeded(1)) + 3.0
+    for _ in range(20):
+        prediction, _ = network.mixed(obs)
+        exact(obs)
+    assert prediction.output.dtype == torch.float32
+    state, expected = network.state_dict(), exact.state_dict()
+    for key, value in expected.items():
+        assert state[key].dtype == value.dtype == (torch.int64 if "num_batches" in key else torch.float32)
+        torch.testing.assert_close(state[key], value, rtol=0.01, atol=0.01)
+    loss = network.head.loss(prediction, torch.zeros(64, dtype=torch.int64))  # type: ignore[operator]
+    loss.mean().backward()
+    assert all(
+        parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in network.parameters()
+    )
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_large_products_are_rounded_and_their_biases_are_not(batch_norm: bool) -> None:
+    network = build(InputSpec(shape=(256,)), MLPSpec(hidden=(128,), activation="identity", batch_norm=batch_norm))
+    with torch.no_grad():
+        layer = network.torso.dense.layers[1 if batch_norm else 0]
+        layer.bias.copy_(torch.arange(128) * 100.0)
+    obs = torch.randn(16, 256, generator=seeded(1)) * 0.01
+    mixed, _ = network.torso.mixed(obs, (), None)
+    exact, _ = network.torso(obs, (), None)
+    assert not torch.equal(mixed, exact)
+    torch.testing.assert_close(mixed, exact, rtol=0, atol=1e-3)  # in bfloat16, 12,700 would be off by up to 32
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_maximum_is_taken_before_an_activation_that_never_falls(activation: Any) -> None:
+    spec = ConvNetSpec(convs=(ConvLayerSpec(channels=2, kernel=3, pool="max"),), activation=activation)
+    names = [type(layer).__name__ for layer in build(InputSpec(shape=(8, 8), layout="hw"), spec).torso.convs]
+    assert names == (["Conv2d", "MaxPool2d", "ReLU"] if activation == "relu" else ["Conv2d", "GELU", "MaxPool2d"])
 
 
 # -- input scaling -----------------------------------------------------------------------------------------------------
@@ -362,6 +483,14 @@ def test_lenet_has_the_published_parameters() -> None:
     network = build(network_input, net_spec("lenet", network_input), outputs=10)
     assert num_parameters(network) == 61_706  # LeNet-5 on 28x28, counted by hand: 156 + 2416 + 48120 + 10164 + 850
     assert tuple(network.torso.dense.layers[0].weight.shape) == (120, 16 * 5 * 5)
+
+
+def test_the_vgg_net_has_its_parameters() -> None:
+    network_input = InputSpec(shape=(28, 28), dtype="uint8", layout="hw", scale=1 / 255)
+    network = build(network_input, net_spec("vgg", network_input), outputs=10)
+    convs = 9 * (1 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128)  # without biases, which the norms have
+    norms = 2 * (32 + 64 + 64 + 128 + 128)
+    assert num_parameters(network) == convs + norms + (128 * 3 * 3 + 1) * 10
 
 
 @pytest.mark.parametrize("num_actions", [4, 18])

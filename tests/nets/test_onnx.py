@@ -20,9 +20,14 @@ from torso.errors import ModelError, StorageError
 from torso.nets import (
     InputSpec,
     LogitsHeadSpec,
+    MLPSpec,
     Network,
     NetworkSpec,
+    OneVsRestHeadSpec,
+    RegressionHeadSpec,
     ScalarHeadSpec,
+    SigmoidHeadSpec,
+    StepHeadSpec,
     TorchBackend,
     build_network,
     export_onnx,
@@ -49,6 +54,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lenet uint8": ("lenet", {"shape": (28, 28), "layout": "hw", "dtype": "uint8", "scale": 1 / 255}),
     "nature float32": ("nature", {**IMAGES, "scale": 1 / 255}),
     "nature uint8": ("nature", {**IMAGES, "dtype": "uint8", "scale": 1 / 255}),
+    "vgg uint8": ("vgg", {"shape": (28, 28), "layout": "hw", "dtype": "uint8", "scale": 1 / 255}),
+}
+HEADS: dict[str, Any] = {
+    "sigmoid": SigmoidHeadSpec(),
+    "step": StepHeadSpec(),
+    "one-vs-rest": OneVsRestHeadSpec(num_classes=4),
+    "regression": RegressionHeadSpec(num_targets=3, mean=(100.0, -0.5, 0.0), std=(30.0, 0.25, 1.0)),
+    "one target": RegressionHeadSpec(num_targets=1),
 }
 
 
@@ -75,6 +88,17 @@ def assert_equal_answers(answers: Array, reference: Array) -> None:
     assert np.array_equal(answers.argmax(axis=1)[clear], reference.argmax(axis=1)[clear])
 
 
+def as_if_trained(network: Network) -> Network:
+    """With statistics that are not those that a batch norm begins with."""
+    generator = torch.Generator().manual_seed(1)
+    for name, statistic in network.named_buffers():
+        if name.endswith("running_mean"):
+            nn.init.normal_(statistic, std=0.1, generator=generator)
+        if name.endswith("running_var"):
+            nn.init.uniform_(statistic, 0.02, 0.2, generator=generator)
+    return network
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The model directory of a case, exported once."""
@@ -86,7 +110,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             network_input = InputSpec(**fields)
             head = LogitsHeadSpec(num_classes=10) if "lenet" in case else ScalarHeadSpec(num_actions=6)
             spec = NetworkSpec(input=network_input, torso=net_spec(net, network_input, dropout=0.2), head=head)
-            network = build_network(spec, torch.Generator().manual_seed(0))
+            network = as_if_trained(build_network(spec, torch.Generator().manual_seed(0)))
             made[case] = save_model(tmp_path_factory.mktemp("onnx") / "model", network.train(), kind=spec.kind)
         return made[case]
 
@@ -107,16 +131,41 @@ def test_onnx_gives_torchs_answers(exported: Callable[[str], Path], case: str) -
         assert_equal_answers(answers, TorchBackend(network).run(batch))
 
 
-def test_normalising_torsos_are_exported_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layer_norm": True, "activation": "tanh"},
+        {"batch_norm": True, "activation": "gelu"},
+        {"activation": "leaky_relu"},
+        {"activation": "identity"},
+    ],
+)
+def test_norms_and_activations_are_exported_too(tmp_path: Path, settings: dict[str, Any]) -> None:
     network_input = InputSpec(shape=(8, 8), layout="hw")
-    torso = net_spec("cnn", network_input, layer_norm=True, activation="tanh")
+    torso = net_spec("cnn", network_input, **settings)
     spec = NetworkSpec(input=network_input, torso=torso, head=LogitsHeadSpec(num_classes=4))
-    network = build_network(spec, torch.Generator().manual_seed(0))
+    network = as_if_trained(build_network(spec, torch.Generator().manual_seed(0)))
     save_model(tmp_path, network, kind="classifier")
     batch = inputs(network_input, 16)
     assert_equal_answers(
         session(tmp_path / "model.onnx").run(None, {"obs": batch})[0], TorchBackend(network).run(batch)
     )
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_heads_readout_is_exported(tmp_path: Path, name: str) -> None:
+    network_input = InputSpec(shape=(3,))
+    spec = NetworkSpec(input=network_input, torso=MLPSpec(hidden=()), head=HEADS[name])
+    network = build_network(spec, torch.Generator().manual_seed(0), "xavier")
+    save_model(tmp_path, network, kind=spec.kind)
+    onnx = session(tmp_path / "model.onnx")
+    for size in (1, 1000):  # sigmoids of logits of 1000 are 0 or 1 for a float32, and their logarithms must not be
+        batch = inputs(network_input, 64) * np.float32(size)
+        answers, reference = onnx.run(None, {"obs": batch})[0], TorchBackend(network).run(batch)
+        assert np.isfinite(reference).all()
+        assert reference.shape == (64, spec.num_outputs)
+        np.testing.assert_allclose(answers, reference, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(answers.argmax(axis=1), reference.argmax(axis=1))
 
 
 def test_saving_leaves_the_network_in_training(tmp_path: Path, make_policy: MakeNetwork) -> None:

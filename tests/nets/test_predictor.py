@@ -17,6 +17,7 @@ from PIL import Image
 
 from torso.errors import ConfigError, InputError
 from torso.nets import (
+    Calibration,
     ImageSpec,
     InputSpec,
     LogitsHeadSpec,
@@ -24,21 +25,41 @@ from torso.nets import (
     ModelCard,
     Network,
     NetworkSpec,
+    OneVsRestHeadSpec,
     Predictor,
+    RegressionHeadSpec,
     ScalarHeadSpec,
+    SigmoidHeadSpec,
+    StepHeadSpec,
     TorchBackend,
     build_network,
     save_model,
 )
+from torso.nets.calibration import IsotonicCalibration, PlattScaling, TemperatureScaling
 from torso.nets.spec import INPUT_DTYPES
 
 Array = np.ndarray[Any, Any]
 
 
-def predictor(network_input: InputSpec, *, labels: tuple[Any, ...] | None = None, actions: int = 0) -> Predictor:
-    head = ScalarHeadSpec(num_actions=actions) if actions else LogitsHeadSpec(num_classes=3)
+def predictor(
+    network_input: InputSpec,
+    *,
+    labels: tuple[Any, ...] | None = None,
+    actions: int = 0,
+    head: Any = None,
+    calibration: Calibration | None = None,
+) -> Predictor:
+    if head is None:
+        head = ScalarHeadSpec(num_actions=actions) if actions else LogitsHeadSpec(num_classes=3)
     spec = NetworkSpec(input=network_input, torso=MLPSpec(hidden=(4,)), head=head)
-    card = ModelCard(kind=spec.kind, network=spec, weights_sha256="", labels=labels, action_start=2 if actions else 0)
+    card = ModelCard(
+        kind=spec.kind,
+        network=spec,
+        weights_sha256="",
+        labels=labels,
+        action_start=2 if actions else 0,
+        calibration=calibration,
+    )
     return Predictor(card, TorchBackend(build_network(spec, torch.Generator().manual_seed(0))))
 
 
@@ -290,6 +311,74 @@ def test_probabilities_are_softmaxs(readout: Array) -> None:
     )
 
 
+CALIBRATIONS = {
+    "temperature": TemperatureScaling(num_classes=3, temperature=2.5),
+    "platt": PlattScaling(num_classes=3, slopes=(0.5, 1.0, 2.0), intercepts=(0.0, -1.0, 0.5)),
+    "isotonic": IsotonicCalibration(
+        num_classes=3, scores=((-1.0, 1.0), (-2.0, 0.0, 2.0), (0.0,)), values=((0.1, 0.9), (0.0, 0.5, 1.0), (0.25,))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+def test_a_models_calibration_makes_its_probabilities(name: str) -> None:
+    model = predictor(InputSpec(shape=(4,)), calibration=CALIBRATIONS[name])
+    assert model.probabilistic
+    readout = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) * 3
+    probabilities = model.probabilities(readout)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_array_equal(probabilities, CALIBRATIONS[name].apply(readout.astype(float)).astype(np.float32))
+    assert np.abs(probabilities - VECTOR.probabilities(readout)).max() > 0.05
+    obs = np.random.default_rng(1).normal(size=(5, 4))
+    _, indices, best = model.classify(obs, top_k=3)
+    expected = model.probabilities(model.run(model.prepare(obs)))
+    np.testing.assert_array_equal(best, np.take_along_axis(expected, indices, axis=1))
+
+
+@given(
+    st.sampled_from(sorted(CALIBRATIONS)), hnp.arrays(np.float32, (4, 3), elements=st.floats(width=32, allow_nan=False))
+)
+def test_calibrated_probabilities_are_probabilities(name: str, readout: Array) -> None:
+    probabilities = predictor(InputSpec(shape=(1,)), calibration=CALIBRATIONS[name]).probabilities(readout)
+    assert np.all((probabilities >= 0) & (probabilities <= 1))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-6)
+
+
+def test_a_step_unit_has_no_degrees() -> None:
+    model = predictor(InputSpec(shape=(4,)), labels=("no", "yes"), head=StepHeadSpec())
+    assert not model.probabilistic
+    readout = np.array([[0, 1e-6], [0, 0], [0, -5], [0, np.inf], [0, -np.inf]], np.float32)
+    assert model.probabilities(readout).tolist() == [[0, 1], [1, 0], [1, 0], [0, 1], [1, 0]]
+    assert model.probabilities(readout).dtype == np.float32
+    obs = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32) * 5
+    labels, _, probabilities = model.classify(obs)
+    assert labels == [["yes"] if z > 0 else ["no"] for z in model.run(obs)[:, 1]]
+    assert {label for (label,) in labels} == {"yes", "no"}
+    assert (probabilities == 1).all()
+
+
+def test_one_sigmoid_output_answers_for_two_classes() -> None:
+    model = predictor(InputSpec(shape=(4,)), labels=("no", "yes"), head=SigmoidHeadSpec())
+    assert model.probabilistic
+    obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    z = model.run(obs)[:, 1].astype(np.float64)
+    sigmoid = 1 / (1 + np.exp(-z))
+    probabilities = model.probabilities(model.run(obs))
+    np.testing.assert_allclose(probabilities, np.stack([1 - sigmoid, sigmoid], axis=1), rtol=1e-6)
+    assert model.classify(obs).labels == [["yes"] if p > 0.5 else ["no"] for p in sigmoid]
+
+
+def test_one_against_the_rest_answers_by_normalised_sigmoids() -> None:
+    model = predictor(InputSpec(shape=(4,)), head=OneVsRestHeadSpec(num_classes=3))
+    obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    assert isinstance(model.backend, TorchBackend)
+    with torch.no_grad():
+        logits = model.backend.network(torch.from_numpy(obs))[0].output.double().numpy()
+    sigmoids = 1 / (1 + np.exp(-logits))
+    expected = sigmoids / sigmoids.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.probabilities(model.run(obs)), expected, rtol=1e-5)
+
+
 few_values = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.sampled_from([0.1, 0.2, 0.3])
 )
@@ -368,11 +457,35 @@ def test_exploration_needs_a_generator() -> None:
         predictor(InputSpec(shape=(4,)), actions=3).act(np.zeros(4), epsilon=0.5)
 
 
-def test_each_kind_does_its_own() -> None:
-    with pytest.raises(InputError, match=r"expected a policy, got a classifier; use classify\(\)"):
-        VECTOR.act(np.zeros(4))
-    with pytest.raises(InputError, match=r"expected a classifier, got a policy; use act\(\)"):
-        predictor(InputSpec(shape=(4,)), actions=3).classify(np.zeros(4))
+REGRESSOR = predictor(
+    InputSpec(shape=(4,)), head=RegressionHeadSpec(num_targets=2, mean=(100.0, -1.0), std=(10.0, 0.5))
+)
+
+
+def test_a_regressor_answers_in_the_targets_units() -> None:
+    assert (REGRESSOR.kind, REGRESSOR.num_outputs, REGRESSOR.probabilistic) == ("regressor", 2, False)
+    obs = np.random.default_rng(0).normal(size=(30, 4))
+    answers = REGRESSOR.regress(obs)
+    assert answers.dtype == np.float32
+    assert answers.shape == (30, 2)
+    assert isinstance(REGRESSOR.backend, TorchBackend)
+    with torch.no_grad():
+        standardised = REGRESSOR.backend.network(torch.tensor(obs, dtype=torch.float32))[0].output.numpy()
+    np.testing.assert_allclose(answers, standardised * [10.0, 0.5] + [100.0, -1.0], rtol=1e-6)
+    np.testing.assert_allclose(REGRESSOR.regress(obs[3]), answers[3:4], rtol=1e-6)
+    with pytest.raises(InputError, match=r"expected float32 \[batch, 4\]"):
+        REGRESSOR.regress(np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize(("kind", "own"), [("classifier", "classify"), ("policy", "act"), ("regressor", "regress")])
+def test_each_kind_does_its_own(kind: str, own: str) -> None:
+    model = {"classifier": VECTOR, "policy": predictor(InputSpec(shape=(4,)), actions=3), "regressor": REGRESSOR}[kind]
+    for other, method in (("classifier", "classify"), ("policy", "act"), ("regressor", "regress")):
+        if method == own:
+            getattr(model, method)(np.zeros(4))
+            continue
+        with pytest.raises(InputError, match=rf"model: expected a {other}, got a {kind}; use {own}\(\)"):
+            getattr(model, method)(np.zeros(4))
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------

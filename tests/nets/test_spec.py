@@ -23,7 +23,11 @@ from torso.nets import (
     LogitsHeadSpec,
     MLPSpec,
     NetworkSpec,
+    OneVsRestHeadSpec,
+    RegressionHeadSpec,
     ScalarHeadSpec,
+    SigmoidHeadSpec,
+    StepHeadSpec,
     build_network,
     net_spec,
 )
@@ -85,8 +89,8 @@ dense_fields = {
     "hidden": st.lists(st.integers(2, 9), max_size=3).map(tuple),
     "activation": st.sampled_from(ACTIVATIONS),
     "dropout": st.floats(0, 1, exclude_max=True),
-    "layer_norm": st.booleans(),
 }
+norms = st.sampled_from([{}, {"layer_norm": True}, {"batch_norm": True}])
 convs = st.builds(
     ConvLayerSpec,
     channels=sizes,
@@ -96,13 +100,33 @@ convs = st.builds(
     pool=st.sampled_from([None, "max", "avg"]),
     pool_size=st.integers(1, 3),
 )
-torsos = st.builds(MLPSpec, **dense_fields) | st.builds(
-    ConvNetSpec, convs=st.lists(convs, min_size=1, max_size=3).map(tuple), **dense_fields
+
+
+@st.composite
+def torsos(draw: st.DrawFn) -> MLPSpec | ConvNetSpec:
+    fields = {**draw(st.fixed_dictionaries(dense_fields)), **draw(norms)}
+    if draw(st.booleans()):
+        return MLPSpec(**fields)
+    return ConvNetSpec(convs=tuple(draw(st.lists(convs, min_size=1, max_size=3))), **fields)
+
+
+@st.composite
+def regression_heads(draw: st.DrawFn) -> RegressionHeadSpec:
+    num_targets = draw(sizes)
+    return RegressionHeadSpec(num_targets=num_targets, **draw(normalisations(num_targets)))
+
+
+smoothing = st.floats(0, 1, exclude_max=True)
+heads = st.one_of(
+    st.builds(LogitsHeadSpec, num_classes=st.integers(2, 9), label_smoothing=smoothing),
+    st.builds(OneVsRestHeadSpec, num_classes=st.integers(2, 9), label_smoothing=smoothing),
+    st.builds(SigmoidHeadSpec, loss=st.just("cross-entropy"), label_smoothing=smoothing),
+    st.just(SigmoidHeadSpec(loss="logistic")),
+    st.just(StepHeadSpec()),
+    regression_heads(),
+    st.builds(ScalarHeadSpec, num_actions=sizes, huber_delta=st.none() | positive),
 )
-heads = st.builds(LogitsHeadSpec, num_classes=st.integers(2, 9)) | st.builds(
-    ScalarHeadSpec, num_actions=sizes, huber_delta=st.none() | positive
-)
-specs = st.builds(NetworkSpec, input=images() | vectors(), torso=torsos, head=heads)
+specs = st.builds(NetworkSpec, input=images() | vectors(), torso=torsos(), head=heads)
 
 
 @given(specs)
@@ -251,13 +275,16 @@ def test_images_that_do_not_fill_their_input(
         (ImageSpec, {"max_value": HUGE}, "max_value must be a finite number"),
         (MLPSpec, {"hidden": 128}, "hidden must be a tuple"),
         (MLPSpec, {"hidden": (8, 0)}, "each of hidden must be a whole number of at least 1, got 0"),
-        (MLPSpec, {"activation": "gelu"}, "activation must be one of sigmoid, tanh, relu; got 'gelu'"),
+        (MLPSpec, {"activation": "selu"}, "activation must be one of sigmoid, tanh, relu, .*identity; got 'selu'"),
         (MLPSpec, {"activation": ["relu"]}, "activation must be one of"),
         (MLPSpec, {"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
         (MLPSpec, {"dropout": -0.1}, r"dropout must lie in \[0, 1\)"),
         (MLPSpec, {"dropout": math.nan}, "dropout must be a finite number"),
         (MLPSpec, {"layer_norm": "no"}, "layer_norm must be True or False"),
         (MLPSpec, {"hidden": (8, 1), "layer_norm": True}, "layer_norm leaves nothing of a layer of width 1"),
+        (MLPSpec, {"batch_norm": 1}, "batch_norm must be True or False"),
+        (MLPSpec, {"batch_norm": True, "layer_norm": True}, "layer_norm and batch_norm stand in the same place"),
+        (ConvNetSpec, {"batch_norm": True, "layer_norm": True}, "layer_norm and batch_norm .*choose one"),
         (ConvLayerSpec, {"channels": 0}, "channels must be"),
         (ConvLayerSpec, {"kernel": 0}, "kernel must be"),
         (ConvLayerSpec, {"stride": 0}, "stride must be"),
@@ -276,9 +303,21 @@ def test_images_that_do_not_fill_their_input(
         (ScalarHeadSpec, {"huber_delta": math.nan}, "huber_delta .* must be a finite number"),
         (ScalarHeadSpec, {"huber_delta": "1"}, "huber_delta .* must be a finite number"),
         (LogitsHeadSpec, {"num_classes": 1}, "num_classes must be a whole number of at least 2"),
+        (LogitsHeadSpec, {"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1"),
+        (OneVsRestHeadSpec, {"num_classes": 1}, "num_classes must be a whole number of at least 2"),
+        (OneVsRestHeadSpec, {"label_smoothing": -0.1}, r"label_smoothing must lie in \[0, 1\)"),
+        (SigmoidHeadSpec, {"loss": "hinge"}, "loss must be one of cross-entropy, logistic; got 'hinge'"),
+        (SigmoidHeadSpec, {"label_smoothing": "0.1"}, "label_smoothing must be a finite number"),
+        (SigmoidHeadSpec, {"loss": "logistic", "label_smoothing": 0.1}, "cannot be smoothed; use loss='cross-entropy'"),
+        (RegressionHeadSpec, {"num_targets": 0}, "num_targets must be a whole number of at least 1"),
+        (RegressionHeadSpec, {"mean": (0.0, 0.0)}, "mean and std come together"),
+        (RegressionHeadSpec, {"std": (1.0, 1.0)}, "mean and std come together"),
+        (RegressionHeadSpec, {"mean": (0.0,), "std": (1.0, 1.0)}, "mean must hold 2 values, one a target, got 1"),
+        (RegressionHeadSpec, {"mean": (0.0, 0.0), "std": (1.0,)}, "std must hold 2 values"),
+        (RegressionHeadSpec, {"mean": (0.0, 0.0), "std": (1.0, 0.0)}, "each of std must be positive"),
         (NetworkSpec, {"input": (4,)}, "input must be an InputSpec"),
         (NetworkSpec, {"torso": ScalarHeadSpec(num_actions=2)}, "is no torso spec; known are convnet, mlp"),
-        (NetworkSpec, {"head": MLPSpec()}, "is no head spec; known are logits, scalar"),
+        (NetworkSpec, {"head": MLPSpec()}, "is no head spec; known are logits, one-vs-rest"),
     ],
 )
 def test_specifications_that_cannot_be(make: Any, fields: dict[str, Any], message: str) -> None:
@@ -289,6 +328,9 @@ def test_specifications_that_cannot_be(make: Any, fields: dict[str, Any], messag
         ConvNetSpec: {"convs": (ConvLayerSpec(channels=4, kernel=3),)},
         ScalarHeadSpec: {"num_actions": 2},
         LogitsHeadSpec: {"num_classes": 2},
+        OneVsRestHeadSpec: {"num_classes": 2},
+        SigmoidHeadSpec: {},
+        RegressionHeadSpec: {"num_targets": 2},
         NetworkSpec: {"input": VECTOR, "torso": MLPSpec(), "head": ScalarHeadSpec(num_actions=2)},
     }
     make(**whole[make])
@@ -306,7 +348,7 @@ def test_json_that_is_no_network(data: object) -> None:
     ("part", "value", "message"),
     [
         ("torso", {"kind": "mpl"}, "unknown torso 'mpl'; known are convnet, mlp .*register"),
-        ("head", {"kind": "dueling"}, "unknown head 'dueling'; known are logits, scalar"),
+        ("head", {"kind": "dueling"}, "unknown head 'dueling'; known are logits, one-vs-rest, .*scalar"),
         ("torso", {"hidden": [4]}, "torso must be an object with a 'kind'"),
         ("torso", {"kind": "mlp", "depth": 3}, r"torso 'mlp' has unknown fields \['depth'\]; known are"),
         ("head", {"kind": "scalar"}, "head 'scalar' cannot be built from"),
@@ -376,10 +418,27 @@ def test_what_the_torso_gets(shape: tuple[int, ...], layout: Any, expected: tupl
     assert InputSpec(shape=shape, layout=layout).tensor_shape == expected
 
 
-def test_what_a_network_is_for() -> None:
-    assert (SPEC.kind, SPEC.num_outputs) == ("policy", 2)
-    labelling = dataclasses.replace(SPEC, head=LogitsHeadSpec(num_classes=7))
-    assert (labelling.kind, labelling.num_outputs) == ("classifier", 7)
+@pytest.mark.parametrize(
+    ("head", "kind", "num_outputs", "probabilistic"),
+    [
+        (ScalarHeadSpec(num_actions=2), "policy", 2, False),
+        (LogitsHeadSpec(num_classes=7), "classifier", 7, True),
+        (OneVsRestHeadSpec(num_classes=7), "classifier", 7, True),
+        (SigmoidHeadSpec(), "classifier", 2, True),
+        (StepHeadSpec(), "classifier", 2, False),
+        (RegressionHeadSpec(num_targets=3), "regressor", 3, False),
+    ],
+)
+def test_what_a_network_is_for(head: Any, kind: str, num_outputs: int, probabilistic: bool) -> None:
+    spec = dataclasses.replace(SPEC, head=head)
+    assert (spec.kind, spec.num_outputs, spec.probabilistic) == (kind, num_outputs, probabilistic)
+
+
+def test_a_specification_of_format_1_is_one_without_batch_norm_or_smoothing() -> None:
+    data = NetworkSpec(input=VECTOR, torso=MLPSpec(), head=LogitsHeadSpec(num_classes=2)).to_json()
+    del data["torso"]["batch_norm"], data["head"]["label_smoothing"]
+    spec = NetworkSpec.from_json(data)
+    assert (spec.torso.batch_norm, spec.head.label_smoothing) == (False, 0.0)
 
 
 # -- presets -----------------------------------------------------------------------------------------------------------
@@ -390,15 +449,48 @@ def test_an_unknown_net_is_refused_with_the_known_ones() -> None:
         net_spec("resnet", VECTOR)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [name for name in NETS if name != "linear"])
 def test_settings_that_are_given_replace_a_presets_own(name: str) -> None:
     network_input = InputSpec(shape=(40, 40), layout="hw")
     spec = net_spec(name, network_input, hidden=(7, 5), activation="sigmoid", dropout=0.25, layer_norm=True)
     assert (spec.hidden, spec.activation, spec.dropout, spec.layer_norm) == ((7, 5), "sigmoid", 0.25, True)
-    convs = {"mlp": 0, "cnn": 3, "lenet": 2, "nature": 3}[name]
+    assert not spec.batch_norm
+    convs = {"mlp": 0, "cnn": 4, "lenet": 2, "nature": 3, "vgg": 5}[name]
     assert len(getattr(spec, "convs", ())) == convs
+    assert net_spec(name, network_input, batch_norm=True).batch_norm
+    assert not net_spec(name, network_input, batch_norm=False).batch_norm
     with pytest.raises(SpecError, match="hidden must be a tuple"):
         net_spec(name, network_input, hidden=128)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="choose one"):
+        net_spec(name, network_input, layer_norm=True, batch_norm=True)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_normalises_batches_of_its_own_accord(name: str) -> None:
+    assert net_spec(name, InputSpec(shape=(40, 40), layout="hw")).batch_norm == (name in ("cnn", "vgg"))
+    if name in ("mlp", "cnn"):
+        assert not net_spec(name, InputSpec(shape=(12, 12), layout="hw")).batch_norm
+
+
+def test_the_linear_net_has_no_hidden_layer_to_set() -> None:
+    assert net_spec("linear", VECTOR) == net_spec("linear", VECTOR, hidden=(), dropout=0.0) == MLPSpec(hidden=())
+    for setting in ({"hidden": (3,)}, {"activation": "tanh"}, {"dropout": 0.1}, {"layer_norm": True}):
+        (name,) = setting
+        with pytest.raises(ConfigError, match=f"net='linear' has no hidden layer for {name}; leave out"):
+            net_spec("linear", VECTOR, **setting)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="for layer_norm, batch_norm; leave out, or use net='mlp'"):
+        net_spec("linear", VECTOR, layer_norm=True, batch_norm=True)
+
+
+def test_vgg_is_three_pooled_blocks_for_images_that_are_large_enough() -> None:
+    spec = net_spec("vgg", InputSpec(shape=(16, 28), layout="hw"))
+    assert isinstance(spec, ConvNetSpec)
+    assert [(conv.channels, conv.pool) for conv in spec.convs] == [
+        *((32, "max"), (64, None), (64, "max"), (128, None), (128, "max"))
+    ]
+    assert (spec.hidden, spec.dropout) == ((), 0.4)
+    with pytest.raises(SpecError, match="at least 16x16 pixels, these have 28x15; use net='cnn'"):
+        net_spec("vgg", InputSpec(shape=(28, 15), layout="hw"))
 
 
 def test_the_cnn_keeps_small_scans_whole() -> None:
@@ -407,4 +499,4 @@ def test_the_cnn_keeps_small_scans_whole() -> None:
     assert isinstance(small, ConvNetSpec)
     assert isinstance(large, ConvNetSpec)
     assert [conv.pool for conv in small.convs] == [None, "max"]
-    assert [conv.pool for conv in large.convs] == ["max"] * 3
+    assert [conv.pool for conv in large.convs] == ["max", None, "max", "max"]

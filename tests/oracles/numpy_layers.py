@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0.0),
     "tanh": np.tanh,
     "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "gelu": lambda x: x * 0.5 * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2))),
+    "identity": lambda x: x,
 }
 
 
-def dense(x: Array, weight: Array, bias: Array) -> Array:
+def dense(x: Array, weight: Array, bias: Array | float = 0.0) -> Array:
     """x: [B, I]; weight: [O, I]; bias: [O]. Returns [B, O]."""
     return np.einsum("bi,oi->bo", x, weight) + bias
 
@@ -26,7 +30,13 @@ def layer_norm(x: Array, gain: Array, bias: Array, eps: float = 1e-5) -> Array:
     return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps) * gain + bias
 
 
-def convolve(x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
+def batch_norm(x: Array, mean: Array, variance: Array, gain: Array, bias: Array, eps: float = 1e-5) -> Array:
+    """Each channel by statistics of its own (Ioffe & Szegedy 2015). x: [B, C, ...]; the rest: [C]."""
+    mean, variance, gain, bias = (a.reshape(-1, *[1] * (x.ndim - 2)) for a in (mean, variance, gain, bias))
+    return (x - mean) / np.sqrt(variance + eps) * gain + bias
+
+
+def convolve(x: Array, weight: Array, bias: Array | float, stride: int, padding: int) -> Array:
     """x: [B, C, H, W]; weight: [O, C, k, k]; bias: [O]. Returns [B, O, h, w]."""
     kernel = weight.shape[2]
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from torso.nets import Predictor
+from torso.nets import (
+    Calibration,
+    InputSpec,
+    LogitsHeadSpec,
+    MLPSpec,
+    NetworkSpec,
+    Predictor,
+    SigmoidHeadSpec,
+    StepHeadSpec,
+    build_network,
+    save_model,
+)
+from torso.nets.calibration import PlattScaling, TemperatureScaling
 from torso.proto import prediction_pb2 as pb
 from torso.serve import Client, ServeConfig
 from torso.serve.backends import OnnxBackend, equal_readouts, probe_batch
@@ -58,6 +72,35 @@ def test_the_torch_backend_serves_its_own_bits(
     with running(config(models.cartpole, backend="torch")) as server, Client(server.address) as client:
         assert client.get_model("cartpole").backend == "torch"
         assert np.array_equal(client.act("cartpole", observations).values, predictor.run(observations))
+
+
+@pytest.mark.parametrize(
+    ("head", "calibration"),
+    [
+        (SigmoidHeadSpec(), PlattScaling(num_classes=2, slopes=(0.5,), intercepts=(-1.0,))),
+        (LogitsHeadSpec(num_classes=2), TemperatureScaling(num_classes=2, temperature=4.0)),
+        (StepHeadSpec(), None),
+    ],
+)
+def test_probabilities_are_served_as_the_model_calibrates_them(
+    tmp_path: Path, config: Callable[..., ServeConfig], running: Any, head: Any, calibration: Calibration | None
+) -> None:
+    spec = NetworkSpec(input=InputSpec(shape=(3,)), torso=MLPSpec(hidden=()), head=head)
+    network = build_network(spec, torch.Generator().manual_seed(0))
+    labels = ("no", "yes")
+    model = save_model(
+        tmp_path / "model", network, kind="classifier", labels=labels, calibration=calibration, onnx=False
+    )
+    predictor = Predictor.load(model)
+    rows = probe_batch(predictor.input, 32)
+    with running(config(model, backend="torch")) as server, Client(server.address) as client:
+        answer = client.classify("model", rows, top_k=2)
+    readout = predictor.run(rows)
+    said = np.eye(2)[(readout[:, 1] > 0).astype(int)]
+    expected = said if calibration is None else calibration.apply(readout)
+    served = np.take_along_axis(answer.probabilities, answer.indices.argsort(axis=1), axis=1)
+    np.testing.assert_array_equal(served, expected.astype(np.float32))
+    assert [row[0] for row in answer.labels] == [labels[best] for best in expected.argmax(axis=1)]
 
 
 def test_a_request_of_more_rows_than_a_batch_is_answered_whole(models: Any, served: Any) -> None:

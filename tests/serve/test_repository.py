@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from torso.errors import ConfigError, ServerError, UnavailableError, UnknownModelError, WrongKindError
+from torso.nets import InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
 from torso.serve import ServeConfig
 from torso.serve.repository import Repository, parse_models
 
@@ -83,6 +84,17 @@ def test_broken_models_can_be_skipped_while_one_is_left(
     repository.close()
     with pytest.raises(ServerError, match="none of the 2 models could be loaded"):
         loaded(config(damaged, tmp_path / "gone", skip_broken=True))
+
+
+def test_a_regressor_is_refused(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:
+    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(), head=RegressionHeadSpec(num_targets=2))
+    directory = save_model(tmp_path / "diabetes", build_network(spec), kind="regressor", onnx=False)
+    message = r"model 'diabetes' \(.*\): a regressor cannot be served; .*torso\.nets\.Predictor, the service labels and"
+    with pytest.raises(ServerError, match=message):
+        loaded(config(directory))
+    repository = loaded(config(directory, models.cartpole, skip_broken=True))
+    assert list(repository.models) == ["cartpole"]
+    repository.close()
 
 
 def test_a_run_directory_serves_its_best_model(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""Fitting a calibration: the map by which a classifier's probabilities come true as often as they say.
+
+Fit it on examples that nothing was learnt from (validation data): on its training data a classifier is too sure.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp
+from sklearn.isotonic import IsotonicRegression
+
+from torso.errors import ConfigError, InputError
+from torso.insight.metrics import as_indices
+from torso.nets.calibration import (
+    CALIBRATION_METHODS,
+    LARGEST_READOUT,
+    Calibration,
+    IsotonicCalibration,
+    PlattScaling,
+    TemperatureScaling,
+    class_scores,
+)
+
+LEAST_ROWS = 10  # fewer say nothing of probabilities
+_TEMPERATURES = (1e-2, 1e4)
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def fit_calibration(method: str, readout: ArrayLike, labels: ArrayLike) -> Calibration:
+    """Fit a calibration of a classifier's readout to true labels.
+
+    method: temperature, platt or isotonic. Temperature scaling has one parameter and changes no label; Platt's has two
+    a class; isotonic regression has as many as the data allow and wants about a thousand rows. readout: [N, K] finite
+    floats, whose softmax are the probabilities as they are. labels: int [N] in [0, K).
+
+    Raises:
+        ConfigError: an unknown method.
+        InputError: arrays that do not fit one another, fewer than 10 rows; for Platt's and isotonic, which fit each
+            class against the rest, a class that no row has.
+    """
+    fits = {"platt": _fit_platt, "isotonic": _fit_isotonic, "temperature": _fit_temperature}
+    if method not in fits:
+        raise ConfigError(f"calibration must be one of {', '.join(CALIBRATION_METHODS)}; got {method!r}")
+    logits = np.asarray(readout)
+    if logits.ndim != 2 or logits.dtype.kind != "f" or logits.shape[1] < 2:
+        raise InputError("readout", expected="floats [N, K], K >= 2", came=f"{logits.dtype} {list(logits.shape)}")
+    if not np.isfinite(logits).all():
+        raise InputError("readout", expected="finite numbers", came="NaN or infinity")
+    truth = as_indices("labels", labels, len(logits))
+    require_calibratable(method, truth, logits.shape[1])
+    return fits[method](np.clip(logits.astype(np.float64), -LARGEST_READOUT, LARGEST_READOUT), truth)
+
+
+def require_calibratable(method: str, labels: Ints, num_classes: int) -> None:
+    """Refuse labels that a calibration cannot be fitted on; a fit asks before it begins. labels: int64 [N].
+
+    Raises:
+        InputError: as `fit_calibration`.
+    """
+    if len(labels) < LEAST_ROWS:
+        raise InputError("readout", expected=f"at least {LEAST_ROWS} rows to calibrate on", came=str(len(labels)))
+    if labels.max() >= num_classes:
+        raise InputError("labels", expected=f"classes below {num_classes}", came=str(labels.max()))
+    missing = sorted(set(range(num_classes)) - set(labels.tolist()))
+    if missing and method != "temperature":
+        raise InputError(
+            "labels",
+            expected=f"every class among the rows that {method} calibration is fitted on",
+            came=f"none of class {missing[0]}; hold more rows back, or use method temperature",
+        )
+
+
+def _fit_temperature(logits: Floats, truth: Ints) -> Calibration:
+    """Guo et al. 2017: the temperature that makes the labels most probable.
+
+    Where every row is labelled right, the lower the better and no evidence against certainty: then it stays at least 1.
+    """
+    chosen = np.take_along_axis(logits, truth[:, np.newaxis], axis=1)[:, 0]
+    lowest, highest = _TEMPERATURES
+    if (chosen >= logits.max(axis=1)).all():
+        lowest = 1.0
+
+    def loss(log_temperature: float) -> float:
+        beta = math.exp(-log_temperature)
+        return float(np.mean(logsumexp(logits * beta, axis=1) - chosen * beta))
+
+    bounds = (math.log(lowest), math.log(highest))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
+    return TemperatureScaling(num_classes=logits.shape[1], temperature=math.exp(found.x))
+
+
+def _fit_platt(logits: Floats, truth: Ints) -> Calibration:
+    """Platt 1999, each class against the rest."""
+    maps = [_sigmoid_map(score, positive) for score, positive in _one_vs_rest(logits, truth)]
+    slopes, intercepts = zip(*maps, strict=True)
+    return PlattScaling(num_classes=logits.shape[1], slopes=slopes, intercepts=intercepts)
+
+
+def _sigmoid_map(score: Floats, positive: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept of the sigmoid by which smoothed labels are most probable.
+
+    score, positive: [N], with both kinds among them. The targets are Platt's: (n+ + 1) / (n+ + 2) for the n+ positives
+    and 1 / (n- + 2) for the others, so that perfectly separated classes have a finite answer.
+    """
+    num_positive = int(positive.sum())
+    num_negative = len(positive) - num_positive
+    target = np.where(positive, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
+    scale = float(np.median(np.abs(score))) or 1.0  # not the largest, which one row alone may have
+    design = np.stack([score / scale, np.ones_like(score)], axis=1)  # [N, 2]
+
+    def loss(parameters: Floats) -> float:
+        odds = design @ parameters
+        return float(np.mean(np.logaddexp(0.0, odds) - target * odds))
+
+    def gradient(parameters: Floats) -> Floats:
+        slopes: Floats = design.T @ (_sigmoid(design @ parameters) - target) / len(target)
+        return slopes
+
+    def hessian(parameters: Floats) -> Floats:
+        share = _sigmoid(design @ parameters)
+        curvature: Floats = (design * (share * (1 - share))[:, np.newaxis]).T @ design / len(target)
+        return curvature
+
+    start = np.array([0.0, math.log((num_positive + 1) / (num_negative + 1))])
+    found = minimize(loss, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-8})
+    return float(found.x[0]) / scale, float(found.x[1])
+
+
+def _sigmoid(odds: Floats) -> Floats:
+    share: Floats = np.exp(-np.logaddexp(0.0, -odds))
+    return share
+
+
+def _fit_isotonic(logits: Floats, truth: Ints) -> Calibration:
+    """Zadrozny & Elkan 2002, each class against the rest."""
+    scores, values = [], []
+    for score, positive in _one_vs_rest(logits, truth):
+        fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(score, positive.astype(np.float64))
+        scores.append(tuple(fitted.X_thresholds_.tolist()))
+        values.append(tuple(np.maximum.accumulate(fitted.y_thresholds_).tolist()))  # whatever was rounded
+    return IsotonicCalibration(num_classes=logits.shape[1], scores=tuple(scores), values=tuple(values))
+
+
+def _one_vs_rest(logits: Floats, truth: Ints) -> list[tuple[Floats, NDArray[np.bool_]]]:
+    """Each map's scores and which rows have its class: one map a class, and of two classes the second's alone."""
+    scores = class_scores(logits)  # [N, maps]
+    classes = range(1, 2) if logits.shape[1] == 2 else range(logits.shape[1])
+    return [(scores[:, index], truth == label) for index, label in enumerate(classes)]

@@ -1,0 +1,110 @@
+"""A folder of images by class as a data set: FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and so on.
+
+Classes are the names of the folders, in natural order ("2" before "10"), integers where all are; files are in natural
+order too. They are PNG or JPEG, all of one size. Where every picture is gray, inputs are uint8 [N, H, W], otherwise
+[N, H, W, 3]; 0 to 255. Parts may have a folder each: train, and test or validation (or valid, val) or both; what has no
+folder is split off by the rule of ``torso.envs.splits``. What begins with a dot or "__" is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from torso.envs.images import Pixels, read_images
+from torso.envs.labelling import class_indices, class_names, natural_order
+from torso.envs.splits import Dataset, ImageDescription, Parts, listed
+from torso.errors import DatasetError
+
+_PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+_IMAGES = frozenset({".png", ".jpg", ".jpeg"})
+_OTHER_IMAGES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic", ".ppm", ".pgm"})
+
+
+def read_image_folder(folder: Path, *, name: str) -> Parts:
+    """Read a folder of images; see ``load_dataset``.
+
+    Raises ``DatasetError``: no class, a class without images, an image that cannot be read or has another size.
+    """
+    parts = _parts(folder)
+    files = {part: list(_files(path)) for part, path in parts.items()}  # (class, image)
+    names = class_names([label for pairs in files.values() for label, _ in pairs])
+    pixels = read_images([path for pairs in files.values() for _, path in pairs])
+    made, start = {}, 0
+    for part, pairs in files.items():
+        labels = class_indices([label for label, _ in pairs], names)
+        made[part] = _dataset(name, pixels[start : start + len(pairs)], labels, names)
+        start += len(pairs)
+    return Parts(train=made["train"], validation=made.get("validation"), test=made.get("test"))
+
+
+def _dataset(name: str, pixels: Pixels, labels: npt.NDArray[np.int64], names: tuple[str | int, ...]) -> Dataset:
+    return Dataset(
+        name=name,
+        inputs=pixels,
+        labels=labels,
+        label_names=names,
+        image=ImageDescription(
+            channels=1 if pixels.ndim == 3 else 3,
+            height=pixels.shape[1],
+            width=pixels.shape[2],
+            polarity="none",
+            centring="none",
+            max_value=255.0,
+        ),
+    )
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    """Each part's folder of classes; the folder itself is train where it holds the classes."""
+    inner = _folders(folder)
+    if not any(path.name.lower() == "train" and _folders(path) for path in inner):
+        return {"train": folder}
+    parts: dict[str, Path] = {}
+    for path in inner:
+        part = _PARTS.get(path.name.lower())
+        if part is None or part in parts:
+            wanted = "train, validation and test"
+            raise DatasetError(f"{folder}: expected no folders but {wanted}, once each, got {path.name!r}")
+        parts[part] = path
+    return {part: parts[part] for part in ("train", "validation", "test") if part in parts}
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The class and the path of every image."""
+    classes = _folders(folder)
+    if stray := _images(folder):
+        raise DatasetError(
+            f"{folder}: expected a folder for each class, got images beside them, {stray[0].name!r} first"
+        )
+    if not classes:
+        raise DatasetError(f"{folder}: expected a folder for each class with its images, got no folders")
+    for path in classes:
+        images = _images(path)
+        if not images:
+            deeper = "; it holds further folders, and images are looked for in the first only" if _folders(path) else ""
+            raise DatasetError(f"{path}: expected PNG or JPEG images, got none{deeper}")
+        for image in images:
+            yield path.name, image
+
+
+def _images(folder: Path) -> list[Path]:
+    files = [path for path in _visible(folder) if path.is_file()]
+    if others := [path.name for path in files if path.suffix.lower() in _OTHER_IMAGES]:
+        raise DatasetError(f"{folder}: expected PNG or JPEG, got {listed(others)}; convert them")
+    return [path for path in files if path.suffix.lower() in _IMAGES]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith((".", "__"))]
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be read: {error.strerror or error}") from error
+    return sorted(paths, key=lambda path: natural_order(path.name))

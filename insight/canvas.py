@@ -1,0 +1,145 @@
+"""How torso's pictures look: colours, figures, and small pictures in rows."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from torso.nets.files import atomic_write_bytes
+
+Array = NDArray[Any]
+
+BLUE, ORANGE, GREEN, RED, GREY, INK = "#2f6db3", "#d9722c", "#3a8f4d", "#b3322f", "#6b7280", "#1f2937"
+PALE = "#e5e7eb"
+# One for each class, the first two apart for every eye.
+CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, "#7c5cb8", "#8a5a44", "#cf6fa8", "#707a86", "#a8a32c", "#2aa0ad")
+DIVERGING, SEQUENTIAL = "RdBu_r", "magma"  # signed values, blue below 0 and red above; values from 0 up
+
+_DPI = 140
+
+
+def class_colour(index: int) -> str:
+    """The colour of a class, the same in every picture; they repeat after ten."""
+    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
+
+
+def new_figure(title: str, width_in: float, height_in: float, *, constrained: bool = True) -> Figure:
+    """A figure with its title; ``constrained`` lets the layout make room for what the axes say."""
+    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained" if constrained else None)
+    FigureCanvasAgg(figure)
+    if constrained:
+        figure.suptitle(title, fontsize=11, color=GREY)
+    else:
+        figure.text(0.5, 1 - 0.12 / height_in, title, fontsize=11, color=GREY, ha="center", va="top")
+    return figure
+
+
+def title_width_in(title: str) -> float:
+    """The least width, in inches, of a figure that a title fits into."""
+    return 0.5 + 0.088 * len(title)
+
+
+def quiet(axes: Axes, *, grid: bool = True) -> Axes:
+    """Axes without a frame above and to the right, on a pale grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    if grid:
+        axes.grid(color=PALE, linewidth=0.8)
+        axes.set_axisbelow(True)
+    return axes
+
+
+def bare(axes: Axes) -> Axes:
+    """Axes of which only the content is seen."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG, atomically; StorageError where that cannot be."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    atomic_write_bytes(path, buffer.getvalue())
+    return path
+
+
+class Tiles:
+    """Small pictures in rows and columns with words around them, laid out in inches from the top left corner."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.width, self.height = figure.get_size_inches()
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_xlim(0, self.width)
+        axes.set_ylim(self.height, 0)
+        axes.axis("off")
+        self.axes = axes
+
+    def show(
+        self,
+        picture: Array,
+        x: float,
+        y: float,
+        size: float,
+        *,
+        caption: str = "",
+        colour: str = INK,
+        cmap: str = "gray",
+        low: float = 0.0,
+        high: float = 1.0,
+    ) -> None:
+        """Draw a picture [H, W] or [H, W, 3] at the top of the square of ``size`` at (x, y), its caption below it."""
+        rows, columns = picture.shape[:2]
+        width, height = size * min(1, columns / rows), tile_height_in(picture, size)
+        left, top = x + (size - width) / 2, y
+        extent = (left, left + width, top + height, top)
+        values: Array = np.clip(picture, 0, 1) if picture.ndim == 3 else picture
+        self.axes.imshow(
+            values, cmap=cmap, vmin=low, vmax=high, extent=extent, interpolation="nearest", aspect="auto", zorder=1
+        )
+        frame = Rectangle((left, top), width, height, fill=False, edgecolor="#9ca3af", linewidth=0.5, zorder=2)
+        self.axes.add_patch(frame)
+        if caption:
+            self.say(caption, x + size / 2, y + height + 0.03, colour=colour)
+        self.axes.set_xlim(0, self.width)  # which imshow moves
+        self.axes.set_ylim(self.height, 0)
+
+    def say(
+        self,
+        text: str,
+        x: float,
+        y: float,
+        *,
+        colour: str = INK,
+        size: float = 7.5,
+        ha: str = "center",
+        va: str = "top",
+        weight: str = "normal",
+    ) -> None:
+        """Write at (x, y)."""
+        self.axes.text(x, y, text, fontsize=size, color=colour, ha=ha, va=va, weight=weight, linespacing=1.1)
+
+
+def tile_height_in(picture: Array, size: float) -> float:
+    """How much of a square of ``size`` a picture [H, W] or [H, W, 3] fills downwards."""
+    return size * min(1.0, int(picture.shape[0]) / int(picture.shape[1]))
+
+
+def montage(maps: Array, *, gap: int = 1) -> Array:
+    """Pictures [N, H, W] in one array, in rows that make it about square, with gaps of NaN between them."""
+    count, height, width = maps.shape
+    columns = max(1, round(np.sqrt(count * height / width) + 0.4))
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan)
+    for index, picture in enumerate(maps):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet

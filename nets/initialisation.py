@@ -1,0 +1,69 @@
+"""How the weights of a network begin."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from torso.nets.checks import choice
+
+Init = Literal["default", "zeros", "normal", "xavier", "he", "orthogonal"]
+INITS = ("default", "zeros", "normal", "xavier", "he", "orthogonal")
+
+_NORMAL_STD = 0.01  # Krizhevsky et al. 2012
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def initialise(network: nn.Module, method: Init, generator: torch.Generator | None = None) -> None:
+    """Give a network's layers first weights, in place, and biases of 0.
+
+    default leaves the network as it is (PyTorch's own: uniform within 1 / sqrt(fan in)). zeros: with hidden layers it
+    is a demonstration, since units that begin alike stay alike. normal: deviation 0.01. xavier: uniform, Glorot &
+    Bengio 2010, eq. 16. he: normal, He et al. 2015, eq. 10, for relu. orthogonal: Saxe et al. 2014.
+    A weight is a parameter of two or more axes; norms keep their gain of 1 and bias of 0. ``generator`` draws, on the
+    network's device; None is PyTorch's global one.
+
+    Raises:
+        ConfigError: an unknown method.
+
+    Warns:
+        UserWarning: zeros for a network with hidden layers.
+    """
+    choice("init", method, INITS)
+    if method == "default":
+        return
+    layers = [module for module in network.modules() if not isinstance(module, _NORMS) and _weights(module)]
+    if method == "zeros" and len(layers) > 1:
+        warnings.warn(
+            "weights that all begin at 0 give the units of a hidden layer the same gradient, so that they stay alike "
+            "whatever they learn: symmetry is never broken; use init='xavier' or 'he'",
+            UserWarning,
+            stacklevel=2,
+        )
+    with torch.no_grad():
+        for layer in layers:
+            for weight in _weights(layer):
+                _fill(weight, method, generator)
+            for name, parameter in layer.named_parameters(recurse=False):
+                if name.startswith("bias"):
+                    parameter.zero_()
+
+
+def _weights(module: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in module.parameters(recurse=False) if parameter.dim() > 1]
+
+
+def _fill(weight: Tensor, method: Init, generator: torch.Generator | None) -> None:
+    if method == "zeros":
+        weight.zero_()
+    elif method == "normal":
+        nn.init.normal_(weight, std=_NORMAL_STD, generator=generator)
+    elif method == "xavier":
+        nn.init.xavier_uniform_(weight, generator=generator)
+    elif method == "he":
+        nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+    else:
+        nn.init.orthogonal_(weight, generator=generator)

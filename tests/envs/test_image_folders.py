@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torso.envs import ImageDescription, load_dataset
+from torso.errors import ConfigError, DatasetError
+from torso.nets.images import decode_image
+from torso.nets.spec import ImageSpec
+
+
+def pixels(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape or (4, 3), dtype=np.uint8)
+
+
+def save(path: Path, array: np.ndarray, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of 10 and 3 gray images; number k of a class is full of its class' start + k."""
+    for name, count, start in (("cat", 10, 0), ("dog", 3, 100)):
+        for k in range(count):
+            save(tmp_path / "pets" / name / f"{name}{k + 1}.png", np.full((4, 3), start + k, np.uint8))
+    return tmp_path / "pets"
+
+
+def values(split) -> list[int]:
+    return split.inputs.reshape(len(split), -1)[:, 0].tolist()
+
+
+def test_gray_images_by_class(folder: Path):
+    splits = load_dataset(folder)
+    assert [values(split) for split in splits] == [[*range(7), 100], [7, 101], [8, 9, 102]]
+    assert [split.labels.tolist() for split in splits] == [[0] * 7 + [1], [0, 1], [0, 0, 1]]
+    for split in splits:
+        assert split.inputs.shape == (len(split), 4, 3)
+        assert split.inputs.dtype == np.uint8
+        assert (split.name, split.task, split.label_names) == (str(folder), "classification", ("cat", "dog"))
+        assert split.image == ImageDescription(
+            channels=1, height=4, width=3, polarity="none", centring="none", max_value=255.0
+        )
+    kept = load_dataset(str(folder), classes=["dog", "cat"])
+    assert kept.test.labels.tolist() == [1, 1, 0]
+
+
+def test_colour_images(folder: Path):
+    colour = pixels(0, 4, 3, 3)
+    save(folder / "dog" / "dog0.png", colour)  # before dog1
+    splits = load_dataset(folder)
+    assert splits.train.inputs.shape == (9, 4, 3, 3)
+    assert splits.train.image.channels == 3
+    np.testing.assert_array_equal(splits.train.inputs[7], colour)
+    np.testing.assert_array_equal(splits.train.inputs[1], np.full((4, 3, 3), 1))
+
+
+def test_gray_pictures_in_colour_files_are_gray(folder: Path):
+    save(folder / "cat" / "cat1.png", np.full((4, 3, 3), 77, np.uint8))
+    (folder / "cat" / "cat2.png").unlink()
+    save(folder / "cat" / "cat2.JPG", np.full((4, 3), 9, np.uint8), quality=100)
+    splits = load_dataset(folder)
+    assert splits.train.inputs.shape == (8, 4, 3)
+    assert values(splits.train)[:2] == [77, 9]
+
+
+def test_natural_order_of_numbered_classes(tmp_path: Path):
+    for name in ("10", "9", "1"):
+        for k in (10, 9, 1):
+            save(tmp_path / "d" / name / f"{k}.png", np.full((2, 2), 10 * int(name) + k, np.uint8))
+    splits = load_dataset(tmp_path / "d")
+    assert splits.train.label_names == (1, 9, 10)
+    assert [values(split) for split in splits] == [[11, 91, 101], [19, 99, 109], [20, 100, 110]]
+
+
+@pytest.mark.parametrize("word", ["validation", "valid", "Val"])
+def test_parts_in_folders(folder: Path, word: str):
+    split_folder = folder.parent / "split"
+    for part in ("train", "Test"):
+        for name in ("cat", "dog"):
+            for k in range(3):
+                save(split_folder / part / name / f"{k}.png", np.full((2, 2), len(part) * 10 + k, np.uint8))
+    splits = load_dataset(split_folder)
+    assert [values(split) for split in splits] == [[50, 52] * 2, [51] * 2, [40, 41, 42] * 2]
+    save(split_folder / word / "dog" / "0.png", np.full((2, 2), 7, np.uint8))
+    splits = load_dataset(split_folder)
+    assert [values(split) for split in splits] == [[50, 51, 52] * 2, [7], [40, 41, 42] * 2]
+    assert splits.validation.labels.tolist() == [1]
+    (split_folder / "more").mkdir()
+    with pytest.raises(DatasetError, match="expected no folders but train, validation and test, once each, got 'more'"):
+        load_dataset(split_folder)
+
+
+def test_a_class_may_be_called_train(folder: Path):
+    (folder / "dog").rename(folder / "train")
+    assert load_dataset(folder).train.label_names == ("cat", "train")
+
+
+def test_hidden_files_and_texts_are_passed_over(folder: Path):
+    (folder / ".cache").mkdir()
+    (folder / "__MACOSX").mkdir()
+    (folder / "README.txt").write_text("pets")
+    (folder / "cat" / ".DS_Store").write_bytes(b"")
+    (folder / "cat" / "._cat1.png").write_bytes(b"x")
+    (folder / "cat" / "notes.csv").write_text("a")
+    assert sum(map(len, load_dataset(folder))) == 13
+
+
+# as the prediction service sees the same file
+
+
+def files(folder: Path) -> dict[str, Path]:
+    rng = np.random.default_rng(1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    palette = Image.fromarray(pixels(2, 5, 7, 3)).quantize(8)
+    palette.save(folder / "palette.png")
+    Image.fromarray(rng.integers(0, 65536, (5, 7), dtype=np.uint16)).save(folder / "deep.png")
+    Image.fromarray(pixels(3, 5, 7) > 99).save(folder / "bits.png")
+    Image.fromarray(pixels(9, 5, 7)).convert("CMYK").save(folder / "cmyk.jpg")
+    return {
+        "gray": save(folder / "gray.png", pixels(4, 5, 7)),
+        "colour": save(folder / "colour.png", pixels(5, 5, 7, 3)),
+        "transparent": save(folder / "transparent.png", pixels(6, 5, 7, 4)),
+        "gray-transparent": save(folder / "la.png", pixels(7, 5, 7, 2)),
+        "jpeg": save(folder / "photo.jpeg", pixels(8, 5, 7, 3)),
+        "turned": save(folder / "turned.jpg", pixels(8, 7, 5, 3), exif=exif),
+        "palette": folder / "palette.png",
+        "deep": folder / "deep.png",
+        "bits": folder / "bits.png",
+        "cmyk": folder / "cmyk.jpg",
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["gray", "colour", "transparent", "gray-transparent", "jpeg", "turned", "palette", "deep", "bits", "cmyk"],
+)
+def test_a_file_is_the_same_input_in_training_and_in_serving(tmp_path: Path, kind: str):
+    path = files(tmp_path)[kind]
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(3):
+            (tmp_path / "data" / name / f"{k}{path.suffix}").write_bytes(path.read_bytes())
+    train = load_dataset(tmp_path / "data").train
+    assert train.inputs.shape[1:3] == (5, 7)
+    # One of the two is the picture's own polarity, under which it is not inverted.
+    served = [
+        decode_image(
+            path.read_bytes(), ImageSpec(channels=train.image.channels, height=5, width=7, polarity=polarity)
+        ).reshape(train.inputs.shape[1:])
+        for polarity in ("light-on-dark", "dark-on-light")
+    ]
+    assert any(np.array_equal(train.inputs[0], picture) for picture in served)
+
+
+# mistakes
+
+
+def test_folders_that_are_no_data_set(folder: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty: expected a folder for each class with its images, got no folders"):
+        load_dataset(tmp_path / "empty")
+    (folder / "fox" / "red").mkdir(parents=True)
+    with pytest.raises(DatasetError, match=r"fox: expected PNG or JPEG images, got none; it holds further folders"):
+        load_dataset(folder)
+    (folder / "fox" / "red").rmdir()
+    with pytest.raises(DatasetError, match=r"fox: expected PNG or JPEG images, got none$"):
+        load_dataset(folder)
+    save(folder / "fox" / "fox.bmp", pixels(0))
+    with pytest.raises(DatasetError, match=r"fox: expected PNG or JPEG, got 'fox.bmp'; convert them"):
+        load_dataset(folder)
+    save(folder / "stray.png", pixels(0))
+    with pytest.raises(DatasetError, match=r"got images beside them, 'stray.png' first"):
+        load_dataset(folder)
+
+
+def test_one_class_only_and_small_classes(folder: Path):
+    (folder / "dog" / "dog3.png").unlink()
+    with pytest.raises(DatasetError, match="got 2 rows of class 'dog'"):
+        load_dataset(folder)
+    for path in (folder / "dog").iterdir():
+        path.unlink()
+    (folder / "dog").rmdir()
+    with pytest.raises(DatasetError, match="expected at least 2 classes, got only 'cat'"):
+        load_dataset(folder)
+
+
+def test_images_of_another_size_are_named(folder: Path):
+    odd = save(folder / "dog" / "dog2.png", pixels(0, 5, 3))
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(folder)
+    first = folder / "cat" / "cat1.png"
+    assert str(caught.value) == f"{odd}: expected 3 x 4 pixels like {first}, got 3 x 5; bring all images to one size"
+
+
+def test_images_that_cannot_be_read_are_named(folder: Path):
+    path = folder / "dog" / "dog2.png"
+    content = save(path, pixels(0, 40, 30, 3)).read_bytes()
+    for broken in (b"", b"no image", content[:60], content[: len(content) // 2]):
+        path.write_bytes(broken)
+        with pytest.raises(DatasetError, match=r"dog2.png: expected a whole PNG or JPEG, got one that cannot be"):
+            load_dataset(folder)
+    save(path, np.zeros((4097, 4096), np.uint8))
+    with pytest.raises(DatasetError, match=r"dog2.png: expected at most 16777216 pixels, got 4096 x 4097"):
+        load_dataset(folder)
+
+
+def test_a_bomb_is_not_decoded(folder: Path):
+    path = save(folder / "dog" / "dog2.png", pixels(0))
+    content = bytearray(path.read_bytes())
+    content[16:24] = (60_000).to_bytes(4, "big") * 2  # the header's width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"dog2.png: expected at most 16777216 pixels, got far more"):
+        load_dataset(folder)
+
+
+def test_there_is_nothing_to_predict(folder: Path):
+    with pytest.raises(ConfigError, match="is a folder of images by class; leave task out"):
+        load_dataset(folder, task="regression")
