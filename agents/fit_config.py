@@ -213,6 +213,8 @@ def _check_combinations(config: FitConfig) -> None:
         raise ConfigError(
             f"weight_decay is adamw's; with optimizer={config.recipe().optimizer!r} use l2={config.weight_decay}"
         )
+    if not config.momentum and config.recipe().optimizer in ("momentum", "nesterov"):
+        raise ConfigError("momentum must be above 0, got 0.0; without momentum it is optimizer='sgd'")
     layers = ("hidden", "activation", "dropout", "layer_norm", "batch_norm")
     if config.net in LINEAR and (given := [name for name in layers if getattr(config, name)]):
         raise ConfigError(f"net {config.net!r} has no hidden layer for {', '.join(given)}; leave out, or use net='mlp'")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from torso.agents.rundir import RunDirectory
 from torso.agents.trackers import PROGRESS, read_jsonl
 from torso.errors import RunError
-from torso.nets.files import atomic_write_bytes, make_directory
+from torso.insight.canvas import BLUE, GREEN, ORANGE, new_figure, quiet, save
+from torso.nets.files import make_directory
 
 _CURVE = "learning_curve.png"
-_BLUE, _ORANGE, _GREEN, _GREY = "#2f6db3", "#d9722c", "#3a8f4d", "#6b7280"
 
 if TYPE_CHECKING:
     from torso.agents.lr_finder import RangeTest
@@ -31,14 +29,14 @@ def plot_fit(run: Path | str) -> Path:
     run = Path(run)
     lines = read_jsonl(run / PROGRESS)
     figure, (loss_axes, score_axes) = _figure(_title(run), panels=2)
-    _curve(loss_axes, lines, "loss", color=_BLUE, label="training")
-    _curve(loss_axes, lines, "validation_loss", color=_ORANGE, label="validation")
+    _curve(loss_axes, lines, "loss", color=BLUE, label="training")
+    _curve(loss_axes, lines, "validation_loss", color=ORANGE, label="validation")
     if all(line["loss"] > 0 for line in lines):  # a perceptron's may be 0
         loss_axes.set_yscale("log")
     regression = any(line.get("validation_r2") is not None for line in lines)
     loss_axes.set_ylabel("squared error (targets' deviations)" if regression else "loss of an example")
     score, name = ("validation_r2", "R²") if regression else ("validation_accuracy", "accuracy")
-    _curve(score_axes, lines, score, color=_ORANGE)
+    _curve(score_axes, lines, score, color=ORANGE)
     score_axes.set_ylabel(f"{name} in validation")
     if not regression:
         score_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
@@ -50,7 +48,7 @@ def plot_fit(run: Path | str) -> Path:
     if best:
         step, reached = best[-1]["step"], best[-1][score]
         label = f"best: {f'{reached:.4f}' if regression else f'{reached:.2%}'} in epoch {step}"
-        score_axes.plot([step], [reached], "o", color=_GREEN, zorder=3, label=label)
+        score_axes.plot([step], [reached], "o", color=GREEN, zorder=3, label=label)
     for axes in (loss_axes, score_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -62,7 +60,7 @@ def plot_training(run: Path | str) -> Path:
     run = Path(run)
     lines = read_jsonl(run / PROGRESS)
     figure, (axes,) = _figure(_title(run), panels=1)
-    _curve(axes, lines, "episode_return", color=_BLUE, label="training episodes, mean of the last 100", alpha=0.7)
+    _curve(axes, lines, "episode_return", color=BLUE, label="training episodes, mean of the last 100", alpha=0.7)
     evaluations = [line for line in lines if line.get("evaluation_return") is not None]
     if evaluations:
         steps = [line["step"] for line in evaluations]
@@ -70,12 +68,12 @@ def plot_training(run: Path | str) -> Path:
         stds = [line.get("evaluation_std") or 0.0 for line in evaluations]
         low = [mean - std for mean, std in zip(means, stds, strict=True)]
         high = [mean + std for mean, std in zip(means, stds, strict=True)]
-        axes.fill_between(steps, low, high, color=_ORANGE, alpha=0.2, linewidth=0)
-        axes.plot(steps, means, "o-", color=_ORANGE, markersize=3.5, label="greedy evaluation, mean ± deviation")
+        axes.fill_between(steps, low, high, color=ORANGE, alpha=0.2, linewidth=0)
+        axes.plot(steps, means, "o-", color=ORANGE, markersize=3.5, label="greedy evaluation, mean ± deviation")
         best = [line for line in evaluations if line.get("is_best")]
         if best:
             step, mean = best[-1]["step"], best[-1]["evaluation_return"]
-            axes.plot([step], [mean], "o", color=_GREEN, zorder=3, label=f"best: {mean:,.4g} at step {step:,}")
+            axes.plot([step], [mean], "o", color=GREEN, zorder=3, label=f"best: {mean:,.4g} at step {step:,}")
     axes.set_xlabel("step")
     axes.set_ylabel("return of an episode")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -85,9 +83,9 @@ def plot_training(run: Path | str) -> Path:
 def plot_range_test(found: RangeTest, path: Path) -> Path:
     """Draw a learning-rate range test: the smoothed loss by learning rate, the suggestion marked. Returns the path."""
     figure, (axes,) = _figure("learning-rate range test", panels=1)
-    axes.plot(found.learning_rates, found.losses, color=_BLUE, alpha=0.25)
-    axes.plot(found.learning_rates, found.smoothed, color=_BLUE, label="smoothed")
-    axes.axvline(found.suggestion, color=_GREEN, linestyle="--", label=f"steepest descent: {found.suggestion:.2g}")
+    axes.plot(found.learning_rates, found.losses, color=BLUE, alpha=0.25)
+    axes.plot(found.learning_rates, found.smoothed, color=BLUE, label="smoothed")
+    axes.axvline(found.suggestion, color=GREEN, linestyle="--", label=f"steepest descent: {found.suggestion:.2g}")
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
@@ -108,15 +106,8 @@ def _title(run: Path) -> str:
 
 
 def _figure(title: str, *, panels: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.8 * panels if panels > 1 else 7.2, 3.6), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11, color=_GREY)
-    panes = [figure.add_subplot(1, panels, index + 1) for index in range(panels)]
-    for axes in panes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e5e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-    return figure, panes
+    figure = new_figure(title, 4.8 * panels if panels > 1 else 7.2, 3.6)
+    return figure, [quiet(figure.add_subplot(1, panels, index + 1)) for index in range(panels)]
 
 
 def _curve(
@@ -132,7 +123,4 @@ def _save(figure: Figure, path: Path) -> Path:
     for axes in figure.axes:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    atomic_write_bytes(path, buffer.getvalue())
-    return path
+    return save(figure, path)

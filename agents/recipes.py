@@ -83,7 +83,7 @@ RECIPES = {
 _MNIST: dict[str, dict[str, Any]] = {
     "cnn": {
         "batch_size": 128,
-        "max_epochs": 4,
+        "max_epochs": 3,
         "learning_rate": 4e-3,
         "weight_decay": 0.02,
         "label_smoothing": 0.05,
@@ -101,7 +101,7 @@ _MNIST: dict[str, dict[str, Any]] = {
         "patience": None,
     },
     "lenet": {"batch_size": 128, "max_epochs": 20, "learning_rate": 3e-3, "max_shift_px": 1.0},
-    "mlp": {"hidden": (1024, 1024), "dropout": 0.5, "batch_size": 128, "max_epochs": 30, "learning_rate": 1e-3},
+    "mlp": {"hidden": (1024, 1024), "dropout": 0.5, "batch_size": 128, "max_epochs": 20, "learning_rate": 1e-3},
     "softmax": {"batch_size": 128, "max_epochs": 10, "learning_rate": 2e-3},
 }
 _OF_DATASETS = {("mnist", net): settings for net, settings in _MNIST.items()}

@@ -31,10 +31,12 @@ def class_colour(index: int) -> str:
     return CLASS_COLOURS[index % len(CLASS_COLOURS)]
 
 
-def new_figure(title: str, width_in: float, height_in: float, *, constrained: bool = True) -> Figure:
-    """A figure with its title; ``constrained`` lets the layout make room for what the axes say."""
+def new_figure(title: str | None, width_in: float, height_in: float, *, constrained: bool = True) -> Figure:
+    """A figure with its title, if it has one; ``constrained`` lets the layout make room for what the axes say."""
     figure = Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained" if constrained else None)
     FigureCanvasAgg(figure)
+    if title is None:
+        return figure
     if constrained:
         figure.suptitle(title, fontsize=11, color=GREY)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,16 +10,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from torso.errors import ConfigError, InputError
+from torso.insight.canvas import BLUE, GREEN, GREY, INK, ORANGE, new_figure, quiet, save
 from torso.insight.metrics import as_indices, as_probabilities
-from torso.nets.files import atomic_write_bytes
 
-_BLUE, _ORANGE, _GREEN, _GREY, _DARK = "#2f6db3", "#d9722c", "#3a8f4d", "#6b7280", "#374151"
 _PALE_ORANGE, _PALE_GREEN = "#f6dccb", "#cfe6d4"
 
 
@@ -88,15 +84,14 @@ def plot_reliability(path: str | os.PathLike[str], found: Mapping[str, Reliabili
     """
     if not found:
         raise ConfigError("a reliability diagram needs at least one Reliability, got none")
-    figure = Figure(figsize=(max(4.2 * len(found), 5.0), 5.2), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(None, max(4.2 * len(found), 5.0), 5.2)
     grid = figure.add_gridspec(2, len(found), height_ratios=(3, 1))
     most = max(count / sum(each.counts) for each in found.values() for count in each.counts)
     for column, (name, each) in enumerate(found.items()):
         diagram = figure.add_subplot(grid[0, column])
         histogram = figure.add_subplot(grid[1, column], sharex=diagram)
         _diagram(diagram, each)
-        diagram.set_title(f"{name}: ECE {each.ece:.2%}", fontsize=11, color=_GREY)
+        diagram.set_title(f"{name}: ECE {each.ece:.2%}", fontsize=11, color=GREY)
         _histogram(histogram, each, most)
         if column == 0:
             diagram.set_ylabel("accuracy")
@@ -104,10 +99,7 @@ def plot_reliability(path: str | os.PathLike[str], found: Mapping[str, Reliabili
     drawn = diagram.get_legend_handles_labels()
     columns = 4 if len(found) > 1 else 2
     figure.legend(*drawn, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    atomic_write_bytes(Path(path), buffer.getvalue())
-    return Path(path)
+    return save(figure, Path(path))
 
 
 def _diagram(axes: Axes, found: Reliability) -> None:
@@ -117,36 +109,30 @@ def _diagram(axes: Axes, found: Reliability) -> None:
     accuracy = np.array([found.accuracy[index] for index in filled], dtype=np.float64)
     confidence = np.array([found.confidence[index] for index in filled], dtype=np.float64)
     look: dict[str, Any] = {"width": found.edges[1], "align": "edge", "linewidth": 0.8}
-    axes.bar(left, accuracy, color=_BLUE, edgecolor="white", label="accuracy", **look)
+    axes.bar(left, accuracy, color=BLUE, edgecolor="white", label="accuracy", **look)
     too_sure = confidence > accuracy
     for label, bins, face, edge in (
-        ("gap: too sure", too_sure, _PALE_ORANGE, _ORANGE),
-        ("gap: not sure enough", ~too_sure, _PALE_GREEN, _GREEN),
+        ("gap: too sure", too_sure, _PALE_ORANGE, ORANGE),
+        ("gap: not sure enough", ~too_sure, _PALE_GREEN, GREEN),
     ):
         gap = (confidence - accuracy)[bins]
         axes.bar(left[bins], gap, bottom=accuracy[bins], color=face, edgecolor=edge, label=label, **look)
-    axes.plot([0, 1], [0, 1], "--", color=_DARK, linewidth=1, label="calibrated")
+    axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="calibrated")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.tick_params(labelbottom=False)
-    _plain(axes)
+    quiet(axes)
 
 
 def _histogram(axes: Axes, found: Reliability, most: float) -> None:
     counts = np.array(found.counts)
     shares = counts / counts.sum()
     look: dict[str, Any] = {"width": found.edges[1], "align": "edge", "linewidth": 0.8}
-    axes.bar(found.edges[:-1], shares, color=_GREY, edgecolor="white", **look)
+    axes.bar(found.edges[:-1], shares, color=GREY, edgecolor="white", **look)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, most * 1.05)
     axes.set_xlabel("confidence")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
-    _plain(axes)
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e5e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
+    quiet(axes)

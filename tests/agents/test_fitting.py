@@ -214,6 +214,7 @@ def test_a_fit_that_diverges_says_so() -> None:
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"dropout": 1.0}, "dropout"),
         ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"optimizer": "momentum", "momentum": 0.0}, "momentum must be above 0"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:
