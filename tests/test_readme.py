@@ -1,4 +1,7 @@
-"""The README as it is printed: its Python blocks are run, one after another, and its commands are checked."""
+"""The README as it is printed: its Python blocks are run, one after another, and its commands are checked.
+
+So are the commands of docs/course.md.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ import pytest
 
 from torso.cli.entry import COMMANDS
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COURSE = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
@@ -74,7 +79,8 @@ def test_client_asks_what_was_trained(trained: tuple[Path, str], address: str) -
 
 def test_commands_are_ones_that_exist() -> None:
     """Every ``torso ...`` line names a command, with options that its help lists."""
-    lines = [line for text in blocks("console") for line in text.splitlines() if line.startswith("torso ")]
+    texts = blocks("console") + re.findall(r"^```console\n(.*?)^```", COURSE, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("torso ")]
     assert lines
     for command in {line.split()[1] for line in lines}:
         assert command in COMMANDS
@@ -87,10 +93,11 @@ def test_commands_are_ones_that_exist() -> None:
 
 
 def test_nothing_is_left_to_fill_in() -> None:
-    assert "@@" not in README
+    assert "@" not in re.sub(r"```.*?```", "", README, flags=re.DOTALL)
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (Path(__file__).parents[1] / target).exists(), target
+    for text, folder in ((README, ROOT), (COURSE, ROOT / "docs")):
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if not target.startswith("http"):
+                assert (folder / target).exists(), target
