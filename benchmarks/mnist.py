@@ -78,10 +78,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for net in options.only.split(","):
             fits = [fit(data, net, seed, Path(folder) / f"{net}-{seed}") for seed in range(options.seeds)]
-            report.data["nets"][net] = {"preset": fit_preset(net, "mnist"), "fits": fits}
+            report.data["nets"][net] = {
+                "command": report.data["command"],
+                "preset": fit_preset(net, "mnist"),
+                "fits": fits,
+            }
             print(row(net, report.data["nets"][net]), flush=True)
     header = ["network", "parameters", "test accuracy, median", "range", "seeds", "training s", "epochs", "goal"]
     report.table(header, [row(net, report.data["nets"][net]) for net in GOALS if net in report.data["nets"]])
+    for net in GOALS:
+        if net in report.data["nets"]:
+            report.say(f"- {net}: `{report.data['nets'][net]['command']}`")
     report.write()
 
 
