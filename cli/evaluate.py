@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -80,23 +80,13 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
     result(figures, text, as_json=options.json)
 
 
-def _kept(source: Any, dataset: str) -> dict[str, Any]:
-    """What another data set is asked for as the model's own was; only .csv files have columns to name."""
-    asked = source if isinstance(source, dict) else {}
-    is_table = Path(dataset).suffix.lower() in (".csv", ".tsv")
-    return {name: value for name, value in asked.items() if is_table or name != "label_column"}
-
-
 def _evaluate_on_test(options: EvaluateOptions, predictor: Predictor) -> None:
     from torso.envs import load_dataset
     from torso.insight.scoring import score_on_test
+    from torso.insight.subjects import source_of
 
-    provenance = predictor.card.provenance
-    fitted_to = provenance.get("dataset")
-    source = provenance.get("source", None if fitted_to is None else {"name": fitted_to})
-    if options.dataset is not None:
-        source = {**_kept(source, options.dataset), "name": options.dataset}
-    if not isinstance(source, dict):
+    source = source_of(predictor.card, options.dataset)
+    if source is None:
         raise ConfigError(f"{options.model} does not say which data set it was fitted to; expected one with --dataset")
     test = load_dataset(data_dir=options.data_dir, **source).test
     scored = score_on_test(predictor, test)

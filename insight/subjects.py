@@ -116,13 +116,16 @@ class Subject:
 def source_of(card: ModelCard, dataset: str | None = None) -> dict[str, Any] | None:
     """What to ask `load_dataset` for, to get the data that a model was fitted to; None where the model does not say.
 
-    ``dataset`` is another data set to look at it with, of which only the model's own classes are kept.
+    ``dataset`` is another data set to look at it with, which is asked for as the model's own was: of the same classes
+    and task, and, where it is a table, with the same columns to predict.
     """
     told = card.provenance.get("source")
     source = dict(told) if isinstance(told, dict) else {}
     name = dataset or source.get("name") or card.provenance.get("dataset")
     if not isinstance(name, str):
         return None
+    if dataset is not None and Path(dataset).suffix.lower() not in (".csv", ".tsv"):
+        source.pop("label_column", None)
     return {**source, "name": name}
 
 
