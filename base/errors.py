@@ -6,6 +6,7 @@ The tree::
     ├── ConfigError (ValueError)        a setting, or a combination of settings, that cannot work
     │   └── SpecError                   a network that cannot be built as described
     ├── InputError (ValueError)         an observation, feature row or image that does not fit the model
+    ├── MissingExtraError (ImportError)  a package that only an extra of torso installs
     ├── EnvError                        an environment that is unknown or that torso cannot use
     ├── DatasetError                    a data set that is unknown, missing or damaged
     ├── ModelError                      a model directory
@@ -54,6 +55,18 @@ class InputError(TorsoError, ValueError):
         self.field = field
         self.expected = expected
         self.came = came
+
+
+class MissingExtraError(TorsoError, ImportError):
+    """Something needs packages that one of torso's extras installs.
+
+    what: what needs them, such as ``"LunarLander-v3"``. extra: the extra's name, such as ``"box2d"``.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra {extra!r}: pip install 'torso[{extra}]'")
+        self.what = what
+        self.extra = extra
 
 
 class EnvError(TorsoError):

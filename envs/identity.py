@@ -57,6 +57,3 @@ class IdentityEnv(gym.Env[np.int64, np.int64]):
         self._step += 1
         self._value = self.np_random.integers(self._num_values)
         return self._value, reward, self._step >= self._episode_steps, False, {}
-
-
-gym.register("torso/Identity-v0", entry_point="torso.envs.identity:IdentityEnv")

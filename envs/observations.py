@@ -31,6 +31,18 @@ def observation_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], str, Lay
     return shape, space.dtype.name, layout
 
 
+def observation_scale(space: gym.Space[Any]) -> float:
+    """By what a network multiplies what it is shown: 1 / the space's upper bound for images of uint8, else 1.
+
+    So frames are divided by 255 (Mnih et al. 2015), and the scans of ``torso/Digits-v0`` by 16. Raises ``EnvError`` as
+    ``observation_layout`` does.
+    """
+    _, dtype, layout = observation_layout(space)
+    if layout is None or dtype != "uint8" or not isinstance(space, spaces.Box):
+        return 1.0
+    return 1 / max(1, int(space.high.max()))
+
+
 def arrays_only(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
     """The env itself when it observes arrays, else the env with its observations flattened to a vector.
 

@@ -1,43 +1,58 @@
-"""Gymnasium ids: making the env that an id names, and saying what is wrong when there is none."""
+"""Gymnasium ids: making the env that an id names, and saying what is wrong when there is none.
+
+torso's own ids are registered when ``torso.envs`` is imported, the ALE's when one is asked for. MinAtar's are made from
+torso's own specs, never from those that its package registers (see ``torso.envs.minatar``).
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec, parse_env_id
+from gymnasium.envs.registration import EnvSpec, load_env_creator, parse_env_id
 
-from torso.errors import EnvError
+from torso.envs.minatar import single_spec
+from torso.errors import EnvError, MissingExtraError
 
 # Namespaces whose ids exist once a package is imported: namespace -> (module, what installs it).
 _PROVIDERS = {"ALE": ("ale_py", "pip install ale-py")}
+_EXTRAS = {"Box2D": "box2d", "pygame": "video"}  # the extra of torso that installs a module
 _NOTHING_CLOSE = "; if a package registers it, install that and write 'module:Env-v0' with the module that registers it"
 
 
-def make_registered(env_id: str, *, max_episode_steps: int | None = None, **env_kwargs: Any) -> gym.Env[Any, Any]:
+def make_registered(env_id: str, **env_kwargs: Any) -> gym.Env[Any, Any]:
     """Make the env that a Gymnasium id names, without Gymnasium's run-time checker.
 
+    env_kwargs: as ``gymnasium.make`` takes them, ``render_mode`` and ``max_episode_steps`` among them.
     ``module:Env-v0`` imports ``module``, which is expected to register ``Env-v0``. ``ALE/...`` imports ``ale_py``.
-    Raises ``EnvError``: unknown id (with close matches), module that cannot be imported, dependency not installed,
-    constructor that fails.
+    Raises ``EnvError``: unknown id (with close matches), module that cannot be imported, dependency not installed, a
+    render mode that the env does not have, constructor that fails; ``MissingExtraError``: a dependency that an extra of
+    torso installs.
     """
-    name = _import_module_of(env_id)
+    name = import_module_of(env_id)
     _import_provider_of(name)
     try:
         parse_env_id(name)
     except gym.error.Error as error:
         raise EnvError(f"{env_id!r} is not an environment id such as 'CartPole-v1'{_close_matches(name)}") from error
+    wanted = single_spec(name) if name.startswith("MinAtar/") else name
+    render_mode = env_kwargs.get("render_mode")
     try:
-        return gym.make(name, max_episode_steps=max_episode_steps, disable_env_checker=True, **env_kwargs)
+        modes = _render_modes(wanted)
+        if render_mode is None or modes is None or render_mode in modes:
+            return gym.make(wanted, disable_env_checker=True, **env_kwargs)
     except gym.error.DeprecatedEnv as error:
         raise EnvError(f"unknown environment {env_id!r}: {_sentence(error)}") from error
     except gym.error.UnregisteredEnv as error:
         raise EnvError(f"unknown environment {env_id!r}{_close_matches(name) or _NOTHING_CLOSE}") from error
     except gym.error.DependencyNotInstalled as error:
-        raise EnvError(f"{env_id} needs a package that is not installed: {_sentence(error)}") from error
+        raise missing_extra(env_id, error) or EnvError(
+            f"{env_id} needs a package that is not installed: {_sentence(error)}"
+        ) from error
     except ModuleNotFoundError as error:
         raise EnvError(
             f"{env_id} needs the module {error.name!r}, which is not installed: "
@@ -46,9 +61,27 @@ def make_registered(env_id: str, *, max_episode_steps: int | None = None, **env_
     except Exception as error:
         given = f" with {env_kwargs}" if env_kwargs else ""
         raise EnvError(f"{env_id} could not be made{given}: {type(error).__name__}: {_sentence(error)}") from error
+    raise EnvError(f"{env_id} cannot be rendered as {render_mode!r}; it has {', '.join(modes) or 'no render modes'}")
 
 
-def _import_module_of(env_id: str) -> str:
+def registered_spec(env_id: str) -> EnvSpec:
+    """What Gymnasium has registered under an id. Raises ``EnvError``: unknown id (with close matches)."""
+    name = import_module_of(env_id)
+    _import_provider_of(name)
+    try:
+        return gym.spec(name)
+    except gym.error.Error as error:
+        raise EnvError(f"unknown environment {env_id!r}{_close_matches(name) or _NOTHING_CLOSE}") from error
+
+
+def missing_extra(what: str, error: Exception) -> MissingExtraError | None:
+    """What to raise where Gymnasium says that ``what`` lacks a package, if an extra of torso installs that; or None."""
+    cause = error.__cause__
+    extra = _EXTRAS.get(cause.name or "") if isinstance(cause, ImportError) else None
+    return None if extra is None else MissingExtraError(what, extra)
+
+
+def import_module_of(env_id: str) -> str:
     """Import the module of ``module:Env-v0``; returns the id without it."""
     module, colon, name = env_id.partition(":")
     if not colon:
@@ -73,6 +106,24 @@ def _import_provider_of(name: str) -> None:
     gym.register_envs(importlib.import_module(module))
 
 
+def _render_modes(wanted: str | EnvSpec) -> list[str] | None:
+    """The render modes that an env's class declares; None where nothing declares any."""
+    spec = gym.registry.get(wanted) if isinstance(wanted, str) else wanted
+    if spec is None or spec.entry_point is None:
+        return None
+    metadata = getattr(_load(spec.entry_point), "metadata", None)
+    return list(metadata.get("render_modes", [])) if isinstance(metadata, dict) else None
+
+
+def _load(entry_point: Any) -> Any:
+    if callable(entry_point):
+        return entry_point
+    with warnings.catch_warnings():
+        if entry_point.startswith("gymnasium.envs.box2d"):
+            warnings.simplefilter("ignore", DeprecationWarning)  # as an error it crashes Box2D's import
+        return load_env_creator(entry_point)
+
+
 def _close_matches(name: str) -> str:
     """``; did you mean 'A-v0' or 'B-v1'?``, or nothing."""
     latest = {(spec.namespace, spec.name): spec.id for spec in sorted(gym.registry.values(), key=_version)}
@@ -89,3 +140,8 @@ def _version(spec: EnvSpec) -> int:
 
 def _sentence(error: Exception) -> str:
     return str(error).strip().rstrip(".")
+
+
+gym.register("torso/Digits-v0", entry_point="torso.envs.digits:DigitsEnv")
+gym.register("torso/Forager-v0", entry_point="torso.envs.forager:ForagerEnv", max_episode_steps=1_000)
+gym.register("torso/Identity-v0", entry_point="torso.envs.identity:IdentityEnv")

@@ -1,25 +1,36 @@
 """Vector environments: any Gymnasium environment with Discrete actions, in the one form that torso learns from.
 
-The form is Gymnasium's ``SyncVectorEnv`` with ``NEXT_STEP`` autoreset. When an episode ends at step t, step t returns
-its true last observation; the action of step t + 1 is ignored by that env, which resets instead and returns the new
-episode's first observation with reward 0 and both flags False (the *reset row*). Nothing hides in ``info``.
+The form is that of Gymnasium's ``SyncVectorEnv`` with ``NEXT_STEP`` autoreset. When an episode ends at step t, step t
+returns its true last observation; the action of step t + 1 is ignored by that env, which resets instead and returns the
+new episode's first observation with reward 0 and both flags False (the *reset row*). Nothing hides in ``info``.
+
+A vector env may have an int ``frame_stack`` above 1: its observations are [E, frame_stack, ...], the newest plane last,
+zeros before an episode's first. Its infos may hold ``action_mask`` (see ``action_masks``) and ``life_lost``, bool [E]:
+an end for the learner, not for the env.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from torso.envs.observations import arrays_only
-from torso.envs.registry import make_registered
-from torso.errors import ConfigError, EnvError
+from torso.envs.masks import open_ends
+from torso.envs.registry import import_module_of, missing_extra
+from torso.envs.single_envs import EnvSource, Wrapper, append_env
+from torso.errors import ConfigError, EnvError, TorsoError
 
-EnvSource: TypeAlias = str | gym.Env[Any, Any] | Callable[..., gym.Env[Any, Any]]
-Wrapper: TypeAlias = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
+# Ids and namespaces with a vector env of their own, by module and class: it steps all envs without a gym.Env for each.
+# A class is called as (name, seeds, *, render_mode, max_episode_steps, **env_kwargs).
+_OWN_VECTORS = {
+    "ALE": ("torso.envs.atari", "AtariVector"),
+    "MinAtar": ("torso.envs.minatar", "MinAtarVector"),
+    "torso/Forager-v0": ("torso.envs.forager", "ForagerVector"),
+}
 
 
 class SeededVectorEnv(SyncVectorEnv):
@@ -44,6 +55,33 @@ class SeededVectorEnv(SyncVectorEnv):
         self._seeds_are_due = False
         return result
 
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step every env; returns (observations, rewards, terminated, truncated, infos).
+
+        Where an episode ended and its env gives an ``action_mask`` that allows nothing, all is allowed: the next action
+        is ignored.
+        """
+        result: tuple[Any, Any, Any, Any, dict[str, Any]] = super().step(actions)
+        *_, terminated, truncated, infos = result
+        if infos:
+            open_ends(infos, terminated | truncated)
+        return result
+
+    def render(self) -> tuple[Any, ...]:
+        """What each env shows; with ``render_mode="rgb_array"`` uint8 [H, W, 3] each.
+
+        Raises ``EnvError`` for frames of another kind, ``MissingExtraError`` where drawing needs an extra.
+        """
+        try:
+            frames = super().render()
+        except gym.error.DependencyNotInstalled as error:
+            name = str(self.envs[0].spec.id if self.envs[0].spec else self.envs[0])
+            raise missing_extra(f"drawing {name}", error) or EnvError(f"drawing {name}: {error}") from error
+        if self.render_mode == "rgb_array":
+            for frame in frames:
+                _require_frame(frame)
+        return frames
+
 
 def make_vector(
     env_id: EnvSource,
@@ -53,31 +91,45 @@ def make_vector(
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[Wrapper] = (),
     max_episode_steps: int | None = None,
-) -> SeededVectorEnv:
+    render_mode: str | None = None,
+) -> VectorEnv[Any, Any, Any]:
     """Make ``num_envs`` copies of an environment, stepped together, not yet reset.
 
     env_id: a Gymnasium id (``"CartPole-v1"``, or ``"module:Env-v0"``, which imports the module first); an env class, or
         any function that returns a new env at each call; or, for ``num_envs=1``, a constructed env, which ``close()``
         closes.
     seed: an int, from which ``env_seeds(seed, num_envs, 0)`` are drawn, or one seed for each env. The first ``reset()``
-        uses them, so it equals ``reset(seed=[...])`` with the same list.
-    env_kwargs: given to the env's constructor.
+        uses them, so it equals ``reset(seed=[...])`` with the same list. The vector env has them as ``seeds``.
+    env_kwargs: given to the env's constructor; for an id to ``gymnasium.make``, which takes ``max_episode_steps`` too.
     wrappers: applied to each env in order, the first innermost, after the time limit.
     max_episode_steps: truncates episodes. For an id it replaces the registered limit; for anything else it is added.
+    render_mode: what ``render()`` gives, one value an env in a tuple: with ``"rgb_array"`` uint8 [H, W, 3]. A class or
+        function is given it where it takes it; a constructed env must have it.
 
     Observations that are not arrays (Discrete, MultiDiscrete, MultiBinary, Dict, Tuple, and Boxes without a dimension)
     are flattened to a vector by Gymnasium's ``FlattenObservation``; Discrete values become one-hot.
 
-    Raises ``EnvError`` for an env that is unknown, cannot be made, acts in anything but a Discrete space, or observes
-    what cannot become an array; ``ConfigError`` for arguments that cannot work. No env is left open then, other than a
-    constructed one that was passed in.
+    ``ALE/``, ``MinAtar/`` and ``torso/Forager-v0`` have vector envs of their own, which are faster. With wrappers,
+    these too are made one by one: an ``ALE/`` id then shows the screen as Gymnasium does, uint8 [210, 160, 3].
+
+    Raises ``EnvError`` for an env that is unknown, cannot be made, acts in anything but a Discrete space, cannot be
+    rendered as asked, or observes what cannot become an array; ``MissingExtraError`` for one that needs an extra of
+    torso; ``ConfigError`` for arguments that cannot work. No env is left open then, other than a constructed one that
+    was passed in.
     """
     _check_arguments(env_id, num_envs, env_kwargs, max_episode_steps)
     seeds = _checked_seeds(seed, num_envs)
+    if isinstance(env_id, str) and not wrappers:
+        name = import_module_of(env_id)
+        own = _OWN_VECTORS.get(name) or _OWN_VECTORS.get(name.rpartition("/")[0])
+        if own is not None:
+            limits = {"max_episode_steps": max_episode_steps, "render_mode": render_mode}
+            given = {key: value for key, value in limits.items() if value is not None}
+            return _make_own(own, name, seeds, {**(env_kwargs or {}), **given})
     envs: list[gym.Env[Any, Any]] = []
     try:
         for _ in range(num_envs):
-            _append_env(envs, env_id, dict(env_kwargs or {}), wrappers, max_episode_steps)
+            append_env(envs, env_id, dict(env_kwargs or {}), wrappers, max_episode_steps, render_mode)
         _require_alike(envs)
         return SeededVectorEnv([lambda made=made: made for made in envs], seeds)  # type: ignore[misc]
     except BaseException:
@@ -156,44 +208,19 @@ def _checked_seeds(seed: int | Sequence[int], num_envs: int) -> list[int]:
     return seeds
 
 
-def _append_env(
-    envs: list[gym.Env[Any, Any]],
-    source: EnvSource,
-    env_kwargs: dict[str, Any],
-    wrappers: Sequence[Wrapper],
-    max_episode_steps: int | None,
-) -> None:
-    """Make one env ready for torso and append it; it is in the list as soon as it exists, so it can be closed."""
-    name = _name(source)
-    if isinstance(source, str):
-        env = make_registered(source, max_episode_steps=max_episode_steps, **env_kwargs)
-    else:
-        env = source if isinstance(source, gym.Env) else _call(source, name, env_kwargs)
-    if not isinstance(env, gym.Env):
-        raise EnvError(f"{name} must make a gymnasium.Env, got {type(env).__name__}")
-    if any(env.unwrapped is other.unwrapped for other in envs):
-        raise EnvError(f"{name} returned the same env twice; each call must make a new one")
-    envs.append(env)
-    if max_episode_steps is not None and not isinstance(source, str):
-        env = gym.wrappers.TimeLimit(env, max_episode_steps)
-    for wrap in wrappers:
-        env = wrap(env)
-        if not isinstance(env, gym.Env):
-            raise EnvError(f"wrapper {_name(wrap)} must return a gymnasium.Env, got {type(env).__name__}")
-        envs[-1] = env
-    if not isinstance(env.action_space, gym.spaces.Discrete):
-        raise EnvError(
-            f"{name} has actions {env.action_space}; torso's agents choose among Discrete actions: "
-            "pick another env, or a wrapper that makes its actions Discrete"
-        )
-    envs[-1] = arrays_only(env, name)
-
-
-def _call(make: Callable[..., Any], name: str, env_kwargs: dict[str, Any]) -> Any:
+def _make_own(
+    own: tuple[str, str], name: str, seeds: Sequence[int], kwargs: dict[str, Any]
+) -> VectorEnv[Any, Any, Any]:
+    module, class_name = own
+    make = getattr(importlib.import_module(module), class_name)
     try:
-        return make(**env_kwargs)
+        vector_env: VectorEnv[Any, Any, Any] = make(name, seeds, **kwargs)
+    except TorsoError:
+        raise
     except Exception as error:
-        raise EnvError(f"{name} could not be made: {type(error).__name__}: {error}") from error
+        given = f" with {kwargs}" if kwargs else ""
+        raise EnvError(f"{name} could not be made{given}: {type(error).__name__}: {error}") from error
+    return vector_env
 
 
 def _require_alike(envs: Sequence[gym.Env[Any, Any]]) -> None:
@@ -207,7 +234,7 @@ def _require_alike(envs: Sequence[gym.Env[Any, Any]]) -> None:
             )
 
 
-def _name(source: object) -> str:
-    if isinstance(source, str):
-        return source
-    return str(getattr(source, "__name__", source))
+def _require_frame(frame: Any) -> None:
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        came = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise EnvError(f"expected the env to render uint8 [H, W, 3], got {came}")

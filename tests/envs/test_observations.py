@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given
 
-from torso.envs import make_vector, observation_layout
+from torso.envs import make_vector, observation_layout, observation_scale
 from torso.errors import EnvError
 
 
@@ -47,6 +47,39 @@ class Observes(gym.Env[Any, np.int64]):
 )
 def test_layouts(shape: tuple[int, ...], layout: str | None):
     assert observation_layout(spaces.Box(0, 255, shape, np.uint8)) == (shape, "uint8", layout)
+
+
+@pytest.mark.parametrize(
+    ("space", "scale"),
+    [
+        (spaces.Box(0, 255, (4, 84, 84), np.uint8), 1 / 255),
+        (spaces.Box(0, 16, (8, 8), np.uint8), 1 / 16),
+        (spaces.Box(0, 0, (8, 8), np.uint8), 1.0),
+        (spaces.Box(0, 255, (9,), np.uint8), 1.0),
+        (spaces.Box(0, 255, (84, 84), np.float32), 1.0),
+        (spaces.Box(0, 1, (10, 10, 4), np.bool_), 1.0),
+    ],
+)
+def test_scales(space: spaces.Box, scale: float):
+    assert observation_scale(space) == scale
+
+
+def test_dict_and_tuple_and_one_hot_of_real_envs():
+    class Finds(gym.Env[Any, np.int64]):
+        observation_space = spaces.Dict({"at": spaces.Discrete(3), "seen": spaces.Box(0, 1, (2,), np.float32)})
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return {"at": 2, "seen": np.array([0.25, 0.5], np.float32)}, {}
+
+    for source, size, ones in ((Finds, 5, [2]), ("Blackjack-v1", 45, None), ("FrozenLake-v1", 16, [0])):
+        vector = make_vector(source, 2, seed=1)
+        obs, _ = vector.reset()
+        assert obs.shape == (2, size)
+        assert ones is None or np.flatnonzero(obs[0] == 1).tolist() == ones
+        assert source != "Blackjack-v1" or obs.sum(axis=1).tolist() == [3.0, 3.0]  # one for each of its three numbers
+        vector.close()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "float64"])

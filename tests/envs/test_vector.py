@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,11 +8,14 @@ import gymnasium as gym
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from hypothesis import given
 
-from torso.envs import IdentityEnv, action_start, env_seeds, make_vector, require_next_step
-from torso.errors import ConfigError, EnvError
+from torso.envs import IdentityEnv, action_start, env_seeds, make_vector, observation_layout, require_next_step
+from torso.envs.atari import AtariVector
+from torso.envs.forager import MAX_EPISODE_STEPS, ForagerVector
+from torso.envs.minatar import MinAtarVector
+from torso.errors import ConfigError, EnvError, MissingExtraError
 
 
 class Counts(gym.Env[np.ndarray, np.int64]):
@@ -170,7 +171,9 @@ def test_env_seeds_refuse_what_cannot_work(seed: int, num_envs: int, step: int):
 # what may be given
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "FrozenLake-v1", "Blackjack-v1"])
+@pytest.mark.parametrize(
+    "env_id", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "FrozenLake-v1", "Blackjack-v1", "LunarLander-v3"]
+)
 def test_ids_of_gymnasium(env_id: str):
     vector = make_vector(env_id, 2)
     obs, _ = vector.reset()
@@ -239,7 +242,10 @@ def test_time_limits():
         vector = make_vector(source, max_episode_steps=2)
         assert [event[3] for event in trace(vector, 3)[1:]] == [[False], [True], [False]]
         vector.close()
-    longer = make_vector("CartPole-v1", max_episode_steps=900)
+    both = make_vector("CartPole-v1", 2, env_kwargs={"max_episode_steps": 9}, max_episode_steps=3)
+    assert truncations(both, 3) == [[False] * 2, [False] * 2, [True] * 2]
+    both.close()
+    longer = make_vector("CartPole-v1", env_kwargs={"max_episode_steps": 900})
     assert longer.envs[0].get_wrapper_attr("_max_episode_steps") == 900
     longer.close()
 
@@ -275,15 +281,54 @@ def test_actions_that_do_not_begin_at_0():
         action_start(gym.spaces.Box(0, 1, (2,)))
 
 
-@pytest.mark.skipif(find_spec("ale_py") is None, reason="needs ale-py")
-def test_the_ale_registers_itself():
-    code = (
-        "from torso.envs import make_vector, observation_layout\n"
-        "vector = make_vector('ALE/Pong-v5')\n"
-        "print(observation_layout(vector.single_observation_space))\n"
+def truncations(vector: VectorEnv, steps: int) -> list[list[bool]]:
+    vector.reset()
+    return [vector.step(np.zeros(2, int))[3].tolist() for _ in range(steps)]
+
+
+OWN_VECTORS = [
+    ("ALE/Pong-v5", AtariVector, ((4, 84, 84), "uint8", "chw"), ((210, 160, 3), "uint8", "hwc")),
+    ("MinAtar/Breakout-v1", MinAtarVector, ((10, 10, 4), "bool", "hwc"), ((10, 10, 4), "bool", "hwc")),
+    ("torso/Forager-v0", ForagerVector, ((27,), "float32", None), ((27,), "float32", None)),
+]
+
+
+@pytest.mark.parametrize(("env_id", "vector_class", "shown", "shown_wrapped"), OWN_VECTORS)
+def test_ids_with_a_vector_env_of_their_own(env_id: str, vector_class: type, shown: tuple, shown_wrapped: tuple):
+    vector = make_vector(env_id, 2, seed=[3, 4], render_mode="rgb_array", env_kwargs={"max_episode_steps": 3})
+    by_module = make_vector(f"torso.envs:{env_id}", 2, max_episode_steps=3, env_kwargs={"max_episode_steps": 5})
+    one_by_one = make_vector(
+        env_id, 2, seed=[3, 4], wrappers=[lambda env: env], render_mode="rgb_array", max_episode_steps=3
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip().endswith("((210, 160, 3), 'uint8', 'hwc')")
+    assert type(vector) is type(by_module) is vector_class
+    assert isinstance(one_by_one, SyncVectorEnv)
+    for each, layout in ((vector, shown), (one_by_one, shown_wrapped)):
+        require_next_step(each)
+        assert observation_layout(each.single_observation_space) == layout
+        assert truncations(each, 4) == [[False] * 2, [False] * 2, [True] * 2, [False] * 2]
+        assert each.seeds == (3, 4)
+        frames = each.render()
+        assert [(frame.dtype, frame.ndim, frame.shape[2]) for frame in frames] == [(np.uint8, 3, 3)] * 2
+    assert truncations(by_module, 4) == [[False] * 2, [False] * 2, [True] * 2, [False] * 2]
+    for each in (vector, by_module, one_by_one):
+        each.close()
+
+
+def test_a_namespace_alone_is_no_id_of_it():
+    for env_id in ("ALE", "MinAtar", "torso/Forager-v00", "ALE/"):
+        with pytest.raises(EnvError, match="environment"):
+            make_vector(env_id)
+
+
+def test_torsos_own_ids():
+    assert {env_id for env_id in gym.registry if env_id.startswith("torso/")} == {
+        "torso/Digits-v0",
+        "torso/Forager-v0",
+        "torso/Identity-v0",
+    }
+    assert gym.spec("torso/Forager-v0").max_episode_steps == MAX_EPISODE_STEPS
+    with pytest.raises(EnvError, match=r"unknown environment 'torso/Forager-v3'; did you mean 'torso/Forager-v0'"):
+        make_vector("torso/Forager-v3")
 
 
 # what is refused
@@ -314,17 +359,30 @@ def test_ids_that_cannot_be_used(env_id: str, message: str):
 
 
 @pytest.mark.parametrize(
-    ("env_id", "module", "hint"),
+    ("env_id", "module", "error", "message"),
     [
-        ("LunarLander-v3", "Box2D", r"pip install .*gymnasium\[box2d\]"),
-        ("phys2d/CartPole-v1", "jax", "pip install jax"),
+        ("LunarLander-v3", "Box2D", MissingExtraError, r"needs the extra 'box2d': pip install 'torso\[box2d\]'"),
+        ("phys2d/CartPole-v1", "jax", EnvError, "needs the module 'jax', which is not installed: pip install jax"),
     ],
 )
-def test_a_missing_dependency_names_its_install_command(env_id: str, module: str, hint: str):
-    if find_spec(module) is not None:
-        pytest.skip(f"{module} is installed here")
-    with pytest.raises(EnvError, match=f"{env_id} needs .*not installed.*{hint}"):
+def test_a_missing_dependency_names_its_install_command(
+    env_id: str, module: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    for name in list(sys.modules):
+        if name.startswith((module, "gymnasium.envs.box2d", "gymnasium.envs.phys2d")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(error, match=f"{env_id} {message}"):
         make_vector(env_id)
+
+
+def test_drawing_without_what_draws(monkeypatch: pytest.MonkeyPatch):
+    vector = make_vector("CartPole-v1", render_mode="rgb_array")
+    vector.reset()
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with pytest.raises(MissingExtraError, match=r"drawing CartPole-v1 needs the extra 'video': pip install"):
+        vector.render()
+    vector.close()
 
 
 def test_a_constructor_that_fails_says_why():
