@@ -1,8 +1,9 @@
 """What learns: DQN agents from worlds that reward, classifiers from data sets that label."""
 
 from torso.agents.agent import DQN
+from torso.agents.callbacks import Callback
 from torso.agents.classifier import Classifier
-from torso.agents.dqn import DQNConfig
+from torso.agents.dqn_config import DQNConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
 from torso.agents.fit_config import ClassifierConfig, RegressorConfig
 from torso.agents.fit_runs import FitResult, fit_run
@@ -16,6 +17,7 @@ from torso.agents.world import World
 
 __all__ = [
     "DQN",
+    "Callback",
     "Classifier",
     "ClassifierConfig",
     "DQNConfig",

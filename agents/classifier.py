@@ -20,7 +20,7 @@ from torso.agents.estimator import Estimator, checked_weights
 from torso.agents.fit_config import BINARY_LOSSES, ClassifierConfig, Loss, Optimizer, Schedule
 from torso.agents.recipes import BatchSize
 from torso.agents.row_order import Rows, arrange
-from torso.agents.supervised import classifier_spec
+from torso.agents.supervised import classifier_spec, sees_images
 from torso.agents.weights import class_weights
 from torso.errors import ConfigError, InputError
 from torso.nets import NetworkSpec
@@ -53,12 +53,14 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
     def __init__(
         self,
         *,
-        net: str = "mlp",
+        net: str | None = None,
         hidden: Sequence[int] | None = None,
         activation: Activation | None = None,
         dropout: float | None = None,
         layer_norm: bool = False,
         batch_norm: bool | None = None,
+        init_torso: str | os.PathLike[str] | None = None,
+        freeze_torso: bool = False,
         init: Init | None = None,
         optimizer: Optimizer | None = None,
         learning_rate: float | None = None,
@@ -92,6 +94,8 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         self.dropout = dropout
         self.layer_norm = layer_norm
         self.batch_norm = batch_norm
+        self.init_torso = init_torso
+        self.freeze_torso = freeze_torso
         self.init = init
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -245,7 +249,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
     def _spec(
         self, config: ClassifierConfig, inputs: NDArray[Any], rows: NDArray[np.int64], num_classes: int
     ) -> NetworkSpec:
-        network_input = input_spec_of(inputs, convolutional=config.convolutional, learnt=rows)
+        network_input = input_spec_of(inputs, convolutional=sees_images(config), learnt=rows)
         return classifier_spec(config, network_input, num_classes)
 
 

@@ -56,6 +56,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
     validation_scores_: list[float]
     _card: ModelCard
     _learner: SupervisedLearner | None = None  # of partial_fit
+    _init_torso: dict[str, str] | None = None  # where the torso was taken
 
     # -- learning --------------------------------------------------------------------------------------------------
 
@@ -84,7 +85,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         with torch_threads(fitting.resolved["num_threads"]):
             for _ in _with_progress(events, fitting) if config.verbose else events:
                 pass
-        self._learner = None
+        self._learner, self._init_torso = None, fitting.learner.init_torso
         self.n_iter_ = fitting.epoch
         self.loss_curve_ = [epoch.loss for epoch in fitting.epochs]
         self.validation_scores_ = [epoch.validation.quality for epoch in fitting.epochs if epoch.validation is not None]
@@ -124,7 +125,9 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         }
         if hasattr(self, "network_"):
             return SupervisedLearner(config, config.recipe(), self.network_, **settings)
-        return SupervisedLearner.build(config, config.recipe(), spec, **settings)
+        learner = SupervisedLearner.build(config, config.recipe(), spec, **settings)
+        self._init_torso = learner.init_torso
+        return learner
 
     def _take(self, config: C, network: Network, *, epoch: int, calibration: Calibration | None = None) -> None:
         """Make a network the fitted one."""
@@ -140,6 +143,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
                 seed=config.random_state,
                 config={name: value for name, value in asdict(config).items() if name != "class_weight"},
                 epoch=epoch,
+                init_torso=self._init_torso,
             ),
         )
 
@@ -214,6 +218,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         }
         loaded = cls(**settings)
         loaded._card, loaded.network_ = card, network
+        loaded._init_torso = card.provenance.get("init_torso")
         loaded.n_features_in_ = network.spec.input.size
         loaded.n_iter_ = loaded.best_epoch_ = int(card.provenance.get("epoch") or 0)
         loaded.loss_curve_, loaded.validation_scores_ = [], []

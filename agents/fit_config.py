@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal
 
 from torso.agents.augmentation import Augmentation
@@ -21,22 +23,25 @@ Schedule = Literal["constant", "step", "cosine", "one-cycle"]
 Loss = Literal["auto", "softmax", "binary", "logistic", "one-vs-rest", "perceptron"]
 
 LOSSES = ("auto", "softmax", "binary", "logistic", "one-vs-rest", "perceptron")
+DEFAULT_NET = "mlp"
 BINARY_LOSSES = ("binary", "logistic", "perceptron")  # of one output, for two classes
 ONE_NEURON = ("perceptron", "logistic")  # nets that tell two classes apart by one output
 LINEAR = (*ONE_NEURON, "softmax", "linear")  # nets without a hidden layer
-CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature")
+CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature", "minatar")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """What classifiers and regressors share. None means the net's own, which ``recipe`` tells."""
 
-    net: str = "mlp"  # linear, mlp, lenet, cnn, vgg or nature; classifiers: perceptron, logistic, softmax
+    net: str | None = None  # None: mlp. linear, lenet, cnn, vgg, nature; classifiers: perceptron, logistic, softmax
     hidden: tuple[int, ...] | None = None  # widths of the fully connected layers; None: the net's own
     activation: Activation | None = None  # None: the net's own
     dropout: float | None = None  # share of features dropped (Srivastava et al. 2014); None: the net's own
     layer_norm: bool = False  # after each layer (Ba et al. 2016)
     batch_norm: bool | None = None  # after each layer (Ioffe & Szegedy 2015); None: the net's own
+    init_torso: str | None = None  # a model or run directory, a policy's too, whose torso to begin with in net's place
+    freeze_torso: bool = False  # keep that torso as it is: only the head learns
     init: Init | None = None  # first weights: PyTorch's default, zeros, normal, Xavier, He, orthogonal
     optimizer: Optimizer | None = None  # None: the net's own; adamw for all but the linear ones
     learning_rate: float | None = None  # its peak; None: the net's or the optimizer's own
@@ -61,13 +66,19 @@ class FitConfig:
     verbose: int = 0  # 1 shows a progress bar
 
     def __post_init__(self) -> None:
+        _check_torso(self)
         _check_names(self)
         _check_numbers(self)
         _check_combinations(self)
 
     @property
+    def net_name(self) -> str | None:
+        """The net, mlp where nothing was said; None where the torso is another model's."""
+        return DEFAULT_NET if self.net is None and self.init_torso is None else self.net
+
+    @property
     def convolutional(self) -> bool:
-        """Whether the net looks at images."""
+        """Whether the net looks at images; what a torso looks at that was taken, its model says."""
         return self.net in CONVOLUTIONAL
 
     @property
@@ -77,7 +88,7 @@ class FitConfig:
 
     def recipe(self, recorded: Mapping[str, Any] | None = None) -> Recipe:
         """What this configuration learns by: its own settings over the net's (or over those that a run recorded)."""
-        base = RECIPES[self.net] if recorded is None else Recipe(**recorded)
+        base = RECIPES[self.net or DEFAULT_NET] if recorded is None else Recipe(**recorded)
         return base.but({name: getattr(self, name) for name in Recipe.__dataclass_fields__})
 
 
@@ -153,6 +164,22 @@ def as_regression(config: ClassifierConfig) -> RegressorConfig:
     return RegressorConfig(**{name: fields[name] for name in FitConfig.__dataclass_fields__})
 
 
+def _check_torso(config: FitConfig) -> None:
+    if config.init_torso is None:
+        if config.freeze_torso:
+            raise ConfigError("freeze_torso keeps a torso as it was elsewhere: name its model in init_torso")
+        return
+    if not isinstance(config.init_torso, (str, os.PathLike)) or not os.fspath(config.init_torso):
+        raise ConfigError(f"init_torso must be the path of a model or run directory, got {config.init_torso!r}")
+    object.__setattr__(config, "init_torso", str(Path(config.init_torso)))  # plain data
+    given = [name for name in ("net", "hidden", "activation", "batch_norm") if getattr(config, name) is not None]
+    given += ["layer_norm"] if config.layer_norm else []
+    if given:
+        raise ConfigError(f"init_torso brings the whole torso: leave out {', '.join(given)}")
+    if config.freeze_torso and config.dropout is not None:
+        raise ConfigError("a frozen torso drops nothing out: leave out dropout")
+
+
 def _check_names(config: FitConfig) -> None:
     for name, value, known in (
         ("net", config.net, tuple(RECIPES)),
@@ -202,9 +229,9 @@ def _check_numbers(config: FitConfig) -> None:
 
 
 def _check_combinations(config: FitConfig) -> None:
-    if not config.augmentation.is_identity and not config.convolutional:
+    if not config.augmentation.is_identity and not config.convolutional and config.init_torso is None:
         raise ConfigError(
-            f"shifts, rotations, scaling and elastic bends are for images, which net={config.net!r} does not see; "
+            f"shifts, rotations, scaling and elastic bends are for images, which net={config.net_name!r} does not see; "
             "use a convolutional net"
         )
     if config.layer_norm and config.batch_norm:

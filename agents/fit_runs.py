@@ -20,7 +20,7 @@ from torso.agents.fitting import EpochDone, FitEvent, Fitting, as_examples, reso
 from torso.agents.gradient import torch_threads
 from torso.agents.plots import plot_fit
 from torso.agents.rundir import RunDirectory
-from torso.agents.supervised import Examples, classifier_spec, regressor_spec
+from torso.agents.supervised import Examples, classifier_spec, regressor_spec, sees_images
 from torso.agents.trackers import Tracker
 from torso.agents.weights import class_weights, normalised
 from torso.envs import Dataset, Splits
@@ -36,6 +36,7 @@ from torso.nets import (
     Predictor,
     export_onnx,
     make_provenance,
+    read_source,
     save_model,
 )
 
@@ -87,6 +88,8 @@ def fit_run(
         "source": {"name": data.train.name} if source is None else dict(source),
         "data_sha256": _fingerprint(data),
         **{name: value for name, value in asdict(config).items() if name not in ("random_state", "verbose")},
+        "net": config.net_name,
+        "init_torso_sha256": None if config.init_torso is None else read_source(config.init_torso).weights_sha256,
     }
     with (
         RunDirectory.prepare(
@@ -175,7 +178,8 @@ class _FitRun:
         best = fitting.epochs[fitting.best_epoch - 1]
         summary = {
             "dataset": self.data.train.name,
-            "net": self.config.net,
+            "net": self.config.net_name,
+            "init_torso": self.config.init_torso,
             "seed": self.seed,
             "num_parameters": sum(parameter.numel() for parameter in fitting.learner.network.parameters()),
             "epochs": fitting.epoch,
@@ -220,6 +224,7 @@ class _FitRun:
             source=settings["source"],
             config=asdict(self.config),
             epoch=epoch,
+            init_torso=self.fitting.learner.init_torso,
         )
         labels = self.data.train.label_names
         save_model(
@@ -234,7 +239,7 @@ def spec_of(train: Dataset, config: ClassifierConfig | RegressorConfig) -> Netwo
         wanted = "RegressorConfig" if regression else "ClassifierConfig"
         raise ConfigError(f"{train.name} is for {train.task}: expected a {wanted}, got a {type(config).__name__}")
     image = None if train.image is None else ImageSpec(**vars(train.image))
-    network_input = input_spec_of(train.inputs, convolutional=config.convolutional, image=image)
+    network_input = input_spec_of(train.inputs, convolutional=sees_images(config), image=image)
     if isinstance(config, RegressorConfig):
         return regressor_spec(config, network_input, *moments(train.labels))
     return classifier_spec(config, network_input, len(train.label_names))

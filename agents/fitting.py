@@ -17,7 +17,7 @@ from torso.agents.gradient import resolve_device, resolve_precision
 from torso.agents.states import strip_prefix, with_prefix
 from torso.agents.supervised import Examples, Score, SupervisedLearner
 from torso.errors import CheckpointError, ConfigError
-from torso.nets import LARGE_WEIGHTS, Network, NetworkSpec
+from torso.nets import LARGE_WEIGHTS, ConvNetSpec, Network, NetworkSpec
 from torso.nets.network import build_network
 
 
@@ -64,7 +64,7 @@ def resolve(config: FitConfig, spec: NetworkSpec) -> dict[str, Any]:
     device, recipe = resolve_device(config.device), config.recipe()
     widths = (spec.input.size, *getattr(spec.torso, "hidden", ()))
     large = any(a * b >= _LARGE_PRODUCT for a, b in pairwise(widths))
-    pays = config.convolutional or (large and recipe.batch_size != 1)
+    pays = isinstance(spec.torso, ConvNetSpec) or (large and recipe.batch_size != 1)
     precision = resolve_precision(config.precision, device, pays=pays)
     small = recipe.batch_size != "full" and recipe.batch_size * spec.input.size < _SMALL_BATCH_VALUES
     num_threads = config.num_threads or (1 if small else torch.get_num_threads())

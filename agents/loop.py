@@ -16,10 +16,13 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torso.agents.dqn import DQNConfig, DQNLearner
+from torso.agents.dqn import DQNLearner
+from torso.agents.dqn_config import DQNConfig
+from torso.agents.normalisation import RunningMoments
 from torso.agents.replay import ReplayRing
+from torso.agents.samplers import Sampler
 from torso.agents.schedules import multiples_passed
-from torso.envs import require_next_step
+from torso.envs import action_masks, require_next_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +52,19 @@ class Interaction:
         config: DQNConfig,
         learner: DQNLearner,
         replay: ReplayRing,
+        sampler: Sampler,
         make_envs: Callable[[int], VectorEnv[Any, Any, Any]],
         *,
         action_start: int,
         acting_rng: np.random.Generator,
         sampling_generator: torch.Generator,
+        moments: RunningMoments | None = None,
     ) -> None:
         self.config = config
         self.learner = learner
         self.replay = replay
+        self.sampler = sampler
+        self.moments = moments
         self.total_steps = 0
         self.acting_rng = acting_rng
         self.sampling_generator = sampling_generator
@@ -71,14 +78,16 @@ class Interaction:
         self.replay.break_off()  # in case that the stretch before was abandoned, not cut
         self._envs = self._make_envs(self.total_steps)
         require_next_step(self._envs)
-        self._obs: NDArray[Any] = self._envs.reset()[0]
+        self._obs: NDArray[Any]
+        self._obs, infos = self._envs.reset()
+        self._mask = self._masks_in(infos)
         self._is_reset = np.zeros(self.config.num_envs, dtype=bool)
         self._returns = np.zeros(self.config.num_envs)
         self._lengths = np.zeros(self.config.num_envs, dtype=np.int64)
 
     def cut(self) -> None:
         """End every episode under way as a time limit would, and begin anew. A checkpoint is such a cut."""
-        self.replay.end_episodes(self._obs)
+        self.replay.end_episodes(self._obs, self._mask)
         self.begin()
 
     def close(self) -> None:
@@ -98,16 +107,27 @@ class Interaction:
     def _step(self) -> tuple[Episode, ...]:
         assert self._envs is not None  # noqa: S101 - begin() was called
         actions = self._act()
-        obs, rewards, terminated, truncated, _ = self._envs.step(actions + self._action_start)
-        self.replay.append(self._obs, actions, rewards, terminated, truncated, self._is_reset)
+        obs, rewards, terminated, truncated, infos = self._envs.step(actions + self._action_start)
+        learner_ends = terminated | infos["life_lost"] if "life_lost" in infos else terminated
+        self.replay.append(self._obs, actions, rewards, learner_ends, truncated, self._is_reset, self._mask)
         decided = ~self._is_reset
+        if self.moments is not None:
+            self.moments.update(self._obs[decided])
         self.total_steps += int(decided.sum())
         self._returns += rewards
         self._lengths += decided
         ended = terminated | truncated
         episodes = tuple(self._end_episode(int(env)) for env in np.flatnonzero(ended)) if ended.any() else ()
-        self._obs, self._is_reset = obs, ended
+        self._obs, self._is_reset, self._mask = obs, ended, self._masks_in(infos)
         return episodes
+
+    def _masks_in(self, infos: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+        """The legal actions of the latest observations, [E, A]; None in an env where all are."""
+        if not self.replay.has_masks:
+            return None
+        num_envs, num_actions = self.config.num_envs, self.learner.num_actions
+        masks = action_masks(infos, num_envs, num_actions)
+        return np.ones((num_envs, num_actions), dtype=bool) if masks is None else masks
 
     def _end_episode(self, env: int) -> Episode:
         episode = Episode(
@@ -122,26 +142,73 @@ class Interaction:
 
     def _act(self) -> NDArray[np.int64]:
         """Epsilon-greedy actions, counted from 0; int64 [E]."""
-        num_envs, num_actions, rng = self.config.num_envs, self.learner.num_actions, self.acting_rng
+        num_envs, rng = self.config.num_envs, self.acting_rng
         explore = rng.random(num_envs) < self.config.epsilon(self.total_steps)
         num_explore = np.count_nonzero(explore)
         if num_explore == num_envs:
-            return rng.integers(num_actions, size=num_envs)
+            return self._random_actions(explore)
         obs = torch.from_numpy(self._obs).to(self.learner.device)
-        actions: NDArray[np.int64] = self.learner.act(obs).cpu().numpy()
+        mask = None if self._mask is None else torch.from_numpy(self._mask).to(self.learner.device)
+        actions: NDArray[np.int64] = self.learner.act(obs, mask).cpu().numpy()
         if num_explore:
-            actions[explore] = rng.integers(num_actions, size=num_explore)
+            actions[explore] = self._random_actions(explore)
         return actions
 
+    def _random_actions(self, explore: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """An action drawn evenly from the legal ones for each env that explores; int64 [explore.sum()]."""
+        if self._mask is None:
+            return self.acting_rng.integers(self.learner.num_actions, size=np.count_nonzero(explore))
+        legal = self._mask[explore]  # [n, A]
+        rank = self.acting_rng.integers(legal.sum(axis=1))[:, np.newaxis]  # of the one that is drawn, [n, 1]
+        drawn: NDArray[np.int64] = (legal & (legal.cumsum(axis=1) == rank + 1)).argmax(axis=1)
+        return drawn
+
     def _learn(self, before: int) -> Mapping[str, Tensor]:
-        """What is owed since ``before`` steps: target copies first, then learning phases."""
+        """What is owed since ``before`` steps: learning phases, and updates of the target network between them."""
         config, after = self.config, self.total_steps
-        if multiples_passed(before, after, config.target_update_period):
-            self.learner.sync_target()
-        if after < config.min_replay_size:
+        learnable = max(before, config.min_replay_size - 1)
+        phases = multiples_passed(learnable, after, config.learn_period) if after > learnable else 0
+        updates = multiples_passed(before, after, config.target_update_period)
+        if phases == 0 and updates == 0:
             return {}
-        phases = multiples_passed(max(before, config.min_replay_size - 1), after, config.learn_period)
-        if phases == 0:
+        if phases == 0 or updates == 0:
+            for _ in range(updates):
+                self.learner.update_target()
+            return self._phases(phases)
+        return self._interleaved(before, learnable)
+
+    def _interleaved(self, before: int, learnable: int) -> Mapping[str, Tensor]:
+        """Phases and target updates of one tick, in the order of their steps; a target update first among equals."""
+        config, after = self.config, self.total_steps
+        metrics: list[Mapping[str, Tensor]] = []
+        last = learnable
+        for count in range(before // config.target_update_period + 1, after // config.target_update_period + 1):
+            due = count * config.target_update_period  # phases of earlier steps come first
+            if due - 1 > last:
+                metrics.append(self._phases(multiples_passed(last, due - 1, config.learn_period)))
+                last = due - 1
+            self.learner.update_target()
+        metrics.append(self._phases(multiples_passed(last, after, config.learn_period)))
+        metrics = [each for each in metrics if each]
+        return {name: torch.stack([each[name] for each in metrics]).mean() for name in metrics[0]}
+
+    def _phases(self, num_phases: int) -> Mapping[str, Tensor]:
+        """Sample for so many learning phases, and take their gradient steps; metrics, none where there is no phase.
+
+        Priorities follow once all are taken.
+        """
+        if num_phases == 0:
             return {}
-        num_samples = phases * config.updates_per_phase * config.batch_size
-        return self.learner.update(self.replay.sample(num_samples, config.gamma, self.sampling_generator))
+        config, step = self.config, self.total_steps
+        if config.learning_rate_end is not None:
+            self.learner.step.learning_rate = config.learning_rate_at(step)
+        if self.moments is not None:
+            self.learner.set_input_statistics(self.moments.mean, self.moments.std)
+        num_samples = num_phases * config.updates_per_phase * config.batch_size
+        sample = self.sampler.sample(num_samples, self.sampling_generator, config.importance(step))
+        batch = self.replay.transitions(
+            sample.row, sample.env, n_step=config.n_step, gamma=config.gamma, clip_rewards=config.clip_rewards
+        )
+        metrics, priority = self.learner.update(batch._replace(weight=batch.weight * sample.weight))
+        self.sampler.update(sample, priority)
+        return metrics

@@ -1,15 +1,78 @@
-"""Next-policy rules: what will be done after a step, as ``policy_t`` [B, A] whose rows sum to 1."""
+"""Next-policy rules: what will be done after a step, as ``policy_t`` [B, A] whose rows sum to 1.
+
+A rule says which values it needs, gets them as `Forwards`, and returns ``(policy_t [B, A], bonus [B])``; the learner
+adds the bonus to ``r_t`` and hands both to the head's ``target``. So an algorithm that differs in what it expects to do
+next is a new rule, and nothing else.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-def greedy(q: Tensor) -> Tensor:
-    """One-hot of the best action, the lowest-numbered among equals. q: [B, A]; returns [B, A] in q's dtype.
+def greedy(q: Tensor, mask: Tensor | None = None) -> Tensor:
+    """One-hot of the best action, the lowest-numbered among equals.
 
-    By the target network's values this is Q-learning with a target network (Mnih et al. 2015); by the online
-    network's it is double Q-learning (van Hasselt et al. 2016).
+    q: [B, A]; mask: bool [B, A], the legal actions, at least one a row; None: all are. Returns [B, A] in q's dtype.
     """
+    if mask is not None:
+        q = q.masked_fill(~mask, -torch.inf)
     return functional.one_hot(q.argmax(dim=1), q.shape[1]).to(q.dtype)
+
+
+class Forwards(NamedTuple):
+    """What a rule may look at: action values [B, A] of the states after (``_t``) and before (``_tm1``) the step.
+
+    ``target_t`` is there always; ``online_t`` and ``target_tm1`` are None unless the rule needs them. ``a_tm1``: int64
+    [B]; ``discount_t``: [B], gamma^n after n steps, 0 at an end. The masks are bool [B, A], the legal actions, or None
+    where all of them are. Of a return of n steps, ``_tm1`` is before the first and ``_t`` after the last.
+    """
+
+    target_t: Tensor
+    online_t: Tensor | None
+    target_tm1: Tensor | None
+    a_tm1: Tensor
+    discount_t: Tensor
+    mask_t: Tensor | None = None
+    mask_tm1: Tensor | None = None
+
+
+class NextPolicy(Protocol):
+    """A next-policy rule. An illegal action's policy is 0."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which of ``online_t`` and ``target_tm1`` it looks at."""
+        ...
+
+    def __call__(self, forwards: Forwards, /) -> tuple[Tensor, Tensor]:
+        """``(policy_t [B, A], bonus [B])``, in the values' dtype; both are constants to the gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class GreedyPolicy:
+    """One-hot on the action that ``by`` values highest, without a bonus."""
+
+    by: Literal["target_t", "online_t"]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Nothing beyond ``by``."""
+        return frozenset({self.by}) - {"target_t"}
+
+    def __call__(self, forwards: Forwards) -> tuple[Tensor, Tensor]:
+        """See `NextPolicy`."""
+        q = forwards.target_t if self.by == "target_t" else forwards.online_t
+        if q is None:
+            raise ValueError(f"{self!r} was called without {self.by}, which it needs")
+        return greedy(q, forwards.mask_t), torch.zeros_like(forwards.discount_t)
+
+
+GREEDY_TARGET = GreedyPolicy("target_t")  # Q-learning with a target network (Mnih et al. 2015)
+GREEDY_ONLINE = GreedyPolicy("online_t")  # double Q-learning (van Hasselt et al. 2016)

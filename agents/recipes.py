@@ -76,6 +76,7 @@ RECIPES = {
     "cnn": Recipe(),
     "vgg": _IMAGES,
     "nature": _IMAGES,
+    "minatar": _IMAGES,
 }
 """By the net's name."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,7 +17,7 @@ from torso.agents.estimator import Estimator, checked_weights
 from torso.agents.fit_config import Optimizer, RegressorConfig, Schedule
 from torso.agents.recipes import BatchSize
 from torso.agents.row_order import arrange
-from torso.agents.supervised import regressor_spec
+from torso.agents.supervised import regressor_spec, sees_images
 from torso.errors import InputError
 from torso.nets import NetworkSpec
 from torso.nets.initialisation import Init
@@ -37,12 +38,14 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
     def __init__(
         self,
         *,
-        net: str = "mlp",
+        net: str | None = None,
         hidden: Sequence[int] | None = None,
         activation: Activation | None = None,
         dropout: float | None = None,
         layer_norm: bool = False,
         batch_norm: bool | None = None,
+        init_torso: str | os.PathLike[str] | None = None,
+        freeze_torso: bool = False,
         init: Init | None = None,
         optimizer: Optimizer | None = None,
         learning_rate: float | None = None,
@@ -72,6 +75,8 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         self.dropout = dropout
         self.layer_norm = layer_norm
         self.batch_norm = batch_norm
+        self.init_torso = init_torso
+        self.freeze_torso = freeze_torso
         self.init = init
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -148,7 +153,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         targets: NDArray[np.float32],
         rows: NDArray[np.int64],
     ) -> NetworkSpec:
-        network_input = input_spec_of(inputs, convolutional=config.convolutional, learnt=rows)
+        network_input = input_spec_of(inputs, convolutional=sees_images(config), learnt=rows)
         return regressor_spec(config, network_input, *moments(targets, rows))
 
     def _targets(self, y: ArrayLike, *, first: bool) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ model/  best/   model directories, latest and best
 checkpoint/     what a resume needs (checkpoints.py)
 summary.json    the final figures
 learning_curve.png
+videos/         of greedy episodes (videos.py)
 reliability.png                                   of a calibrated classifier
 """
 
@@ -149,6 +150,11 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """The directory of a CheckpointStore."""
         return self.path / "checkpoint"
+
+    @property
+    def videos(self) -> Path:
+        """The directory of a training's videos."""
+        return self.path / "videos"
 
     @property
     def learning_curve(self) -> Path:

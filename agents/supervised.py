@@ -13,21 +13,27 @@ import torch
 from torch import Tensor
 
 from torso.agents.augmentation import augmented
-from torso.agents.fit_config import LINEAR, ClassifierConfig, FitConfig
+from torso.agents.fit_config import DEFAULT_NET, LINEAR, ClassifierConfig, FitConfig
 from torso.agents.gradient import GradientStep, Precision, make_optimizer, scheduled_learning_rate
 from torso.agents.penalties import penalty
 from torso.agents.recipes import Recipe
 from torso.agents.states import strip_prefix, with_prefix
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import (
+    ConvNetSpec,
     InputSpec,
     LogitsHeadSpec,
+    MLPSpec,
     NetworkSpec,
     OneVsRestHeadSpec,
     RegressionHeadSpec,
     SigmoidHeadSpec,
     StepHeadSpec,
+    freeze_torso,
+    load_torso,
     net_spec,
+    read_source,
+    take_torso,
 )
 from torso.nets.heads import LabelHead, RegressionHead
 from torso.nets.network import Network, build_network
@@ -90,7 +96,7 @@ def classifier_spec(config: ClassifierConfig, network_input: InputSpec, num_clas
         head = StepHeadSpec()
     else:
         head = SigmoidHeadSpec(loss="cross-entropy" if loss == "binary" else "logistic", label_smoothing=smoothing)
-    return NetworkSpec(input=network_input, torso=_torso_spec(config, network_input), head=head)
+    return _network_spec(config, network_input, head)
 
 
 def regressor_spec(
@@ -98,14 +104,33 @@ def regressor_spec(
 ) -> NetworkSpec:
     """The same for targets of this mean and deviation, by which the network's outputs are scaled."""
     head = RegressionHeadSpec(num_targets=len(mean), mean=mean, std=std)
-    return NetworkSpec(input=network_input, torso=_torso_spec(config, network_input), head=head)
+    return _network_spec(config, network_input, head)
+
+
+def sees_images(config: FitConfig) -> bool:
+    """Whether rows of a square number of pixels are images to the network that a configuration asks for."""
+    if config.init_torso is None:
+        return config.convolutional
+    return read_source(config.init_torso).network.input.layout is not None
+
+
+def _network_spec(config: FitConfig, network_input: InputSpec, head: Any) -> NetworkSpec:
+    if config.init_torso is None:
+        return NetworkSpec(input=network_input, torso=_torso_spec(config, network_input), head=head)
+    any_torso = NetworkSpec(input=network_input, torso=MLPSpec(), head=head)
+    spec = take_torso(any_torso, config.init_torso, dropout=config.dropout)
+    if spec.input.layout is None and not config.augmentation.is_identity:
+        raise ConfigError(
+            f"shifts, rotations, scaling and elastic bends are for images, which {config.init_torso} does not see"
+        )
+    return spec
 
 
 def _torso_spec(config: FitConfig, network_input: InputSpec) -> Any:
     if config.net in LINEAR:
         return net_spec("linear", network_input)
     return net_spec(
-        config.net,
+        config.net or DEFAULT_NET,
         network_input,
         hidden=config.hidden,
         activation=config.activation,
@@ -119,7 +144,7 @@ class SupervisedLearner:
     """A network, and the update that brings its output nearer to a minibatch's targets.
 
     ``total_updates`` is what the learning rate's schedule spans. What an update draws (dropout, augmentation) comes
-    from a generator that ``seed`` starts.
+    from a generator that ``seed`` starts. ``init_torso`` is what `load_torso` said, where the torso was taken.
     """
 
     def __init__(
@@ -132,12 +157,16 @@ class SupervisedLearner:
         precision: Precision,
         seed: int,
         total_updates: int,
+        init_torso: dict[str, str] | None = None,
     ) -> None:
         if not isinstance(network.head, (LabelHead, RegressionHead)):
             raise ConfigError(f"a fit needs a head that labels or regresses, got {type(network.head).__name__}")
         self.config, self.recipe, self.device, self.total_updates = config, recipe, device, total_updates
+        self.init_torso = init_torso
         self.network = network.to(device)
-        if config.convolutional:
+        if config.freeze_torso:
+            freeze_torso(self.network)
+        if isinstance(network.spec.torso, ConvNetSpec):
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
         self.head: LabelHead | RegressionHead = network.head
         optimizer = make_optimizer(
@@ -168,10 +197,11 @@ class SupervisedLearner:
         seed: int,
         total_updates: int,
     ) -> SupervisedLearner:
-        """A learner whose first weights are drawn from the seed."""
+        """A learner whose first weights are drawn from the seed; the torso's may be taken from another model."""
         weights = torch.Generator().manual_seed(seed)
         network = build_network(spec, weights, recipe.init)
         noise_seed = int(torch.randint(2**62, (), generator=weights))
+        taken = None if config.init_torso is None else load_torso(network, config.init_torso)
         return cls(
             config,
             recipe,
@@ -180,6 +210,7 @@ class SupervisedLearner:
             precision=precision,
             seed=noise_seed,
             total_updates=total_updates,
+            init_torso=taken,
         )
 
     @torch.no_grad()

@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeVar
 
+import numpy as np
+
+from torso.agents.callbacks import Callback, Checkpointed, Evaluated, Hooks, Logged, TrainingEvent
 from torso.agents.checkpoints import CheckpointStore
-from torso.agents.dqn import DQNConfig
+from torso.agents.dqn_config import DQNConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
 from torso.agents.gradient import resolve_device, resolve_precision, torch_threads
-from torso.agents.loop import Episode, Tick
+from torso.agents.loop import Tick
 from torso.agents.plots import plot_training
 from torso.agents.rundir import RunDirectory
 from torso.agents.schedules import multiples_passed
 from torso.agents.session import Session
 from torso.agents.trackers import Tracker
+from torso.agents.videos import Camera
 from torso.agents.world import World
 from torso.nets import (
     LARGE_WEIGHTS,
@@ -30,32 +34,7 @@ from torso.nets import (
     save_model,
 )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """An evaluation on the selection seeds, and whether none before was better."""
-
-    total_steps: int
-    evaluation: Evaluation
-    is_best: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Logged:
-    """A line of progress.jsonl."""
-
-    total_steps: int
-    figures: Mapping[str, float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpointed:
-    """A checkpoint was completed."""
-
-    total_steps: int
-
-
-TrainingEvent = Episode | Evaluated | Logged | Checkpointed
+E = TypeVar("E", bound=TrainingEvent)
 
 
 def resolve(config: DQNConfig) -> dict[str, Any]:
@@ -71,6 +50,7 @@ class Training:
     """Trains in a world, with a run directory or in memory alone. Both give the same bits.
 
     ``network`` gives the first weights instead of the seed. A run directory that holds a checkpoint is gone on with.
+    Every ``video_period`` steps (0: never) a run directory gets the video of a greedy episode, which changes no bit.
     """
 
     def __init__(
@@ -81,6 +61,7 @@ class Training:
         seed: int,
         run: RunDirectory | None = None,
         network: Network | None = None,
+        video_period: int = 0,
     ) -> None:
         resolved = resolve(config) if run is None else run.resolved
         self.world, self.config, self.seed, self.run_directory = world, config, seed, run
@@ -94,6 +75,11 @@ class Training:
         )
         self._checkpoint_period: int = resolved["checkpoint_period"]
         self._checkpointed_at = -1
+        self._hooks = Hooks()
+        self._camera: Camera | None = None
+        if run is not None and video_period:
+            [episode] = evaluation_seeds(seed, 1, "video")
+            self._camera = Camera(world, run.videos, seed=episode, period_steps=video_period)
         self._tracker: Tracker | None = None
         self._position: Mapping[str, Any] | None = None  # of the logs, at the latest checkpoint
         self._begins_elsewhere = network is not None  # from weights that the seed does not give
@@ -115,14 +101,24 @@ class Training:
         enough, best = self.config.stop_return, self.session.best_mean
         return enough is not None and best is not None and best >= enough
 
-    def run(self, until_steps: int, stop: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
-        """Train until ``until_steps`` steps were made in all, an evaluation is good enough, or ``stop()`` says so.
+    def is_done(self, until_steps: int) -> bool:
+        """Whether ``until_steps`` steps were made in all, or an evaluation is good enough."""
+        return self.total_steps >= until_steps or self.is_solved
 
-        Yields what happens. ``stop`` is asked after each tick; each of these ends writes a checkpoint. An exception, or
-        a caller that does not ask on, writes none: a run directory then stands at its latest checkpoint, which a new
-        `Training` goes on from.
+    def run(
+        self,
+        until_steps: int,
+        stop: Callable[[], bool] = lambda: False,
+        callbacks: Sequence[Callback] = (),
+    ) -> Iterator[TrainingEvent]:
+        """Train until it `is_done`, or ``stop()`` or a callback says so.
+
+        Yields what happens, after the callbacks were told. ``stop`` is asked after each tick; each of these ends writes
+        a checkpoint. An exception, or a caller that does not ask on, writes none: a run directory then stands at its
+        latest checkpoint, which a new `Training` goes on from.
         """
-        if self.total_steps >= until_steps or self.is_solved:
+        self._hooks = Hooks(callbacks)
+        if self.is_done(until_steps):
             return
         if self.run_directory is not None:
             self.run_directory.drop_summary()  # of an end that was not the last
@@ -135,10 +131,10 @@ class Training:
                 interaction.begin()
                 for tick in interaction.run(until_steps):
                     yield from self._after(tick, until_steps)
-                    if self.is_solved or stop():
+                    if self.is_solved or self._hooks.stop or stop():
                         break
                 if self._checkpointed_at != self.total_steps:
-                    yield self._checkpoint(planned=False)
+                    yield self._told("on_checkpoint", self._checkpoint(planned=False))
         finally:
             interaction.close()
             if self._tracker is not None:
@@ -165,6 +161,7 @@ class Training:
                 seed=self.seed,
                 env_id=self.world.name,
                 env_kwargs=dict(self.world.env_kwargs),
+                wrappers=self.world.wrapper_names,
                 config=asdict(self.config),
                 total_steps=self.session.best_step if best else self.total_steps,
             ),
@@ -181,7 +178,7 @@ class Training:
             "num_episodes": self.session.num_episodes,
             "best_step": self.session.best_step,
             "selection_mean_return": self.session.best_mean,
-            "score": self.score(score_episodes).to_json(),
+            "score": self.score(score_episodes).to_json(self.world.name),
             "cuts": self.session.cuts,
         }
         run = self.run_directory
@@ -197,18 +194,31 @@ class Training:
     def _after(self, tick: Tick, until_steps: int) -> Iterator[TrainingEvent]:
         """What a tick brings, in an order that a resume repeats: episodes, a log line, an evaluation, a checkpoint.
 
-        The last tick brings an evaluation in any case, before a checkpoint that would let a resume pass it over.
+        The last tick brings an evaluation in any case, before a checkpoint that would let a resume pass it over; and
+        so does a video come before the checkpoint.
         """
         config = self.config
         self.session.take_in(tick)
-        yield from tick.episodes
+        self._hooks("on_step", tick)
+        if tick.metrics:
+            self._hooks("on_update", tick)
+        for episode in tick.episodes:
+            yield self._told("on_episode", episode)
         before, after = tick.steps_before, tick.total_steps
         if multiples_passed(before, after, config.log_period):
             yield self._log()
         if multiples_passed(before, after, config.evaluation_period) or after >= until_steps:
-            yield self._evaluate()
+            yield self._told("on_evaluation", self._evaluate())
+        if self._camera is not None and multiples_passed(before, after, self._camera.period_steps):
+            network = copy.deepcopy(self.session.learner.online).eval()
+            self._camera.film(self._as_predictor(network).act, after)
         if multiples_passed(before, after, self._checkpoint_period):
-            yield self._checkpoint(planned=True)
+            yield self._told("on_checkpoint", self._checkpoint(planned=True))
+
+    def _told(self, hook: str, event: E) -> E:
+        """An event that the callbacks have been told of."""
+        self._hooks(hook, event)
+        return event
 
     def _log(self) -> Logged:
         figures = self.session.take_figures()
@@ -229,7 +239,12 @@ class Training:
             if self.run_directory is not None:
                 self.save(self.run_directory.best, onnx=False)
         if self._tracker is not None:
-            figures = {"evaluation_return": evaluation.mean, "evaluation_std": evaluation.std, "is_best": is_best}
+            figures = {
+                "evaluation_return": evaluation.mean,
+                "evaluation_std": evaluation.std,
+                "evaluation_length": float(np.mean(evaluation.lengths_steps)),
+                "is_best": is_best,
+            }
             self._tracker.log(total_steps, figures)
         return Evaluated(total_steps=total_steps, evaluation=evaluation, is_best=is_best)
 

@@ -11,7 +11,15 @@ from typing import Any, cast
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-from torso.envs import EnvSource, Wrapper, action_start, make_vector, observation_layout
+from torso.envs import (
+    EnvSource,
+    Wrapper,
+    action_masks,
+    action_start,
+    make_vector,
+    observation_layout,
+    observation_scale,
+)
 from torso.errors import ConfigError
 from torso.nets import InputSpec
 
@@ -23,6 +31,8 @@ class Door:
     network_input: InputSpec
     num_actions: int
     action_start: int  # the env's number for action 0
+    frame_stack: int = 1  # planes of an observation, the newest last, that its rows before hold too
+    has_action_masks: bool = False  # whether infos say which actions are legal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +67,20 @@ class World:
 
     @property
     def wrapper_names(self) -> list[str]:
-        """The names of the wrappers' classes or functions."""
-        return [_qualified_name(wrapper) for wrapper in self.wrappers]
+        """The names of the wrappers' classes or functions, with ``(...)`` where the name alone does not make one."""
+        return [_qualified_name(each) + ("" if hasattr(each, "__qualname__") else "(...)") for each in self.wrappers]
 
     @property
     def is_constructed(self) -> bool:
         """Whether it is one env object rather than a way to make them."""
         return isinstance(self.env, gym.Env)
 
-    def make(self, seeds: Sequence[int]) -> VectorEnv[Any, Any, Any]:
+    def make(self, seeds: Sequence[int], *, render_mode: str | None = None) -> VectorEnv[Any, Any, Any]:
         """A vector env of one copy a seed, not yet reset."""
         source = _StaysOpen(self.env) if isinstance(self.env, gym.Env) else self.env
-        return make_vector(source, len(seeds), seeds, env_kwargs=self.env_kwargs, wrappers=self.wrappers)
+        return make_vector(
+            source, len(seeds), seeds, env_kwargs=self.env_kwargs, wrappers=self.wrappers, render_mode=render_mode
+        )
 
     @cached_property
     def door(self) -> Door:
@@ -77,9 +89,15 @@ class World:
         try:
             shape, dtype, layout = observation_layout(probe.single_observation_space)
             actions = cast(gym.spaces.Discrete, probe.single_action_space)  # or make_vector had refused it
-            scale = 1 / 255 if dtype == "uint8" and layout is not None else 1.0  # images, as Mnih et al. 2015 have them
+            scale = observation_scale(probe.single_observation_space)
             network_input = InputSpec(shape=shape, dtype=dtype, layout=layout, scale=scale)
-            return Door(network_input, int(actions.n), action_start(actions))
+            return Door(
+                network_input,
+                int(actions.n),
+                action_start(actions),
+                frame_stack=getattr(probe, "frame_stack", 1),
+                has_action_masks=action_masks(probe.reset()[1], 1, int(actions.n)) is not None,
+            )
         finally:
             probe.close()
 

@@ -61,23 +61,17 @@ def _refuse(options: EvaluateOptions, kind: str, names: tuple[str, ...]) -> None
 
 def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
     from torso.agents.evaluation import evaluate, evaluation_seeds
-    from torso.agents.world import World
-    from torso.cli.worlds import choose_env
+    from torso.cli.worlds import choose_world, in_words
 
     provenance = predictor.card.provenance
-    env_id, env_kwargs = choose_env(options.env, options.env_kwargs, provenance)
+    world = choose_world(options.env, options.env_kwargs, provenance)
     seed = options.seed if options.seed is not None else provenance.get("seed") or 0
     episodes = 20 if options.episodes is None else options.episodes
     if episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {episodes}")
-    world = World(env=env_id, env_kwargs=env_kwargs)
-    evaluation = evaluate(predictor.act, world, evaluation_seeds(seed, episodes, "score"))
-    figures = {"model": str(options.model), "env_id": env_id, "seed": seed, **evaluation.to_json()}
-    text = (
-        f"{env_id}: mean return {evaluation.mean:,.1f} over {episodes} episodes (deviation {evaluation.std:,.1f}, "
-        f"from {min(evaluation.returns):,.1f} to {max(evaluation.returns):,.1f})"
-    )
-    result(figures, text, as_json=options.json)
+    score = evaluate(predictor.act, world, evaluation_seeds(seed, episodes, "score")).to_json(world.name)
+    figures = {"model": str(options.model), "env_id": world.name, "seed": seed, **score}
+    result(figures, f"{world.name}: {in_words(score)}", as_json=options.json)
 
 
 def _evaluate_on_test(options: EvaluateOptions, predictor: Predictor) -> None:

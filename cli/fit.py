@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from torso.agents.fit_config import ClassifierConfig, RegressorConfig, as_regression
+from torso.agents.fit_config import DEFAULT_NET, ClassifierConfig, RegressorConfig, as_regression
 from torso.agents.fit_runs import fit_run
 from torso.agents.plots import plot_range_test
 from torso.agents.range_tests import range_test_of
@@ -80,14 +80,19 @@ class FitOptions:
     def run_path(self) -> Path:
         """The run directory."""
         classes = "" if self.classes is None else "-" + self.classes.replace(",", "-")
-        return self.out or default_out(_short(self.dataset) + classes, self.config.net, self.seed)
+        net = self.config.net_name or f"from-{_short(str(self.config.init_torso))}"
+        return self.out or default_out(_short(self.dataset) + classes, net, self.seed)
 
 
 def presets(arguments: Sequence[str]) -> FitOptions:
     """What holds where no argument says else: the resumed run's own settings, or those of the net and the data set."""
     dataset = given(arguments, "--dataset") or "digits"
-    net = given(arguments, "--net") or "mlp"
-    settings = fit_preset(net, dataset) if net in RECIPES else {}
+    init_torso = given(arguments, "--init-torso")
+    net = given(arguments, "--net") or DEFAULT_NET
+    if init_torso is not None:  # which brings the net: what is left of a recipe is how it learns
+        settings = {**RECIPES[DEFAULT_NET].to_json(), "init_torso": init_torso}
+    else:
+        settings = fit_preset(net, dataset) if net in RECIPES else {}
     if given(arguments, "--optimizer") is not None:  # another one brings its own rate and decay
         settings = {name: value for name, value in settings.items() if name not in ("learning_rate", "weight_decay")}
     if given(arguments, "--loss") is not None:  # not every loss has labels to smooth
@@ -124,8 +129,9 @@ def run(options: FitOptions) -> int:
     if options.find_learning_rate:
         return _find_learning_rate(options, data, config)
     max_epochs = config.recipe().max_epochs
+    what = config.net_name or f"the{' frozen' * config.freeze_torso} torso of {config.init_torso}"
     preface = (
-        f"{config.net} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} to choose the "
+        f"{what} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} to choose the "
         f"epoch by, at most {max_epochs:,} epochs, seed {options.seed}: {out}"
     )
 

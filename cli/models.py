@@ -150,7 +150,7 @@ class ServedModel:
         info = self._client.get_model(self._name)
         _require(info.kind, kind)
         # The wire has texts as they are, and what is not text as JSON.
-        return {name: json.loads(text) if text[:1] == "{" else text for name, text in info.provenance.items()}
+        return {name: json.loads(text) if text[:1] in ("{", "[") else text for name, text in info.provenance.items()}
 
 
 def read_npy(path: Path) -> Array:

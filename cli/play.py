@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
@@ -13,6 +16,10 @@ from torso.cli.models import Model, ModelOptions, open_model
 from torso.cli.output import result
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torso.agents.evaluation import Frames
+    from torso.agents.world import World
 
 
 @tyro.conf.configure(tyro.conf.DisallowNone)
@@ -30,6 +37,8 @@ class PlayOptions(ModelOptions):
     """Which episodes: a seed gives the same ones each time, and to torso evaluate."""
     render: Flag = False
     """Show the env in a window."""
+    video: Path | None = None
+    """Film the episodes, one after the other, into this .mp4 file."""
     json: Flag = False
     """Print one JSON object."""
 
@@ -37,29 +46,60 @@ class PlayOptions(ModelOptions):
 def run(options: PlayOptions) -> int:
     """Play, and print a line for each episode as it ends."""
     from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-    from torso.cli.worlds import choose_env, stage
+    from torso.cli.worlds import choose_world, in_a_window
 
     if options.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {options.episodes}")
+    if options.video is not None and options.render:
+        raise ConfigError("--video and --render: an env draws into a file or into a window; give one of them")
+    if options.video is not None and options.video.suffix.lower() != ".mp4":
+        raise ConfigError(f"--video must name a file that ends in .mp4, got {options.video}")
     returns: list[float] = []
     lengths: list[int] = []
-    with open_model(options) as model:
-        env_id, env_kwargs = choose_env(options.env, options.env_kwargs, model.provenance("policy"))
-        with stage(env_id, env_kwargs, render=options.render) as world:
-            for seed in evaluation_seeds(options.seed, options.episodes, "score"):
-                played = evaluate(_actor(model), world, [seed])
-                returns += played.returns
-                lengths += played.lengths_steps
-                if not options.json:
-                    print(f"episode {len(returns)}: return {returns[-1]:,.1f}, {lengths[-1]:,} steps", flush=True)
-    evaluation = Evaluation(returns=tuple(returns), lengths_steps=tuple(lengths))
-    figures = {"model": options.model, "env_id": env_id, "seed": options.seed, **evaluation.to_json()}
-    result({**figures, "lengths_steps": lengths}, f"mean return {evaluation.mean:,.1f}", as_json=options.json)
+    num_cut = 0
+    with open_model(options) as model, ExitStack() as stack:
+        world = choose_world(options.env, options.env_kwargs, model.provenance("policy"))
+        act = _actor(model, world.door.action_start)
+        env_id, on_frames = world.name, None
+        if options.render:
+            world = stack.enter_context(in_a_window(world))
+        elif options.video is not None:
+            on_frames = stack.enter_context(_filming(world, options.video))
+        for seed in evaluation_seeds(options.seed, options.episodes, "score"):
+            played = evaluate(act, world, [seed], on_frames=on_frames)
+            returns += played.returns
+            lengths += played.lengths_steps
+            num_cut += played.num_cut
+            if not options.json:
+                print(f"episode {len(returns)}: return {returns[-1]:,.1f}, {lengths[-1]:,} steps", flush=True)
+    evaluation = Evaluation(returns=tuple(returns), lengths_steps=tuple(lengths), num_cut=num_cut)
+    figures = {"model": options.model, "env_id": env_id, "seed": options.seed, **evaluation.to_json(env_id)}
+    text = f"mean return {evaluation.mean:,.1f}"
+    if options.video is not None:
+        figures["video"] = str(options.video)
+        text += f"\nvideo: {options.video}"
+    result({**figures, "lengths_steps": lengths}, text, as_json=options.json)
     return 0
 
 
-def _actor(model: Model) -> Any:
-    def act(observations: NDArray[Any], state: tuple[Any, ...]) -> tuple[NDArray[np.int64], tuple[Any, ...]]:
-        return model.act(observations)[0], state
+@contextmanager
+def _filming(world: World, path: Path) -> Iterator[Callable[[Frames], None]]:
+    """Write what is shown into a video."""
+    from torso.agents.videos import film, frames_per_second
+
+    with film(path, frames_per_second(world)) as add:
+        yield lambda frames: add(frames[0])
+
+
+def _actor(model: Model, action_start: int) -> Any:
+    """What chooses in the env; where only some actions are legal, by the values that the model gives to those."""
+
+    def act(
+        observations: NDArray[Any], state: tuple[Any, ...], mask: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], tuple[Any, ...]]:
+        actions, values = model.act(observations)
+        if mask is not None:
+            actions = np.where(mask, values, -np.inf).argmax(axis=1) + action_start
+        return actions, state
 
     return act

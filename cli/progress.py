@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from torso.agents.callbacks import Callback, Evaluated, Logged, TrainingEvent
 from torso.agents.fitting import EpochDone, FitEvent
-from torso.agents.loop import Episode
-from torso.agents.training import Evaluated, Logged, TrainingEvent
+from torso.agents.loop import Episode, Tick
 from torso.cli.output import say
 
 _LINE_PERIOD_S = 5.0  # lines are at least so far apart
+_SPEED_PERIOD_S = 20.0  # the speed is that of the last so many seconds: learning begins later than acting
+_LOOK_PERIOD_S = 0.2  # and so are looks at a run in which nothing happened but steps
 
 
 class _Display:
@@ -64,14 +67,25 @@ class _Display:
             say(f"{self._unit} {int(completed):,}/{self._total:,}  {figures}")
 
 
-class TrainingProgress(_Display):
-    """A training run: the return, that of greedy evaluations, speed, time left."""
+class TrainingProgress(_Display, Callback):
+    """A training run: the return, that of greedy evaluations, speed, time left.
+
+    As a callback it is told of steps, too, so that the bar does not wait for episodes that are long.
+    """
 
     def __init__(self, total_steps: int, preface: str = "") -> None:
         super().__init__("step", total_steps, preface)
-        self._began: tuple[int, float] | None = None  # steps and clock at the first event
+        self._seen: deque[tuple[int, float]] = deque()  # steps and clock, as far back as the speed is measured
         self._return: float | None = None
         self._greedy: float | None = None
+        self._looked_s = -_LOOK_PERIOD_S
+
+    def on_step(self, tick: Tick) -> None:
+        """Take in that there are more steps."""
+        now = time.monotonic()
+        if now - self._looked_s >= _LOOK_PERIOD_S:
+            self._looked_s = now
+            self._show(tick.total_steps, self._figures(tick.total_steps), is_line=True)
 
     def on_event(self, event: TrainingEvent) -> None:
         """Take in what happened."""
@@ -82,9 +96,11 @@ class TrainingProgress(_Display):
         self._show(event.total_steps, self._figures(event.total_steps), is_line=not isinstance(event, Episode))
 
     def _figures(self, total_steps: int) -> str:
-        if self._began is None:
-            self._began = total_steps, time.monotonic()
-        steps, seconds = total_steps - self._began[0], time.monotonic() - self._began[1]
+        now = time.monotonic()
+        self._seen.append((total_steps, now))
+        while self._seen[0][1] < now - _SPEED_PERIOD_S and len(self._seen) > 2:
+            self._seen.popleft()
+        steps, seconds = total_steps - self._seen[0][0], now - self._seen[0][1]
         shown = []
         if self._return is not None:
             shown.append(f"return {self._return:,.1f}")

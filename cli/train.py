@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from torso.agents.dqn import DQNConfig
-from torso.agents.presets import preset
+from torso.agents.dqn_config import DQNConfig
+from torso.agents.presets import ALGORITHMS, preset
 from torso.agents.rundir import RunDirectory
 from torso.agents.train_runs import train_run
 from torso.agents.world import World
@@ -19,7 +19,8 @@ from torso.cli.output import result
 from torso.cli.parsing import Flag, given
 from torso.cli.progress import TrainingProgress
 from torso.cli.runs import begun, default_out, settings_of, until_stopped
-from torso.cli.worlds import read_env_kwargs
+from torso.cli.worlds import in_words, read_env_kwargs
+from torso.envs import load_wrapper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +32,21 @@ class TrainOptions:
     is resumed gives the same bits as one that was not; after Ctrl-C it goes on from that step, its episodes cut short.
     """
 
-    algorithm: tyro.conf.Positional[str]
-    """What learns: dqn."""
+    algorithm: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=f"What learns: {', '.join(ALGORITHMS)}.")]
     env: str
     """A Gymnasium id with Discrete actions; module:Env-v0 imports the module first."""
     env_kwargs: str = "{}"
     """Arguments of the env's constructor, as a JSON object."""
+    wrapper: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A Gymnasium wrapper around each env, as MODULE:NAME; may be given several times, the innermost first."""
     steps: int
     """Steps (decisions) in all, those before a --resume included."""
     seed: int = 0
     """What everything random follows from."""
     out: tyro.conf.DisallowNone[Path | None] = None
     """The run directory; None: runs/ENV-ALGORITHM-SEED."""
+    video_period: int = 0
+    """Steps from one video of a greedy episode to the next, in videos/ of the run directory; 0: none."""
     resume: Flag = False
     """Go on with the run in the run directory; begin it where there is none yet."""
     json: Flag = False
@@ -62,11 +66,12 @@ def presets(arguments: Sequence[str]) -> TrainOptions:
     out = given(arguments, "--out") or default_out(env, algorithm or "dqn", seed or 0)
     run = begun(arguments, "train", Path(out))
     if run is not None:
-        return _begun_with(run)
+        return _begun_with(run, wrappers_given=given(arguments, "--wrapper") is not None)
     known = preset(algorithm or "dqn", env or "")
     return TrainOptions(
         algorithm=algorithm or tyro.MISSING,
         env=env or tyro.MISSING,
+        env_kwargs=json.dumps(known.env_kwargs),
         steps=known.total_steps,
         config=known.config,
     )
@@ -74,7 +79,9 @@ def presets(arguments: Sequence[str]) -> TrainOptions:
 
 def run(options: TrainOptions) -> int:
     """Train, and print the summary."""
-    world, out = World(env=options.env, env_kwargs=read_env_kwargs(options.env_kwargs)), options.run_path
+    wrappers = [load_wrapper(name) for name in options.wrapper]
+    world = World(env=options.env, env_kwargs=read_env_kwargs(options.env_kwargs), wrappers=wrappers)
+    out = options.run_path
 
     def work(stop: Callable[[], bool]) -> str | None:
         with TrainingProgress(options.steps, _settings(options)) as progress:
@@ -85,10 +92,13 @@ def run(options: TrainOptions) -> int:
                 seed=options.seed,
                 out=out,
                 resume=options.resume,
+                algorithm=options.algorithm,
+                callbacks=[progress],
+                video_period=options.video_period,
                 on_event=progress.on_event,
                 stop=stop,
             )
-        if trained.summary is None:
+        if trained.summary is None:  # Ctrl-C
             return f"step {trained.total_steps:,} of {options.steps:,}"
         _tell_summary(trained.summary, trained.run_directory, as_json=options.json)
         return None
@@ -96,14 +106,17 @@ def run(options: TrainOptions) -> int:
     return until_stopped("train", out, work)
 
 
-def _begun_with(run: RunDirectory) -> TrainOptions:
+def _begun_with(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
+    """The options that a run was begun with. Wrappers that are given again do not come on top of those."""
     settings = run.settings
     return TrainOptions(
         algorithm=settings["algorithm"],
         env=settings["env_id"],
         env_kwargs=json.dumps(settings["env_kwargs"]),
+        wrapper=() if wrappers_given else tuple(settings.get("wrappers", ())),
         steps=settings["total_steps"],
         seed=run.config["seed"],
+        video_period=settings.get("video_period", 0),
         config=settings_of(run, DQNConfig),
     )
 
@@ -114,8 +127,15 @@ def _settings(options: TrainOptions) -> str:
     defaults, theirs = asdict(DQNConfig()), asdict(known.config)
     lines = [f"{options.algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}: {options.run_path}"]
     of_preset = {name: value for name, value in theirs.items() if value != defaults[name]}
-    lines.append(f"preset from {known.source}: {_listed(of_preset)}" if of_preset else "no preset for it: defaults")
+    if known.env_kwargs:
+        of_preset["env_kwargs"] = json.dumps(known.env_kwargs)
+    source = f"preset from {known.source}" if known.source != "defaults" else f"no preset for {options.env}, defaults"
+    lines.append(f"{source}: {_listed(of_preset)}" if of_preset else source)
     changed = {name: value for name, value in mine.items() if value != theirs[name]}
+    if read_env_kwargs(options.env_kwargs) != known.env_kwargs:
+        changed["env_kwargs"] = options.env_kwargs
+    if options.wrapper:
+        changed["wrapper"] = options.wrapper
     if changed:
         lines.append(f"given: {_listed(changed)}")
     return "\n".join(lines)
@@ -129,10 +149,8 @@ def _listed(settings: dict[str, Any]) -> str:
 
 
 def _tell_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
-    score = summary["score"]
     text = (
-        f"{summary['env_id']}: mean return {score['mean_return']:,.1f} over {score['episodes']} fresh episodes "
-        f"(deviation {score['std_return']:,.1f}, from {score['min_return']:,.1f} to {score['max_return']:,.1f})\n"
+        f"{summary['env_id']}: {in_words(summary['score'], 'fresh episodes')}\n"
         f"{summary['total_steps']:,} steps, {summary['num_episodes']:,} episodes; best model: step "
         f"{summary['best_step']:,}\n"
         f"model: {run.best}\ncurve: {run.learning_curve}"

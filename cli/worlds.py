@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from torso.agents.evaluation import MAX_STEPS
 from torso.agents.world import World
+from torso.envs import SeededVectorEnv, load_wrapper
 from torso.envs.registry import make_registered
 from torso.errors import ConfigError, EnvError
 
@@ -23,38 +25,50 @@ def read_env_kwargs(text: str) -> dict[str, Any]:
     return value
 
 
-def choose_env(env: str | None, env_kwargs: str | None, provenance: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """An env's id and constructor's arguments: as given, else those that the model was trained in."""
+def choose_world(env: str | None, env_kwargs: str | None, provenance: Mapping[str, Any]) -> World:
+    """An env with its constructor's arguments and wrappers: as given, else those that the model was trained in."""
     trained_in = provenance.get("env_id")
     env_id = env or trained_in
     if not isinstance(env_id, str):
         raise ConfigError("the model does not say which env it was trained in; expected one with --env")
-    if env_kwargs is not None:
-        return env_id, read_env_kwargs(env_kwargs)
-    return env_id, dict(provenance.get("env_kwargs") or {}) if env_id == trained_in else {}
+    recorded = provenance if env_id == trained_in else {}
+    wrappers = [load_wrapper(name) for name in recorded.get("wrappers") or ()]
+    kwargs = dict(recorded.get("env_kwargs") or {}) if env_kwargs is None else read_env_kwargs(env_kwargs)
+    return World(env=env_id, env_kwargs=kwargs, wrappers=wrappers)
 
 
 @contextmanager
-def stage(env_id: str, env_kwargs: Mapping[str, Any], *, render: bool) -> Iterator[World]:
-    """One env to play in, episode after episode, in a window of its own where ``render`` asks for it.
+def in_a_window(world: World) -> Iterator[World]:
+    """A world of one env, which shows itself in a window, the same for episode after episode.
 
     Raises EnvError where it has no window to show, or none can be opened here.
     """
-    env = make_registered(env_id, **env_kwargs)
+    probe = world.make([0])
+    modes, is_one_env = (probe.metadata or {}).get("render_modes") or [], isinstance(probe, SeededVectorEnv)
+    probe.close()
+    if "human" not in modes or not is_one_env:
+        known = ", ".join(map(str, modes)) or "nothing"
+        advice = "give --video FILE.mp4 instead" if "rgb_array" in modes else "leave --render out"
+        raise EnvError(f"{world.name} cannot be shown in a window (it renders {known}); {advice}")
+    env = make_registered(world.name, **{**world.env_kwargs, "render_mode": "human"})
     try:
-        if not render:
-            yield World(env=env)
-            return
-        modes = env.metadata.get("render_modes") or []
-        if "human" not in modes:
-            known = ", ".join(map(str, modes)) or "nothing"
-            raise EnvError(f"{env_id} cannot be shown in a window (it renders {known}); leave --render out")
-        env.close()
-        env = make_registered(env_id, **{**env_kwargs, "render_mode": "human"})
-        with _no_window_is_an_env_error(env_id):
-            yield World(env=env)
+        with _no_window_is_an_env_error(world.name):
+            yield World(env=env, wrappers=world.wrappers)
     finally:
         env.close()
+
+
+def in_words(score: Mapping[str, Any], episodes: str = "episodes") -> str:
+    """The figures of an evaluation (`Evaluation.to_json`) for people to read."""
+    text = (
+        f"mean return {score['mean_return']:,.1f} over {score['episodes']} {episodes} (deviation "
+        f"{score['std_return']:,.1f}, from {score['min_return']:,.1f} to {score['max_return']:,.1f})"
+    )
+    if score["num_cut"]:
+        text += f"; {score['num_cut']} of them were cut at {MAX_STEPS:,} steps"
+    if "human_normalized_score" in score:
+        text += f"; human-normalised score {score['human_normalized_score']:.2f} (a random agent has 0, a human 1)"
+    return text
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from torso.nets.spec import (
     NetworkSpec,
 )
 from torso.nets.torsos import LARGE_WEIGHTS, MLP, ConvNet
+from torso.nets.transfer import freeze_torso, has_running_statistics, load_torso, read_source, take_torso
 
 __all__ = [
     "FORMAT_VERSION",
@@ -64,15 +65,20 @@ __all__ = [
     "build_network",
     "export_onnx",
     "find_model",
+    "freeze_torso",
+    "has_running_statistics",
     "initialise",
     "load",
     "load_model",
+    "load_torso",
     "make_provenance",
     "net_spec",
     "onnx_path",
     "read_card",
+    "read_source",
     "register_head",
     "register_torso",
     "save_model",
+    "take_torso",
     "versions",
 ]

@@ -17,7 +17,7 @@ from torso.nets.plain import plain, shown
 from torso.nets.registry import COUNT_FIELDS, ModelKind
 from torso.nets.spec import NetworkSpec
 
-FORMAT_VERSION = 2  # 2 adds regressors and calibration
+FORMAT_VERSION = 3  # 2 adds regressors and calibration; 3 dueling heads
 CARD = "model.json"
 WEIGHTS = "weights.safetensors"
 

@@ -1,7 +1,8 @@
 """``model.onnx``: the same network for ONNX Runtime, raw input to readout, any batch size.
 
-The file ends in two metadata entries: which weights it came from, and the SHA-256 of all that stands before the
-entries, so that a stale or damaged file is known as such without an ONNX library.
+The file ends in metadata entries: which weights it came from, the SHA-256 of all that stands before the entries, and,
+since format 3, which means and deviations its input is normalised by where it is; they may change while the weights do
+not. So a stale or damaged file is known as such without an ONNX library.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from torso.errors import ModelError
-from torso.nets.card import read_card
+from torso.nets.card import ModelCard, read_card
 from torso.nets.checkpoint import find_model, load_model
-from torso.nets.files import atomic_write_bytes, remove_leftovers, sha256_hex
+from torso.nets.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
 from torso.nets.network import Network
 
 ONNX = "model.onnx"
-WEIGHTS_KEY, GRAPH_KEY = "torso.weights_sha256", "torso.graph_sha256"
+WEIGHTS_KEY, GRAPH_KEY, STATISTICS_KEY = "torso.weights_sha256", "torso.graph_sha256", "torso.statistics_sha256"
 INPUT_NAME, OUTPUT_NAME = "obs", "readout"
 
 
@@ -71,26 +72,30 @@ def export_onnx(path: str | os.PathLike[str]) -> Path:
     _drop_remarks(model)
     graph = model.SerializeToString(deterministic=True)
     remove_leftovers(directory / ONNX)
-    atomic_write_bytes(directory / ONNX, seal(graph, card.weights_sha256))
+    atomic_write_bytes(directory / ONNX, seal(graph, card))
     return directory / ONNX
 
 
 def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
-    """The model directory's ``model.onnx``, or None where it is missing, damaged or came from other weights."""
+    """The model directory's ``model.onnx``, or None where it is missing, damaged or came from another model."""
     path = Path(directory) / ONNX
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    weights_sha256 = read_card(directory).weights_sha256
-    graph = data[: -len(seal(b"", weights_sha256))]
-    return path if data == seal(graph, weights_sha256) else None
+    card = read_card(directory)
+    graph = data[: -len(seal(b"", card))]
+    return path if data == seal(graph, card) else None
 
 
-def seal(graph: bytes, weights_sha256: str) -> bytes:
-    """A serialised ONNX graph with the two entries that tell `onnx_path` what it is and that it is whole."""
+def seal(graph: bytes, card: ModelCard) -> bytes:
+    """A serialised ONNX graph with the entries that tell `onnx_path` what it is and that it is whole."""
+    values = {WEIGHTS_KEY: card.weights_sha256, GRAPH_KEY: sha256_hex(graph)}
+    normalisation = card.network.input
+    if card.format_version >= 3 and normalisation.mean is not None:
+        values[STATISTICS_KEY] = sha256_hex(json_bytes([normalisation.mean, normalisation.std]))
     entries = b""  # of ModelProto.metadata_props, in protobuf's bytes, which may follow a serialised message
-    for key, value in ((WEIGHTS_KEY, weights_sha256), (GRAPH_KEY, sha256_hex(graph))):
+    for key, value in values.items():
         entries += _field(14, _field(1, key.encode()) + _field(2, value.encode()))
     return graph + entries
 

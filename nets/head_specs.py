@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torso.errors import SpecError
-from torso.nets.checks import assign, choice, each, fraction, number, positive, whole
+from torso.nets.checks import assign, choice, each, flag, fraction, number, positive, whole
+from torso.nets.plain import shown
 
 SigmoidLoss = Literal["cross-entropy", "logistic"]
 
@@ -15,14 +16,28 @@ SigmoidLoss = Literal["cross-entropy", "logistic"]
 class ScalarHeadSpec:
     """One expected return an action (Mnih et al. 2015).
 
-    ``huber_delta`` is the TD error beyond which the loss is linear; None means the squared error.
+    ``huber_delta`` is the TD error beyond which the loss is linear; None means the squared error. ``dueling`` makes
+    the returns of two streams, the state's value and each action's advantage (Wang et al. 2016); ``hidden`` are the
+    widths of each stream's own layers, with relu.
     """
 
     num_actions: int
     huber_delta: float | None = 1.0
+    dueling: bool = False
+    hidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        assign(self, num_actions=whole("num_actions", self.num_actions))
+        assign(
+            self,
+            num_actions=whole("num_actions", self.num_actions),
+            dueling=flag("dueling", self.dueling),
+            hidden=each("hidden", self.hidden, whole),
+        )
+        if self.hidden and not self.dueling:
+            raise SpecError(
+                f"hidden are the widths of a dueling head's streams, got {shown(self.hidden)} without dueling; use "
+                "dueling=True, or give the layers to the torso"
+            )
         if self.huber_delta is not None:
             assign(self, huber_delta=positive("huber_delta (None means the squared error)", self.huber_delta))
 

@@ -19,6 +19,8 @@ from torso.nets.head_specs import (
     StepHeadSpec,
 )
 from torso.nets.registry import register_head
+from torso.nets.spec import MLPSpec
+from torso.nets.torsos import DenseStack
 
 
 class Prediction(NamedTuple):
@@ -34,6 +36,13 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def predict(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
         """Features [B, F] to a prediction."""
+
+    def mixed(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
+        """`predict`, with large products in bfloat16 where the head has any; what it puts out stays in float32.
+
+        features: [B, F] float32.
+        """
+        return self.predict(features, generator)
 
     @abstractmethod
     def readout(self, prediction: Prediction) -> Tensor:
@@ -198,17 +207,47 @@ class RegressionHead(TargetHead):
         return prediction.output * self.std + self.mean
 
 
+class _Stream(nn.Module):
+    """One of a dueling head's two: hidden layers with relu, then a linear output."""
+
+    def __init__(self, num_features: int, hidden: tuple[int, ...], num_outputs: int) -> None:
+        super().__init__()
+        self.dense = DenseStack(num_features, MLPSpec(hidden=hidden))
+        self.linear = nn.Linear(self.dense.num_features, num_outputs)
+
+    def forward(self, features: Tensor, *, bfloat16: bool) -> Tensor:
+        """Features [B, F] to [B, num_outputs]; with ``bfloat16`` the hidden layers' large products are so rounded."""
+        hidden = self.dense.mixed(features, None) if bfloat16 else self.dense(features, None)
+        output: Tensor = self.linear(hidden)
+        return output
+
+
 class ScalarHead(ValueHead):
-    """One linear layer; each output is an action's expected return (Mnih et al. 2015)."""
+    """Each output is an action's expected return (Mnih et al. 2015): one linear layer, or two dueling streams."""
 
     def __init__(self, spec: ScalarHeadSpec, num_features: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(num_features, spec.num_actions)
         self.huber_delta = spec.huber_delta
+        self.dueling = spec.dueling
+        if spec.dueling:
+            self.value = _Stream(num_features, spec.hidden, 1)
+            self.advantage = _Stream(num_features, spec.hidden, spec.num_actions)
+        else:
+            self.linear = nn.Linear(num_features, spec.num_actions)
 
     def predict(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
         """Action values, [B, A]."""
-        return Prediction(self.linear(features))
+        return self._predict(features, bfloat16=False)
+
+    def mixed(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
+        """`predict`, with the large products of a dueling head's hidden layers in bfloat16."""
+        return self._predict(features, bfloat16=True)
+
+    def _predict(self, features: Tensor, *, bfloat16: bool) -> Prediction:
+        if not self.dueling:
+            return Prediction(self.linear(features))
+        value, advantage = (stream(features, bfloat16=bfloat16) for stream in (self.value, self.advantage))
+        return Prediction(losses.dueling(value, advantage))
 
     def values(self, prediction: Prediction) -> Tensor:
         """The output itself, [B, A]."""

@@ -32,24 +32,32 @@ class InputScaling(nn.Module):
         self.normalised = spec.mean is not None
         # Not in the weights file: the spec holds them. As buffers they follow the network's device and precision.
         self.register_buffer("scale", torch.tensor(float(spec.scale)), persistent=False)
-        per_channel = (-1,) if spec.layout is None else (-1, 1, 1)
-        self.register_buffer("mean", torch.tensor(spec.mean or (0.0,)).reshape(per_channel), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std or (1.0,)).reshape(per_channel), persistent=False)
+        self.per_channel = (-1,) if spec.layout is None else (-1, 1, 1)
+        self.register_buffer("mean", torch.tensor(spec.mean or (0.0,)).reshape(self.per_channel), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std or (1.0,)).reshape(self.per_channel), persistent=False)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Put another mean and std into the buffers' own memory; one value a feature or channel each."""
+        self.mean.copy_(torch.tensor(mean).reshape(self.per_channel))
+        self.std.copy_(torch.tensor(std).reshape(self.per_channel))
 
     def forward(self, obs: Tensor) -> Tensor:
         """``[B, *shape]`` raw to ``[B, F]`` or ``[B, C, H, W]`` in the network's precision."""
-        x = obs.to(self.scale.dtype)
-        if self.layout is None:
-            x = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)  # [B, F]
-        elif self.layout == "hw":
-            x = x.unsqueeze(1)  # [B, 1, H, W]
-        elif self.layout == "hwc":
-            x = x.permute(0, 3, 1, 2)  # [B, C, H, W]
+        x = self.arranged(obs.to(self.scale.dtype))
         if not self.identity:
             x = x * self.scale
         if self.normalised:
             x = (x - self.mean) / self.std
         return x
+
+    def arranged(self, obs: Tensor) -> Tensor:
+        """``[B, *shape]`` as ``[B, F]`` or ``[B, C, H, W]``, its values as they are."""
+        if self.layout is None:
+            return obs.flatten(1) if obs.dim() > 1 else obs.unsqueeze(1)  # [B, F]
+        if self.layout == "hw":
+            return obs.unsqueeze(1)  # [B, 1, H, W]
+        return obs.permute(0, 3, 1, 2) if self.layout == "hwc" else obs  # [B, C, H, W]
 
 
 class Dropout(nn.Module):

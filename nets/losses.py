@@ -88,6 +88,14 @@ def bootstrapped_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor, policy_t: 
     return (r_t + discount_t * (policy_t * q_t).sum(dim=1)).detach()
 
 
+def dueling(value: Tensor, advantage: Tensor) -> Tensor:
+    """``V + A - mean(A)``, so that the advantages' own level says nothing (Wang et al. 2016, eq. 9).
+
+    value: [B, 1] float; advantage: [B, A] float. Returns [B, A] float.
+    """
+    return value + (advantage - advantage.mean(dim=1, keepdim=True))
+
+
 def chosen(q: Tensor, action: Tensor) -> Tensor:
     """The value of each row's action. q: [B, A] float; action: [B] int64. Returns [B] float."""
     return q.gather(1, action.unsqueeze(1)).squeeze(1)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from torso.errors import SpecError
+from torso.nets.checks import each, number, positive
 from torso.nets.heads import Head, Prediction
 from torso.nets.initialisation import Init, initialise
 from torso.nets.layers import InputScaling
 from torso.nets.registry import HEADS, TORSOS, State
 from torso.nets.spec import NetworkSpec
-from torso.nets.torsos import MLP
+from torso.nets.torsos import MLP, ConvNet
 
+Array = NDArray[Any]
 _global_generator = threading.Lock()  # held by whoever has put another state in its place
 
 
@@ -37,6 +43,14 @@ class Network(nn.Module):
         if not isinstance(head, Head):
             raise SpecError(f"the head {type(head).__name__} must be a ValueHead, a LabelHead or a TargetHead")
         self.head = head
+        self.torso_is_frozen = False  # until `freeze_torso`
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's; a frozen torso stays in evaluation mode."""
+        super().train(mode)
+        if self.torso_is_frozen:
+            self.torso.eval()
+        return self
 
     def forward(
         self, obs: Tensor, state: State = (), generator: torch.Generator | None = None
@@ -47,11 +61,15 @@ class Network(nn.Module):
     def mixed(
         self, obs: Tensor, state: State = (), generator: torch.Generator | None = None
     ) -> tuple[Prediction, State]:
-        """`forward`, with the torso's large products in bfloat16 (autocast) and the head in the weights' own precision.
+        """`forward`, with convolutions and large products in bfloat16 and what the head puts out in float32.
 
-        A torso's features survive the rounding; an expected return of 100, rounded to bfloat16's 8 bits, may be off by
-        a quarter.
+        Features survive the rounding; an expected return of 100, rounded to bfloat16's 8 bits, may be off by a
+        quarter. A torso of one's own computes under autocast.
         """
+        if type(self.torso) is ConvNet and obs.dtype == torch.uint8 and not self.scaling.normalised:
+            inputs = self.scaling.arranged(obs)
+            features, state = self.torso.mixed(inputs, state, generator, self.scaling.scale)
+            return self.head.mixed(features, generator), state
         return self.answer(self.scaling(obs), state, generator, bfloat16=True)
 
     def answer(
@@ -60,13 +78,32 @@ class Network(nn.Module):
         """`forward`, or `mixed`, of inputs that `scaling` has been over already."""
         if not bfloat16:
             features, state = self.torso(inputs, state, generator)
-        elif isinstance(self.torso, MLP):  # its own way is quicker than autocast
-            features, state = self.torso.mixed(inputs, state, generator)
+            return self.head.predict(features, generator), state
+        if type(self.torso) in (MLP, ConvNet):  # their own way is quicker than autocast
+            features, state = self.torso.mixed(inputs, state, generator)  # type: ignore[operator]
         else:
             with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
                 features, state = self.torso(inputs, state, generator)
             features = features.to(self.scaling.scale.dtype)
-        return self.head.predict(features, generator), state
+        return self.head.mixed(features, generator), state
+
+    def set_input_statistics(self, mean: Sequence[float] | Array, std: Sequence[float] | Array) -> None:
+        """Normalise inputs by another mean and std from now on: those of what was seen meanwhile.
+
+        mean, std: one value a feature (vectors) or channel (images), std above 0. They go into the scaling's buffers in
+        place, and into a spec that replaces ``spec``, so that a saved model has them.
+
+        Raises:
+            SpecError: an input that is not normalised, or values that cannot be its mean and std.
+        """
+        if self.spec.input.mean is None:
+            raise SpecError(
+                "this network does not normalise its inputs, so there is no mean and std to set; build it of an "
+                "InputSpec with mean and std"
+            )
+        means, stds = each("mean", mean, number), each("std", std, positive)
+        self.spec = replace(self.spec, input=replace(self.spec.input, mean=means, std=stds))
+        self.scaling.set_statistics(means, stds)
 
     def initial_state(self, batch_size: int) -> State:
         """The state that an episode begins with: an empty tuple unless the torso says otherwise."""

@@ -208,8 +208,18 @@ class Predictor:
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return order.astype(np.int64), np.take_along_axis(probabilities, order, axis=1)
 
-    def greedy(self, readout: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The env's number of each row's best action. readout: [B, A]; returns int64 [B]."""
+    def greedy(self, readout: NDArray[np.float32], mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """The env's number of each row's best action, the lowest among equals.
+
+        readout: [B, A]; mask: bool [B, A], True for legal actions, of which the best is taken; None: all are legal.
+        Returns int64 [B].
+
+        Raises:
+            InputError: a mask of another shape or dtype, or one that leaves a row without a legal action.
+        """
+        if mask is not None:
+            _check_mask(mask, readout.shape)
+            readout = np.where(mask, np.maximum(readout, -_LARGEST), -np.inf)  # a legal -inf stays above the illegal
         best: NDArray[np.int64] = readout.argmax(axis=1).astype(np.int64)
         return best + self.card.action_start
 
@@ -229,26 +239,27 @@ class Predictor:
         *,
         epsilon: float = 0.0,
         rng: np.random.Generator | None = None,
+        mask: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], State]:
         """The env's action for each observation, and the next state.
 
         observations: as `prepare` takes them. With ``epsilon`` above 0, each row's action is, with that probability,
-        one drawn evenly from all of them; ``rng`` draws. Returns int64 [B].
+        one drawn evenly from all that are legal; ``rng`` draws. mask: as `greedy` takes it. Returns int64 [B].
 
         Raises:
-            InputError: as `prepare`; a model that is no policy; an ``epsilon`` outside [0, 1], or above 0 without an
-                ``rng``.
+            InputError: as `prepare` and `greedy`; a model that is no policy; an ``epsilon`` outside [0, 1], or above 0
+                without an ``rng``.
         """
         self._require("policy")
         if not 0 <= epsilon <= 1:
             raise InputError("epsilon", expected="a number in [0, 1]", came=str(epsilon))
-        actions = self.greedy(self.run(self.prepare(observations, field="observations")))
+        actions = self.greedy(self.run(self.prepare(observations, field="observations")), mask)
         if epsilon > 0:
             if rng is None:
                 raise InputError("rng", expected="a numpy Generator when epsilon is above 0", came="None")
             explore = rng.random(len(actions)) < epsilon
-            drawn = rng.integers(self.num_outputs, size=len(actions)) + self.card.action_start
-            actions = np.where(explore, drawn, actions)
+            drawn = rng.integers(self.num_outputs, size=len(actions)) if mask is None else _any_legal(mask, rng)
+            actions = np.where(explore, drawn + self.card.action_start, actions)
         return actions, state
 
     def regress(self, inputs: ArrayLike) -> NDArray[np.float32]:
@@ -259,6 +270,24 @@ class Predictor:
     def _require(self, kind: str) -> None:
         if self.kind != kind:
             raise InputError("model", expected=f"a {kind}", came=f"a {self.kind}; use {_ASKED_WITH[self.kind]}()")
+
+
+def _check_mask(mask: object, shape: tuple[int, ...]) -> None:
+    wanted = f"bool {list(shape)}, True for legal actions"
+    if not isinstance(mask, np.ndarray):
+        raise InputError("mask", expected=wanted, came=type(mask).__name__)
+    if mask.dtype != np.bool_ or mask.shape != shape:
+        raise InputError("mask", expected=wanted, came=f"{mask.dtype} {list(mask.shape)}")
+    illegal = np.flatnonzero(~mask.any(axis=1))
+    if len(illegal):
+        raise InputError("mask", expected="at least one legal action a row", came=f"none in row {illegal[0]}")
+
+
+def _any_legal(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """One of each row's legal actions, drawn evenly. mask: [B, A], at least one True a row; returns [B]."""
+    nth = rng.integers(mask.sum(axis=1))  # [B], which of the row's legal actions, from 0
+    drawn: NDArray[np.int64] = (mask.cumsum(axis=1) > nth[:, np.newaxis]).argmax(axis=1)
+    return drawn
 
 
 def _value_range(array: Array) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from torso.errors import ConfigError, SpecError
 from torso.nets.spec import Activation, ConvLayerSpec, ConvNetSpec, InputSpec, MLPSpec
 
-NETS = ("mlp", "cnn", "lenet", "nature", "linear", "vgg")
+NETS = ("mlp", "cnn", "lenet", "nature", "minatar", "linear", "vgg")
 
 _VGG_LEAST_PX = 16
 
@@ -28,7 +28,8 @@ def net_spec(
     linear: no hidden layer. mlp: one hidden layer of 128. cnn: 3x3 convolutions of 32, 64 and 128 channels, pooled,
     dropout and a layer of 128; for images below 16 pixels two convolutions. lenet: LeNet-5 (LeCun et al. 1998) for
     28x28 and larger. vgg: five 3x3 convolutions in three pooled blocks (after Simonyan & Zisserman 2015) with batch
-    norm and dropout, for 16x16 and larger. nature: Mnih et al. 2015's network for 84x84.
+    norm and dropout, for 16x16 and larger. nature: Mnih et al. 2015's network for 84x84. minatar: Young & Tian 2019's
+    for 10x10, a 3x3 convolution of 16 channels and a layer of 128.
 
     Raises:
         ConfigError: an unknown name, or settings that the net has no use for.
@@ -64,6 +65,8 @@ def net_spec(
             ConvLayerSpec(channels=64, kernel=3, stride=1),
         )
         return ConvNetSpec(**{"convs": convs, "hidden": (512,), **settings})
+    if name == "minatar":
+        return ConvNetSpec(**{"convs": (ConvLayerSpec(channels=16, kernel=3),), "hidden": (128,), **settings})
     raise ConfigError(f"unknown net {name!r}; known are {', '.join(NETS)}")
 
 

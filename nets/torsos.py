@@ -117,6 +117,41 @@ class ConvNet(nn.Module):
         x = self.convs(inputs).flatten(1)  # [B, channels * height * width]
         return self.dense(self.dropout(x, generator), generator), state
 
+    def mixed(
+        self, inputs: Tensor, state: State, generator: torch.Generator | None, scale: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """`forward`, with convolutions and large products in bfloat16.
+
+        ``inputs`` may be raw bytes, which bfloat16 holds exactly, and ``scale`` what they are to be multiplied by: the
+        first weights are instead, which spares two passes over the images.
+        """
+        x = inputs.bfloat16()
+        for layer in self.convs:
+            if isinstance(layer, nn.Conv2d):
+                weight = layer.weight if scale is None else layer.weight * scale
+                bias = None if layer.bias is None else layer.bias.bfloat16()
+                x = functional.conv2d(x, weight.bfloat16(), bias, layer.stride, layer.padding)
+                scale = None
+            elif isinstance(layer, nn.GroupNorm):  # which takes one precision on GPUs
+                x = layer(x.float()).bfloat16()
+            else:
+                x = layer(x)
+        x = self.dropout(x.flatten(1), generator)  # [B, channels * height * width]
+        return self.dense.mixed(x.float(), generator), state
+
+
+def round_large_weights(network: nn.Module) -> None:
+    """Keep in bfloat16, in place, the large weights that `mixed` would round in each of its calls.
+
+    For a network that answers through ``mixed`` alone, to the same bits, and is copied into and not trained: a target
+    network.
+    """
+    for module in network.modules():
+        if isinstance(module, (DenseStack, ConvNet)):
+            for layer in module.layers if isinstance(module, DenseStack) else module.convs:
+                if isinstance(layer, (nn.Linear, nn.Conv2d)) and layer.weight.numel() >= LARGE_WEIGHTS:
+                    layer.weight.data = layer.weight.data.bfloat16()
+
 
 def _conv_layers(spec: ConvNetSpec, conv: ConvLayerSpec, channels: int, num_pixels: int) -> list[nn.Module]:
     """A convolution of ``channels`` channels to ``num_pixels`` pixels, and what belongs to it."""

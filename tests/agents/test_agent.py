@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ import torch
 from diary import Diary, DiaryEnv
 
 from torso.agents.agent import DQN
-from torso.agents.dqn import DQNConfig
+from torso.agents.callbacks import Callback
+from torso.agents.dqn_config import DQNConfig
+from torso.agents.loop import Tick
 from torso.agents.presets import preset
 from torso.agents.rundir import RunDirectory
+from torso.agents.train_runs import train_run
+from torso.agents.world import World
 from torso.envs import IdentityEnv
 from torso.errors import ConfigError, EnvError, InputError, ModelDamagedError, ModelNotFoundError, RunError
 from torso.nets import (
@@ -115,7 +120,7 @@ def test_learning_on_equals_learning_at_once() -> None:
 def test_the_preset_of_the_env_is_the_default() -> None:
     assert DQN("CartPole-v1").config == preset("dqn", "CartPole-v1").config
     assert DQN(gym.make("CartPole-v1")).config == preset("dqn", "CartPole-v1").config
-    assert DQN("Acrobot-v1").config == DQNConfig()
+    assert DQN("torso/Identity-v0").config == DQNConfig()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +142,44 @@ def test_wrappers_and_env_kwargs_reach_the_env() -> None:
     agent.learn(100)
     assert agent.evaluate(2).lengths_steps == (3, 3)
     assert agent.predict([0, 1]) in (0, 1)
+
+
+class At(Callback):
+    """Stops a run at a step, which is sooner done than a run that ends."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, tick: Tick) -> bool:
+        return tick.total_steps >= self.step
+
+
+class Shift(gym.ActionWrapper):
+    """Action a is a + 1, around the corner."""
+
+    def action(self, action: Any) -> Any:
+        return (action + 1) % 4
+
+
+def test_wrappers_are_found_again(tmp_path: Path) -> None:
+    agent = DQN(IDENTITY, config=CONFIG, seed=1, wrappers=[Shift]).learn(300, out=tmp_path / "run", callbacks=[At(290)])
+    agent.save(tmp_path / "model")
+    shifted = agent.evaluate(9, seed=1)
+    for path in (tmp_path / "run", tmp_path / "model"):
+        assert DQN.load(path).world.wrappers == [Shift]
+        assert DQN.load(path).evaluate(9, seed=1) == shifted
+        assert DQN.load(path, IDENTITY).world.wrappers == [Shift]  # the same env
+        assert DQN.load(path, IDENTITY, wrappers=()).evaluate(9, seed=1) != shifted
+        assert DQN.load(path, lambda: IdentityEnv()).world.wrappers == ()  # another one
+    assert DQN.load(tmp_path / "run").learn(400, callbacks=[At(300)]).total_steps == 300
+
+
+def test_wrappers_that_cannot_be_found_again_have_to_be_given(tmp_path: Path) -> None:
+    limited = partial(gym.wrappers.TimeLimit, max_episode_steps=3)
+    DQN(IDENTITY, config=CONFIG, wrappers=[limited]).learn(60).save(tmp_path / "m")
+    with pytest.raises(EnvError, match=r"TimeLimit\(...\).*; give DQN.load\(.*, wrappers=\[...\]\)$"):
+        DQN.load(tmp_path / "m")
+    assert DQN.load(tmp_path / "m", wrappers=[limited]).evaluate(1).lengths_steps == (3,)
 
 
 def test_observations_that_do_not_fit_are_named(learnt: DQN) -> None:
@@ -213,7 +256,9 @@ def test_a_model_remembers_its_env_and_its_arguments(tmp_path: Path) -> None:
     constructed = DQN.load(tmp_path / "m", IdentityEnv(num_values=3, action_start=5))
     assert constructed.predict([0, 0, 1]) in (5, 6, 7)
     assert constructed.learn(60).evaluate(1).lengths_steps == (8,)
-    assert DQN.load(tmp_path / "m", "CartPole-v1").world.env_kwargs == {}  # of another env
+    assert DQN.load(tmp_path / "m", lambda: IdentityEnv(num_values=3)).world.env_kwargs == {}  # of another env
+    with pytest.raises(ConfigError, match="the first weights are of"):
+        DQN.load(tmp_path / "m", "CartPole-v1")
 
 
 def test_an_env_that_cannot_be_made_from_its_name_has_to_be_given(tmp_path: Path) -> None:
@@ -280,6 +325,13 @@ def test_an_agent_goes_on_in_the_run_directory_it_began(tmp_path: Path) -> None:
         agent.learn(600, out=tmp_path / "elsewhere")
 
 
+def test_an_agent_of_the_command_lines_run_goes_on_as_that(tmp_path: Path) -> None:
+    out, world = tmp_path / "run", World(env=IDENTITY)
+    train_run(world, CONFIG, total_steps=60, seed=1, out=out, algorithm="double", callbacks=[At(10)])
+    assert DQN.load(out).learn(120, callbacks=[At(20)]).total_steps == 20
+    assert RunDirectory.open(tmp_path / "run").settings["algorithm"] == "double"
+
+
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     config = replace(CONFIG, checkpoint_period=100, evaluation_period=1_000)
 
@@ -298,7 +350,7 @@ def test_a_run_in_an_env_without_an_id_is_loaded_with_it(tmp_path: Path) -> None
         DQN.load(tmp_path / "run")
     assert DQN.load(tmp_path / "run", IdentityEnv).learn(200).predict([1, 0, 0]) in range(3)
     with pytest.raises(RunError, match="env_id was"):
-        DQN.load(tmp_path / "run", IDENTITY).learn(300)
+        DQN.load(tmp_path / "run", lambda: IdentityEnv(num_values=3)).learn(300)
 
 
 def test_directories_that_are_no_training_run_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from linear_q import loss_and_gradient
 from linear_q import target as expected_target
 
 from torso.agents.agent import DQN
-from torso.agents.dqn import DQNConfig, DQNLearner, q_network_spec
+from torso.agents.dqn import DQNLearner
+from torso.agents.dqn_config import DQNConfig, first_network, q_network_spec
 from torso.agents.gradient import Precision
 from torso.agents.policies import greedy
 from torso.agents.replay import Batch
@@ -89,21 +90,22 @@ S, NEXT = [2.0, 0.25], [1.0, 2.0]
 )
 def test_the_target_the_huber_loss_and_the_gradient(double: bool, discount: float, loss: float, slope: float) -> None:
     made = learner(double=double)
-    metrics = made.update(batch((S, 0, 1.0, discount, NEXT, 1.0)))
+    metrics, priority = made.update(batch((S, 0, 1.0, discount, NEXT, 1.0)))
     assert metrics["loss"].item() == loss
+    assert priority.tolist() == [loss + 0.5 if abs(slope) == 1.0 else 0.25]  # |error|: beyond delta, loss + 1/2
     assert gradient(made) == [[slope * 2.0, slope * 0.25], [0.0, 0.0]]  # of the action taken, and of no other
     assert not metrics["loss"].requires_grad
 
 
 def test_without_a_delta_the_loss_is_half_the_square() -> None:
     made = learner(double=True, huber_delta=None)
-    assert made.update(batch((S, 0, 1.0, 0.5, NEXT, 1.0)))["loss"].item() == 1.5**2 / 2
+    assert made.update(batch((S, 0, 1.0, 0.5, NEXT, 1.0)))[0]["loss"].item() == 1.5**2 / 2
     assert gradient(made) == [[1.5 * 2.0, 1.5 * 0.25], [0.0, 0.0]]
 
 
 def test_another_delta() -> None:
     made = learner(double=True, huber_delta=0.5)
-    assert made.update(batch((S, 0, 1.0, 0.5, NEXT, 1.0)))["loss"].item() == 0.5 * (1.5 - 0.25)
+    assert made.update(batch((S, 0, 1.0, 0.5, NEXT, 1.0)))[0]["loss"].item() == 0.5 * (1.5 - 0.25)
     assert gradient(made) == [[0.5 * 2.0, 0.5 * 0.25], [0.0, 0.0]]
 
 
@@ -117,10 +119,10 @@ def test_updates_agree_with_an_oracle(double: bool, delta: float | None) -> None
         bias = made.online.head.linear.bias
         with torch.no_grad():
             bias.zero_()  # the oracle has none
-        arrays = [tensor.numpy() for tensor in rows]
+        arrays = [tensor.numpy() for tensor in rows[:6]]
         targets = expected_target(online, fixed, *arrays[2:5], double=double)
         loss, grad = loss_and_gradient(online, targets, arrays[0], arrays[1], arrays[5], delta)
-        metrics = made.update(rows)
+        metrics, _ = made.update(rows)
         assert metrics["loss"].item() == pytest.approx(loss, rel=1e-6)
         np.testing.assert_allclose(gradient(made), grad, rtol=1e-5, atol=1e-7)
         assert np.array_equal(made.target.head.linear.weight.numpy(), fixed)  # no gradient, no step
@@ -155,13 +157,14 @@ def test_a_phase_at_once_equals_its_minibatches_one_by_one(double: bool) -> None
     rows = random_batch(24)
     settings: dict[str, Any] = {"double": double, "learning_rate": 0.3, "hidden": (8,)}
     at_once, one_by_one = learner(**settings), learner(**settings)
-    whole = at_once.update(rows)
+    whole, priority = at_once.update(rows)
     parts = [one_by_one.update(rows.rows(start, start + 4)) for start in range(0, 24, 4)]
     assert at_once.num_updates == one_by_one.num_updates == 6
     for a, b in zip(weights(at_once), weights(one_by_one), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     for name in whole:
-        torch.testing.assert_close(whole[name], torch.stack([part[name] for part in parts]).mean())
+        torch.testing.assert_close(whole[name], torch.stack([part[name] for part, _ in parts]).mean())
+    torch.testing.assert_close(priority, torch.cat([each for _, each in parts]), rtol=1e-5, atol=1e-6)
 
 
 def test_the_target_network_changes_when_it_is_told_to_and_only_then() -> None:
@@ -169,7 +172,7 @@ def test_the_target_network_changes_when_it_is_told_to_and_only_then() -> None:
     before = [parameter.clone() for parameter in made.target.parameters()]
     made.update(random_batch(8))
     assert all(torch.equal(a, b) for a, b in zip(before, made.target.parameters(), strict=True))
-    made.sync_target()
+    made.update_target()
     synced = weights(made)
     assert all(torch.equal(a, b) for a, b in zip(synced, made.target.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(synced, before, strict=True))
@@ -178,11 +181,62 @@ def test_the_target_network_changes_when_it_is_told_to_and_only_then() -> None:
     assert not any(parameter.requires_grad for parameter in made.target.parameters())
 
 
+def test_a_target_network_may_follow_slowly() -> None:
+    made = learner(hidden=(8,), target_update_rate=0.25)
+    before = [parameter.clone() for parameter in made.target.parameters()]
+    made.update(random_batch(8))
+    for share in (0.25, 0.25 + 0.75 * 0.25):  # the second time too, though nothing was learnt between
+        made.update_target()
+        for old, online, now in zip(before, made.online.parameters(), made.target.parameters(), strict=True):
+            torch.testing.assert_close(now, old + share * (online.detach() - old))
+
+
+def test_bootstrapping_takes_legal_actions_alone() -> None:
+    """After s' the online network has Q = (1, 4), the target network Q = (2.5, -1)."""
+    row = batch((S, 0, 1.0, 0.5, NEXT, 1.0))
+    for double, mask, target in ((False, [0, 1], 0.5), (True, [1, 0], 2.25), (True, [1, 1], 0.5)):
+        _, priority = learner(double=double).update(row._replace(mask_t=torch.tensor([mask], dtype=torch.bool)))
+        assert priority.item() == abs(target - 2.0)
+    obs = torch.tensor([NEXT, NEXT])
+    assert learner().act(obs, torch.tensor([[True, False], [True, True]])).tolist() == [0, 1]
+
+
+def test_importance_weights_scale_losses_and_gradients() -> None:
+    full, half = learner(batch_size=1), learner(batch_size=1)
+    for delta in (0.25, None):
+        full, half = (learner(batch_size=1, huber_delta=delta) for _ in range(2))
+        (whole, _), (part, priority) = (
+            made.update(batch((S, 0, 3.0, 0.5, NEXT, weight))) for made, weight in ((full, 1.0), (half, 0.5))
+        )
+        assert part["loss"].item() == whole["loss"].item() / 2
+        assert (torch.tensor(gradient(half)) * 2).tolist() == gradient(full)
+        assert priority.item() == 2.25  # which the weight is not in
+
+
+def test_dueling_streams_share_the_torso_but_for_its_last_layer() -> None:
+    spec = q_network_spec(DQNConfig(hidden=(16, 8), dueling=True), INPUT, 3)
+    assert (spec.torso.hidden, spec.head.dueling, spec.head.hidden) == ((16,), True, (8,))
+    plain = q_network_spec(DQNConfig(hidden=(16, 8)), INPUT, 3)
+    assert (plain.torso.hidden, plain.head.dueling, plain.head.hidden) == ((16, 8), False, ())
+
+
+def test_observations_are_scaled_as_they_were_told() -> None:
+    made = learner(normalise_observations=True)
+    made.set_input_statistics([1.0, 2.0], [2.0, 4.0])
+    obs = torch.tensor([[3.0, 6.0]])
+    for part, weights_ in ((made.online, ONLINE), (made.target, TARGET)):
+        assert part(obs)[0].output.tolist() == [[sum(row) for row in weights_]]  # (obs - mean) / std is (1, 1)
+    assert made.online.spec.input.mean == (1.0, 2.0)
+    image = InputSpec(shape=(8, 8), dtype="uint8", layout="hw")
+    with pytest.raises(ConfigError, match="flat observations"):
+        q_network_spec(DQNConfig(normalise_observations=True), image, 2)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_restored_learner_goes_on_to_the_same_bits(precision: Precision) -> None:
     made = learner(precision, hidden=(8,))
     made.update(random_batch(12))
-    made.sync_target()
+    made.update_target()
     made.update(random_batch(12, seed=1))
     state, tensors = made.state()
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -190,9 +244,11 @@ def test_a_restored_learner_goes_on_to_the_same_bits(precision: Precision) -> No
     restored.restore(state, tensors)
     results = []
     for each in (made, restored):
-        metrics = each.update(random_batch(12, seed=2))
-        each.sync_target()
-        results.append([*metrics.values(), *weights(each), *each.target.parameters(), each.act(random_batch(9).s_t)])
+        metrics, priority = each.update(random_batch(12, seed=2))
+        each.update_target()
+        results.append(
+            [priority, *metrics.values(), *weights(each), *each.target.parameters(), each.act(random_batch(9).s_t)]
+        )
         assert each.num_updates == 9
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
@@ -205,7 +261,7 @@ def test_the_state_of_another_network_is_refused() -> None:
 
 def test_bfloat16_learns_what_float32_does() -> None:
     steps = {precision: learner(precision, hidden=(128, 128), batch_size=64) for precision in ("float32", "bfloat16")}
-    losses = {precision: made.update(random_batch(64))["loss"].item() for precision, made in steps.items()}
+    losses = {precision: made.update(random_batch(64))[0]["loss"].item() for precision, made in steps.items()}
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert losses["bfloat16"] != losses["float32"]  # or it was not used
     assert all(parameter.dtype == torch.float32 for parameter in steps["bfloat16"].online.parameters())
@@ -214,7 +270,9 @@ def test_bfloat16_learns_what_float32_does() -> None:
 def test_first_weights_are_a_function_of_the_seed() -> None:
     config = DQNConfig(hidden=(8,))
     spec = q_network_spec(config, INPUT, 3)
-    a, b, c = (DQNLearner.build(config, spec, device=CPU, precision="float32", seed=seed) for seed in (5, 5, 6))
+    a, b, c = (
+        DQNLearner(config, first_network(config, spec, seed), device=CPU, precision="float32") for seed in (5, 5, 6)
+    )
     assert all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
     assert not all(torch.equal(x, y) for x, y in zip(weights(a), weights(c), strict=True))
     assert all(torch.equal(x, y) for x, y in zip(a.online.parameters(), a.target.parameters(), strict=True))
@@ -236,6 +294,11 @@ def test_epsilon_falls_in_a_straight_line_and_stays() -> None:
         [0.9, 0.7, 0.5] + [0.1] * 3
     )
     assert linear(0, start=1.0, end=0.0, num_steps=0) == 0.0
+    decaying = DQNConfig(learning_rate=1e-3, learning_rate_end=1e-4, learning_rate_decay_steps=100)
+    assert [decaying.learning_rate_at(step) for step in (0, 50, 100, 200)] == pytest.approx([1e-3, 5.5e-4, 1e-4, 1e-4])
+    assert DQNConfig(learning_rate=1e-3).learning_rate_at(10**9) == 1e-3
+    towards = DQNConfig(importance_start=0.4, importance_end=1.0, importance_steps=10)
+    assert [towards.importance(step) for step in (0, 5, 99)] == pytest.approx([0.4, 0.7, 1.0])
 
 
 @given(st.integers(0, 500), st.lists(st.integers(0, 40)), st.integers(1, 50))
@@ -266,8 +329,19 @@ def test_what_is_owed_does_not_depend_on_how_the_steps_came(first: int, strides:
         ({"target_update_period": 0}, "target_update_period"),
         ({"checkpoint_period": 0}, "checkpoint_period"),
         ({"min_replay_size": 200, "replay_capacity": 100}, "never reached"),
-        ({"min_replay_size": 8, "num_envs": 8}, "min_replay_size must be more than num_envs"),
+        ({"min_replay_size": 8, "num_envs": 8}, "min_replay_size must be more than n_step times num_envs"),
+        ({"min_replay_size": 24, "num_envs": 8, "n_step": 3}, "got 24 for 3 of 8 envs"),
         ({"num_envs": 40, "replay_capacity": 100, "min_replay_size": 90}, "at least 3 steps of each env"),
+        ({"num_envs": 40, "n_step": 3, "replay_capacity": 199, "min_replay_size": 130}, "at least 5 .* 200 in all"),
+        ({"n_step": 0}, "n_step"),
+        ({"target_update_rate": 0.0}, "target_update_rate must be above 0"),
+        ({"target_update_rate": 1.1}, "target_update_rate"),
+        ({"priority_exponent": -0.1}, "priority_exponent"),
+        ({"importance_end": 1.5}, "importance_end"),
+        ({"learning_rate_end": 0.0}, "learning_rate_end"),
+        ({"freeze_torso": True}, "give init_torso"),
+        ({"init_torso": "x", "normalise_observations": True}, "leave out normalise_observations"),
+        ({"dueling": True, "hidden": ()}, "give hidden at least one"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], named: str) -> None:
@@ -296,9 +370,15 @@ IDENTITY = DQNConfig(
 )
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("prioritized", [False, True], ids=["even", "prioritized"])
+@pytest.mark.parametrize("dueling", [False, True], ids=["one", "dueling"])
 @pytest.mark.parametrize("double", [False, True], ids=["plain", "double"])
-def test_it_solves_the_identity_env(double: bool, seed: int) -> None:
-    """8 steps an episode, 1 for naming what is shown out of 4 values: 8 at best, 2 by chance."""
-    agent = DQN("torso/Identity-v0", config=replace(IDENTITY, double=double), seed=seed).learn(1_600)
+def test_the_algorithms_solve_the_identity_env(double: bool, dueling: bool, prioritized: bool) -> None:
+    """8 steps an episode, 1 for naming what is shown out of 4 values: 8 at best, 2 by chance.
+
+    Half of all combinations, chosen so that each pair of choices is there; benchmarks/returns.py has the others.
+    """
+    n_step = 3 if double ^ dueling ^ prioritized else 1
+    config = replace(IDENTITY, double=double, dueling=dueling, prioritized=prioritized, n_step=n_step)
+    agent = DQN("torso/Identity-v0", config=config, seed=n_step).learn(1_600)
     assert agent.evaluate(20).mean >= 0.95 * 8

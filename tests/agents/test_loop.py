@@ -21,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transitions import Transition, key
 
-from torso.agents.dqn import DQNConfig, DQNLearner, q_network_spec
+from torso.agents.dqn import DQNLearner
+from torso.agents.dqn_config import DQNConfig, first_network, q_network_spec
 from torso.agents.loop import Episode, Interaction
 from torso.agents.replay import Batch, ReplayRing
+from torso.agents.samplers import UniformSampler
 from torso.envs import env_seeds, make_vector
 from torso.errors import EnvError
 from torso.nets import InputSpec
@@ -37,18 +39,18 @@ class TapedLearner(DQNLearner):
 
     tape: list[tuple[Any, ...]]
 
-    def act(self, obs: torch.Tensor) -> torch.Tensor:
-        actions = super().act(obs)
+    def act(self, obs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        actions = super().act(obs, mask)
         self.tape.append(("act", obs[:, 1].tolist(), actions.tolist()))
         return actions
 
-    def update(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def update(self, batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         self.tape.append(("learn", len(batch.r_t)))
         return super().update(batch)
 
-    def sync_target(self) -> None:
+    def update_target(self) -> None:
         self.tape.append(("sync",))
-        super().sync_target()
+        super().update_target()
 
 
 class TapedConfig(DQNConfig):
@@ -76,7 +78,7 @@ def interaction(
         **{"hidden": (), "batch_size": 4, "min_replay_size": 10, "learning_rate": 1e-6, **given_settings}
     )
     spec = q_network_spec(config, InputSpec(shape=(2,), dtype="float64"), 3)
-    learner = TapedLearner.build(config, spec, device=CPU, precision="float32", seed=0)
+    learner = TapedLearner(config, first_network(config, spec, 0), device=CPU, precision="float32")
     learner.tape = diary.tape
     with torch.no_grad():
         learner.online.head.linear.weight.zero_()
@@ -94,6 +96,7 @@ def interaction(
         config,
         learner,
         replay,
+        UniformSampler(replay, n_step=config.n_step),
         make or make_envs,
         action_start=action_start,
         acting_rng=np.random.default_rng(seed),
@@ -257,8 +260,9 @@ def test_the_replay_holds_what_the_envs_wrote_in_their_diary(
             last = {key(obs) for obs in loop.replay.read_rows(loop.replay.num_rows - 1, loop.replay.num_rows)["obs"][0]}
             lost |= {transition for transition in diary.transitions if transition.s_tm1 in last}
             loop.begin()
-    batch = loop.replay.sample(3_000, 0.5, torch.Generator().manual_seed(0))
-    columns = zip(*(tensor.tolist() for tensor in batch), strict=True)
+    sample = loop.sampler.sample(3_000, torch.Generator().manual_seed(0), 1.0)
+    batch = loop.replay.transitions(sample.row, sample.env, gamma=0.5)
+    columns = zip(*(tensor.tolist() for tensor in batch[:6]), strict=True)
     found = {Transition(tuple(s), a, r, d == 0, tuple(s_t)) for s, a, r, d, s_t, weight in columns if weight}
     rows = loop.replay.read_rows(loop.replay.first_row, loop.replay.num_rows)
     stored = {key(obs) for obs in rows["obs"].flatten(0, 1)}
@@ -306,12 +310,13 @@ def cartpole_trace(seed: int = 69) -> dict[str, Any]:
         hidden=(16,), batch_size=16, min_replay_size=50, learn_period=25, updates_per_phase=2, epsilon_decay_steps=200
     )
     spec = q_network_spec(config, InputSpec(shape=(4,), dtype="float32"), 2)
-    learner = DQNLearner.build(config, spec, device=CPU, precision="float32", seed=seed)
+    learner = DQNLearner(config, first_network(config, spec, seed), device=CPU, precision="float32")
     replay = ReplayRing(capacity_steps=1_000, num_envs=1, shape=(4,), dtype="float32", device=CPU)
     loop = Interaction(
         config,
         learner,
         replay,
+        UniformSampler(replay),
         lambda step: make_vector("CartPole-v1", 1, env_seeds(seed, 1, step)),
         action_start=0,
         acting_rng=np.random.default_rng(seed),

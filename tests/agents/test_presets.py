@@ -7,22 +7,54 @@ from dataclasses import replace
 import pytest
 
 from torso.agents.agent import DQN
-from torso.agents.dqn import DQNConfig
+from torso.agents.dqn_config import DQNConfig
 from torso.agents.presets import ALGORITHMS, preset
 from torso.errors import ConfigError
 
+ENVS = ["CartPole-v1", "LunarLander-v3", "Acrobot-v1", "MountainCar-v0", "ALE/Pong-v5", "ALE/Breakout-v5"]
+ENVS += [f"MinAtar/{game}-v1" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")]
+ENVS += ["torso/Forager-v0"]
+
 
 def test_an_env_without_a_preset_gets_the_defaults() -> None:
-    assert preset("dqn", "CartPole-v1").config != DQNConfig()
-    assert preset("dqn", "CartPole-v1").total_steps == 50_000
-    assert preset("dqn", "MountainCar-v0").config == DQNConfig()
-    assert all(preset(algorithm, "CartPole-v1").source for algorithm in ALGORITHMS)
+    assert preset("dqn", "Taxi-v3").config == DQNConfig()
+    assert preset("double", "Taxi-v3").config == DQNConfig(double=True)
+    assert preset("dqn", "Taxi-v3").source == "defaults"
+
+
+@pytest.mark.parametrize("env_id", ENVS)
+def test_each_env_has_a_preset_for_each_algorithm(env_id: str) -> None:
+    for algorithm in ALGORITHMS:
+        known = preset(algorithm, env_id)
+        assert known.source not in ("", "defaults")
+        assert known.config != preset(algorithm, "Taxi-v3").config
+    assert preset("dqn", env_id) == preset("dqn", f"some.module:{env_id}")
+
+
+def test_an_algorithm_is_what_its_paper_says() -> None:
+    def choices(algorithm: str) -> tuple[bool, bool, bool]:
+        config = preset(algorithm, "CartPole-v1").config
+        return config.double, config.dueling, config.prioritized
+
+    assert [choices(name) for name in ("dqn", "double", "dueling", "prioritized", "n-step")] == [
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+        (True, False, True),
+        (True, False, False),
+    ]
+    assert preset("n-step", "CartPole-v1").config.n_step == 3
+
+
+def test_presets_name_the_protocol_they_follow() -> None:
+    assert preset("dqn", "ALE/Pong-v5").env_kwargs == {"protocol": "dqn2015"}
+    assert preset("dqn", "CartPole-v1").env_kwargs == {}
 
 
 def test_an_unknown_algorithm_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown algorithm 'dqm'; known are dqn; did you mean dqn"):
+    with pytest.raises(ConfigError, match=r"unknown algorithm 'dqm'; known are dqn, .*; did you mean dqn"):
         preset("dqm", "CartPole-v1")
-    with pytest.raises(ConfigError, match=r"unknown algorithm 'ppo'; known are dqn$"):
+    with pytest.raises(ConfigError, match=r"unknown algorithm 'ppo'; known are dqn, double, .*n-step$"):
         preset("ppo", "CartPole-v1")
 
 

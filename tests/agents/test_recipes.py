@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_the_recipe_that_it_recorded() -> None:
 
 def test_a_command_lines_settings_for_numbers() -> None:
     config = FitSettings(net="mlp", hidden=(3,), l2=0.5, optimizer="rmsprop", patience=None)
-    assert as_regression(config) == RegressorConfig(hidden=(3,), l2=0.5, optimizer="rmsprop", patience=None)
+    assert as_regression(config) == RegressorConfig(net="mlp", hidden=(3,), l2=0.5, optimizer="rmsprop", patience=None)
     for own in ({"loss": "softmax"}, {"class_weight": "balanced"}, {"calibration": "platt"}, {"label_smoothing": 0.1}):
         (name,) = own
         with pytest.raises(ConfigError, match=f"{name}: the targets are numbers"):

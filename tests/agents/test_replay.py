@@ -1,121 +1,59 @@
-"""The replay ring against an oracle that stores whole transitions, over any stream of episodes, cuts and wraps."""
+"""The replay ring against an oracle that stores whole episodes, over any stream of ends, lost lives, cuts and wraps."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
-from transitions import Transition, WholeTransitions
+from streams import Stream, make_ring, make_stream, played
+from transitions import MultiStep
 
 from torso.agents.checkpoints import plan_segments
+from torso.agents.memory import available_bytes
 from torso.agents.replay import Batch, ReplayRing
 from torso.errors import CheckpointError, ConfigError
 
-GAMMA = 0.5
+GAMMA = 0.5  # so that sums of discounted rewards, which are quarters here, are exact
 
 
-@dataclass
-class Stream:
-    """What envs in NEXT_STEP mode give, fed to a ring and to the oracle alike. No two observations are equal."""
-
-    ring: ReplayRing
-    oracle: WholeTransitions
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self.begin()
-
-    @property
-    def num_envs(self) -> int:
-        return self.ring.num_envs
-
-    def begin(self) -> None:
-        self.obs, self.is_reset = self.observe(), np.zeros(self.num_envs, dtype=bool)
-
-    def observe(self) -> np.ndarray:
-        self.count += self.num_envs
-        return np.arange(self.count, self.count + self.num_envs, dtype=np.float64)[:, None]
-
-    def tick(self, ends: list[str]) -> None:
-        """A step of each env; ``ends`` says how: '' (goes on), 't'erminated, 'l'imit or 'tl'. A reset ignores it."""
-        terminated = np.array(["t" in end for end in ends]) & ~self.is_reset
-        truncated = np.array(["l" in end for end in ends]) & ~self.is_reset
-        action = (self.obs[:, 0] % 7).astype(np.int64)
-        row = (self.obs, action, self.obs[:, 0] / 4, terminated, truncated, self.is_reset)
-        self.ring.append(*row)
-        self.oracle.append(*row)
-        self.obs, self.is_reset = self.observe(), terminated | truncated
-
-    def cut(self) -> None:
-        self.ring.end_episodes(self.obs)
-        self.oracle.end_episodes(self.obs)
-        self.begin()
-
-    def abandon(self) -> None:
-        self.ring.break_off()
-        self.oracle.break_off()
-        self.begin()
-
-    def play(self, events: list[Any]) -> Stream:
-        for event in events:
-            if event == "cut":
-                self.cut()
-            elif event == "abandon":
-                self.abandon()
-            else:
-                self.tick(event)
-        return self
+def tensors(places: Iterable[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    row, env = torch.tensor(list(places)).T
+    return row, env
 
 
-def make_ring(capacity_rows: int, num_envs: int, shape: tuple[int, ...] = (1,), dtype: str = "float64") -> ReplayRing:
-    return ReplayRing(capacity_steps=capacity_rows * num_envs, num_envs=num_envs, shape=shape, dtype=dtype)
+def multi_steps(batch: Batch) -> list[MultiStep]:
+    """The rows of a batch as the oracle has them."""
+    fields = [batch.s_tm1.flatten(1), batch.a_tm1, batch.r_t, batch.discount_t, batch.s_t.flatten(1)]
+    masks = [None] * len(batch.r_t) if batch.mask_t is None else map(tuple, batch.mask_t.tolist())
+    rows = zip(*(tensor.tolist() for tensor in fields), masks, strict=True)
+    return [MultiStep(tuple(s), a, r, discount, tuple(s_t), mask) for s, a, r, discount, s_t, mask in rows]
 
 
-def make_stream(capacity_rows: int, num_envs: int) -> Stream:
-    return Stream(make_ring(capacity_rows, num_envs), WholeTransitions(capacity_rows, num_envs))
+def assert_as_the_oracle(ring: ReplayRing, expected: dict[tuple[int, int], MultiStep], n_step: int, clip: bool) -> None:
+    """Starts are those that are expected and no other place, and what begins there is what is expected."""
+    places = [(row, env) for row in range(-2, ring.num_rows + 3) for env in range(ring.num_envs)]
+    row, env = tensors(places)
+    batch = ring.transitions(row, env, n_step=n_step, gamma=GAMMA, clip_rewards=clip)
+    is_start = ring.is_start(row, env, n_step)
+    assert batch.weight.tolist() == is_start.float().tolist()
+    assert batch.mask_t is None or batch.mask_t.any(dim=1).all()  # what is no transition must not give infinities
+    found = zip(places, multi_steps(batch), is_start.tolist(), strict=True)
+    assert {place: each for place, each, start in found if start} == expected
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def sampled(batch: Batch) -> list[Transition]:
-    """The transitions of a batch, without the rows whose weight is 0."""
-    assert set(batch.weight.tolist()) <= {0.0, 1.0}
-    assert set(batch.discount_t.tolist()) <= {0.0, GAMMA}
-    rows = zip(*(tensor.tolist() for tensor in batch), strict=True)
-    return [Transition(tuple(s), a, r, discount == 0, tuple(s_t)) for s, a, r, discount, s_t, weight in rows if weight]
-
-
-@st.composite
-def played(draw: st.DrawFn) -> Stream:
-    """A ring and its oracle after a random stream."""
-    num_envs = draw(st.integers(1, 3))
-    ticks = st.lists(st.sampled_from(["", "", "", "t", "l", "tl"]), min_size=num_envs, max_size=num_envs)
-    events = draw(st.lists(st.one_of(ticks, ticks, ticks, ticks, st.sampled_from(["cut", "abandon"])), max_size=40))
-    return make_stream(draw(st.integers(3, 12)), num_envs).play(events)
-
-
-@given(played())
-def test_samples_are_what_an_oracle_of_whole_transitions_holds(stream: Stream) -> None:
-    """Nothing but true transitions, and each of them: none across an end, a cut or the write head."""
-    valid = set(stream.oracle.valid.values())
-    if stream.ring.num_starts == 0:
-        assert not valid
-        with pytest.raises(ConfigError, match="no transition"):
-            stream.ring.sample(1, GAMMA, generator())
-        return
-    found = set(sampled(stream.ring.sample(1024, GAMMA, generator())))
-    assert found == valid  # at most 33 transitions: 1,024 draws miss one less than once in 10**12
+@given(played(), st.integers(1, 5), st.booleans())
+def test_transitions_are_what_an_oracle_of_whole_episodes_holds(stream: Stream, n_step: int, clip: bool) -> None:
+    """Nothing but true ones, and each of them: none across an env's end, a cut or the write head, none over a life."""
+    expected = stream.oracle.transitions(n_step, GAMMA, clip_rewards=clip)
+    assert_as_the_oracle(stream.ring, expected, n_step, clip)
 
 
 def test_a_terminated_step_has_no_future_and_a_truncated_one_goes_on_from_its_last_observation() -> None:
@@ -125,16 +63,36 @@ def test_a_terminated_step_has_no_future_and_a_truncated_one_goes_on_from_its_la
     actions, no = np.array([0, 1, 2]), np.zeros(3, dtype=bool)
     terminated, truncated = np.array([True, False, False]), np.array([False, True, False])
     ring.append(obs, actions, np.array([0.5, 1.5, 2.5]), terminated, truncated, no)
-    ring.append(last, actions, np.zeros(3), no, no, terminated | truncated)
+    ring.append(last, actions, np.ones(3), no, no, terminated | truncated)
     ring.append(last + 10, actions, np.zeros(3), no, no, no)
-    batch = ring.sample(200, 0.99, generator())
-    by_start = {row[0]: row[1:] for row in zip(*(tensor.flatten().tolist() for tensor in batch), strict=True)}
-    assert set(by_start) == {1.0, 2.0, 3.0, 13.0}
-    assert by_start[1.0] == pytest.approx((0, 0.5, 0.0, 11.0, 1.0))
-    assert by_start[2.0] == pytest.approx((1, 1.5, 0.99, 12.0, 1.0))  # not 22, the next episode's first
-    assert by_start[3.0] == pytest.approx((2, 2.5, 0.99, 13.0, 1.0))
+    ring.append(last + 20, actions, np.zeros(3), no, no, no)
+    batch = ring.transitions(*tensors([(0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 1)]), gamma=0.99)
+    assert batch.weight.tolist() == [1, 1, 1, 0, 1, 1]  # the reset row of env 0 is no start
+    assert batch.s_t.flatten().tolist()[:3] == [11.0, 12.0, 13.0]  # not 22, the next episode's first
+    assert batch.discount_t.tolist()[:3] == [0.0, pytest.approx(0.99), pytest.approx(0.99)]
     assert batch.a_tm1.dtype == torch.int64
     assert {batch.r_t.dtype, batch.discount_t.dtype, batch.weight.dtype} == {torch.float32}
+    two = ring.transitions(*tensors([(0, 0), (0, 1), (0, 2)]), n_step=2, gamma=0.99)
+    assert two.r_t.tolist() == [0.5, 1.5, pytest.approx(2.5 + 0.99)]
+    assert two.discount_t.tolist() == [0.0, pytest.approx(0.99), pytest.approx(0.99**2)]
+    assert two.s_t.flatten().tolist() == [11.0, 12.0, 23.0]
+
+
+def test_a_stack_goes_on_over_a_lost_life_and_begins_anew_after_the_games_end() -> None:
+    stream = make_stream(20, 1, frame_stack=3).play([["v"], [""], ["t"], [""], [""], [""]])
+    batch = stream.ring.transitions(*tensors([(0, 0), (1, 0), (2, 0), (4, 0)]), gamma=GAMMA)
+    assert batch.s_tm1.flatten(1).tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [0, 0, 5]]
+    assert batch.s_t.flatten(1).tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [0, 5, 6]]
+    assert batch.discount_t.tolist() == [0.0, GAMMA, 0.0, GAMMA]
+
+
+def test_the_rows_at_both_ends_of_the_ring_are_no_starts() -> None:
+    stream = make_stream(10, 2, frame_stack=4, num_actions=3)
+    stream.play([["", ""]] * 8)
+    assert stream.ring.start_rows(3) == range(5)
+    stream.play([["", ""]] * 8)
+    assert stream.ring.start_rows(3) == range(9, 13)  # rows 6, 7 and 8 lack planes, 13, 14 and 15 what comes after
+    assert len(make_stream(10, 2).ring.start_rows(3)) == 0
 
 
 def test_a_cut_truncates_what_is_under_way_and_nothing_else() -> None:
@@ -148,37 +106,29 @@ def test_a_cut_truncates_what_is_under_way_and_nothing_else() -> None:
     assert rows["is_reset"].tolist() == [[False] * 3, [False, True, False], [True] * 3]
 
 
-@pytest.mark.parametrize("num_envs", [1, 2])
-def test_every_transition_is_as_likely_as_any_other(num_envs: int) -> None:
-    """Also those beside reset rows, which a rejected draw must not favour. (Fixed seeds: it cannot fail by chance.)"""
-    stream = make_stream(21, num_envs)
-    ends = ["", "t", "l", "t", "", "", "", "t", "", "", "tl", "", ""]
-    stream.play([[ends[i % 13], ends[(i + 5) % 11]][:num_envs] for i in range(57)])
-    valid = set(stream.oracle.valid.values())
-    assert 8 < len(valid) < 20 * num_envs  # some rows are reset rows
-    counts = Counter(sampled(stream.ring.sample(40_000, GAMMA, generator(3))))
-    assert set(counts) == valid
-    assert stats.chisquare(list(counts.values())).pvalue > 0.001
-
-
-def test_a_sample_that_finds_no_transition_weighs_nothing() -> None:
-    stream = make_stream(4, 1)
-    for _ in range(3):
-        stream.cut()  # nothing but reset rows
-    batch = stream.ring.sample(50, GAMMA, generator())
-    assert batch.weight.tolist() == [0.0] * 50
-
-
-@given(played(), st.data())
-def test_rows_that_are_read_and_written_back_give_the_same_ring(stream: Stream, data: st.DataObject) -> None:
+@given(played(), st.integers(1, 3), st.data())
+def test_rows_that_are_read_and_written_back_give_the_same_ring(
+    stream: Stream, n_step: int, data: st.DataObject
+) -> None:
+    """Also without the oldest of them: then nothing reaches behind what was written."""
     ring, num_rows = stream.ring, stream.ring.num_rows
-    cuts = sorted(data.draw(st.sets(st.integers(ring.first_row, num_rows), max_size=3)) | {ring.first_row, num_rows})
-    copy = make_ring(ring.capacity_rows, ring.num_envs)
+    first = data.draw(st.integers(ring.first_row, num_rows))
+    cuts = sorted(data.draw(st.sets(st.integers(first, num_rows), max_size=3)) | {first, num_rows})
+    copy = make_stream(ring.capacity_rows, ring.num_envs, ring.frame_stack, 3 if ring.has_masks else None).ring
+    if data.draw(st.booleans()):  # whatever it held before
+        copy.write_rows(num_rows + 5, ring.read_rows(ring.first_row, num_rows))
     for start, stop in pairwise(cuts):
         rows = ring.read_rows(start, stop)
         assert all(len(tensor) == stop - start for tensor in rows.values())
         copy.write_rows(start, rows)
-    assert_same(ring, copy)
+    if first == num_rows:  # nothing was written
+        return
+    assert copy.first_row == first
+    if first == ring.first_row:
+        assert_same(ring, copy)
+    least = first + (ring.frame_stack - 1 if first > 0 else 0)
+    expected = stream.oracle.transitions(n_step, GAMMA)
+    assert_as_the_oracle(copy, {place: each for place, each in expected.items() if place[0] >= least}, n_step, False)
 
 
 @given(st.integers(3, 9), st.integers(1, 2), st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(1, 5))
@@ -193,10 +143,10 @@ def test_segments_that_checkpoints_left_on_disk_give_the_same_ring(
         stream.cut()
         plan = plan_segments(tuple(disk), ring.first_row, ring.num_rows, max_rows)
         disk = {rows: disk[rows] if rows in disk else ring.read_rows(*rows) for rows in plan}
-        restored = Stream(make_ring(capacity_rows, num_envs), stream.oracle)
+        restored = make_ring(capacity_rows, num_envs)
         for (start, _), rows in disk.items():
-            restored.ring.write_rows(start, rows)
-        assert_same(ring, restored.ring)
+            restored.write_rows(start, rows)
+        assert_same(ring, restored)
 
 
 def assert_same(ring: ReplayRing, copy: ReplayRing) -> None:
@@ -204,9 +154,10 @@ def assert_same(ring: ReplayRing, copy: ReplayRing) -> None:
     rows, copied = ring.read_rows(ring.first_row, ring.num_rows), copy.read_rows(copy.first_row, copy.num_rows)
     assert rows.keys() == copied.keys()
     assert all(torch.equal(rows[name], copied[name]) for name in rows)
-    if ring.num_starts:
-        samples, again = ring.sample(64, GAMMA, generator()), copy.sample(64, GAMMA, generator())
-        assert all(torch.equal(a, b) for a, b in zip(samples, again, strict=True))
+    places = [(row, env) for row in ring.start_rows(1) for env in range(ring.num_envs)]
+    if places:
+        first, second = (each.transitions(*tensors(places), gamma=GAMMA) for each in (ring, copy))
+        assert multi_steps(first) == multi_steps(second)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +168,7 @@ def assert_same(ring: ReplayRing, copy: ReplayRing) -> None:
         ("int8", (3,)),
         ("uint16", (3,)),
         ("uint32", (3,)),
+        ("uint64", (2,)),
         ("int64", ()),
         ("float16", (3,)),
         ("float64", (2, 2)),
@@ -230,20 +182,24 @@ def test_observations_of_any_dtype_and_shape_come_back_as_they_were(dtype: str, 
         ring.append(obs, np.zeros(2, np.int64), np.zeros(2), no, no, no)
     copy = make_ring(4, 2, shape, dtype)
     copy.write_rows(3, ring.read_rows(3, 7))
-    assert_same(ring, copy)
     assert all((row == obs).all() for row, obs in zip(ring.read_rows(3, 7)["obs"].numpy(), stream[3:], strict=True))
-    batch = copy.sample(20, GAMMA, generator())
+    batch = copy.transitions(*tensors([(3, 1), (5, 0)]), gamma=GAMMA)
     assert batch.s_tm1.numpy().dtype == np.dtype(dtype)
-    assert batch.s_tm1.shape == batch.s_t.shape == (20, *shape)
+    np.testing.assert_array_equal(batch.s_tm1.numpy(), np.stack([stream[3][1], stream[5][0]]))
+    np.testing.assert_array_equal(batch.s_t.numpy(), np.stack([stream[4][1], stream[6][0]]))
 
 
-def test_rows_of_another_ring_are_refused() -> None:
+def test_rows_of_another_ring_are_refused_before_anything_is_written() -> None:
     ring, other = make_ring(4, 2), make_ring(4, 3)
     rows = make_stream(4, 2).play([["", ""]] * 3).ring.read_rows(0, 3)
     with pytest.raises(CheckpointError, match="action"):
         ring.write_rows(0, {name: tensor for name, tensor in rows.items() if name != "action"} | {"steps": rows["obs"]})
     with pytest.raises(CheckpointError, match=r"\[2, 1\], expected \[3, 1\]"):
         other.write_rows(0, rows)
+    with pytest.raises(CheckpointError, match=r"reward \[3\], expected \[2\]"):
+        ring.write_rows(0, {**rows, "reward": torch.ones(3, 3)})
+    assert ring.num_rows == other.num_rows == 0
+    assert not ring.read_rows(0, 3)["obs"].any()
 
 
 def test_more_rows_than_fit_leave_the_last() -> None:
@@ -257,12 +213,13 @@ def test_more_rows_than_fit_leave_the_last() -> None:
     assert torch.equal(at_once.read_rows(5, 9)["obs"], rows["obs"][5:])
 
 
-def test_a_batch_is_cut_into_rows() -> None:
-    batch = make_stream(9, 1).play([[""]] * 9).ring.sample(10, GAMMA, generator())
+@pytest.mark.parametrize("num_actions", [None, 3])
+def test_a_batch_is_cut_into_rows(num_actions: int | None) -> None:
+    ring = make_stream(12, 1, num_actions=num_actions).play([[""]] * 12).ring
+    batch = ring.transitions(*tensors([(row, 0) for row in range(10)]), gamma=GAMMA)
     parts = [batch.rows(0, 4), batch.rows(4, 8), batch.rows(8, 12)]
     assert [len(part.r_t) for part in parts] == [4, 4, 2]
-    for whole, *split in zip(batch, *parts, strict=True):
-        assert torch.equal(torch.cat(split), whole)
+    assert [each for part in parts for each in multi_steps(part)] == multi_steps(batch)
 
 
 def test_capacity_is_in_steps_whatever_the_number_of_envs() -> None:
@@ -272,11 +229,34 @@ def test_capacity_is_in_steps_whatever_the_number_of_envs() -> None:
         ReplayRing(capacity_steps=16, num_envs=8, shape=(1,), dtype="uint8")
 
 
+def test_observations_that_are_no_stack_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"\[84, 84\] are no stack of 4 frames"):
+        make_ring(8, 1, (84, 84), "uint8", frame_stack=4)
+
+
+@pytest.mark.parametrize("num_envs", [1, 8])
+def test_a_million_atari_steps_take_less_than_seven_point_one_gigabytes(num_envs: int) -> None:
+    """Of a thousandth of them, with the most actions a game has; `benchmarks/replay.py` fills a whole one."""
+    ring = make_ring(1_000 // num_envs, num_envs, (4, 84, 84), "uint8", frame_stack=4, num_actions=18)
+    assert ring.num_bytes <= 7.1e6
+    assert ring.num_bytes == sum(tensor.nbytes for tensor in ring.read_rows(0, ring.capacity_rows).values())
+
+
 def test_large_replays_are_announced_and_impossible_ones_refused(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        ring = ReplayRing(capacity_steps=3, num_envs=1, shape=(1_000_000_000,), dtype="uint8")  # touches no memory yet
+        ring = make_ring(3, 1, (1_000_000_000,), "uint8")  # touches no memory yet
         assert "3.0 GB" in caplog.text
         assert ring.num_bytes == 3 * (1_000_000_000 + 8 + 4 + 3)
         del ring
     with pytest.raises(ConfigError, match=r"GB.*lower replay_capacity"):
-        ReplayRing(capacity_steps=10**6, num_envs=1, shape=(10**12,), dtype="uint8")
+        make_ring(10**6, 1, (10**12,), "uint8")
+
+
+def test_a_replay_that_will_outgrow_the_memory_left_is_announced_in_gb(caplog: pytest.LogCaptureFixture) -> None:
+    available = available_bytes(torch.device("cpu"))
+    assert available == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+    size = int(available * 1.05)
+    with caplog.at_level(logging.WARNING), suppress(ConfigError):  # some systems give no such addresses at all
+        make_ring(3, 1, (size // 3,), "uint8")
+    assert f"will take {size / 1e9:.1f} GB of memory, but cpu has" in caplog.text
+    assert "lower replay_capacity" in caplog.text

@@ -17,14 +17,15 @@ import torch
 from diary import Diary, DiaryEnv
 from transitions import Transition
 
+from torso.agents.callbacks import Checkpointed, Evaluated, TrainingEvent
 from torso.agents.checkpoints import CheckpointStore
-from torso.agents.dqn import DQNConfig
+from torso.agents.dqn_config import DQNConfig
 from torso.agents.evaluation import evaluate, evaluation_seeds
 from torso.agents.rundir import RunDirectory
 from torso.agents.session import Session
 from torso.agents.trackers import read_jsonl
 from torso.agents.train_runs import open_run, train_run
-from torso.agents.training import Checkpointed, Evaluated, Training, TrainingEvent
+from torso.agents.training import Training
 from torso.agents.world import World
 from torso.envs import IdentityEnv
 from torso.errors import CheckpointError, ConfigError, EnvError, RunError, StorageError, TorsoError
@@ -385,6 +386,8 @@ def test_a_run_directory_holds_what_it_should(uninterrupted: Path) -> None:
     assert [line["epsilon"] for line in logs] == pytest.approx([CONFIG.epsilon(step) for step in range(50, 401, 50)])
     assert [line["updates"] for line in logs] == [step // 4 - 9 for step in range(50, 401, 50)]
     assert all(line["loss"] > 0 for line in logs)
+    assert all(np.isfinite(line["target"]) for line in logs)
+    assert [line["episode_length"] for line in logs] == [line["episode_return"] for line in logs]  # as CartPole rewards
     assert len(read_jsonl(uninterrupted / "timing.jsonl")) == len(lines)
 
 
@@ -471,15 +474,22 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
 # -- one constructed env ---------------------------------------------------------------------------------------------
 
 
+def transitions_in(training: Training) -> set[Transition]:
+    """All that the one env's replay can give to learn from."""
+    replay = training.session.replay
+    row = torch.tensor(replay.start_rows(1))
+    batch = replay.transitions(row, torch.zeros_like(row), gamma=0.5)
+    columns = zip(*(tensor.tolist() for tensor in batch if tensor is not None), strict=True)
+    return {Transition(tuple(s), a, r, d == 0, tuple(s_t)) for s, a, r, d, s_t, weight in columns if weight}
+
+
 def test_evaluations_in_the_one_constructed_env_do_not_disturb_what_is_learnt() -> None:
     """They play in the env that training is in the middle of; no transition may lead from the one into the other."""
     diary = Diary()
     config = replace(CONFIG, replay_capacity=5_000, evaluation_period=7, evaluation_episodes=2, checkpoint_period=50)
     training = in_memory(config, 150, world=World(env=DiaryEnv(diary)))
     assert (diary.made, diary.closed) == (1, 0)
-    batch = training.session.replay.sample(6_000, 0.5, torch.Generator().manual_seed(0))
-    columns = zip(*(tensor.tolist() for tensor in batch), strict=True)
-    found = {Transition(tuple(s), a, r, d == 0, tuple(s_t)) for s, a, r, d, s_t, weight in columns if weight}
+    found = transitions_in(training)
     assert len(found) == training.total_steps
     assert found < set(diary.transitions)
 
@@ -498,9 +508,7 @@ def test_a_training_that_was_abandoned_goes_on_without_a_false_transition() -> N
                 break
     for _ in training.run(220):
         pass
-    batch = training.session.replay.sample(6_000, 0.5, torch.Generator().manual_seed(0))
-    columns = zip(*(tensor.tolist() for tensor in batch), strict=True)
-    found = {Transition(tuple(s), a, r, d == 0, tuple(s_t)) for s, a, r, d, s_t, weight in columns if weight}
+    found = transitions_in(training)
     assert training.total_steps - 3 <= len(found) <= training.total_steps
     assert found < set(diary.transitions)
     assert np.isfinite(training.score(3).returns).all()

@@ -7,11 +7,13 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -122,6 +124,77 @@ def test_play(run: Run, models: Any, address: str) -> None:
     assert json.loads(run("evaluate", models.cartpole, "--episodes", 3, "--json").out)["seed"] == 3  # its training's
 
 
+def test_play_films_its_episodes(run: Run, models: Any, address: str, tmp_path: Path) -> None:
+    play = ("play", "--episodes", 2, "--json")
+    played = json.loads(run(*play, "--model", models.cartpole).out)
+    for index, model in enumerate([(models.cartpole,), ("cartpole", "--address", address)]):
+        video = tmp_path / "new" / f"{index}.mp4"
+        filmed = run(*play, "--video", video, "--model", *model)
+        assert (filmed.code, filmed.err) == (0, "")
+        assert json.loads(filmed.out) == {**played, "model": str(model[0]), "video": str(video)}
+        reader = cv2.VideoCapture(str(video))
+        frames = 0
+        while reader.read()[0]:
+            frames += 1
+        assert frames == sum(played["lengths_steps"]) + 2  # and how each episode ended
+    assert sorted(path.name for path in video.parent.iterdir()) == ["0.mp4", "1.mp4"]
+    assert run("play", "--model", models.cartpole, "--video", video).out.endswith(f"\nvideo: {video}\n")
+
+
+def test_what_cannot_be_filmed(run: Run, models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play, video = ("play", "--model", models.cartpole, "--video"), tmp_path / "new" / "a.mp4"
+    assert run(*play, tmp_path / "a.avi").error == (
+        f"--video must name a file that ends in .mp4, got {tmp_path / 'a.avi'}"
+    )
+    assert run(*play, video, "--render").error == (
+        "--video and --render: an env draws into a file or into a window; give one of them"
+    )
+    assert run(*play, video, "--env", "torso/Identity-v0").error.startswith(
+        "torso/Identity-v0 cannot be rendered as 'rgb_array'"
+    )
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    assert run(*play, video).error == "recording videos needs the extra 'video': pip install 'torso[video]'"
+    assert not list(tmp_path.iterdir())
+
+
+MASKED = """
+import gymnasium as gym, numpy as np
+class Doors(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (4,)); action_space = gym.spaces.Discrete(2)
+    def __init__(self, render_mode=None): self.render_mode = render_mode
+    def show(self):
+        self.open = self.np_random.integers(2)
+        return self.np_random.random(4, dtype=np.float32), {"action_mask": np.eye(2, dtype=np.int8)[self.open]}
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 20
+        return self.show()
+    def step(self, action):
+        if action != self.open:
+            raise ValueError("that door is closed")
+        self.left -= 1
+        obs, info = self.show()
+        return obs, 1.0, self.left == 0, False, info
+gym.register("Doors-v0", Doors)
+"""
+
+
+def test_play_and_evaluate_take_legal_actions_alone(
+    run: Run, models: Any, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "masked_for_cli.py").write_text(MASKED)
+    monkeypatch.syspath_prepend(tmp_path)
+    env = ("--env", "masked_for_cli:Doors-v0", "--episodes", 2, "--json")
+    for asked in (
+        ("play", "--model", models.cartpole),
+        ("play", "--model", "cartpole", "--address", address),
+        ("evaluate", models.cartpole),
+    ):
+        ended = run(*asked, *env)
+        assert ended.code == 0, ended.err
+        assert json.loads(ended.out)["returns"] == [20.0, 20.0]
+
+
 def test_mistakes_here(run: Run, models: Any, scans: list[Path], tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"hello")
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
@@ -218,14 +291,17 @@ def test_a_window_that_cannot_be_opened_is_an_error(
     monkeypatch.syspath_prepend(tmp_path)
     play = ("play", "--model", models.cartpole, "--render", "--env")
     assert run(*play, "windows_for_cli:Blind-v0").error == (
-        "windows_for_cli:Blind-v0 cannot be shown in a window (it renders rgb_array); leave --render out"
+        "windows_for_cli:Blind-v0 cannot be shown in a window (it renders rgb_array); give --video FILE.mp4 instead"
+    )
+    assert run(*play, "torso/Identity-v0").error == (
+        "torso/Identity-v0 cannot be shown in a window (it renders nothing); leave --render out"
     )
     assert run(*play, "windows_for_cli:Paneless-v0").error == (
         "windows_for_cli:Paneless-v0 cannot be shown in a window: no window library, run pip install one"
     )
     shown = run(*play, "windows_for_cli:Shown-v0")
     assert (shown.code, shown.err) == (0, "")
-    assert shown.out.splitlines() == ["window opened", "episode 1: return 1.0, 1 steps", "mean return 1.0"]
+    assert shown.out.splitlines() == ["in a window", "episode 1: return 1.0, 1 steps", "mean return 1.0"]
 
 
 WINDOWLESS = """
@@ -240,12 +316,14 @@ class Blind(Base):
 class Paneless(Base):
     metadata = {"render_modes": ["human"]}
     def reset(self, *, seed=None, options=None):
+        if self.render_mode is None:
+            return super().reset(seed=seed)
         raise gym.error.DependencyNotInstalled("no window library, run pip install one")
 class Shown(Base):
     metadata = {"render_modes": ["human"]}
-    def reset(self, *, seed=None, options=None):
-        print("window opened" if self.render_mode == "human" else "no window")
-        return super().reset(seed=seed)
+    def step(self, action):
+        print("in a window" if self.render_mode == "human" else "no window")
+        return super().step(action)
 for env in (Blind, Paneless, Shown): gym.register(f"{env.__name__}-v0", env)
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 from torso.agents import Classifier, Regressor
 from torso.agents.rundir import RunDirectory
-from torso.nets import Predictor, read_card
+from torso.nets import Predictor, load, read_card, save_model
 
 Run = Callable[..., Any]
 
@@ -283,6 +284,26 @@ def test_images_are_moved_turned_scaled_and_bent(run: Run) -> None:
     )
 
 
+def test_a_torso_from_another_model(run: Run, models: Any) -> None:
+    shutil.copytree(models.digits, "taken")
+    ended = run("fit", "--classes", "7,3", "--init-torso", "taken", "--freeze-torso", "--max-epochs", 1)
+    assert ended.code == 0, ended
+    assert ended.err.startswith("the frozen torso of taken on digits, ")
+    out = Path("runs/digits-7-3-from-taken-0")
+    own, taken = (load(path).torso.state_dict() for path in (out, "taken"))
+    assert all(torch.equal(own[name], tensor) for name, tensor in taken.items())
+    settings = RunDirectory.open(out).settings
+    assert (settings["init_torso"], settings["freeze_torso"], settings["learning_rate"]) == ("taken", True, 2e-3)
+    again = fitted(run, "--out", out, "--resume")
+    assert (again["init_torso"], again["net"], again["epochs"]) == ("taken", None, 1)
+    network = load("taken")
+    with torch.no_grad():
+        next(network.torso.parameters()).add_(1)
+    save_model("taken", network, kind="classifier", onnx=False)
+    refused = run("fit", "--out", out, "--resume").error
+    assert refused.startswith(f"{out} was begun with other settings: init_torso_sha256 was ")
+
+
 @pytest.mark.parametrize("dataset", ["digits", "diabetes"])
 def test_finding_a_learning_rate(run: Run, dataset: str) -> None:
     ask = ("fit", "--dataset", dataset, "--find-learning-rate", "--hidden", 16)
@@ -331,6 +352,9 @@ def test_finding_a_learning_rate(run: Run, dataset: str) -> None:
         (["--net", "softmax", "--hidden", "5"], "net 'softmax' has no hidden layer for hidden"),
         (["--net", "linear", "--batch-norm", "True"], "net 'linear' has no hidden layer for batch_norm"),
         (["--optimizer", "sgd", "--weight-decay", "0.1"], "weight_decay is adamw's; with optimizer='sgd' use l2=0.1"),
+        (["--freeze-torso"], "freeze_torso keeps a torso as it was elsewhere: name its model in init_torso"),
+        (["--init-torso", "nowhere"], "no model at nowhere: there is no such directory"),
+        (["--init-torso", "no", "--net", "cnn", "--hidden", "3"], "init_torso brings the whole torso: leave out net,"),
         (["--optimizer", "adamx"], "invalid choice 'adamx' for argument '--optimizer'"),
         (["--batch-size", "some"], "--batch-size: "),
         (["--l1", "-1"], "l1 must be at least 0 and finite, got -1"),

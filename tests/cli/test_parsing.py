@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from torso.agents.dqn import DQNConfig
+from torso.agents.dqn_config import DQNConfig
 from torso.agents.fit_config import ClassifierConfig
 from torso.agents.presets import preset
 from torso.agents.recipes import fit_preset
@@ -45,7 +45,9 @@ def test_settings_that_are_not_given_are_the_presets() -> None:
     )
     assert train("dqn", "--env=CartPole-v1").config == known.config
     assert train("--env", "CartPole-v1", "--seed", 1, "dqn") == replace(train(*CARTPOLE), seed=1)
-    assert train("dqn", "--env", "Acrobot-v1").config == DQNConfig()
+    assert train("dqn", "--env", "Taxi-v3").config == DQNConfig()
+    assert train("double", "--env", "CartPole-v1").config.double
+    assert json.loads(train("dqn", "--env", "ALE/Pong-v5").env_kwargs) == {"protocol": "dqn2015"}
 
 
 def test_settings_that_are_given_override_the_preset_alone() -> None:
@@ -79,7 +81,7 @@ def test_a_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
     begun = train(*CARTPOLE, "--steps", 7, "--seed", 5, "--double", "--batch-size", 2, "--env-kwargs", '{"a": [1]}')
     out = tmp_path / "run"
     out.mkdir()
-    settings = {"algorithm": "dqn", "env_id": "CartPole-v1", "env_kwargs": {"a": [1]}, "total_steps": 7}
+    settings = {"algorithm": "dqn", "env_id": "CartPole-v1", "env_kwargs": {"a": [1]}, "wrappers": [], "total_steps": 7}
     config = {
         "torso_run": 1,
         "kind": "train",
@@ -108,7 +110,7 @@ def test_given() -> None:
     ("arguments", "said"),
     [
         (["export"], "missing from torso export: MODEL A model directory, or a run's, whose best model is meant."),
-        (["train"], "missing from torso train: ALGORITHM What learns: dqn. (required) --env STR"),
+        (["train"], "missing from torso train: ALGORITHM What learns: dqn, double, dueling"),
         (
             ["train", *CARTPOLE, "--batch-siz", "3"],
             "unrecognized options: --batch-siz, 3; perhaps you meant: --batch-size",

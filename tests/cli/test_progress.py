@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from torso.agents.callbacks import Checkpointed, Evaluated, Logged
 from torso.agents.evaluation import Evaluation
 from torso.agents.fitting import BatchDone, EpochDone
-from torso.agents.loop import Episode
-from torso.agents.training import Checkpointed, Evaluated, Logged
+from torso.agents.loop import Episode, Tick
 from torso.cli import progress as progress_module
 from torso.cli.progress import FitProgress, TrainingProgress
 
@@ -66,6 +66,44 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.count("a preface") == 1
     last = text.rstrip().splitlines()[-1]
     assert re.search(r"^step [━╸╺ ]+ 50% return 20\.5  greedy 35\.0  [\d,]+ steps/s", last), text
+
+
+def test_the_bar_moves_between_events_and_a_resumed_run_does_not_begin_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(progress_module, "time", clock)
+    with terminal(monkeypatch) as shown:
+        with TrainingProgress(1_000) as progress:
+            for step in range(500, 800):
+                clock.now += 0.1
+                progress.on_step(Tick(steps_before=step - 1, total_steps=step, episodes=(), metrics={}))
+        text = shown()
+    last = text.rstrip().splitlines()[-1]
+    assert re.search(r"^step [━╸╺ ]+ 80% 10 steps/s +\S*\d:\d\d$", last), text  # with the time that is left
+    assert " 50% " in text
+    assert " 0% " not in text
+
+
+def test_the_speed_is_that_of_late(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Learning begins later than acting, and is slower."""
+    clock = Clock()
+    monkeypatch.setattr(progress_module, "time", clock)
+    with TrainingProgress(10_000) as progress:
+        step = 0
+        for per_second in [100] * 30 + [20] * 30:
+            clock.now, step = clock.now + 1, step + per_second
+            progress.on_step(Tick(steps_before=0, total_steps=step, episodes=(), metrics={}))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[5] == "step 3,000/10,000  100 steps/s"
+    assert lines[-1].endswith("  20 steps/s")
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 def test_a_fits_bar(monkeypatch: pytest.MonkeyPatch) -> None:

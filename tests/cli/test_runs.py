@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -28,7 +29,8 @@ def test_train_then_evaluate_play_and_resume(run: Run, tmp_path: Path) -> None:
     assert ended.code == 0
     started, source, given = ended.err.splitlines()
     assert started == f"dqn on CartPole-v1, 400 steps, seed 1: {out}"
-    assert source.startswith("preset from RL Baselines3 Zoo, dqn.yml, CartPole-v1: hidden 256 256, ")
+    assert source.startswith("preset from RL Baselines3 Zoo, dqn.yml, CartPole-v1")
+    assert ": hidden 256 256, " in source
     assert given.startswith("given: hidden 16, batch_size 8, ")
     summary = json.loads(ended.out)
     assert (summary["total_steps"], summary["seed"], summary["env_id"]) == (400, 1, "CartPole-v1")
@@ -55,10 +57,49 @@ def test_train_then_evaluate_play_and_resume(run: Run, tmp_path: Path) -> None:
         f"CartPole-v1: mean return {summary['score']['mean_return']:.1f} over 2 "
     )
 
+    settings = RunDirectory.open(out).settings
+    assert (settings["algorithm"], settings["wrappers"], settings["video_period"]) == ("dqn", [], 0)
     assert run(*TRAIN, *SMALL, "--out", out).error.startswith(f"{out} already holds a run: add --resume")
     refused = run("train", "--out", out, "--resume", "--batch-size", 4).error
     assert refused.startswith(f"{out} was begun with other settings: batch_size was 8, now 4.")
     assert run("fit", "--out", out, "--resume").error == f"{out} holds a train run, this is fit; give another --out"
+
+
+WRAPPED = """
+import gymnasium as gym
+class Mirrored(gym.ActionWrapper):
+    def action(self, action): return 1 - action
+class Short(gym.wrappers.TimeLimit):
+    def __init__(self, env): super().__init__(env, 7)
+"""
+
+
+def test_wrappers_algorithm_and_videos_are_kept_with_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wrapped_for_cli.py").write_text(WRAPPED)
+    monkeypatch.syspath_prepend(tmp_path)
+    out, names = tmp_path / "run", ["wrapped_for_cli:Mirrored", "wrapped_for_cli:Short"]
+    train = ("train", "double", "--env", "CartPole-v1", *SMALL, "--wrapper", names[0], "--wrapper", names[1])
+    ended = run(*train, "--video-period", 200, "--out", out, "--json")
+    assert ended.code == 0, ended.err
+    assert "wrapper wrapped_for_cli:Mirrored wrapped_for_cli:Short" in ended.err.splitlines()[2]
+    summary = json.loads(ended.out)
+    assert summary["score"]["returns"] == [7.0, 7.0]
+    settings = RunDirectory.open(out).settings
+    assert (settings["algorithm"], settings["double"]) == ("double", True)
+    assert (settings["wrappers"], settings["video_period"]) == (names, 200)
+    assert sorted(path.name for path in (out / "videos").iterdir()) == ["step-00000200.mp4", "step-00000400.mp4"]
+
+    assert json.loads(run("evaluate", out, "--episodes", 2, "--json").out)["returns"] == [7.0, 7.0]
+    assert run("play", "--model", out).out.splitlines()[0] == "episode 1: return 7.0, 7 steps"
+    for again in (["train"], [*train, "--video-period", 0]):  # what it was begun with is found, or said again
+        refused = run(*again, "--out", out, "--resume", "--batch-size", 4).error
+        assert refused.startswith(f"{out} was begun with other settings: batch_size was 8, now 4. Resume with ")
+    assert "wrappers was" in run("train", "--out", out, "--resume", "--wrapper", names[0]).error
+    (tmp_path / "wrapped_for_cli.py").write_text("")
+    monkeypatch.delitem(sys.modules, "wrapped_for_cli")
+    assert run("evaluate", out).error.startswith("wrapper 'wrapped_for_cli:Mirrored': ")
 
 
 def test_fit_then_evaluate_export_and_resume(run: Run, tmp_path: Path) -> None:
@@ -100,7 +141,14 @@ NOTHING_WRITTEN = [
     ([*TRAIN, "--env-kwargs", "[1]"], "--env-kwargs [1] is not a JSON object; expected one such as "),
     ([*TRAIN, "--env-kwargs", "{"], "--env-kwargs '{' is not JSON ("),
     ([*TRAIN, "--device", "gpu"], "device must be auto, cpu or cuda, got 'gpu'"),
-    (["train", "dqm", "--env", "CartPole-v1"], "unknown algorithm 'dqm'; known are dqn; did you mean dqn?"),
+    (["train", "dqm", "--env", "CartPole-v1"], "unknown algorithm 'dqm'; known are dqn, double, "),
+    ([*TRAIN, "--wrapper", "gymnasium.wrappers:Nothing"], "wrapper 'gymnasium.wrappers:Nothing': "),
+    ([*TRAIN, "--wrapper", "Nothing"], "wrapper 'Nothing': expected 'module:Name'"),
+    ([*TRAIN, "--video-period", "-5"], "video_period must be a number of steps, or 0 for no videos; got -5"),
+    (
+        ["train", "dqn", "--env", "torso/Identity-v0", "--video-period", "5"],
+        "torso/Identity-v0 cannot be rendered as 'rgb_array'",
+    ),
     (["fit", "--dataset", "digit"], "unknown data set 'digit'; known: digits, mnist, fashion-mnist, iris, "),
     (["fit", "--net", "resnet"], "unknown net 'resnet'; known are perceptron, logistic, softmax, linear, mlp, lenet, "),
     (["fit", "--net", "nature"], "an image of 8x8 pixels is too small for these convolutions, which need at least"),

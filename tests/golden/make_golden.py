@@ -6,9 +6,10 @@ that reason it refuses to write over one. For a new format version: raise ``FORM
 and commit what it wrote.
 
 It writes ``model_NAME/`` (a classifier: convolutions, an 8x8 image input, labels, a calibration),
-``model_NAME_policy/`` (an MLP with normalised inputs and an action_start) and ``model_NAME_regressor/`` (an MLP,
-targets in their own units), each with its ``model.onnx``, and in each ``golden.npz``: ``inputs``, and the ``readout``
-that the torso of the day gave for them; for a classifier the ``probabilities`` too.
+``model_NAME_policy/`` (an MLP with normalised inputs, a dueling head and an action_start) and
+``model_NAME_regressor/`` (an MLP, targets in their own units), each with its ``model.onnx``, and in each
+``golden.npz``: ``inputs``, and the ``readout`` that the torso of the day gave for them; for a classifier the
+``probabilities`` too.
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ CLASSIFIER = NetworkSpec(
     ),
     head=LogitsHeadSpec(num_classes=4, label_smoothing=0.1),
 )
-CALIBRATION = PlattScaling(num_classes=4, slopes=(0.5, 1.0, 1.5, 0.75), intercepts=(0.0, -0.5, 0.25, 1.0))
+CALIBRATION = PlattScaling(num_classes=4, slopes=(0.25, 0.5, 0.75, 0.375), intercepts=(0.0, -0.5, 0.25, 1.0))
 POLICY = NetworkSpec(
     input=InputSpec(shape=(2, 3), mean=(0.5, -0.5, 0.0, 1.0, 2.0, -1.0), std=(1.0, 2.0, 0.5, 1.5, 4.0, 2.5)),
     torso=MLPSpec(hidden=(8, 6), activation="leaky_relu", layer_norm=True),
-    head=ScalarHeadSpec(num_actions=3, huber_delta=None),
+    head=ScalarHeadSpec(num_actions=3, huber_delta=None, dueling=True, hidden=(5,)),
 )
 REGRESSOR = NetworkSpec(
     input=InputSpec(shape=(5,)),

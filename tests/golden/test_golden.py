@@ -14,6 +14,7 @@ from torso.nets import (
     InputSpec,
     Predictor,
     RegressionHeadSpec,
+    ScalarHeadSpec,
     load,
     onnx_path,
     read_card,
@@ -99,6 +100,21 @@ def test_what_the_cards_of_version_2_say() -> None:
     assert (policy.calibration, policy.labels, policy.action_start) == (None, None, 1)
     assert (regressor.calibration, regressor.labels) == (None, ("progression", "dose"))
     assert regressor.network.head == RegressionHeadSpec(num_targets=2, mean=(152.0, -0.5), std=(77.0, 0.25))
+
+
+def test_what_the_cards_of_version_3_say() -> None:
+    classifier, policy, regressor = (read_card(HERE / f"model_v3{kind}") for kind in ("", "_policy", "_regressor"))
+    assert policy.network.head == ScalarHeadSpec(num_actions=3, huber_delta=None, dueling=True, hidden=(5,))
+    assert policy.network.input.std == (1.0, 2.0, 0.5, 1.5, 4.0, 2.5)
+    assert classifier.network == read_card(HERE / "model_v2").network
+    assert regressor.network == read_card(HERE / "model_v2_regressor").network
+
+
+def test_a_head_of_an_older_version_does_not_duel() -> None:
+    for version in ("v1", "v2"):
+        head = read_card(HERE / f"model_{version}_policy").network.head
+        assert head == ScalarHeadSpec(num_actions=3, huber_delta=None)
+        assert (head.dueling, head.hidden) == (False, ())
 
 
 def test_a_golden_model_is_an_ordinary_module() -> None:

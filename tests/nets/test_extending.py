@@ -161,6 +161,7 @@ def test_the_documented_head_goes_the_whole_way(folder: Path, tmp_path: Path) ->
     np.testing.assert_allclose(session.run(None, {"obs": obs.numpy()})[0], readout, rtol=1e-4, atol=1e-5)
     value = loaded.head.value(loaded.torso(obs, (), None)[0]).detach().numpy()
     np.testing.assert_allclose(readout.mean(axis=1, keepdims=True), value, rtol=1e-5, atol=1e-6)
+    assert torch.equal(loaded.mixed(obs)[0].output, loaded(obs)[0].output)  # nothing in it is large
     loss, priority = loaded.head.loss(Prediction(torch.zeros(2, 3)), torch.tensor([0, 2]), torch.tensor([0.5, -3.0]))
     assert loss.tolist() == [0.125, 2.5]
     assert priority.tolist() == [0.5, 3.0]

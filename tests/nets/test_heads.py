@@ -84,6 +84,90 @@ def test_scalar_heads_target_is_of_the_next_prediction() -> None:
     assert not target.requires_grad
 
 
+# -- dueling -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_head_that_does_not_duel_is_one_linear_layer() -> None:
+    head = ScalarHead(ScalarHeadSpec(num_actions=3), num_features=2)
+    assert list(head.state_dict()) == ["linear.weight", "linear.bias"]
+    features = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(head.mixed(features, None).output, head.predict(features, None).output)
+
+
+def test_a_dueling_head_by_hand() -> None:
+    head = ScalarHead(ScalarHeadSpec(num_actions=2, dueling=True), num_features=2).double()
+    values = {
+        "value.linear.weight": [[1.0, 2.0]],
+        "value.linear.bias": [0.5],
+        "advantage.linear.weight": [[1.0, 0.0], [0.0, -1.0]],
+        "advantage.linear.bias": [0.0, 4.0],
+    }
+    head.load_state_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
+    # (3, 1): V = 3 + 2 + 0.5, A = (3, -1 + 4), of mean 3; (0, 2): V = 4.5, A = (0, 2), of mean 1
+    q = head.predict(tensor([3.0, 1.0], [0.0, 2.0]), None).output
+    equal(q, tensor([5.5, 5.5], [3.5, 5.5]))
+
+
+def test_a_dueling_heads_streams_have_hidden_layers_of_their_own() -> None:
+    head = ScalarHead(ScalarHeadSpec(num_actions=3, dueling=True, hidden=(5, 4)), num_features=6).double()
+    expected = {
+        f"{stream}.{layer}.{kind}": shape
+        for stream, num_outputs in (("value", 1), ("advantage", 3))
+        for layer, width, fan_in in (("dense.layers.0", 5, 6), ("dense.layers.2", 4, 5), ("linear", num_outputs, 4))
+        for kind, shape in (("weight", (width, fan_in)), ("bias", (width,)))
+    }
+    w = head.state_dict()
+    assert {name: tuple(t.shape) for name, t in w.items()} == expected
+    features = torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    outputs = {}
+    for stream in ("value", "advantage"):
+        x = features
+        for layer in ("dense.layers.0", "dense.layers.2"):
+            x = (x @ w[f"{stream}.{layer}.weight"].T + w[f"{stream}.{layer}.bias"]).clamp(min=0)
+        outputs[stream] = x @ w[f"{stream}.linear.weight"].T + w[f"{stream}.linear.bias"]
+    by_hand = outputs["value"] + outputs["advantage"] - outputs["advantage"].mean(dim=1, keepdim=True)
+    equal(head.predict(features, None).output, by_hand, atol=1e-14)
+
+
+def test_a_dueling_heads_gradients_are_those_of_finite_differences() -> None:
+    head = ScalarHead(ScalarHeadSpec(num_actions=3, dueling=True, hidden=(3,)), num_features=2).double()
+    with torch.no_grad():
+        for index, parameter in enumerate(head.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
+    names = [name for name, _ in head.named_parameters()]
+    features = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(9), requires_grad=True)
+    actions, target, weight = torch.tensor([0, 2, 1, 2]), tensor(9.0, -9.0, 0.1, 0.2), tensor(1.0, 0.5, 2.0, 0.0)
+
+    def loss(x: Tensor, *values: Tensor) -> Tensor:
+        prediction = Prediction(torch.func.functional_call(head, dict(zip(names, values, strict=True)), (x,)))
+        return head.loss(prediction, actions, target)[0] * weight
+
+    head.forward = lambda x: head.predict(x, None).output  # type: ignore[method-assign]
+    _, priority = head.loss(head.predict(features, None), actions, target)
+    assert (priority > 1).any(), "there should be errors in the linear branch"
+    assert (priority < 1).any(), "and in the other"
+    assert torch.autograd.gradcheck(loss, (features, *(p.detach().requires_grad_() for p in head.parameters())))
+
+
+def test_a_dueling_heads_hidden_layers_are_in_bfloat16_and_its_outputs_are_not() -> None:
+    head = ScalarHead(ScalarHeadSpec(num_actions=3, dueling=True, hidden=(128,)), num_features=256)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(16, 256, generator=generator)
+    with torch.no_grad():
+        head.value.linear.bias.fill_(12_700.3)  # which bfloat16 would hold as 12,672
+    streams = []
+    for stream in (head.value, head.advantage):
+        layer: Any = stream.dense.layers[0]
+        rounded = (features.bfloat16() @ layer.weight.bfloat16().T).float() + layer.bias
+        streams.append(stream.linear(rounded.relu()))
+    mixed = head.mixed(features, None).output
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, losses.dueling(*streams), rtol=1e-6, atol=1e-4)
+    exact = head.predict(features, None).output
+    torch.testing.assert_close(mixed, exact, rtol=0, atol=0.02)
+    assert not torch.equal(mixed - mixed.mean(dim=1, keepdim=True), exact - exact.mean(dim=1, keepdim=True))
+
+
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 

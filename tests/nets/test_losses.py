@@ -280,6 +280,42 @@ def test_squared_error_is_halved() -> None:
     equal(gradient(losses.squared_error(error), error), error.detach())
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0, 3.0])
+def test_an_importance_weight_scales_the_gradient_in_both_of_hubers_branches(weight: float) -> None:
+    error = leaf(-3.0, -0.5, 0.25, 100.0)
+    slopes = tensor(-1.0, -0.5, 0.25, 1.0)  # of weight 1; the outer two are in the linear branch
+    equal(gradient(losses.huber(error, delta=1.0) * weight, error), weight * slopes)
+    equal(gradient(losses.squared_error(error) * weight, error), weight * error.detach())
+
+
+# -- dueling -----------------------------------------------------------------------------------------------------------
+
+
+def test_dueling_streams_by_hand() -> None:
+    value, advantage = leaf([2.0], [-1.0]), leaf([1.0, 2.0, 6.0], [0.0, 0.0, -3.0])
+    q = losses.dueling(value, advantage)
+    equal(q, tensor([0.0, 1.0, 5.0], [0.0, 0.0, -3.0]))  # of mean V
+    # of the second action alone: the whole to V; to A what is left once a third was given to each
+    by_value, by_advantage = torch.autograd.grad(q[:, 1].sum(), (value, advantage), retain_graph=True)
+    equal(by_value, tensor([1.0], [1.0]))
+    equal(by_advantage, tensor([-1 / 3, 2 / 3, -1 / 3], [-1 / 3, 2 / 3, -1 / 3]))
+
+
+def test_what_all_advantages_share_says_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    value, advantage = (torch.randn(30, width, dtype=torch.float64, generator=generator) for width in (1, 5))
+    value.requires_grad_()
+    advantage.requires_grad_()
+    q = losses.dueling(value, advantage)
+    equal(q.mean(dim=1, keepdim=True), value, atol=1e-14)
+    equal(losses.dueling(value, advantage + 7.0), q, atol=1e-14)
+    slope = torch.randn(30, 5, dtype=torch.float64, generator=generator)
+    by_value, by_advantage = torch.autograd.grad((q * slope).sum(), (value, advantage))
+    equal(by_value, slope.sum(dim=1, keepdim=True), atol=1e-14)
+    equal(by_advantage.sum(dim=1), torch.zeros(30, dtype=torch.float64), atol=1e-14)
+    assert torch.autograd.gradcheck(losses.dueling, (value, advantage))
+
+
 # -- targets -----------------------------------------------------------------------------------------------------------
 
 Q_T = [[1.0, 4.0, 2.0], [-1.0, -3.0, -2.0], [5.0, 5.0, 8.0]]
@@ -302,6 +338,17 @@ def test_nothing_is_learned_through_a_target() -> None:
     q_t = leaf(*Q_T)
     policy = torch.full((3, 3), 1 / 3, dtype=torch.float64)
     assert not losses.bootstrapped_target(tensor(1, 1, 1).double(), tensor(1, 1, 1).double(), q_t, policy).requires_grad
+
+
+def test_a_target_after_n_steps_discounts_by_gammas_nth_power() -> None:
+    """Three rewards and Q after them: r0 + g r1 + g^2 r2 + g^3 Q, cut where the episode ends."""
+    gamma, rewards = 0.5, (1.0, -2.0, 8.0)
+    whole = sum(gamma**k * reward for k, reward in enumerate(rewards))  # 1 - 1 + 2
+    cut = rewards[0] + gamma * rewards[1]  # it ended with the second reward
+    r_t, discount_t = tensor(whole, cut, whole), tensor(gamma**3, 0.0, gamma**3)
+    policy = tensor([0, 1, 0], [1, 0, 0], [0, 0, 1]).double()
+    target = losses.bootstrapped_target(r_t, discount_t, tensor(*Q_T), policy)
+    equal(target, tensor(2 + 0.125 * 4, 0.0, 2 + 0.125 * 8))
 
 
 def test_chosen_picks_each_rows_own_action() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -14,18 +17,24 @@ from torch import nn
 from torso.errors import ConfigError, SpecError
 from torso.nets import (
     ConvLayerSpec,
+    ConvNet,
     ConvNetSpec,
     InputSpec,
     LogitsHeadSpec,
     MLPSpec,
     Network,
     NetworkSpec,
+    Predictor,
     ScalarHeadSpec,
     build_network,
+    load_model,
     net_spec,
+    register_torso,
+    save_model,
 )
 from torso.nets.layers import Dropout, InputScaling
 from torso.nets.spec import INPUT_DTYPES, Activation
+from torso.nets.torsos import round_large_weights
 
 Array = np.ndarray[Any, Any]
 
@@ -300,6 +309,126 @@ def test_large_products_are_rounded_and_their_biases_are_not(batch_norm: bool) -
     torch.testing.assert_close(mixed, exact, rtol=0, atol=1e-3)  # in bfloat16, 12,700 would be off by up to 32
 
 
+# -- convolutions in bfloat16 ------------------------------------------------------------------------------------------
+
+FRAMES: dict[str, Any] = {"shape": (4, 36, 36), "dtype": "uint8", "layout": "chw"}
+
+
+def q_network(head: Any = None, **fields: Any) -> Network:
+    network_input = InputSpec(**{**FRAMES, "scale": 1 / 255, **fields})
+    torso = net_spec("nature", network_input, hidden=(64,))
+    spec = NetworkSpec(input=network_input, torso=torso, head=head or ScalarHeadSpec(num_actions=3))
+    return build_network(spec, seeded(0))
+
+
+def frames(rows: int = 8) -> torch.Tensor:
+    return torch.randint(256, (rows, *FRAMES["shape"]), dtype=torch.uint8, generator=seeded(1))
+
+
+@pytest.mark.parametrize("name", [name for name, spec in CONVNETS.items() if not spec.layer_norm])
+def test_a_convnets_bfloat16_is_autocasts(name: str) -> None:
+    spec = replace(CONVNETS[name], hidden=(200,), dropout=0.25)
+    network = build(InputSpec(shape=(2, 18, 22), layout="chw"), spec).train()
+    other = copy.deepcopy(network)
+    obs = torch.randn(6, 2, 18, 22, generator=seeded(1))
+    features, _ = network.torso.mixed(obs, (), seeded(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, _ = other.torso(obs, (), seeded(2))
+    assert features.dtype == torch.float32
+    assert torch.equal(features, expected)
+    assert all(
+        torch.equal(x, y) for x, y in zip(network.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+def test_a_norm_over_channels_is_computed_in_float32() -> None:
+    network = build(InputSpec(shape=(2, 9, 11), layout="chw"), CONVNETS["normalised"])
+    scramble(network)
+    obs = torch.randn(6, 2, 9, 11, generator=seeded(1))
+    mixed, exact = network.mixed(obs)[0].output, network(obs)[0].output
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(mixed, exact)
+    torch.testing.assert_close(mixed, exact, rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("fields", [{}, {"shape": (36, 36, 4), "layout": "hwc"}, {"scale": 1.0}])
+def test_frames_meet_weights_that_are_scaled_in_their_place(fields: dict[str, Any]) -> None:
+    network = q_network(**fields)
+    obs = frames() if "shape" not in fields else frames().permute(0, 2, 3, 1).contiguous()
+    exact = copy.deepcopy(network).double()
+    outputs = [one(obs)[0].output for one in (network.mixed, network, exact)]
+    mixed, single, double = (output.double() for output in outputs)
+    assert outputs[0].dtype == torch.float32
+    assert 0 < (mixed - double).abs().max() < 0.02 * double.abs().max()
+    assert (single - double).abs().max() < 1e-4 * double.abs().max()
+    for output in outputs:
+        (output - 1).square().sum().backward()
+    for came, expected in zip(network.parameters(), exact.parameters(), strict=True):
+        assert came.grad is not None
+        assert expected.grad is not None
+        assert came.grad.dtype == torch.float32
+    first = [one.torso.convs[0].weight.grad.double() for one in (network, exact)]
+    torch.testing.assert_close(*(grad / grad.norm() for grad in first), rtol=0, atol=0.02)
+
+
+def test_normalised_frames_are_scaled_first() -> None:
+    network = q_network(mean=(0.5,) * 4, std=(0.25,) * 4)
+    obs = frames()
+    expected, _ = network.answer(network.scaling(obs), bfloat16=True)
+    assert torch.equal(network.mixed(obs)[0].output, expected.output)
+    torch.testing.assert_close(expected.output, network(obs)[0].output, rtol=0, atol=0.02)
+
+
+def test_a_dueling_heads_streams_are_in_bfloat16_too() -> None:
+    head = ScalarHeadSpec(num_actions=3, dueling=True, hidden=(512,))
+    network = q_network(head, **{"shape": (4, 84, 84)})
+    obs = torch.randint(256, (2, 4, 84, 84), dtype=torch.uint8, generator=seeded(1))
+    prediction, _ = network.mixed(obs)
+    features, _ = network.torso.mixed(obs, (), None, network.scaling.scale)
+    assert torch.equal(prediction.output, network.head.mixed(features, None).output)
+    assert not torch.equal(prediction.output, network.head.predict(features, None).output)
+    torch.testing.assert_close(prediction.output, network(obs)[0].output, rtol=0, atol=0.01)
+
+
+def test_a_torso_made_of_ours_computes_in_its_own_way(registries: None) -> None:
+    @dataclass(frozen=True)
+    class TwiceSpec:
+        convs: tuple[ConvLayerSpec, ...] = (ConvLayerSpec(channels=4, kernel=3),)
+
+    class Twice(ConvNet):
+        def __init__(self, spec: TwiceSpec, input_shape: tuple[int, ...]) -> None:
+            super().__init__(ConvNetSpec(convs=spec.convs, hidden=(8,)), input_shape)
+
+        def forward(self, inputs: torch.Tensor, state: Any, generator: Any) -> Any:
+            features, state = super().forward(inputs, state, generator)
+            return 2 * features, state
+
+    register_torso("twice", TwiceSpec, Twice)
+    network = build(InputSpec(**FRAMES), TwiceSpec())
+    torch.testing.assert_close(network.mixed(frames())[0].output, network(frames())[0].output, rtol=0.05, atol=0.5)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_large_weights_may_be_kept_rounded(dueling: bool) -> None:
+    head = ScalarHeadSpec(num_actions=3, dueling=dueling, hidden=(300,) if dueling else ())
+    network = q_network(head).requires_grad_(False)
+    target, obs = copy.deepcopy(network), frames()
+    round_large_weights(target)
+    kept = {name for name, parameter in target.named_parameters() if parameter.dtype == torch.bfloat16}
+    assert kept == {
+        *("torso.convs.2.weight", "torso.convs.4.weight"),
+        *(("head.value.dense.layers.0.weight", "head.advantage.dense.layers.0.weight") if dueling else ()),
+    }
+    assert torch.equal(target.mixed(obs)[0].output, network.mixed(obs)[0].output)
+    learnt = build_network(network.spec, seeded(5)).requires_grad_(False)
+    torch._foreach_copy_(list(target.parameters()), list(learnt.parameters()))
+    assert torch.equal(target.mixed(obs)[0].output, learnt.mixed(obs)[0].output)
+    resumed = copy.deepcopy(network)
+    round_large_weights(resumed)
+    resumed.load_state_dict(target.state_dict())
+    assert torch.equal(resumed.mixed(obs)[0].output, learnt.mixed(obs)[0].output)
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_a_maximum_is_taken_before_an_activation_that_never_falls(activation: Any) -> None:
     spec = ConvNetSpec(convs=(ConvLayerSpec(channels=2, kernel=3, pool="max"),), activation=activation)
@@ -353,6 +482,96 @@ def test_scaling_is_within_the_network_and_not_in_its_weights() -> None:
     obs = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     by_hand = ((obs * 2 - [1, 2, 3]) / [2, 2, 4]).astype(np.float32)
     np.testing.assert_allclose(output(scaled, obs), output(plain, by_hand), rtol=1e-5, atol=1e-6)
+
+
+# -- input statistics that change --------------------------------------------------------------------------------------
+
+MEAN, STD = (5.0, -1.0, 0.25), (2.0, 4.0, 0.5)
+
+
+def normalising(outputs: int = 2) -> Network:
+    normalised = InputSpec(shape=(3,), scale=0.5, mean=(0.0,) * 3, std=(1.0,) * 3)
+    spec = NetworkSpec(input=normalised, torso=MLPSpec(hidden=(4,)), head=ScalarHeadSpec(num_actions=outputs))
+    return build_network(spec, seeded(0)).eval()
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, lambda x: np.array(x, np.float32)])
+def test_input_statistics_are_set_in_place_and_in_the_spec(form: Any) -> None:
+    network, other = normalising(), normalising()
+    buffers = {name: buffer.data_ptr() for name, buffer in network.named_buffers()}
+    network.set_input_statistics(form(MEAN), form(STD))
+    assert {name: buffer.data_ptr() for name, buffer in network.named_buffers()} == buffers
+    assert (network.spec.input.mean, network.spec.input.std) == (MEAN, STD)
+    assert all(type(value) is float for value in (*network.spec.input.mean, *network.spec.input.std))
+    assert network.spec == replace(other.spec, input=replace(other.spec.input, mean=MEAN, std=STD))
+    obs = torch.randn(6, 3, generator=seeded(1)) * 5
+    by_hand = (obs * 0.5 - torch.tensor(MEAN)) / torch.tensor(STD)
+    assert torch.equal(network.scaling(obs), by_hand)
+    assert torch.equal(network.readout(obs), other.readout(by_hand * 2))  # whose scale is a half
+    assert torch.equal(network.readout(obs), build_like(network).readout(obs))
+
+
+def build_like(network: Network) -> Network:
+    """Another of its spec and weights."""
+    made = build_network(network.spec, seeded(7)).eval()
+    made.load_state_dict(network.state_dict())
+    return made
+
+
+def test_statistics_of_an_image_are_its_channels() -> None:
+    normalised = InputSpec(shape=(2, 4, 4), layout="chw", mean=(0.0, 0.0), std=(1.0, 1.0))
+    network = build(normalised, MLPSpec(hidden=()))
+    network.set_input_statistics([1.0, 2.0], [2.0, 4.0])
+    scaled = network.scaling(torch.full((1, 2, 4, 4), 6.0))
+    assert torch.equal(scaled[0, 0], torch.full((4, 4), 2.5))
+    assert torch.equal(scaled[0, 1], torch.full((4, 4), 1.0))
+
+
+def test_a_copied_networks_statistics_are_its_own() -> None:
+    network = normalising()
+    other = copy.deepcopy(network)
+    network.set_input_statistics(MEAN, STD)
+    assert other.spec == normalising().spec
+    obs = torch.randn(6, 3, generator=seeded(1))
+    assert torch.equal(other.readout(obs), normalising().readout(obs))
+    other.set_input_statistics((9.0, 9.0, 9.0), STD)
+    assert network.spec.input.mean == MEAN
+    assert torch.equal(network.readout(obs), build_like(network).readout(obs))
+
+
+def test_statistics_are_saved_and_served(tmp_path: Path) -> None:
+    network = normalising()
+    network.set_input_statistics(MEAN, STD)
+    save_model(tmp_path, network, kind="policy", onnx=False)
+    obs = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32) * 5
+    card, loaded = load_model(tmp_path)
+    assert card.network == loaded.spec == network.spec
+    readout = network.readout(torch.from_numpy(obs)).detach().numpy()
+    np.testing.assert_array_equal(Predictor.load(tmp_path).run(obs), readout)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((0.0, 0.0), STD, "mean must hold 3 values, one a feature or channel, got 2"),
+        (MEAN, (1.0,) * 4, "std must hold 3 values, one a feature or channel, got 4"),
+        (MEAN, (1.0, 0.0, 1.0), "each of std must be positive, got 0"),
+        ((0.0, float("nan"), 0.0), STD, "each of mean must be a finite number, got nan"),
+        (None, None, "mean must be a tuple, got None"),
+    ],
+)
+def test_statistics_that_cannot_be_leave_the_network_as_it_was(mean: Any, std: Any, message: str) -> None:
+    network = normalising()
+    with pytest.raises(SpecError, match=message):
+        network.set_input_statistics(mean, std)
+    assert network.spec == normalising().spec
+    assert network.scaling.mean.tolist() == [0.0] * 3
+
+
+def test_a_network_that_does_not_normalise_has_no_statistics() -> None:
+    network = build(InputSpec(shape=(3,)), MLPSpec())
+    with pytest.raises(SpecError, match=r"does not normalise its inputs.*InputSpec with mean and std"):
+        network.set_input_statistics(MEAN, STD)
 
 
 # -- dropout -----------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from torso.nets import (
     load_model,
     net_spec,
     onnx_path,
+    read_card,
     register_torso,
     save_model,
 )
@@ -62,6 +63,7 @@ HEADS: dict[str, Any] = {
     "one-vs-rest": OneVsRestHeadSpec(num_classes=4),
     "regression": RegressionHeadSpec(num_targets=3, mean=(100.0, -0.5, 0.0), std=(30.0, 0.25, 1.0)),
     "one target": RegressionHeadSpec(num_targets=1),
+    "dueling": ScalarHeadSpec(num_actions=4, dueling=True, hidden=(8,)),
 }
 
 
@@ -192,6 +194,21 @@ def test_a_stale_onnx_is_ignored(model: Path, make_classifier: MakeNetwork) -> N
     )
 
 
+def test_an_onnx_of_other_input_statistics_is_ignored(tmp_path: Path) -> None:
+    normalised = InputSpec(shape=(3,), mean=(0.0,) * 3, std=(1.0,) * 3)
+    spec = NetworkSpec(input=normalised, torso=MLPSpec(hidden=()), head=ScalarHeadSpec(num_actions=2))
+    network = build_network(spec, torch.Generator().manual_seed(0))
+    network.set_input_statistics([1.0, -2.0, 30.0], [0.5, 2.0, 10.0])
+    save_model(tmp_path, network, kind="policy")
+    batch = inputs(normalised, 16)
+    (answers,) = session(tmp_path / "model.onnx").run(None, {"obs": batch})
+    assert_equal_answers(answers, TorchBackend(network).run(batch))
+    assert onnx_path(tmp_path) == tmp_path / "model.onnx"
+    network.set_input_statistics([1.0, -2.0, 30.0], [0.5, 2.0, 9.0])
+    save_model(tmp_path, network, kind="policy", onnx=False)
+    assert onnx_path(tmp_path) is None
+
+
 def test_an_onnx_stays_valid_when_only_the_card_changes(model: Path, make_classifier: MakeNetwork) -> None:
     save_model(model, make_classifier(), kind="classifier", labels=("x", "y", "z"), onnx=False)
     assert onnx_path(model) == model / "model.onnx"
@@ -231,7 +248,7 @@ def test_what_an_onnx_says_of_itself(model: Path) -> None:
     assert set(entries) == {"torso.weights_sha256", "torso.graph_sha256"}
     assert entries["torso.weights_sha256"] == load_model(model)[0].weights_sha256
     del proto.metadata_props[:]
-    assert seal(proto.SerializeToString(deterministic=True), entries["torso.weights_sha256"]) == whole
+    assert seal(proto.SerializeToString(deterministic=True), read_card(model)) == whole
     dimensions = proto.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in dimensions] == ["batch", 8, 8]
 

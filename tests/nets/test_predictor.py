@@ -457,6 +457,77 @@ def test_exploration_needs_a_generator() -> None:
         predictor(InputSpec(shape=(4,)), actions=3).act(np.zeros(4), epsilon=0.5)
 
 
+# -- masks -------------------------------------------------------------------------------------------------------------
+
+POLICY = predictor(InputSpec(shape=(4,)), actions=3)  # whose actions the env calls 2, 3 and 4
+MASKS = np.array([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 1, 0]], bool)
+
+
+@given(
+    hnp.arrays(np.float32, (6, 3), elements=st.sampled_from([-np.inf, -1e38, -1.0, 0.0, 2.0, np.inf])),
+    st.permutations(range(6)),
+)
+def test_the_best_legal_action_is_the_first_of_equals(readout: Array, order: list[int]) -> None:
+    mask = MASKS[order]
+    actions = POLICY.greedy(readout, mask)
+    assert actions.dtype == np.int64
+    for row, legal, action in zip(readout.tolist(), mask.tolist(), (actions - 2).tolist(), strict=True):
+        possible = [a for a in range(3) if legal[a]]
+        assert action == max(possible, key=lambda a: (row[a], -a))
+    assert np.array_equal(POLICY.greedy(readout, np.ones_like(mask)), POLICY.greedy(readout))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_an_illegal_action_is_never_chosen(epsilon: float) -> None:
+    mask = np.tile(MASKS, (500, 1))
+    obs = np.random.default_rng(0).normal(size=(3000, 4))
+    actions, state = POLICY.act(obs, epsilon=epsilon, rng=np.random.default_rng(1), mask=mask)
+    assert state == ()
+    assert actions.dtype == np.int64
+    assert mask[np.arange(3000), actions - 2].all()
+    if epsilon == 0:
+        assert np.array_equal(actions, POLICY.greedy(POLICY.run(POLICY.prepare(obs)), mask))
+
+
+def test_random_legal_actions_are_drawn_evenly() -> None:
+    rows = 3000
+    obs = np.zeros((rows, 4))
+    for legal in ([2], [0, 2], [0, 1, 2]):
+        mask = np.zeros((rows, 3), bool)
+        mask[:, legal] = True
+        actions, _ = POLICY.act(obs, epsilon=1.0, rng=np.random.default_rng(2), mask=mask)
+        counts = np.bincount(actions - 2, minlength=3)
+        share = 1 / len(legal)
+        assert np.abs(counts[legal] / rows - share).max() <= 5 * math.sqrt(share * (1 - share) / rows)
+        assert counts.sum() == counts[legal].sum()
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((2, 4), bool), r"mask: expected bool \[2, 3\], True for legal actions, got bool \[2, 4\]"),
+        (np.ones(3, bool), r"expected bool \[2, 3\].*, got bool \[3\]"),
+        (np.ones((2, 3), np.int8), r"expected bool \[2, 3\].*, got int8 \[2, 3\]"),
+        ([[True] * 3] * 2, r"expected bool \[2, 3\].*, got list"),
+        (np.array([[0, 1, 0], [0, 0, 0]], bool), "mask: expected at least one legal action a row, got none in row 1"),
+    ],
+)
+def test_masks_that_are_refused(mask: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        POLICY.act(np.zeros((2, 4)), mask=mask)
+    with pytest.raises(InputError, match=message):
+        POLICY.greedy(np.zeros((2, 3), np.float32), mask)
+
+
+def test_draws_without_a_mask_are_as_they_always_were() -> None:
+    """A run's actions follow from its seed, also in a later version."""
+    obs = np.zeros((1000, 4), np.float32)
+    rng = np.random.default_rng(3)
+    explore, drawn = rng.random(1000) < 0.4, rng.integers(3, size=1000) + 2
+    expected = np.where(explore, drawn, POLICY.act(obs)[0])
+    assert np.array_equal(POLICY.act(obs, epsilon=0.4, rng=np.random.default_rng(3))[0], expected)
+
+
 REGRESSOR = predictor(
     InputSpec(shape=(4,)), head=RegressionHeadSpec(num_targets=2, mean=(100.0, -1.0), std=(10.0, 0.5))
 )

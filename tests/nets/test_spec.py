@@ -125,6 +125,7 @@ heads = st.one_of(
     st.just(StepHeadSpec()),
     regression_heads(),
     st.builds(ScalarHeadSpec, num_actions=sizes, huber_delta=st.none() | positive),
+    st.builds(ScalarHeadSpec, num_actions=sizes, dueling=st.just(True), hidden=dense_fields["hidden"]),
 )
 specs = st.builds(NetworkSpec, input=images() | vectors(), torso=torsos(), head=heads)
 
@@ -302,6 +303,10 @@ def test_images_that_do_not_fill_their_input(
         (ScalarHeadSpec, {"huber_delta": math.inf}, "huber_delta .* must be a finite number"),
         (ScalarHeadSpec, {"huber_delta": math.nan}, "huber_delta .* must be a finite number"),
         (ScalarHeadSpec, {"huber_delta": "1"}, "huber_delta .* must be a finite number"),
+        (ScalarHeadSpec, {"dueling": 1}, "dueling must be True or False, got 1"),
+        (ScalarHeadSpec, {"dueling": True, "hidden": 64}, "hidden must be a tuple, got 64"),
+        (ScalarHeadSpec, {"dueling": True, "hidden": (64, 0)}, "each of hidden must be a whole number of at least 1"),
+        (ScalarHeadSpec, {"hidden": (64,)}, r"got \(64,\) without dueling; use dueling=True, or give .* the torso"),
         (LogitsHeadSpec, {"num_classes": 1}, "num_classes must be a whole number of at least 2"),
         (LogitsHeadSpec, {"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1"),
         (OneVsRestHeadSpec, {"num_classes": 1}, "num_classes must be a whole number of at least 2"),
@@ -455,7 +460,7 @@ def test_settings_that_are_given_replace_a_presets_own(name: str) -> None:
     spec = net_spec(name, network_input, hidden=(7, 5), activation="sigmoid", dropout=0.25, layer_norm=True)
     assert (spec.hidden, spec.activation, spec.dropout, spec.layer_norm) == ((7, 5), "sigmoid", 0.25, True)
     assert not spec.batch_norm
-    convs = {"mlp": 0, "cnn": 4, "lenet": 2, "nature": 3, "vgg": 5}[name]
+    convs = {"mlp": 0, "cnn": 4, "lenet": 2, "nature": 3, "minatar": 1, "vgg": 5}[name]
     assert len(getattr(spec, "convs", ())) == convs
     assert net_spec(name, network_input, batch_norm=True).batch_norm
     assert not net_spec(name, network_input, batch_norm=False).batch_norm

@@ -1,14 +1,15 @@
-"""An oracle for replay: it stores whole transitions, one by one, and knows nothing of rings."""
+"""An oracle for replay: it stores whole episodes, one by one, and knows nothing of rings or of reset rows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 
 class Transition(NamedTuple):
-    """What a sample should be; observations are any hashable."""
+    """What a sample of one step should be; observations are any hashable."""
 
     s_tm1: Any
     a_tm1: int
@@ -17,40 +18,97 @@ class Transition(NamedTuple):
     s_t: Any
 
 
+class MultiStep(NamedTuple):
+    """What a sample of several steps should be; observations and masks are any hashable."""
+
+    s_tm1: Any
+    a_tm1: int
+    r_t: float
+    discount_t: float
+    s_t: Any
+    mask_t: Any
+
+
+class Step(NamedTuple):
+    """A decision and what came of it; ``row`` is the replay's."""
+
+    row: int
+    action: int
+    reward: float
+    terminated: bool
+
+
+@dataclass
+class Episode:
+    """What one env did from a reset to the last observation; there is one more of those than of steps, in the end."""
+
+    steps: list[Step] = field(default_factory=list)
+    seen: list[tuple[Any, Any]] = field(default_factory=list)  # observations, whole stacks, and masks
+
+
 class WholeTransitions:
-    """Told what a replay is told, keeps the transitions of the last ``capacity_rows`` rows in a dict."""
+    """Told what a replay is told, keeps every episode; gives the transitions of the last ``capacity_rows`` rows."""
 
-    def __init__(self, capacity_rows: int, num_envs: int) -> None:
+    def __init__(self, capacity_rows: int, num_envs: int, frame_stack: int = 1) -> None:
         self.capacity_rows = capacity_rows
+        self.frame_stack = frame_stack
         self.num_rows = 0
-        self.begun: list[Any] = [None] * num_envs  # what awaits the observation after it
-        self.complete: dict[tuple[int, int], Transition] = {}  # by (row, env)
+        self.episodes = [[Episode()] for _ in range(num_envs)]
 
-    def append(self, obs, action, reward, terminated, truncated, is_reset) -> None:
-        self._observe(obs)
-        for env, reset in enumerate(is_reset):
-            if not reset:
-                self.begun[env] = (key(obs[env]), int(action[env]), float(reward[env]), bool(terminated[env]))
+    def append(self, obs, action, reward, terminated, truncated, is_reset, mask=None) -> None:
+        self._observe(obs, mask)
+        for env, episodes in enumerate(self.episodes):
+            if is_reset[env]:
+                episodes.append(Episode())
+            else:
+                step = Step(self.num_rows, int(action[env]), float(reward[env]), bool(terminated[env]))
+                episodes[-1].steps.append(step)
         self.num_rows += 1
 
-    def end_episodes(self, obs) -> None:
-        self._observe(obs)
+    def end_episodes(self, obs, mask=None) -> None:
+        self._observe(obs, mask)
+        for episodes in self.episodes:
+            episodes.append(Episode())
         self.num_rows += 1
 
     def break_off(self) -> None:
-        self.begun = [None] * len(self.begun)
+        for episodes in self.episodes:
+            if episodes[-1].steps:
+                episodes[-1].steps.pop()  # what came of it was not seen
+            episodes.append(Episode())
 
-    @property
-    def valid(self) -> dict[tuple[int, int], Transition]:
-        """The transitions whose first row has not been overwritten."""
-        oldest = self.num_rows - self.capacity_rows
-        return {place: transition for place, transition in self.complete.items() if place[0] >= oldest}
+    def start_rows(self, n_step: int) -> range:
+        """Rows that are far enough from both ends of what is kept: see ``ReplayRing.start_rows``."""
+        oldest = max(0, self.num_rows - self.capacity_rows)
+        return range(oldest + (self.frame_stack - 1 if oldest else 0), self.num_rows - n_step)
 
-    def _observe(self, obs) -> None:
-        for env, begun in enumerate(self.begun):
-            if begun is not None:
-                self.complete[self.num_rows - 1, env] = Transition(*begun, key(obs[env]))
-        self.begun = [None] * len(self.begun)
+    def transitions(self, n_step: int, gamma: float, *, clip_rewards: bool = False) -> dict[tuple[int, int], MultiStep]:
+        """Every transition that may be sampled, by (row, env)."""
+        rows = self.start_rows(n_step)
+        return {
+            (step.row, env): _transition(episode, place, n_step, gamma, clip_rewards)
+            for env, episodes in enumerate(self.episodes)
+            for episode in episodes
+            for place, step in enumerate(episode.steps)
+            if step.row in rows
+        }
+
+    def _observe(self, obs, mask) -> None:
+        for env, episodes in enumerate(self.episodes):
+            episodes[-1].seen.append((key(obs[env]), None if mask is None else tuple(mask[env].tolist())))
+
+
+def _transition(episode: Episode, place: int, n_step: int, gamma: float, clip_rewards: bool) -> MultiStep:
+    total, discount, at = 0.0, 1.0, place
+    for step in episode.steps[place : place + n_step]:
+        total += discount * (min(max(step.reward, -1.0), 1.0) if clip_rewards else step.reward)
+        discount *= gamma
+        at += 1
+        if step.terminated:
+            discount = 0.0
+            break
+    s_t, mask_t = episode.seen[at]
+    return MultiStep(episode.seen[place][0], episode.steps[place].action, total, discount, s_t, mask_t)
 
 
 def key(obs: Any) -> Any:

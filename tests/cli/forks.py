@@ -1,0 +1,34 @@
+"""A process that has imported what training needs, and forks ``torso`` commands off quickly.
+
+Reads lines of JSON, ``[log, argument, ...]``; says the process id of each command, and its exit code when it has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+
+from torso.cli import main
+
+for module in ("torso.cli.train", "torso.envs.atari", "torso.envs.minatar", "torch._dynamo", "onnxscript"):
+    import_module(module)
+
+
+def become(log: str, arguments: list[str]) -> None:
+    """Run a command in this process, which ends with it; what it says goes into the log."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os._exit(main(arguments))
+
+
+for line in sys.stdin:
+    log, *arguments = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        become(log, arguments)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
