@@ -7,9 +7,10 @@ import json
 import sys
 import time
 
-from torso.agents.dqn import DQNConfig
+from torso.agents.callbacks import Evaluated
+from torso.agents.dqn_config import DQNConfig
 from torso.agents.evaluation import evaluate, evaluation_seeds
-from torso.agents.training import Evaluated, Training
+from torso.agents.training import Training
 from torso.agents.world import World
 from torso.nets import ModelCard, Network, Predictor, TorchBackend
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,16 @@ def machine() -> dict[str, Any]:
 
 def _shown(argument: str) -> str:
     """An argument without the folders that only this machine has."""
-    return argument if not argument.startswith("/") else "PEERS/" + "/".join(Path(argument).parts[-2:])
+    if not argument.startswith("/"):
+        return argument
+    folder, name = Path(argument).parts[-2:]
+    return f"PEERS/bin/{name}" if folder == "bin" else f"FOLDER/{name}"
+
+
+def _json_text(data: Any) -> str:
+    """Indented JSON, each list of numbers on one line."""
+    lists = re.compile(r"\[([\s\d.,eE+-]+)\]")
+    return lists.sub(lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", json.dumps(data, indent=1))
 
 
 class Report:
@@ -43,6 +53,11 @@ class Report:
         self.say(f"`{self.data['command']}`, {self.data['date']}, {machine()['cores']} cores, {machine()['cpu']}")
         self.say()
 
+    @property
+    def picture(self) -> Path:
+        """Where a picture of the results belongs."""
+        return RESULTS / f"{self.name}.png"
+
     def say(self, line: str = "") -> None:
         """Print a line and keep it."""
         print(line, flush=True)
@@ -59,5 +74,5 @@ class Report:
     def write(self) -> None:
         """Write ``results/NAME.json`` and ``results/NAME.md``."""
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{self.name}.json").write_text(json.dumps(self.data, indent=1) + "\n")
+        (RESULTS / f"{self.name}.json").write_text(_json_text(self.data) + "\n")
         (RESULTS / f"{self.name}.md").write_text("\n".join(self.lines) + "\n")
