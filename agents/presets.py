@@ -55,7 +55,7 @@ _MINATAR = _EnvRow(
         "learning_rate": 2.5e-4,
         "adam_eps": 3e-4,
         "batch_size": 64,
-        "learn_period": 2,
+        "learn_period": 4,
         "replay_capacity": 100_000,
         "min_replay_size": 5_000,
         "target_update_period": 1_000,
@@ -107,6 +107,7 @@ _ROWS: dict[str, _EnvRow] = {
             "epsilon_end": 0.04,
             "epsilon_decay_steps": 8_000,
             "evaluation_period": 2_500,
+            "evaluation_episodes": 30,
         },
     ),
     "LunarLander-v3": _EnvRow(
