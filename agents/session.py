@@ -43,6 +43,12 @@ def require_trainable(world: World, config: DQNConfig, seed: int, first: Network
             "function that makes it"
         )
     door = world.door
+    least = (config.n_step + door.frame_stack) * config.num_envs
+    if config.replay_capacity < least:
+        raise ConfigError(
+            f"replay_capacity must hold {config.n_step} steps and a stack of {door.frame_stack} frames of each env, "
+            f"{least} steps in all, got {config.replay_capacity}"
+        )
     spec = q_network_spec(config, door.network_input, door.num_actions, first)
     if first is not None:
         _require_same(first.spec, spec)

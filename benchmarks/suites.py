@@ -50,7 +50,8 @@ class Row:
 
     def config(self, threads: int) -> DQNConfig:
         """The settings that it learns with."""
-        return replace(preset(self.algorithm, self.env).config, **self.flags, stop_return=self.stop_return, num_threads=threads)
+        known = preset(self.algorithm, self.env).config
+        return replace(known, **self.flags, stop_return=self.stop_return, num_threads=threads)
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data, which `Row(**data)` reads."""

@@ -15,9 +15,10 @@ from torso.agents.loop import Interaction
 from torso.agents.normalisation import RunningMoments
 from torso.agents.replay import Batch, ReplayRing
 from torso.agents.samplers import PrioritizedSampler, Sampler, UniformSampler
-from torso.agents.session import Session
+from torso.agents.session import Session, require_trainable
 from torso.agents.world import World
 from torso.envs import make_vector
+from torso.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -175,6 +176,12 @@ def test_observations_are_scaled_by_what_was_seen_without_what_came_twice() -> N
     assert made.moments.mean == pytest.approx([2.5])
     assert made.learner.online.spec.input.mean == made.learner.target.spec.input.mean == tuple(made.moments.mean)
     assert made.learner.online.spec.input.std == pytest.approx((np.std(range(6)),))
+
+
+def test_a_replay_too_small_for_the_stacks_is_refused_before_anything_is_made() -> None:
+    config = DQNConfig(net="nature", num_envs=2, n_step=3, replay_capacity=13, min_replay_size=12)
+    with pytest.raises(ConfigError, match="a stack of 4 frames of each env, 14 steps in all, got 13"):
+        require_trainable(World(env="ALE/Pong-v5"), config, 0)
 
 
 def test_a_session_takes_masks_and_scaling_from_its_world() -> None:
