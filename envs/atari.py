@@ -18,15 +18,16 @@ import numpy as np
 from ale_py import ALEInterface, roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from torso.envs.atari_settings import AtariSettings, atari_settings, is_whole
+from torso.envs.next_step import NextStepVector
 from torso.envs.registry import registered_spec
 from torso.errors import ConfigError, EnvError
 
 
-class AtariVector(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
+class AtariVector(NextStepVector):
     """One of the ALE's games, a copy a seed, stepped together on as many threads as there are copies or CPUs.
 
     name: an id such as ``"ALE/Pong-v5"``. seeds: one for each copy, in [0, 2**31); the first ``reset()`` begins from
@@ -54,30 +55,20 @@ class AtariVector(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
     ) -> None:
         spec = registered_spec(name)
         game = _game(spec)
-        if render_mode not in (None, "rgb_array"):
-            raise EnvError(f"{name} cannot be rendered as {render_mode!r}; it has rgb_array")
         self.settings = atari_settings(spec, protocol, max_episode_steps, env_kwargs)
-        self.spec, self._id = spec, spec.id
-        self.seeds: tuple[int, ...] = tuple(_checked_seed(seed) for seed in seeds)
-        self.num_envs = len(self.seeds)
-        if self.num_envs == 0:
-            raise ConfigError(f"{spec.id} needs a seed for each env, got none")
-        self.render_mode = render_mode
-        self.metadata = {
-            "autoreset_mode": AutoresetMode.NEXT_STEP,
-            "render_modes": ["rgb_array"],
-            "render_fps": max(1, 60 // self.settings.frameskip),  # the console's speed
-        }
+        super().__init__(
+            spec.id,
+            seeds,
+            render_mode=render_mode,
+            render_fps=max(1, 60 // self.settings.frameskip),  # the console's speed
+            max_episode_steps=max_episode_steps,
+        )
+        self.spec = spec
         self._games = _make_games(game, self.num_envs, self.settings)
         self._colour_games = None if render_mode is None else _make_colour_games(game, self.num_envs, self.settings)
-        self._frames: NDArray[np.uint8] | None = None  # [E, H, 160, 3]
-        self.single_observation_space = self._games.single_observation_space
-        self.single_action_space = self._games.single_action_space
-        self._num_actions = int(self._games.single_action_space.n)
-        self.observation_space = self._games.observation_space
-        self.action_space = self._games.action_space
-        self._lives: NDArray[np.int32] | None = None  # [E]; None before the first reset
-        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._frames = np.zeros((self.num_envs, 0, 160, 3), dtype=np.uint8)  # [E, H, 160, 3], once it was reset
+        self.set_spaces(self._games.single_observation_space, self._games.single_action_space)
+        self._lives = np.zeros(self.num_envs, dtype=np.int32)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -89,13 +80,12 @@ class AtariVector(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
         """
         self._require_open()
         if options:
-            raise EnvError(f"{self._id} has no reset options, got {options}")
-        seeds = self._next_seeds(seed)
+            raise EnvError(f"{self.name} has no reset options, got {options}")
+        seeds = np.array([-1 if own is None else own for own in self.begin(seed)])  # -1: go on with the generator
         observations, infos = self._games.reset(seed=seeds)
         if self._colour_games is not None:
             self._frames = self._colour_games.reset(seed=seeds)[0][:, 0]
         self._lives = infos["lives"].copy()
-        self._ended[:] = False
         return observations, {**infos, "life_lost": np.zeros(self.num_envs, dtype=bool)}
 
     def step(
@@ -108,17 +98,15 @@ class AtariVector(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
         the caller's to keep.
         """
         self._require_open()
-        if self._lives is None:
-            raise EnvError(f"{self._id}: reset() comes before the first step()")
-        actions = self._checked(actions)
+        actions = self.checked_actions(actions)  # ale-py's threads never answer to one that the game does not have
         observations, rewards, terminated, truncated, infos = self._games.step(actions)
         if self._colour_games is not None:
             self._frames = self._colour_games.step(actions)[0][:, 0]
         lives = infos["lives"]
         life_lost = np.zeros(self.num_envs, dtype=bool)
         if self.settings.life_loss_info:
-            life_lost = (lives < self._lives) & (lives > 0) & ~self._ended
-        self._lives, self._ended = lives.copy(), terminated | truncated
+            life_lost = (lives < self._lives) & (lives > 0) & ~self.ended
+        self._lives, self.ended = lives.copy(), terminated | truncated
         return observations, rewards.astype(np.float64), terminated, truncated, {**infos, "life_lost": life_lost}
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
@@ -129,10 +117,7 @@ class AtariVector(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
         Raises ``EnvError`` when made without a render mode, or not yet reset.
         """
         self._require_open()
-        if self.render_mode is None:
-            raise EnvError(f"{self._id} was made without a render mode; pass render_mode='rgb_array'")
-        if self._frames is None:
-            raise EnvError(f"{self._id}: reset() comes before render()")
+        self.require_rendered()
         return tuple(self._frames.copy())
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -141,27 +126,11 @@ class AtariVector(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
 
     def _require_open(self) -> None:
         if self.closed:
-            raise EnvError(f"{self._id} is closed")
+            raise EnvError(f"{self.name} is closed")
 
-    def _next_seeds(self, seed: int | Sequence[int | None] | None) -> NDArray[np.int64]:
-        """One for each env; -1, which leaves ale-py's generators alone, where none is given nor due."""
-        due: Sequence[int] = self.seeds if self._lives is None else (-1,) * self.num_envs
-        if seed is None:
-            return np.array(due, dtype=np.int64)
-        each = range(seed, seed + self.num_envs) if isinstance(seed, (int, np.integer)) else seed
-        if len(each) != self.num_envs:
-            raise ConfigError(f"expected one seed for each of {self.num_envs} envs, got {len(each)}")
-        seeds = [own if one is None else _checked_seed(one) for one, own in zip(each, due, strict=True)]
-        return np.array(seeds, dtype=np.int64)
-
-    def _checked(self, actions: Any) -> NDArray[np.int64]:
-        """ale-py's threads never answer to an action that the game does not have."""
-        found = np.asarray(actions)
-        whole = found.shape == (self.num_envs,) and found.dtype.kind in "iu"
-        if not whole or found.min() < 0 or found.max() >= self._num_actions:
-            expected = f"{self.num_envs} whole numbers in [0, {self._num_actions})"
-            raise EnvError(f"{self._id}: actions must be {expected}, got {actions!r}")
-        return found.astype(np.int64)
+    def checked_seed(self, seed: Any) -> int:
+        """One below 2**31."""
+        return _checked_seed(seed)
 
 
 def _make_games(game: str, num_envs: int, settings: AtariSettings, **view: Any) -> Any:

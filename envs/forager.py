@@ -25,27 +25,27 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from torso.envs.forager_rendering import draw
 from torso.envs.forager_world import FORWARD, WALL, ForagerSettings, ForagerWorld, forager_settings
-from torso.errors import ConfigError, EnvError, MissingExtraError
+from torso.envs.next_step import NextStepVector, require_rgb_array
+from torso.errors import EnvError
 
 Array = NDArray[Any]
 
 MAX_EPISODE_STEPS = 1_000
 _NUM_ACTIONS = 5
-_METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}
+_FPS = 30
 
 
 class ForagerEnv(gym.Env[Array, np.int64]):
     """One Forager. It has no limit of its own: its registration, or ``TimeLimit``, truncates its episodes."""
 
-    metadata: dict[str, Any] = _METADATA
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": _FPS}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None, **env_kwargs: Any) -> None:
-        _require_render_mode(render_mode)
+        require_rgb_array("Forager", render_mode)
         self.render_mode = render_mode
         self._settings = forager_settings(env_kwargs)
         self._world = ForagerWorld(1, self._settings)
@@ -62,20 +62,22 @@ class ForagerEnv(gym.Env[Array, np.int64]):
 
     def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Go on by one step; returns (observation, reward, terminated, truncated, info)."""
-        _require_begun(self._begun)
-        actions = _checked_actions(np.array([action]), np.zeros(1, np.bool_))
-        rewards, seen = _advance(self._world, actions, np.ones(1, np.bool_), [self.np_random])
+        if not self._begun:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        if not self.action_space.contains(action):
+            raise EnvError(f"expected a whole number from 0 to {_NUM_ACTIONS - 1} as action, got {action!r}")
+        rewards, seen = _advance(self._world, np.array([action]), np.ones(1, np.bool_), [self.np_random])
         return seen.reshape(-1), float(rewards[0]), False, False, self._info()
 
     def render(self) -> Array | None:
         """The room as uint8 [512, 480, 3], or None without a render mode."""
-        return None if self.render_mode is None else _draw(self._world, 0)
+        return None if self.render_mode is None else draw(self._world, 0)
 
     def _info(self) -> dict[str, Any]:
         return {"food": int(self._world.food_eaten[0]), "poison": int(self._world.poison_eaten[0])}
 
 
-class ForagerVector(VectorEnv[Array, Array, Array]):
+class ForagerVector(NextStepVector):
     """Foragers stepped together, in ``NEXT_STEP`` autoreset; bit for bit what a ``SyncVectorEnv`` of them gives.
 
     name: its id. seeds: one for each env; the first ``reset()`` begins from them, and an env's episodes depend on its
@@ -84,8 +86,6 @@ class ForagerVector(VectorEnv[Array, Array, Array]):
 
     Raises ``ConfigError`` for settings that cannot be, ``EnvError`` for another render mode than ``"rgb_array"``.
     """
-
-    metadata: dict[str, Any] = {**_METADATA, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
         self,
@@ -96,58 +96,35 @@ class ForagerVector(VectorEnv[Array, Array, Array]):
         max_episode_steps: int | None = None,
         **env_kwargs: Any,
     ) -> None:
-        if len(seeds) == 0:
-            raise ConfigError("seeds must hold one seed for each env, got none")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ConfigError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
-        _require_render_mode(render_mode)
-        self.name = name
-        self.num_envs = len(seeds)
-        self.seeds: tuple[int, ...] = tuple(int(seed) for seed in seeds)
-        self.render_mode = render_mode
-        self._settings = forager_settings(env_kwargs)
-        self.single_observation_space = _observation_space(self._settings)
-        self.single_action_space = gym.spaces.Discrete(_NUM_ACTIONS)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        super().__init__(name, seeds, render_mode=render_mode, render_fps=_FPS, max_episode_steps=max_episode_steps)
+        settings = forager_settings(env_kwargs)
+        self.set_spaces(_observation_space(settings), gym.spaces.Discrete(_NUM_ACTIONS))
         self._max_episode_steps = MAX_EPISODE_STEPS if max_episode_steps is None else max_episode_steps
-        self._world = ForagerWorld(self.num_envs, self._settings)
-        self._rngs = [seeding.np_random(seed)[0] for seed in self.seeds]
-        self._ended = np.zeros(self.num_envs, np.bool_)
-        self._begun = False
+        self._world = ForagerWorld(self.num_envs, settings)
+        self._rngs = [np.random.default_rng()] * self.num_envs
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Begin an episode in every env; returns (observations, infos). An int seeds env i with seed + i."""
-        if seed is not None:
-            seeds = range(seed, seed + self.num_envs) if isinstance(seed, (int, np.integer)) else seed
-            if len(seeds) != self.num_envs:
-                raise ConfigError(f"seed must hold one for each of {self.num_envs} envs, got {len(seeds)}")
-            for env, given in enumerate(seeds):
-                if given is not None:
-                    self._rngs[env] = seeding.np_random(given)[0]
-        for env, rng in enumerate(self._rngs):
-            self._world.begin(env, rng)
-        self._ended = np.zeros(self.num_envs, np.bool_)
-        self._begun = True
+        for env, own in enumerate(self.begin(seed)):
+            if own is not None:
+                self._rngs[env] = seeding.np_random(own)[0]
+            self._world.begin(env, self._rngs[env])
         return self._world.observe().reshape(self.num_envs, -1), self._infos()
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Go on by one step; returns (observations, rewards, terminated, truncated, infos)."""
-        _require_begun(self._begun)
-        actions = _checked_actions(actions, self._ended)
-        rewards, seen = _advance(self._world, actions, ~self._ended, self._rngs)
+        rewards, seen = _advance(self._world, self.checked_actions(actions), ~self.ended, self._rngs)
         truncated = self._world.num_steps >= self._max_episode_steps
-        self._ended = truncated
+        self.ended = truncated
         no = np.zeros(self.num_envs, np.bool_)
         return seen.reshape(self.num_envs, -1), rewards, no, truncated.copy(), self._infos()
 
     def render(self) -> tuple[Array, ...]:
         """Each env's room as uint8 [512, 480, 3]. Raises ``EnvError`` when made without a render mode."""
-        if self.render_mode is None:
-            raise EnvError(f"{self.name} was made without a render mode; pass render_mode='rgb_array'")
-        return tuple(_draw(self._world, env) for env in range(self.num_envs))
+        self.require_rendered()
+        return tuple(draw(self._world, env) for env in range(self.num_envs))
 
     def _infos(self) -> dict[str, Any]:
         infos: dict[str, Any] = {}
@@ -173,32 +150,3 @@ def _advance(
 
 def _observation_space(settings: ForagerSettings) -> gym.spaces.Box:
     return gym.spaces.Box(0.0, 1.0, (settings.num_eyes * 3,), np.float32)
-
-
-def _draw(world: ForagerWorld, env: int) -> Array:
-    try:
-        from torso.envs.forager_rendering import draw
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("drawing Forager", "video") from error
-    return draw(world, env)
-
-
-def _require_render_mode(render_mode: str | None) -> None:
-    if render_mode not in (None, "rgb_array"):
-        raise EnvError(f"Forager cannot be rendered as {render_mode!r}; it has rgb_array")
-
-
-def _checked_actions(actions: Array, ignored: Array) -> Array:
-    """The actions [E], straight ahead where they are ignored (bool [E]). Raises ``EnvError`` for what is none."""
-    chosen = np.asarray(actions)
-    fits = chosen.shape == ignored.shape and chosen.dtype.kind in "iu"
-    if fits and ignored.any():
-        chosen = np.where(ignored, FORWARD, chosen)
-    if not fits or chosen.min() < 0 or chosen.max() >= _NUM_ACTIONS:
-        raise EnvError(f"expected {len(ignored)} whole numbers from 0 to {_NUM_ACTIONS - 1} as actions, got {actions}")
-    return chosen
-
-
-def _require_begun(begun: bool) -> None:
-    if not begun:
-        raise gym.error.ResetNeeded("call reset() before step()")

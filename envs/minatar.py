@@ -24,11 +24,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from torso.envs.minatar_drawing import draw_board
+from torso.envs.next_step import NextStepVector
 from torso.errors import ConfigError, EnvError, MissingExtraError
 
 _GAMES = {
@@ -39,7 +38,7 @@ _GAMES = {
     "SpaceInvaders": "space_invaders",
 }
 _IDS = {f"MinAtar/{game}-v{version}": (game, bool(version)) for game in _GAMES for version in (0, 1)}
-_METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}  # the package shows a step for 50 ms
+_FPS = 20  # the package shows a step for 50 ms
 
 
 class MinAtarGame:
@@ -91,15 +90,13 @@ class MinAtarGame:
         return boards, gym.spaces.Discrete(len(self.moves(minimal)))
 
 
-class MinAtarVector(VectorEnv[NDArray[np.bool_], NDArray[Any], NDArray[Any]]):
+class MinAtarVector(NextStepVector):
     """One of MinAtar's games, a copy a seed, stepped together.
 
     name: its id. seeds: one for each copy, below 2**32; the first ``reset()`` begins from them. max_episode_steps:
     truncates episodes. See ``MinAtarGame`` for the others. Observations: bool [E, 10, 10, C], fresh at each step.
     Raises ``EnvError`` for an unknown id; see ``MinAtarGame``.
     """
-
-    metadata: dict[str, Any] = {**_METADATA, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
         self,
@@ -112,66 +109,52 @@ class MinAtarVector(VectorEnv[NDArray[np.bool_], NDArray[Any], NDArray[Any]]):
         difficulty_ramping: bool = True,
     ) -> None:
         game, minimal = _parse(name)
-        _require_render_mode(name, render_mode)
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ConfigError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
-        for seed in seeds:
-            _require_seed(seed)
-        self.seeds: tuple[int, ...] = tuple(seeds)
-        self.num_envs = len(self.seeds)
-        self.render_mode = render_mode
+        super().__init__(name, seeds, render_mode=render_mode, render_fps=_FPS, max_episode_steps=max_episode_steps)
         self._games = [
             MinAtarGame(game, sticky_action_prob=sticky_action_prob, difficulty_ramping=difficulty_ramping)
             for _ in self.seeds
         ]
         self._moves = self._games[0].moves(minimal)
-        self.single_observation_space, self.single_action_space = self._games[0].spaces(minimal)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.set_spaces(*self._games[0].spaces(minimal))
         self._max_episode_steps = np.inf if max_episode_steps is None else max_episode_steps
         self._episode_steps = np.zeros(self.num_envs, dtype=np.int64)
-        self._ended = np.zeros(self.num_envs, dtype=bool)
-        self._seeds_are_due = True
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
         """Begin an episode in every env; returns (observations, infos)."""
-        if seed is None:
-            seed = self.seeds if self._seeds_are_due else (None,) * self.num_envs
-        elif isinstance(seed, (int, np.integer)):
-            seed = range(seed, seed + self.num_envs)
-        for game, own in zip(self._games, seed, strict=True):
+        for game, own in zip(self._games, self.begin(seed), strict=True):
             game.reset(own)
-        self._seeds_are_due = False
         self._episode_steps[:] = 0
-        self._ended[:] = False
         return self._boards(), {}
 
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step every env; returns (observations, rewards float64 [E], terminated [E], truncated [E], infos)."""
+        chosen = self.checked_actions(actions).tolist()
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=bool)
-        for i, (game, action, ended) in enumerate(
-            zip(self._games, actions.tolist(), self._ended.tolist(), strict=True)
-        ):
+        for i, (game, action, ended) in enumerate(zip(self._games, chosen, self.ended.tolist(), strict=True)):
             if ended:
                 game.reset()
             else:
                 rewards[i], terminated[i] = game.act(self._moves[action])
         self._episode_steps += 1
-        self._episode_steps[self._ended] = 0
+        self._episode_steps[self.ended] = 0
         truncated = self._episode_steps >= self._max_episode_steps
-        self._ended = terminated | truncated
+        self.ended = terminated | truncated
         return self._boards(), rewards, terminated, truncated, {}
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """Each env's board as uint8 [400, 400, 3]. Raises ``EnvError`` when made without a render mode."""
-        if self.render_mode is None:
-            raise EnvError("made without a render mode; pass render_mode='rgb_array'")
+        self.require_rendered()
         return tuple(draw_board(game.board(), game.channels) for game in self._games)
+
+    def checked_seed(self, seed: Any) -> int:
+        """One below 2**32."""
+        _require_seed(super().checked_seed(seed))
+        return int(seed)
 
     def _boards(self) -> NDArray[np.bool_]:
         return np.stack([game.board() for game in self._games])
@@ -183,7 +166,7 @@ class MinAtarEnv(gym.Env[NDArray[np.bool_], np.int64]):
     minimal: whether only the actions that do something are there.
     """
 
-    metadata: dict[str, Any] = _METADATA
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": _FPS}  # noqa: RUF012
 
     def __init__(
         self,
@@ -254,8 +237,3 @@ def _load_rules(game: str) -> Any:
 def _require_seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise ConfigError(f"MinAtar's seeds must lie in [0, 2**32), got {seed}")
-
-
-def _require_render_mode(name: str, render_mode: str | None) -> None:
-    if render_mode not in (None, "rgb_array"):
-        raise EnvError(f"{name} cannot be rendered as {render_mode!r}; it has rgb_array")
