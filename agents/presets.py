@@ -91,11 +91,12 @@ _ATARI = _EnvRow(
 )
 _ROWS: dict[str, _EnvRow] = {
     "CartPole-v1": _EnvRow(
-        source="RL Baselines3 Zoo, dqn.yml, CartPole-v1, with a falling learning rate",
+        source="RL Baselines3 Zoo, dqn.yml, CartPole-v1; 3-step returns and a falling learning rate by torso's own runs",
         total_steps=50_000,
         settings={
             **_CLASSIC,
-            "learning_rate": 2.3e-3,
+            "n_step": 3,
+            "learning_rate": 1e-3,
             "learning_rate_end": 1e-5,
             "learning_rate_decay_steps": 50_000,
             "batch_size": 64,
@@ -111,10 +112,11 @@ _ROWS: dict[str, _EnvRow] = {
         },
     ),
     "LunarLander-v3": _EnvRow(
-        source="RL Baselines3 Zoo, dqn.yml, LunarLander-v2; 3-step returns, rates and periods by torso's own runs",
+        source="RL Baselines3 Zoo, dqn.yml, LunarLander-v2; layer norm, 3-step returns and rates by torso's own runs",
         total_steps=100_000,
         settings={
             **_CLASSIC,
+            "layer_norm": True,
             "n_step": 3,
             "learning_rate": 5e-4,
             "learning_rate_end": 5e-5,
@@ -123,7 +125,7 @@ _ROWS: dict[str, _EnvRow] = {
             "min_replay_size": 1_000,
             "learn_period": 4,
             "updates_per_phase": 4,
-            "target_update_period": 1_000,
+            "target_update_period": 250,
             "epsilon_end": 0.05,
             "epsilon_decay_steps": 20_000,
             "evaluation_period": 5_000,
