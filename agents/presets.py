@@ -91,7 +91,7 @@ _ATARI = _EnvRow(
 )
 _ROWS: dict[str, _EnvRow] = {
     "CartPole-v1": _EnvRow(
-        source="RL Baselines3 Zoo, dqn.yml, CartPole-v1; 3-step returns and a falling learning rate by torso's own runs",
+        source="RL Baselines3 Zoo, dqn.yml, CartPole-v1; 3-step returns and falling rates by torso's own runs",
         total_steps=50_000,
         settings={
             **_CLASSIC,
