@@ -26,6 +26,7 @@ from torso.nets.torsos import round_large_weights
 from torso.nets.transfer import freeze_torso, has_running_statistics
 
 _FEW_ROWS = 4  # below it, rounding the weights to bfloat16 costs more than the products gain
+_MOST_FLAT = 2**20  # parameters; gathering more into one costs more than stepping them one by one
 _TARGET_ROWS = 512  # rows of next states that the target network values at once: what stays in a core's cache
 
 
@@ -57,8 +58,9 @@ class DQNLearner:
         self.target = copy.deepcopy(self.online).requires_grad_(False).eval()
         if precision == "bfloat16" and config.target_update_rate == 1.0:
             round_large_weights(self.target)  # once a copy, instead of in every forward; the same numbers
-        flat = FlatParameters(self.online)
-        optimizer = make_optimizer(flat, learning_rate=config.learning_rate, eps=config.adam_eps)
+        small = sum(parameter.numel() for parameter in self.online.parameters()) <= _MOST_FLAT
+        flat = FlatParameters(self.online) if small else None
+        optimizer = make_optimizer(flat or self.online, learning_rate=config.learning_rate, eps=config.adam_eps)
         self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
         self.next_policy: NextPolicy = GREEDY_ONLINE if config.double else GREEDY_TARGET
         self._online = forward_in(self.online, precision)
