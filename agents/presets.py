@@ -112,7 +112,7 @@ _ROWS: dict[str, _EnvRow] = {
         },
     ),
     "LunarLander-v3": _EnvRow(
-        source="RL Baselines3 Zoo, dqn.yml, LunarLander-v2; layer norm, 3-step returns and rates by torso's own runs",
+        source="RL Baselines3 Zoo, dqn.yml, LunarLander-v2; layer norm, 3-step returns, rates by torso's own runs",
         total_steps=100_000,
         settings={
             **_CLASSIC,
@@ -125,7 +125,9 @@ _ROWS: dict[str, _EnvRow] = {
             "min_replay_size": 1_000,
             "learn_period": 4,
             "updates_per_phase": 4,
-            "target_update_period": 250,
+            "target_update_period": 4,
+            "target_update_rate": 0.02,  # a slow target steadied late learning more than any other setting
+            "precision": "float32",
             "epsilon_end": 0.05,
             "epsilon_decay_steps": 20_000,
             "evaluation_period": 5_000,
