@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctorso/proto/prediction.proto\x12\x08torso.v1\"4\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x19\n\x06Images\x12\x0f\n\x07\x65ncoded\x18\x01 \x03(\x0c\"\xa1\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\"\n\x06tensor\x18\x03 \x01(\x0b\x32\x10.torso.v1.TensorH\x00\x12\"\n\x06images\x18\x04 \x01(\x0b\x32\x10.torso.v1.ImagesH\x00\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06inputsB\x08\n\x06_top_k\"A\n\x07Ranking\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x0f\n\x07indices\x18\x02 \x03(\x05\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\"D\n\x10\x43lassifyResponse\x12\x1f\n\x04rows\x18\x01 \x03(\x0b\x32\x11.torso.v1.Ranking\x12\x0f\n\x07version\x18\x02 \x01(\t\"u\n\nActRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x0cobservations\x18\x03 \x01(\x0b\x32\x10.torso.v1.Tensor\x12\x1f\n\x05state\x18\x04 \x03(\x0b\x32\x10.torso.v1.Tensor\"r\n\x0b\x41\x63tResponse\x12\x0f\n\x07\x61\x63tions\x18\x01 \x03(\x03\x12 \n\x06values\x18\x02 \x01(\x0b\x32\x10.torso.v1.Tensor\x12\x1f\n\x05state\x18\x03 \x03(\x0b\x32\x10.torso.v1.Tensor\x12\x0f\n\x07version\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"P\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12!\n\x04kind\x18\x03 \x01(\x0e\x32\x13.torso.v1.ModelKind\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.torso.v1.ModelSummary\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"8\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"s\n\tImageInfo\x12\x10\n\x08\x63hannels\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x10\n\x08polarity\x18\x04 \x01(\t\x12\x10\n\x08\x63\x65ntring\x18\x05 \x01(\t\x12\x11\n\tmax_value\x18\x06 \x01(\x01\"\xd9\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12!\n\x04kind\x18\x03 \x01(\x0e\x32\x13.torso.v1.ModelKind\x12$\n\x06inputs\x18\x04 \x03(\x0b\x32\x14.torso.v1.TensorInfo\x12%\n\x07outputs\x18\x05 \x03(\x0b\x32\x14.torso.v1.TensorInfo\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\"\n\x05image\x18\x07 \x01(\x0b\x32\x13.torso.v1.ImageInfo\x12>\n\nprovenance\x18\x08 \x03(\x0b\x32*.torso.v1.GetModelResponse.ProvenanceEntry\x12\x0f\n\x07\x62\x61\x63kend\x18\t \x01(\t\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*Y\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_KIND_CLASSIFIER\x10\x01\x12\x15\n\x11MODEL_KIND_POLICY\x10\x02\x32\x96\x02\n\x11PredictionService\x12\x41\n\x08\x43lassify\x12\x19.torso.v1.ClassifyRequest\x1a\x1a.torso.v1.ClassifyResponse\x12\x32\n\x03\x41\x63t\x12\x14.torso.v1.ActRequest\x1a\x15.torso.v1.ActResponse\x12G\n\nListModels\x12\x1b.torso.v1.ListModelsRequest\x1a\x1c.torso.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.torso.v1.GetModelRequest\x1a\x1a.torso.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctorso/proto/prediction.proto\x12\x08torso.v1\x1a\x17google/rpc/status.proto\"4\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x19\n\x06Images\x12\x0f\n\x07\x65ncoded\x18\x01 \x03(\x0c\"\xa1\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\"\n\x06tensor\x18\x03 \x01(\x0b\x32\x10.torso.v1.TensorH\x00\x12\"\n\x06images\x18\x04 \x01(\x0b\x32\x10.torso.v1.ImagesH\x00\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06inputsB\x08\n\x06_top_k\"A\n\x07Ranking\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x0f\n\x07indices\x18\x02 \x03(\x05\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\"D\n\x10\x43lassifyResponse\x12\x1f\n\x04rows\x18\x01 \x03(\x0b\x32\x11.torso.v1.Ranking\x12\x0f\n\x07version\x18\x02 \x01(\t\"u\n\nActRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x0cobservations\x18\x03 \x01(\x0b\x32\x10.torso.v1.Tensor\x12\x1f\n\x05state\x18\x04 \x03(\x0b\x32\x10.torso.v1.Tensor\"r\n\x0b\x41\x63tResponse\x12\x0f\n\x07\x61\x63tions\x18\x01 \x03(\x03\x12 \n\x06values\x18\x02 \x01(\x0b\x32\x10.torso.v1.Tensor\x12\x1f\n\x05state\x18\x03 \x03(\x0b\x32\x10.torso.v1.Tensor\x12\x0f\n\x07version\x18\x04 \x01(\t\"\xb3\x01\n\x10\x41\x63tStreamRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x65pisode\x18\x03 \x01(\x04\x12\r\n\x05start\x18\x04 \x01(\x08\x12%\n\x0bobservation\x18\x05 \x01(\x0b\x32\x10.torso.v1.Tensor\x12\x0f\n\x07\x65psilon\x18\x06 \x01(\x01\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x00\x88\x01\x01\x12\x0b\n\x03\x65nd\x18\x08 \x01(\x08\x42\x07\n\x05_seed\"\x8a\x01\n\x11\x41\x63tStreamResponse\x12\x0f\n\x07\x65pisode\x18\x01 \x01(\x04\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\x03\x12 \n\x06values\x18\x03 \x01(\x0b\x32\x10.torso.v1.Tensor\x12\x0f\n\x07version\x18\x04 \x01(\t\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"\x13\n\x11ListModelsRequest\"P\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12!\n\x04kind\x18\x03 \x01(\x0e\x32\x13.torso.v1.ModelKind\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.torso.v1.ModelSummary\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"8\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"s\n\tImageInfo\x12\x10\n\x08\x63hannels\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x10\n\x08polarity\x18\x04 \x01(\t\x12\x10\n\x08\x63\x65ntring\x18\x05 \x01(\t\x12\x11\n\tmax_value\x18\x06 \x01(\x01\"\xd9\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12!\n\x04kind\x18\x03 \x01(\x0e\x32\x13.torso.v1.ModelKind\x12$\n\x06inputs\x18\x04 \x03(\x0b\x32\x14.torso.v1.TensorInfo\x12%\n\x07outputs\x18\x05 \x03(\x0b\x32\x14.torso.v1.TensorInfo\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\"\n\x05image\x18\x07 \x01(\x0b\x32\x13.torso.v1.ImageInfo\x12>\n\nprovenance\x18\x08 \x03(\x0b\x32*.torso.v1.GetModelResponse.ProvenanceEntry\x12\x0f\n\x07\x62\x61\x63kend\x18\t \x01(\t\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*Y\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_KIND_CLASSIFIER\x10\x01\x12\x15\n\x11MODEL_KIND_POLICY\x10\x02\x32\xe0\x02\n\x11PredictionService\x12\x41\n\x08\x43lassify\x12\x19.torso.v1.ClassifyRequest\x1a\x1a.torso.v1.ClassifyResponse\x12\x32\n\x03\x41\x63t\x12\x14.torso.v1.ActRequest\x1a\x15.torso.v1.ActResponse\x12H\n\tActStream\x12\x1a.torso.v1.ActStreamRequest\x1a\x1b.torso.v1.ActStreamResponse(\x01\x30\x01\x12G\n\nListModels\x12\x1b.torso.v1.ListModelsRequest\x1a\x1c.torso.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.torso.v1.GetModelRequest\x1a\x1a.torso.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,38 +34,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETMODELRESPONSE_PROVENANCEENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_PROVENANCEENTRY']._serialized_options = b'8\001'
-  _globals['_MODELKIND']._serialized_start=1398
-  _globals['_MODELKIND']._serialized_end=1487
-  _globals['_TENSOR']._serialized_start=42
-  _globals['_TENSOR']._serialized_end=94
-  _globals['_IMAGES']._serialized_start=96
-  _globals['_IMAGES']._serialized_end=121
-  _globals['_CLASSIFYREQUEST']._serialized_start=124
-  _globals['_CLASSIFYREQUEST']._serialized_end=285
-  _globals['_RANKING']._serialized_start=287
-  _globals['_RANKING']._serialized_end=352
-  _globals['_CLASSIFYRESPONSE']._serialized_start=354
-  _globals['_CLASSIFYRESPONSE']._serialized_end=422
-  _globals['_ACTREQUEST']._serialized_start=424
-  _globals['_ACTREQUEST']._serialized_end=541
-  _globals['_ACTRESPONSE']._serialized_start=543
-  _globals['_ACTRESPONSE']._serialized_end=657
-  _globals['_LISTMODELSREQUEST']._serialized_start=659
-  _globals['_LISTMODELSREQUEST']._serialized_end=678
-  _globals['_MODELSUMMARY']._serialized_start=680
-  _globals['_MODELSUMMARY']._serialized_end=760
-  _globals['_LISTMODELSRESPONSE']._serialized_start=762
-  _globals['_LISTMODELSRESPONSE']._serialized_end=822
-  _globals['_GETMODELREQUEST']._serialized_start=824
-  _globals['_GETMODELREQUEST']._serialized_end=873
-  _globals['_TENSORINFO']._serialized_start=875
-  _globals['_TENSORINFO']._serialized_end=931
-  _globals['_IMAGEINFO']._serialized_start=933
-  _globals['_IMAGEINFO']._serialized_end=1048
-  _globals['_GETMODELRESPONSE']._serialized_start=1051
-  _globals['_GETMODELRESPONSE']._serialized_end=1396
-  _globals['_GETMODELRESPONSE_PROVENANCEENTRY']._serialized_start=1347
-  _globals['_GETMODELRESPONSE_PROVENANCEENTRY']._serialized_end=1396
-  _globals['_PREDICTIONSERVICE']._serialized_start=1490
-  _globals['_PREDICTIONSERVICE']._serialized_end=1768
+  _globals['_MODELKIND']._serialized_start=1746
+  _globals['_MODELKIND']._serialized_end=1835
+  _globals['_TENSOR']._serialized_start=67
+  _globals['_TENSOR']._serialized_end=119
+  _globals['_IMAGES']._serialized_start=121
+  _globals['_IMAGES']._serialized_end=146
+  _globals['_CLASSIFYREQUEST']._serialized_start=149
+  _globals['_CLASSIFYREQUEST']._serialized_end=310
+  _globals['_RANKING']._serialized_start=312
+  _globals['_RANKING']._serialized_end=377
+  _globals['_CLASSIFYRESPONSE']._serialized_start=379
+  _globals['_CLASSIFYRESPONSE']._serialized_end=447
+  _globals['_ACTREQUEST']._serialized_start=449
+  _globals['_ACTREQUEST']._serialized_end=566
+  _globals['_ACTRESPONSE']._serialized_start=568
+  _globals['_ACTRESPONSE']._serialized_end=682
+  _globals['_ACTSTREAMREQUEST']._serialized_start=685
+  _globals['_ACTSTREAMREQUEST']._serialized_end=864
+  _globals['_ACTSTREAMRESPONSE']._serialized_start=867
+  _globals['_ACTSTREAMRESPONSE']._serialized_end=1005
+  _globals['_LISTMODELSREQUEST']._serialized_start=1007
+  _globals['_LISTMODELSREQUEST']._serialized_end=1026
+  _globals['_MODELSUMMARY']._serialized_start=1028
+  _globals['_MODELSUMMARY']._serialized_end=1108
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1110
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1170
+  _globals['_GETMODELREQUEST']._serialized_start=1172
+  _globals['_GETMODELREQUEST']._serialized_end=1221
+  _globals['_TENSORINFO']._serialized_start=1223
+  _globals['_TENSORINFO']._serialized_end=1279
+  _globals['_IMAGEINFO']._serialized_start=1281
+  _globals['_IMAGEINFO']._serialized_end=1396
+  _globals['_GETMODELRESPONSE']._serialized_start=1399
+  _globals['_GETMODELRESPONSE']._serialized_end=1744
+  _globals['_GETMODELRESPONSE_PROVENANCEENTRY']._serialized_start=1695
+  _globals['_GETMODELRESPONSE_PROVENANCEENTRY']._serialized_end=1744
+  _globals['_PREDICTIONSERVICE']._serialized_start=1838
+  _globals['_PREDICTIONSERVICE']._serialized_end=2190
 # @@protoc_insertion_point(module_scope)

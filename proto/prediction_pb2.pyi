@@ -1,3 +1,4 @@
+from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -87,6 +88,40 @@ class ActResponse(_message.Message):
     state: _containers.RepeatedCompositeFieldContainer[Tensor]
     version: str
     def __init__(self, actions: _Optional[_Iterable[int]] = ..., values: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ActStreamRequest(_message.Message):
+    __slots__ = ("model", "version", "episode", "start", "observation", "epsilon", "seed", "end")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    episode: int
+    start: bool
+    observation: Tensor
+    epsilon: float
+    seed: int
+    end: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., episode: _Optional[int] = ..., start: _Optional[bool] = ..., observation: _Optional[_Union[Tensor, _Mapping]] = ..., epsilon: _Optional[float] = ..., seed: _Optional[int] = ..., end: _Optional[bool] = ...) -> None: ...
+
+class ActStreamResponse(_message.Message):
+    __slots__ = ("episode", "action", "values", "version", "error")
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    episode: int
+    action: int
+    values: Tensor
+    version: str
+    error: _status_pb2.Status
+    def __init__(self, episode: _Optional[int] = ..., action: _Optional[int] = ..., values: _Optional[_Union[Tensor, _Mapping]] = ..., version: _Optional[str] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -44,6 +44,11 @@ class PredictionServiceStub:
                 request_serializer=torso_dot_proto_dot_prediction__pb2.ActRequest.SerializeToString,
                 response_deserializer=torso_dot_proto_dot_prediction__pb2.ActResponse.FromString,
                 _registered_method=True)
+        self.ActStream = channel.stream_stream(
+                '/torso.v1.PredictionService/ActStream',
+                request_serializer=torso_dot_proto_dot_prediction__pb2.ActStreamRequest.SerializeToString,
+                response_deserializer=torso_dot_proto_dot_prediction__pb2.ActStreamResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/torso.v1.PredictionService/ListModels',
                 request_serializer=torso_dot_proto_dot_prediction__pb2.ListModelsRequest.SerializeToString,
@@ -68,6 +73,14 @@ class PredictionServiceServicer:
 
     def Act(self, request, context):
         """Chooses the greedy action for each row of a batch of observations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActStream(self, request_iterator, context):
+        """Plays episodes: a request an observation, a response an action, in order. The server holds each episode's frame stack
+        for as long as the stream lives.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +112,11 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.Act,
                     request_deserializer=torso_dot_proto_dot_prediction__pb2.ActRequest.FromString,
                     response_serializer=torso_dot_proto_dot_prediction__pb2.ActResponse.SerializeToString,
+            ),
+            'ActStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ActStream,
+                    request_deserializer=torso_dot_proto_dot_prediction__pb2.ActStreamRequest.FromString,
+                    response_serializer=torso_dot_proto_dot_prediction__pb2.ActStreamResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -165,6 +183,33 @@ class PredictionService:
             '/torso.v1.PredictionService/Act',
             torso_dot_proto_dot_prediction__pb2.ActRequest.SerializeToString,
             torso_dot_proto_dot_prediction__pb2.ActResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/torso.v1.PredictionService/ActStream',
+            torso_dot_proto_dot_prediction__pb2.ActStreamRequest.SerializeToString,
+            torso_dot_proto_dot_prediction__pb2.ActStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

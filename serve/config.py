@@ -8,59 +8,151 @@ from typing import Literal
 
 from torso.errors import ConfigError
 
-BackendChoice = Literal["auto", "onnx", "torch"]
+BackendChoice = Literal["auto", "onnx", "torch", "cuda"]
+VersionPolicy = str  # "latest", "latest:N", "all", or versions such as "1,3"
+ModelControl = Literal["none", "poll", "explicit"]
+LogFormat = Literal["text", "json"]
+
+_POSITIVE = (
+    *("threads", "workers", "max_batch_rows", "max_queue_rows", "max_message_mib", "max_metadata_kib"),
+    *("max_concurrent_streams", "max_connections", "max_episodes"),
+)
+_POSITIVE_SECONDS = ("poll_s", "stream_idle_s", "keepalive_s")
+_SECONDS = ("drain_s", "finish_s", "max_connection_age_s")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """Which models to serve, where, how, and to whom."""
 
-    models: tuple[str, ...]
+    models: tuple[str, ...] = ()
     """Model or run directories. A model's name is its directory's name; NAME=DIR chooses another."""
+    repository: Path | None = None
+    """A folder of models: MODEL/VERSION/ are model or run directories, versions are whole numbers."""
+    version_policy: VersionPolicy = "latest"
+    """Which of a model's versions in the repository are served: latest, latest:N, all, or numbers such as 1,3."""
+    model_control: ModelControl = "none"
+    """How the repository's models change: not at all, by looking every poll_s, or when an admin says so (explicit)."""
+    load_models: tuple[str, ...] = ()
+    """With explicit control: the models of the repository to load at the start."""
+    poll_s: float = 5.0
+    """With poll: seconds between two looks at the repository."""
+    import_modules: tuple[str, ...] = ()
+    """Python modules to import first, such as those that register torsos of your own."""
     host: str = "127.0.0.1"
     """The address to listen on: an IP address, a host name, or unix:PATH."""
     port: int = 8500
     """The TCP port; 0 picks a free one."""
     port_file: Path | None = None
     """A file that holds the port while the server is ready: written when it is, removed when it ends."""
+    ops_host: str = "127.0.0.1"
+    """The address of /livez, /readyz and /metrics, which are open to whoever reaches them."""
+    ops_port: int | None = None
+    """Their TCP port; 0 picks a free one; unset: they are not served."""
+    ops_port_file: Path | None = None
+    """A file that holds the ops port, as port_file does."""
+    workers: int = 1
+    """Processes that share the port; more than 1 adds a supervisor."""
     backend: BackendChoice = "auto"
-    """What computes: ONNX Runtime where its answers equal torch's (auto), or one of the two."""
+    """What computes: ONNX Runtime where its answers equal torch's, else torch (auto), or one of onnx, torch, cuda."""
     threads: int = 1
     """Threads that one forward may use."""
+    cache_dir: Path | None = None
+    """Where ONNX files are kept that a model directory lacks; unset: the user's cache folder."""
     max_batch_rows: int = 64
     """The most rows of one forward; larger requests are computed in pieces of this size."""
+    max_delay_us: int = 0
+    """Microseconds that a batch that is not full waits for more requests; 0 adds none."""
     max_queue_rows: int = 4096
     """The most rows that wait for one model; beyond it, requests are told to come back later."""
     max_message_mib: int = 64
     """The largest request, in MiB."""
+    max_metadata_kib: int = 16
+    """The most headers of a request, in KiB."""
+    max_concurrent_streams: int = 1024
+    """The most calls at once on one connection."""
+    max_connections: int = 4096
+    """The most connections at once; further ones are closed."""
+    max_connection_age_s: float = 0.0
+    """Seconds after which a connection is asked to end once its calls have, so that clients spread anew; 0: never."""
+    keepalive_s: float = 60.0
+    """Seconds of silence after which a connection is asked whether it still lives."""
+    max_episodes: int = 256
+    """The most episodes that one ActStream may hold."""
+    stream_idle_s: float = 600.0
+    """Seconds without a request after which an ActStream ends."""
     skip_broken: bool = False
     """Serve the other models when one is missing or damaged, instead of not starting."""
-    drain_s: float = 10.0
-    """On SIGTERM or Ctrl-C: the most seconds that requests in flight may take to finish."""
+    drain_s: float = 5.0
+    """On SIGTERM: the seconds during which health says NOT_SERVING and requests are still answered."""
+    finish_s: float = 30.0
+    """At the end, and on Ctrl-C: the most seconds that requests in flight may take to finish."""
     token_file: Path | None = None
-    """Who may ask: lines of `name sha256 role expires` (see torso.serve.auth)."""
+    """Who may ask: lines of `name sha256 role expires` (see torso.serve.auth). SIGHUP reads it again."""
     tls_cert: Path | None = None
-    """The server's certificate chain, PEM; goes with tls_key."""
+    """The server's certificate chain, PEM; goes with tls_key. SIGHUP reads both again."""
     tls_key: Path | None = None
     """The certificate's private key, PEM."""
+    tls_client_ca: Path | None = None
+    """Certificates, PEM, one of which must have signed every client's own: mutual TLS."""
     allow_plaintext: bool = False
     """Listen beyond this machine without TLS."""
     allow_anonymous: bool = False
-    """Listen beyond this machine without tokens."""
+    """Listen beyond this machine without tokens or client certificates."""
+    log_format: LogFormat = "text"
+    """Log lines for people (text) or machines (json)."""
+    log_requests: bool = False
+    """Log a line for every request."""
+    otlp_endpoint: str = ""
+    """Send OpenTelemetry traces to this OTLP/HTTP URL, such as http://localhost:4318 (extra otel)."""
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise ConfigError("models: expected at least one model or run directory, got none")
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"port: expected 0 to 65535, got {self.port}")
-        for name in ("threads", "max_batch_rows", "max_queue_rows", "max_message_mib"):
+        if not self.models and self.repository is None:
+            raise ConfigError("models: expected at least one model or run directory, or a repository, got none")
+        for name in ("port", "ops_port"):
+            port = getattr(self, name)
+            if port is not None and not 0 <= port <= 65535:
+                raise ConfigError(f"{name}: expected 0 to 65535, got {port}")
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.max_message_mib > 2047:
             raise ConfigError(f"max_message_mib: expected at most 2047, got {self.max_message_mib}")
-        if not self.drain_s >= 0:
-            raise ConfigError(f"drain_s: expected 0 or more seconds, got {self.drain_s}")
+        if self.max_delay_us < 0:
+            raise ConfigError(f"max_delay_us: expected 0 or more microseconds, got {self.max_delay_us}")
+        for name in _POSITIVE_SECONDS:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}: expected more than 0 seconds, got {getattr(self, name)}")
+        for name in _SECONDS:
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}: expected 0 or more seconds, got {getattr(self, name)}")
+        self._check_choices()
+        self._check_combinations()
+
+    def _check_choices(self) -> None:
+        choices = {
+            "backend": ("auto", "onnx", "torch", "cuda"),
+            "model_control": ("none", "poll", "explicit"),
+            "log_format": ("text", "json"),
+        }
+        for name, wanted in choices.items():
+            if getattr(self, name) not in wanted:
+                raise ConfigError(
+                    f"{name}: expected {', '.join(wanted[:-1])} or {wanted[-1]}, got {getattr(self, name)!r}"
+                )
+
+    def _check_combinations(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("tls_cert and tls_key go together: expected both or neither, got one")
-        if self.backend not in ("auto", "onnx", "torch"):
-            raise ConfigError(f"backend: expected auto, onnx or torch, got {self.backend!r}")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ConfigError("tls_client_ca needs tls_cert and tls_key: clients' certificates are shown over TLS")
+        if self.repository is None:
+            for name, default in (("version_policy", "latest"), ("model_control", "none"), ("load_models", ())):
+                if getattr(self, name) != default:
+                    raise ConfigError(f"{name} is for a repository: expected one, got none")
+        if self.load_models and self.model_control != "explicit":
+            raise ConfigError(f"load_models needs model_control explicit, got {self.model_control}")
+        if self.workers > 1 and self.host.startswith("unix:"):
+            raise ConfigError(f"workers: expected 1 on a Unix socket, which processes cannot share, got {self.workers}")
+        if self.ops_port_file is not None and self.ops_port is None:
+            raise ConfigError("ops_port_file: expected an ops_port, got none")

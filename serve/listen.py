@@ -82,7 +82,7 @@ class Listener:
                 await self._server.start()  # does nothing while it runs
             except grpc.aio.UsageError:
                 logger.error("the gRPC server on %s broke down; another takes over", self.address)
-                ending = asyncio.ensure_future(self._server.stop(self._config.drain_s))
+                ending = asyncio.ensure_future(self._server.stop(self._config.finish_s))
                 self._broken.add(ending)
                 ending.add_done_callback(self._broken.discard)
                 await self._listen_again()

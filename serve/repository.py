@@ -20,6 +20,7 @@ from torso.nets import Backend, Predictor, find_model, load_model
 from torso.serve.backends import choose_backend, probe_batch
 from torso.serve.batcher import Batcher
 from torso.serve.config import ServeConfig
+from torso.serve.metrics import Metrics, ModelMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Model:
     directory: Path
     predictor: Predictor
     batcher: Batcher
+    metrics: ModelMetrics
 
     def require(self, kind: str) -> Model:
         """Return the model; WrongKindError where it is of another kind."""
@@ -55,8 +57,9 @@ class Repository:
     ``wrap_backend(name, backend)`` may put something around what computes a model, such as a tracer.
     """
 
-    def __init__(self, config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
+    def __init__(self, config: ServeConfig, metrics: Metrics, wrap_backend: WrapBackend | None = None) -> None:
         self._config = config
+        self._metrics = metrics
         self._wrap_backend = wrap_backend
         self._directories = parse_models(config.models)
         self._models: dict[str, Model] = {}
@@ -131,7 +134,14 @@ class Repository:
             *(name, card.kind, predictor.input.dtype, list(predictor.input.shape), predictor.num_outputs),
             *(backend.name, directory, time.perf_counter() - started),
         )
-        return Model(name=name, version=VERSION, directory=directory, predictor=predictor, batcher=batcher)
+        return Model(
+            name=name,
+            version=VERSION,
+            directory=directory,
+            predictor=predictor,
+            batcher=batcher,
+            metrics=self._metrics.model(name, VERSION),
+        )
 
 
 def parse_models(arguments: Iterable[str]) -> dict[str, Path]:

@@ -21,7 +21,9 @@ from torso.nets.files import atomic_write_bytes
 from torso.serve.auth import TokenCheck, check_bind, read_tokens
 from torso.serve.config import ServeConfig
 from torso.serve.listen import Listener
+from torso.serve.metrics import Metrics
 from torso.serve.repository import Repository, WrapBackend
+from torso.serve.requests import Door
 from torso.serve.service import PredictionServicer
 from torso.serve.wire import SERVICE
 
@@ -41,8 +43,9 @@ class Server:
 
     def __init__(self, config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
         self.config = config
-        self.repository = Repository(config, wrap_backend)
-        self.servicer = PredictionServicer(self.repository)
+        self.door = Door(Metrics())
+        self.repository = Repository(config, self.door.metrics, wrap_backend)
+        self._servicer = PredictionServicer(self.repository, self.door)
         self._health = health.aio.HealthServicer()
         tokens = () if config.token_file is None else read_tokens(config.token_file)
         check_bind(
@@ -56,7 +59,7 @@ class Server:
         self.address, self.port = self._listener.address, self._listener.port
 
     def _register(self, server: grpc.aio.Server) -> None:
-        self.servicer.add_to(server)
+        self._servicer.add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, server)
@@ -77,17 +80,17 @@ class Server:
     async def drain(self, grace_s: float | None = None) -> None:
         """Leave in good order: health says so first, new requests are UNAVAILABLE, those in flight finish, all ends.
 
-        After ``grace_s`` seconds (default: the configuration's ``drain_s``) what still runs is cancelled.
+        After ``grace_s`` seconds (default: the configuration's ``finish_s``) what still runs is cancelled.
         """
         await self._health.enter_graceful_shutdown()
-        self.servicer.draining = True
+        self.door.closed = True
         try:
-            await asyncio.wait_for(self.servicer.wait_idle(), self.config.drain_s if grace_s is None else grace_s)
+            await asyncio.wait_for(self.door.wait_idle(), self.config.finish_s if grace_s is None else grace_s)
             flush_s = FLUSH_S
         except TimeoutError:
             flush_s = 0
         await self._listener.stop(flush_s)  # health watchers and reflection streams end here at the latest
-        self.servicer.close()
+        self.door.end()
         self.repository.close()
 
     async def stop(self) -> None:
@@ -145,7 +148,7 @@ async def _serve(config: ServeConfig, wrap_backend: WrapBackend | None) -> None:
             if config.port_file is not None:
                 atomic_write_bytes(config.port_file, f"{server.port or server.address}\n".encode())
             await drain.wait()
-        logger.info("draining: requests in flight have %g s to finish", config.drain_s)
+        logger.info("draining: requests in flight have %g s to finish", config.finish_s)
         await _first(server.drain(), hurry.wait())
     finally:
         await server.stop()

@@ -78,7 +78,9 @@ def config(models: Models) -> Callable[..., ServeConfig]:
 
     def make(*directories: Path | str, **settings: Any) -> ServeConfig:
         chosen = directories or (models.digits, models.cartpole)
-        return ServeConfig(**{"models": tuple(map(str, chosen)), "port": 0, "drain_s": 5.0, **settings})
+        return ServeConfig(
+            **{"models": tuple(map(str, chosen)), "port": 0, "drain_s": 0.0, "finish_s": 5.0, **settings}
+        )
 
     return make
 

@@ -145,7 +145,7 @@ def test_a_deadline_that_passes_in_the_queue_costs_no_compute(
         assert caught.value.status == "DEADLINE_EXCEEDED"
         await until(lambda: batcher.queued_rows == 0)
         gate.open()
-        await until(lambda: not server.servicer.busy)
+        await until(lambda: not server.door.busy)
         assert gate.batches == [1]
 
     asyncio.run(gated(config(models.cartpole), gate, scenario, timeout_s=0.2))
@@ -187,7 +187,7 @@ def test_a_draining_server_finishes_what_it_has_and_is_unavailable(
         waiting = asyncio.create_task(client.act("cartpole", [0, 0, 0, 0]))
         await until(lambda: server.repository.models["cartpole"].batcher.queued_rows == 1)
         draining = asyncio.create_task(server.drain())
-        await until(lambda: server.servicer.draining)
+        await until(lambda: server.door.closed)
         assert not await client.healthy()
         assert not await client.healthy("cartpole")
         with pytest.raises(errors.UnavailableError, match="shutting down"):

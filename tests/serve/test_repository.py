@@ -12,11 +12,12 @@ import pytest
 from torso.errors import ConfigError, ServerError, UnavailableError, UnknownModelError, WrongKindError
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
 from torso.serve import ServeConfig
+from torso.serve.metrics import Metrics
 from torso.serve.repository import Repository, parse_models
 
 
 def loaded(config: ServeConfig) -> Repository:
-    repository = Repository(config)
+    repository = Repository(config, Metrics())
     repository.load_all()
     return repository
 
@@ -106,7 +107,7 @@ def test_a_run_directory_serves_its_best_model(config: Callable[..., ServeConfig
 
 
 def test_models_are_found_by_name_version_and_kind(config: Callable[..., ServeConfig]) -> None:
-    repository = Repository(config())
+    repository = Repository(config(), Metrics())
     with pytest.raises(UnavailableError, match="'digits' is loading") as caught:
         repository.get("digits")
     assert caught.value.retry_after_s is not None
@@ -134,9 +135,9 @@ def test_models_are_found_by_name_version_and_kind(config: Callable[..., ServeCo
         ({"max_queue_rows": 0}, "max_queue_rows"),
         ({"max_message_mib": 0}, "max_message_mib"),
         ({"max_message_mib": 4096}, "max_message_mib: expected at most 2047"),
-        ({"drain_s": -1.0}, "drain_s"),
+        ({"finish_s": -1.0}, "finish_s"),
         ({"tls_cert": Path("c")}, "tls_cert and tls_key go together"),
-        ({"backend": "gpu"}, "backend: expected auto, onnx or torch, got 'gpu'"),
+        ({"backend": "gpu"}, "backend: expected auto, onnx, torch or cuda, got 'gpu'"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(settings: dict[str, object], message: str) -> None:

@@ -192,7 +192,13 @@ def test_reflection_describes_the_service(served: Any) -> None:
     names = {service.name for service in listed.list_services_response.service}
     assert names >= {"torso.v1.PredictionService", "grpc.health.v1.Health"}
     file = descriptor_pb2.FileDescriptorProto.FromString(described.file_descriptor_response.file_descriptor_proto[0])
-    assert [method.name for method in file.service[0].method] == ["Classify", "Act", "ListModels", "GetModel"]
+    assert [method.name for method in file.service[0].method] == [
+        "Classify",
+        "Act",
+        "ActStream",
+        "ListModels",
+        "GetModel",
+    ]
 
 
 def test_an_unknown_method_is_unimplemented(served: Any) -> None:

@@ -1,0 +1,137 @@
+"""What a process counts of its models: plain numbers, written on the event loop, so the counting costs next to nothing.
+
+A `Snapshot` is plain data that adds up: that of all workers is the sum of theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+SECONDS_BOUNDS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+ROWS_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+ModelKey = tuple[str, str]  # a model's name and version; both empty for requests that named no model of ours
+Snapshot = dict[ModelKey, dict[str, Any]]
+
+
+class Histogram:
+    """Counts of values between bounds, and their sum. The last count is of values above every bound."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value; one that equals a bound is below it."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class ModelMetrics:
+    """Counts of one version of one model."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, int] = {}  # requests by how they ended, a gRPC status' name
+        self.total = Histogram(SECONDS_BOUNDS)  # of each request, from its arrival to its answer
+        self.failed_s = 0.0  # the part of it that went to requests that failed
+        self.queue = Histogram(SECONDS_BOUNDS)  # of each request, from being queued to being taken
+        self.compute = Histogram(SECONDS_BOUNDS)  # of each batch
+        self.batch_rows = Histogram(ROWS_BOUNDS)  # of each batch
+        self.batches: dict[int, list[float]] = {}  # by rows of a batch: how many, their seconds of compute
+        self.rows = 0  # computed
+        self.compute_request_s = 0.0  # each request's batch's compute, over all requests
+        self.last_inference_ms = 0  # since the epoch; 0: never
+        self.in_flight = 0
+        self.queued_rows = 0
+
+    def ended(self, status: str, seconds: float) -> None:
+        """Count a request that is answered."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.total.observe(seconds)
+        if status != "OK":
+            self.failed_s += seconds
+
+    def computed(self, rows: int, num_requests: int, seconds: float) -> None:
+        """Count a batch that was computed."""
+        self.compute.observe(seconds)
+        self.batch_rows.observe(rows)
+        self.rows += rows
+        self.compute_request_s += num_requests * seconds
+        sizes = self.batches.setdefault(rows, [0, 0.0])
+        sizes[0] += 1
+        sizes[1] += seconds
+        self.last_inference_ms = time.time_ns() // 1_000_000
+
+    def snapshot(self) -> dict[str, Any]:
+        """The counts as plain data: numbers, lists of numbers that add up, and dicts of those."""
+        return {
+            "statuses": dict(self.statuses),
+            "total": [*self.total.counts, self.total.total],
+            "failed_s": self.failed_s,
+            "queue": [*self.queue.counts, self.queue.total],
+            "compute": [*self.compute.counts, self.compute.total],
+            "batch_rows": [*self.batch_rows.counts, self.batch_rows.total],
+            "batches": {rows: list(pair) for rows, pair in self.batches.items()},
+            "rows": self.rows,
+            "compute_request_s": self.compute_request_s,
+            "last_inference_ms": self.last_inference_ms,
+            "in_flight": self.in_flight,
+            "queued_rows": self.queued_rows,
+        }
+
+
+class Metrics:
+    """Every model's counts. A version that is unloaded and comes back goes on counting where it was."""
+
+    def __init__(self) -> None:
+        self._models: dict[ModelKey, ModelMetrics] = {}
+        self.unknown = self.model(
+            "", ""
+        )  # requests that never found a model; callers choose names, we do not keep them
+
+    def model(self, name: str, version: str) -> ModelMetrics:
+        """Return a version's counts."""
+        return self._models.setdefault((name, version), ModelMetrics())
+
+    def snapshot(self) -> Snapshot:
+        """All counts as plain data."""
+        return {key: metrics.snapshot() for key, metrics in self._models.items()}
+
+
+GAUGES: Final = ("in_flight", "queued_rows")  # of a process that has ended nothing of these is left
+
+
+def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Add snapshots up; of ``last_inference_ms`` the latest counts."""
+    merged: Snapshot = {}
+    for snapshot in snapshots:
+        for key, counts in snapshot.items():
+            known = merged.get(key)
+            merged[key] = counts if known is None else _add(known, counts)
+    return merged
+
+
+def _add(left: Mapping[Any, Any], right: Mapping[Any, Any]) -> dict[Any, Any]:
+    added = dict(left)
+    for name, value in right.items():
+        known = added.get(name)
+        if known is None:
+            added[name] = value
+        elif name == "last_inference_ms":
+            added[name] = max(known, value)
+        elif isinstance(value, Mapping):
+            added[name] = _add(known, value)
+        elif isinstance(value, list):
+            added[name] = [a + b for a, b in zip(known, value, strict=True)]
+        else:
+            added[name] = known + value
+    return added
