@@ -11,7 +11,7 @@ help:
 	@echo "make demo       install torso into $(VENV) and run the quickstart"
 	@echo "make test       install with the test extra and run the tests"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make check      ruff, mypy, generated code, import arrows"
+	@echo "make check      ruff, mypy, generated code, the wire, import arrows"
 	@echo "make format     let ruff format and fix"
 	@echo "make generate   generate proto/ from its .proto files"
 	@echo "make clean      remove $(VENV) and what tools left behind"
@@ -30,6 +30,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python proto/check.py
 	$(BIN)/pytest -q tests/test_arrows.py
 
 format: $(VENV)/.test

@@ -17,14 +17,14 @@ import google.rpc
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "torso/proto"  # where the modules are imported from: torso.proto.prediction_pb2
+IMPORTS = Path(google.rpc.__path__[0]).parents[1]  # where google/rpc/status.proto lies
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py")
 
 
 def generate(directory: Path) -> dict[str, bytes]:
     """Run protoc into ``directory`` and return the modules that it wrote, by file name."""
     sources = sorted(path.name for path in HERE.glob("*.proto"))
-    imports = Path(google.rpc.__path__[0]).parents[1]  # where google/rpc/status.proto lies
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PACKAGE}={HERE}", f"-I{imports}"]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PACKAGE}={HERE}", f"-I{IMPORTS}"]
     command += [f"--{kind}_out={directory}" for kind in ("python", "pyi", "grpc_python")]
     subprocess.run([*command, *(f"{PACKAGE}/{source}" for source in sources)], check=True)
     return {path.name: path.read_bytes() for path in (directory / PACKAGE).iterdir()}

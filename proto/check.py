@@ -1,0 +1,51 @@
+"""Lint the .proto files, and compare them with what was released: a change that breaks a client is refused.
+
+``python proto/check.py`` asks buf for both, by the rules in buf.yaml, and exits 1 where something is wrong.
+``python proto/check.py --release`` writes ``released.binpb``: from then on this is what clients rely on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from generate import HERE, IMPORTS, PACKAGE
+
+RELEASED = HERE / "released.binpb"
+RULES = HERE / "buf.yaml"
+
+
+def describe(folder: Path, target: Path, *, source: bool) -> None:
+    """Compile the .proto files of a folder into a descriptor set, with or without comments and line numbers."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PACKAGE}={folder}", f"-I{IMPORTS}"]
+    command += ["--include_imports", *(["--include_source_info"] if source else []), f"--descriptor_set_out={target}"]
+    subprocess.run([*command, *sorted(f"{PACKAGE}/{path.name}" for path in folder.glob("*.proto"))], check=True)
+
+
+def check(folder: Path = HERE) -> int:
+    """Lint a folder's .proto files and compare them with the released ones; return the exit status."""
+    buf = shutil.which("buf", path=sysconfig.get_path("scripts")) or "buf"
+    with tempfile.TemporaryDirectory() as scratch:
+        now = Path(scratch) / "now.binpb"
+        describe(folder, now, source=True)
+        asked = (["lint", now], ["breaking", now, "--against", RELEASED])
+        return max(subprocess.run([buf, *words, "--config", RULES], check=False).returncode for words in asked) and 1
+
+
+def main() -> int:
+    """Check or release; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--release", action="store_true", help="let the present files be what clients rely on")
+    if parser.parse_args().release:
+        describe(HERE, RELEASED, source=False)
+        return 0
+    return check()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
