@@ -1,19 +1,52 @@
-"""What learns: DQN agents from worlds that reward, classifiers from data sets that label."""
+"""What learns: DQN agents from worlds that reward, classifiers from data sets that label.
 
-from torso.agents.agent import DQN
-from torso.agents.callbacks import Callback
-from torso.agents.classifier import Classifier
-from torso.agents.dqn_config import DQNConfig
-from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-from torso.agents.fit_config import ClassifierConfig, RegressorConfig
-from torso.agents.fit_runs import FitResult, fit_run
-from torso.agents.plots import plot_fit, plot_training
-from torso.agents.presets import Preset, preset
-from torso.agents.regressor import Regressor
-from torso.agents.rundir import RunDirectory
-from torso.agents.train_runs import TrainingResult, train_run
-from torso.agents.training import Training
-from torso.agents.world import World
+Names are handed on lazily: who plays with a model that is served elsewhere needs `evaluation` alone, and no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torso.agents.agent import DQN
+    from torso.agents.callbacks import Callback
+    from torso.agents.classifier import Classifier
+    from torso.agents.dqn_config import DQNConfig
+    from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
+    from torso.agents.fit_config import ClassifierConfig, RegressorConfig
+    from torso.agents.fit_runs import FitResult, fit_run
+    from torso.agents.plots import plot_fit, plot_training
+    from torso.agents.presets import Preset, preset
+    from torso.agents.regressor import Regressor
+    from torso.agents.rundir import RunDirectory
+    from torso.agents.train_runs import TrainingResult, train_run
+    from torso.agents.training import Training
+    from torso.agents.world import World
+
+_HOMES = {
+    "DQN": "agent",
+    "Callback": "callbacks",
+    "Classifier": "classifier",
+    "ClassifierConfig": "fit_config",
+    "DQNConfig": "dqn_config",
+    "Evaluation": "evaluation",
+    "FitResult": "fit_runs",
+    "Preset": "presets",
+    "Regressor": "regressor",
+    "RegressorConfig": "fit_config",
+    "RunDirectory": "rundir",
+    "Training": "training",
+    "TrainingResult": "train_runs",
+    "World": "world",
+    "evaluate": "evaluation",
+    "evaluation_seeds": "evaluation",
+    "fit_run": "fit_runs",
+    "plot_fit": "plots",
+    "plot_training": "plots",
+    "preset": "presets",
+    "train_run": "train_runs",
+}
 
 __all__ = [
     "DQN",
@@ -38,3 +71,13 @@ __all__ = [
     "preset",
     "train_run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

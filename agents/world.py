@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
@@ -21,7 +21,9 @@ from torso.envs import (
     observation_scale,
 )
 from torso.errors import ConfigError
-from torso.nets import InputSpec
+
+if TYPE_CHECKING:
+    from torso.nets import InputSpec
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class World:
     @cached_property
     def door(self) -> Door:
         """Shapes, dtypes and counts, read off a copy of the env. Raises EnvError where torso cannot learn in it."""
+        from torso.nets import InputSpec  # here, since whoever only plays needs no torch
+
         probe = self.make([0])
         try:
             shape, dtype, layout = observation_layout(probe.single_observation_space)

@@ -11,6 +11,7 @@ from torso.envs.vector import (
     SeededVectorEnv,
     action_start,
     env_seeds,
+    has_raw_frames,
     make_vector,
     require_next_step,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "action_start",
     "dataset_names",
     "env_seeds",
+    "has_raw_frames",
     "human_normalized_score",
     "load_dataset",
     "load_wrapper",

@@ -1,8 +1,9 @@
 """Atari games through ale-py's C++ vector env, with the meanings that torso's other worlds have.
 
 Observations are uint8 [E, 4, 84, 84]: gray, the brighter of a step's last two frames, newest plane last, zeros before
-an episode's first (``torso.nets.preprocess`` makes the same of raw frames). Rewards are the game's own. ``terminated``
-is the game's end; a life lost before that is told in ``infos["life_lost"]``, where the protocol asks for it.
+an episode's first (``torso.nets.preprocess`` makes the same of raw frames, which can be observed in their place).
+Rewards are the game's own. ``terminated`` is the game's end; a life lost before that is told in
+``infos["life_lost"]``, where the protocol asks for it.
 
 A step is one decision and lasts ``frameskip`` frames. In the last step of a game, and at the frame limit, ale-py stops
 before it looks at the screen, so the newest plane of that observation is up to a step old.
@@ -10,9 +11,10 @@ before it looks at the screen, so the newest plane of that observation is up to 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from ale_py import ALEInterface, roms
@@ -21,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from torso.envs.atari_frames import FrameByFrame
 from torso.envs.atari_settings import AtariSettings, atari_settings, is_whole
 from torso.envs.next_step import NextStepVector
 from torso.envs.registry import registered_spec
@@ -34,14 +37,14 @@ class AtariVector(NextStepVector):
     them. What copy i does is a function of its seed and its actions alone.
     render_mode: None, or ``"rgb_array"``, for which a second set of games is played along, in colour.
     max_episode_steps: truncates episodes after this many steps, in place of the frame limit.
+    raw_frames: observe what the console shows, a step's last two frames, uint8 [E, 2, H, 160, 3] (H: 210, in some games
+    214 to 250), of the same games; after a reset that frame twice.
     protocol: ``"dqn2015"`` or ``"machado2018"`` (see ``atari_settings.PROTOCOLS``). env_kwargs: see ``AtariSettings``;
     they go over the protocol's.
 
     Raises ``EnvError`` for an unknown game or render mode, ``ConfigError`` for settings that are unknown or cannot
     work.
     """
-
-    frame_stack: Final = 4
 
     def __init__(
         self,
@@ -50,11 +53,14 @@ class AtariVector(NextStepVector):
         *,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
+        raw_frames: bool = False,
         protocol: str | None = None,
         **env_kwargs: Any,
     ) -> None:
         spec = registered_spec(name)
         game = _game(spec)
+        if not isinstance(raw_frames, bool):
+            raise ConfigError(f"raw_frames must be True or False, got {raw_frames!r}")
         self.settings = atari_settings(spec, protocol, max_episode_steps, env_kwargs)
         super().__init__(
             spec.id,
@@ -64,7 +70,9 @@ class AtariVector(NextStepVector):
             max_episode_steps=max_episode_steps,
         )
         self.spec = spec
-        self._games = _make_games(game, self.num_envs, self.settings)
+        self.frame_stack = 1 if raw_frames else 4
+        make = _make_frame_games if raw_frames else _make_games
+        self._games = make(game, self.num_envs, self.settings)
         self._colour_games = None if render_mode is None else _make_colour_games(game, self.num_envs, self.settings)
         self._frames = np.zeros((self.num_envs, 0, 160, 3), dtype=np.uint8)  # [E, H, 160, 3], once it was reset
         self.set_spaces(self._games.single_observation_space, self._games.single_action_space)
@@ -154,12 +162,23 @@ def _make_games(game: str, num_envs: int, settings: AtariSettings, **view: Any) 
 
 
 def _make_colour_games(game: str, num_envs: int, settings: AtariSettings) -> Any:
+    """Games that show the brighter of a step's last two frames in each colour."""
+    return _make_games(game, num_envs, settings, **_screen(game), stack_num=1, maxpool=True)
+
+
+def _make_frame_games(game: str, num_envs: int, settings: AtariSettings) -> FrameByFrame:
+    """Games that show a step's last two frames."""
+    view = {**_screen(game), "stack_num": 1, "maxpool": False}
+    frame_by_frame = dataclasses.replace(settings, frameskip=1)
+    return FrameByFrame(lambda: _make_games(game, 1, frame_by_frame, **view), num_envs, settings.frameskip)
+
+
+def _screen(game: str) -> dict[str, Any]:
+    """The view of ale-py's vector env that is the game's own screen."""
     screen = ALEInterface()
     screen.loadROM(str(roms.get_rom_path(game)))
     height, width = screen.getScreenDims()
-    return _make_games(
-        game, num_envs, settings, grayscale=False, img_height=height, img_width=width, stack_num=1, maxpool=True
-    )
+    return {"grayscale": False, "img_height": height, "img_width": width}
 
 
 def _game(spec: EnvSpec) -> str:

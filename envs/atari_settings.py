@@ -75,8 +75,8 @@ def atari_settings(
     known = [field.name for field in dataclasses.fields(AtariSettings)]
     for name in given:
         if name not in known:
-            reason = _GIVEN_OTHERWISE.get(name)
-            raise ConfigError(f"{spec.id} cannot be given {name}: {reason or _not_known(name, [*known, 'protocol'])}")
+            reason = _GIVEN_OTHERWISE.get(name) or _not_known(name, [*known, "protocol", "raw_frames"])
+            raise ConfigError(f"{spec.id} cannot be given {name}: {reason}")
     if protocol is not None and protocol not in PROTOCOLS:
         raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {protocol!r}")
     registered = {name: value for name, value in spec.kwargs.items() if name != "game"}

@@ -139,6 +139,11 @@ def make_vector(
         raise
 
 
+def has_raw_frames(source: EnvSource, wrappers: Sequence[Wrapper] = ()) -> bool:
+    """Whether `make_vector` takes ``raw_frames`` in ``env_kwargs``, for Atari's (see ``torso.envs.atari``)."""
+    return isinstance(source, str) and not wrappers and source.rpartition(":")[2].startswith("ALE/")
+
+
 def env_seeds(seed: int, num_envs: int, step: int) -> list[int]:
     """Seeds for envs that begin anew at ``step``: one for each env, a function of (seed, env index, step) alone.
 

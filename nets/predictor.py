@@ -178,6 +178,11 @@ class Predictor:
         """The readout of prepared inputs: [B, *shape] to [B, K] float32."""
         return self.backend.run(prepared)
 
+    def answer(self, prepared: Array) -> NDArray[np.float32]:
+        """What the model says of prepared inputs: a classifier's probabilities, or the readout. [B, K] float32."""
+        readout = self.run(prepared)
+        return self.probabilities(readout) if self.kind == "classifier" else readout
+
     def probabilities(self, readout: NDArray[np.float32]) -> NDArray[np.float32]:
         """A classifier's readout [B, K] as probabilities, [B, K] float32, rows sum to 1.
 
@@ -223,12 +228,36 @@ class Predictor:
         best: NDArray[np.int64] = readout.argmax(axis=1).astype(np.int64)
         return best + self.card.action_start
 
+    def explore(
+        self,
+        actions: NDArray[np.int64],
+        epsilon: float,
+        rng: np.random.Generator | None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """Each row's action or, with probability ``epsilon``, one that ``rng`` draws evenly from all that are legal.
+
+        actions: int64 [B], as `greedy` gives them; mask: as it takes it. An ``epsilon`` of 0 draws nothing.
+
+        Raises:
+            InputError: an ``epsilon`` outside [0, 1], or above 0 without an ``rng``.
+        """
+        if not 0 <= epsilon <= 1:
+            raise InputError("epsilon", expected="a number in [0, 1]", came=str(epsilon))
+        if epsilon == 0:
+            return actions
+        if rng is None:
+            raise InputError("rng", expected="a numpy Generator when epsilon is above 0", came="None")
+        explores = rng.random(len(actions)) < epsilon
+        drawn = rng.integers(self.num_outputs, size=len(actions)) if mask is None else _any_legal(mask, rng)
+        return np.where(explores, drawn + self.card.action_start, actions)
+
     # -- in one call -----------------------------------------------------------------------------------------------
 
     def classify(self, inputs: ArrayLike, top_k: int = 1) -> Classification:
         """The ``top_k`` best labels of each input, best first. inputs: as `prepare` takes them."""
         self._require("classifier")
-        probabilities = self.probabilities(self.run(self.prepare(inputs)))
+        probabilities = self.answer(self.prepare(inputs))
         indices, best = self.top_k(probabilities, top_k)
         return Classification([[self.labels[i] for i in row] for row in indices], indices, best)
 
@@ -247,20 +276,11 @@ class Predictor:
         one drawn evenly from all that are legal; ``rng`` draws. mask: as `greedy` takes it. Returns int64 [B].
 
         Raises:
-            InputError: as `prepare` and `greedy`; a model that is no policy; an ``epsilon`` outside [0, 1], or above 0
-                without an ``rng``.
+            InputError: as `prepare`, `greedy` and `explore`; a model that is no policy.
         """
         self._require("policy")
-        if not 0 <= epsilon <= 1:
-            raise InputError("epsilon", expected="a number in [0, 1]", came=str(epsilon))
         actions = self.greedy(self.run(self.prepare(observations, field="observations")), mask)
-        if epsilon > 0:
-            if rng is None:
-                raise InputError("rng", expected="a numpy Generator when epsilon is above 0", came="None")
-            explore = rng.random(len(actions)) < epsilon
-            drawn = rng.integers(self.num_outputs, size=len(actions)) if mask is None else _any_legal(mask, rng)
-            actions = np.where(explore, drawn + self.card.action_start, actions)
-        return actions, state
+        return self.explore(actions, epsilon, rng, mask), state
 
     def regress(self, inputs: ArrayLike) -> NDArray[np.float32]:
         """A regressor's estimates, [B, K] float32, in the targets' own units. inputs: as `prepare` takes them."""
