@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ ONNX = "model.onnx"
 WEIGHTS_KEY, GRAPH_KEY, STATISTICS_KEY = "torso.weights_sha256", "torso.graph_sha256", "torso.statistics_sha256"
 INPUT_NAME, OUTPUT_NAME = "obs", "readout"
 
+_exporting = threading.Lock()  # held while the process' filters of warnings are others
+
 
 class _Readout(nn.Module):
     """A network as one tensor in, one tensor out."""
@@ -43,16 +46,27 @@ class _Readout(nn.Module):
 def export_onnx(path: str | os.PathLike[str]) -> Path:
     """Write ``model.onnx`` into a model directory (or a run directory's model) from the weights it holds.
 
-    The graph takes ``obs`` [batch, *shape] in the model's dtype and gives ``readout`` [batch, K] float32.
-
     Raises:
         ModelError: the network holds an operation that ONNX cannot express; the directory is as it was.
         StorageError: the file could not be written; the directory is as it was.
     """
     directory = find_model(path)
-    card, network = load_model(directory)
+    data = onnx_bytes(*load_model(directory), directory)
+    remove_leftovers(directory / ONNX)
+    atomic_write_bytes(directory / ONNX, data)
+    return directory / ONNX
+
+
+def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]) -> bytes:
+    """A loaded model as the bytes of a ``model.onnx``; ``source`` is named in errors.
+
+    The graph takes ``obs`` [batch, *shape] in the model's dtype and gives ``readout`` [batch, K] float32.
+
+    Raises:
+        ModelError: the network holds an operation that ONNX cannot express.
+    """
     example = torch.zeros((2, *card.network.input.shape), dtype=getattr(torch, card.network.input.dtype))
-    with _quiet():
+    with _exporting, _quiet():
         try:
             program = torch.onnx.export(
                 _Readout(network).eval(),
@@ -65,27 +79,29 @@ def export_onnx(path: str | os.PathLike[str]) -> Path:
             )
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"cannot export {directory} to ONNX (the model itself is saved): {reason[0]}") from error
+            raise ModelError(f"cannot export {source} to ONNX (the model itself is saved): {reason[0]}") from error
     if program is None:
-        raise ModelError(f"cannot export {directory} to ONNX: the exporter gave no program")
+        raise ModelError(f"cannot export {source} to ONNX: the exporter gave no program")
     model = program.model_proto
     _drop_remarks(model)
-    graph = model.SerializeToString(deterministic=True)
-    remove_leftovers(directory / ONNX)
-    atomic_write_bytes(directory / ONNX, seal(graph, card))
-    return directory / ONNX
+    return seal(model.SerializeToString(deterministic=True), card)
 
 
 def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
     """The model directory's ``model.onnx``, or None where it is missing, damaged or came from another model."""
     path = Path(directory) / ONNX
+    if not path.is_file():
+        return None
+    return None if read_onnx(path, read_card(directory)) is None else path
+
+
+def read_onnx(path: str | os.PathLike[str], card: ModelCard) -> bytes | None:
+    """The bytes of an ONNX file, or None where it is missing, damaged or came from another model than ``card``'s."""
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError:
         return None
-    card = read_card(directory)
-    graph = data[: -len(seal(b"", card))]
-    return path if data == seal(graph, card) else None
+    return data if data == seal(data[: -len(seal(b"", card))], card) else None
 
 
 def seal(graph: bytes, card: ModelCard) -> bytes:
