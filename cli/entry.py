@@ -30,8 +30,8 @@ DONE, BUG, MISTAKE, BROKEN_PIPE = 0, 1, 2, 141
 class Command:
     """A command. The module of its name has the dataclass ``options``, and ``run(options)`` gives the exit code.
 
-    With ``has_presets`` the module also has ``presets(arguments)``: the options where no argument says else. ``log`` is
-    how lines of the log look on stderr.
+    A ``-`` in the name is a ``_`` in the module's. With ``has_presets`` the module also has ``presets(arguments)``: the
+    options where no argument says else. ``log`` is how lines of the log look on stderr.
     """
 
     options: str
@@ -52,6 +52,7 @@ COMMANDS = {
     "serve": Command("ServeOptions", "serve models over gRPC", log="%(asctime)s %(levelname)s %(message)s"),
     "classify": Command("ClassifyOptions", "label images or arrays, with a model here or one that is served"),
     "act": Command("ActOptions", "choose actions for observations, with a model here or one that is served"),
+    "bench-serve": Command("BenchServeOptions", "load a server: latency, throughput and goodput, as a table and a PNG"),
     "play": Command("PlayOptions", "play episodes, with a model here or one that is served"),
 }
 
@@ -101,7 +102,7 @@ def _run(name: str, arguments: list[str]) -> int:
     from torso.cli.output import log_on_stderr
     from torso.cli.parsing import parse
 
-    command, module = COMMANDS[name], import_module(f"torso.cli.{name}")
+    command, module = COMMANDS[name], import_module(f"torso.cli.{name.replace('-', '_')}")
     presets = module.presets(arguments) if command.has_presets else None
     options = parse(getattr(module, command.options), arguments, name, presets)
     if options is None:

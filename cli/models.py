@@ -20,7 +20,7 @@ from torso.errors import ConfigError
 
 if TYPE_CHECKING:
     from torso.nets import Predictor
-    from torso.serve import Client
+    from torso.serve import ActStream, Client
 
 Array = NDArray[Any]
 
@@ -39,6 +39,10 @@ class ModelOptions:
     """With --address: encrypt, and trust the certificates that this system trusts."""
     tls_ca: Path | None = None
     """With --address: encrypt, and trust the certificates in this PEM file."""
+    tls_cert: Path | None = None
+    """With --address: this side's own certificate, PEM, for a server that asks for one; goes with --tls-key."""
+    tls_key: Path | None = None
+    """With --address: the certificate's private key, PEM."""
     timeout_s: float = 30.0
     """With --address: seconds that a call may take."""
 
@@ -62,12 +66,15 @@ class Model(Protocol):
     def provenance(self, kind: str) -> Mapping[str, Any]:
         """Where the model comes from; ConfigError where it is not of this kind."""
 
+    def stream_frames(self) -> ActStream | None:
+        """Where to send Atari's raw frames; None where the model is here, or takes none."""
+
 
 @contextmanager
 def open_model(options: ModelOptions) -> Iterator[Model]:
     """Load the model, or connect to who serves it."""
     if options.address is None:
-        given = [name for name in ("token_file", "tls", "tls_ca") if getattr(options, name)]
+        given = [name for name in ("token_file", "tls", "tls_ca", "tls_cert", "tls_key") if getattr(options, name)]
         if given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ConfigError(f"{names} without --address: a model that is loaded here needs none; add --address")
@@ -79,10 +86,12 @@ def open_model(options: ModelOptions) -> Iterator[Model]:
 
         with Client(
             options.address,
-            None if options.token_file is None else _token(options.token_file),
+            None if options.token_file is None else read_token(options.token_file),
             timeout_s=options.timeout_s,
             tls=options.tls,
             tls_ca=options.tls_ca,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
         ) as client:
             yield ServedModel(client, options.model)
 
@@ -113,6 +122,9 @@ class LoadedModel:
         """See `Model.provenance`."""
         self._require(kind)
         return self._predictor.card.provenance
+
+    def stream_frames(self) -> None:
+        """See `Model.stream_frames`."""
 
     def _guesses(self, prepared: Array, top_k: int) -> Guesses:
         predictor = self._predictor
@@ -152,6 +164,11 @@ class ServedModel:
         # The wire has texts as they are, and what is not text as JSON.
         return {name: json.loads(text) if text[:1] in ("{", "[") else text for name, text in info.provenance.items()}
 
+    def stream_frames(self) -> ActStream | None:
+        """See `Model.stream_frames`."""
+        takes_frames = self._client.get_model(self._name).takes_frames
+        return self._client.act_stream(self._name) if takes_frames else None
+
 
 def read_npy(path: Path) -> Array:
     """The array in a .npy file; nothing in it is unpickled."""
@@ -172,7 +189,8 @@ def _pairs(labels: Sequence[Sequence[str]], probabilities: NDArray[np.float32]) 
     return [list(zip(names, row.tolist(), strict=True)) for names, row in zip(labels, probabilities, strict=True)]
 
 
-def _token(path: Path) -> str:
+def read_token(path: Path) -> str:
+    """The token in a file; ConfigError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

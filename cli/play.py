@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions(ModelOptions):
-    """Play episodes greedily, with a model here or one that is served, and print each return."""
+    """Play episodes greedily, with a model here or one that is served, and print each return.
+
+    Of Atari's games a served model is sent what the console shows, and its server makes observations of that; this
+    process then loads nothing that computes.
+    """
 
     env: str | None = None
     """A Gymnasium id; None: the one that the model was trained in."""
@@ -46,7 +50,7 @@ class PlayOptions(ModelOptions):
 def run(options: PlayOptions) -> int:
     """Play, and print a line for each episode as it ends."""
     from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-    from torso.cli.worlds import choose_world, in_a_window
+    from torso.cli.worlds import choose_world, in_a_window, with_raw_frames
 
     if options.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {options.episodes}")
@@ -59,8 +63,11 @@ def run(options: PlayOptions) -> int:
     num_cut = 0
     with open_model(options) as model, ExitStack() as stack:
         world = choose_world(options.env, options.env_kwargs, model.provenance("policy"))
-        act = _actor(model, world.door.action_start)
+        act = _actor(model, world)
         env_id, on_frames = world.name, None
+        raw = with_raw_frames(world)
+        if raw is not None and (stream := model.stream_frames()) is not None:
+            world, act = raw, stack.enter_context(stream).act_together
         if options.render:
             world = stack.enter_context(in_a_window(world))
         elif options.video is not None:
@@ -91,7 +98,7 @@ def _filming(world: World, path: Path) -> Iterator[Callable[[Frames], None]]:
         yield lambda frames: add(frames[0])
 
 
-def _actor(model: Model, action_start: int) -> Any:
+def _actor(model: Model, world: World) -> Any:
     """What chooses in the env; where only some actions are legal, by the values that the model gives to those."""
 
     def act(
@@ -99,7 +106,7 @@ def _actor(model: Model, action_start: int) -> Any:
     ) -> tuple[NDArray[np.int64], tuple[Any, ...]]:
         actions, values = model.act(observations)
         if mask is not None:
-            actions = np.where(mask, values, -np.inf).argmax(axis=1) + action_start
+            actions = np.where(mask, values, -np.inf).argmax(axis=1) + world.door.action_start
         return actions, state
 
     return act

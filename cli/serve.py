@@ -14,10 +14,15 @@ from torso.serve.config import ServeConfig
 class ServeOptions(ServeConfig):
     """Serve models over gRPC until Ctrl-C or SIGTERM; then finish what is under way, and end with exit code 0."""
 
+    models: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Model or run directories. A model's name is its directory's name; NAME=DIR chooses another."""
+
 
 def run(options: ServeOptions) -> int:
-    """Serve."""
+    """Serve. The log is the whole process' own, in the form that is asked for."""
     from torso.serve import serve
+    from torso.serve.logs import log_as
 
-    serve(options)
+    with log_as(options.log_format):
+        serve(options)
     return 0

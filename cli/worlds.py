@@ -9,7 +9,7 @@ from typing import Any
 
 from torso.agents.evaluation import MAX_STEPS
 from torso.agents.world import World
-from torso.envs import SeededVectorEnv, load_wrapper
+from torso.envs import SeededVectorEnv, has_raw_frames, load_wrapper
 from torso.envs.registry import make_registered
 from torso.errors import ConfigError, EnvError
 
@@ -35,6 +35,13 @@ def choose_world(env: str | None, env_kwargs: str | None, provenance: Mapping[st
     wrappers = [load_wrapper(name) for name in recorded.get("wrappers") or ()]
     kwargs = dict(recorded.get("env_kwargs") or {}) if env_kwargs is None else read_env_kwargs(env_kwargs)
     return World(env=env_id, env_kwargs=kwargs, wrappers=wrappers)
+
+
+def with_raw_frames(world: World) -> World | None:
+    """The same games, observed as the console shows them; None where the world is none of Atari's."""
+    if not has_raw_frames(world.env, world.wrappers):
+        return None
+    return World(env=world.env, env_kwargs={**world.env_kwargs, "raw_frames": True})
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from generate import HERE, IMPORTS, PACKAGE
+from generate import HERE, IMPORTS, PACKAGE  # type: ignore[import-not-found]  # a script beside this one
 
 RELEASED = HERE / "released.binpb"
 RULES = HERE / "buf.yaml"

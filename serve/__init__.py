@@ -9,21 +9,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torso.serve.client import AsyncClient, Client
+    from torso.serve.async_client import AsyncClient
+    from torso.serve.client import Client
     from torso.serve.config import ServeConfig
-    from torso.serve.results import ActResult, ClassifyResult, ImageInput, ModelInfo, ModelSummary, TensorSpec
+    from torso.serve.results import (
+        ActResult,
+        ClassifyResult,
+        ImageInput,
+        ModelInfo,
+        ModelSummary,
+        StepResult,
+        TensorSpec,
+    )
+    from torso.serve.retries import RetryPolicy
     from torso.serve.server import Server, create_server, serve
+    from torso.serve.streams import ActStream, AsyncActStream
 
 _HOMES = {
     "ActResult": "results",
-    "AsyncClient": "client",
+    "ActStream": "streams",
+    "AsyncActStream": "streams",
+    "AsyncClient": "async_client",
     "ClassifyResult": "results",
     "Client": "client",
     "ImageInput": "results",
     "ModelInfo": "results",
     "ModelSummary": "results",
+    "RetryPolicy": "retries",
     "ServeConfig": "config",
     "Server": "server",
+    "StepResult": "results",
     "TensorSpec": "results",
     "create_server": "server",
     "serve": "server",
@@ -31,14 +46,18 @@ _HOMES = {
 
 __all__ = [
     "ActResult",
+    "ActStream",
+    "AsyncActStream",
     "AsyncClient",
     "ClassifyResult",
     "Client",
     "ImageInput",
     "ModelInfo",
     "ModelSummary",
+    "RetryPolicy",
     "ServeConfig",
     "Server",
+    "StepResult",
     "TensorSpec",
     "create_server",
     "serve",

@@ -1,4 +1,4 @@
-"""Who may ask: tokens and their roles, and where a server may listen.
+"""Who may ask: tokens, roles, and where a server may listen.
 
 A token file has one token a line, four fields separated by white space; ``#`` starts a comment::
 
@@ -8,7 +8,11 @@ A token file has one token a line, four fields separated by white space; ``#`` s
 
 ``printf %s "$TOKEN" | sha256sum`` gives the second field; tokens should be long and random, for the hash has no salt.
 ``expires`` is the token's last day (UTC), or ``never``. Callers send ``authorization: Bearer TOKEN`` as metadata.
-Role *predict* may ask every prediction method; *admin* may also use server reflection. Health is open to everyone.
+
+Role *predict* may ask whatever does not change the server; *admin* may also load and unload models and use reflection.
+Where no tokens are asked for, callers on this machine are admins, and callers beyond it may predict, whether a client
+certificate vouches for them or nobody does. Callers without a good token see whether the server as a whole is healthy,
+and nothing else: no names, not even whether a model of a name exists.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -25,15 +30,26 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2
 
-from torso.errors import ForbiddenError, ServerError, UnauthenticatedError
+from torso.errors import ForbiddenError, InputError, ServerError, ServiceError, UnauthenticatedError
 from torso.serve import status
+from torso.serve.config import ServeConfig
+from torso.serve.requests import parse
+from torso.serve.wire import SERVICE
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # grpc's own class is generic only in its stubs
 
 ROLES = {"predict": 0, "admin": 1}  # a higher role may do all that a lower one may
-OPEN_SERVICES = ("/grpc.health.v1.Health/",)
-ADMIN_SERVICES = ("/grpc.reflection.",)
+ADMIN_METHODS = (
+    "/grpc.reflection.",
+    "/inference.GRPCInferenceService/RepositoryModelLoad",
+    "/inference.GRPCInferenceService/RepositoryModelUnload",
+)  # what these begin
+OPEN_METHODS = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch")  # of these services:
+OPEN_SERVICES = ("", SERVICE, "inference.GRPCInferenceService")
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+UNKNOWN = "the token is not known here, or it has expired"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +72,18 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ServerError(f"token file {path}: cannot be read: {error}") from error
-    tokens = []
+    tokens: dict[str, Token] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.partition("#")[0].split()
         if fields:
-            tokens.append(_token(fields, f"token file {path}, line {number}"))
+            where = f"token file {path}, line {number}"
+            token = _token(fields, where)
+            if token.sha256 in tokens:
+                raise ServerError(f"{where}: {token.name!r} has the same token as {tokens[token.sha256].name!r} above")
+            tokens[token.sha256] = token
     if not tokens:
         raise ServerError(f"token file {path}: expected a line `name sha256 role expires` or more, got none")
-    return tuple(tokens)
+    return tuple(tokens.values())
 
 
 def _token(fields: list[str], where: str) -> Token:
@@ -72,6 +92,8 @@ def _token(fields: list[str], where: str) -> Token:
     name, sha256, role, expires = fields
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise ServerError(f"{where}: expected a SHA-256 of 64 hexadecimal digits, got {len(sha256)} characters")
+    if sha256.lower() == EMPTY_SHA256:
+        raise ServerError(f"{where}: this is the SHA-256 of nothing; was the token's variable unset when it was made?")
     if role not in ROLES:
         raise ServerError(f"{where}: expected a role of {', '.join(ROLES)}, got {role!r}")
     try:
@@ -81,11 +103,26 @@ def _token(fields: list[str], where: str) -> Token:
     return Token(name=name, sha256=sha256.lower(), role=role, expires=last_day)
 
 
-class TokenCheck(grpc.aio.ServerInterceptor):
-    """Refuses calls without a good token, before their message is read."""
+class Guard(grpc.aio.ServerInterceptor):
+    """Refuses calls that their caller may not make, before their message is read; streams, when it no longer may.
 
-    def __init__(self, tokens: Iterable[Token]) -> None:
-        self._tokens = tuple(tokens)
+    ``anonymous_role`` is everyone's where there is no token file.
+    """
+
+    def __init__(self, token_file: Path | None, anonymous_role: str) -> None:
+        self._path = token_file
+        self._anonymous = Token(name="anonymous", sha256="", role=anonymous_role, expires=None)
+        self._tokens = () if token_file is None else read_tokens(token_file)
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything that it could refuse."""
+        return self._path is not None or self._anonymous.role != "admin"
+
+    def reload(self) -> None:
+        """Read the token file again; ServerError where it cannot be used, and then the old tokens stay."""
+        if self._path is not None:
+            self._tokens = read_tokens(self._path)
 
     async def intercept_service(
         self,
@@ -94,33 +131,62 @@ class TokenCheck(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Hand the call on, or hand back a handler that refuses it."""
         method = str(handler_call_details.method)
-        if not method.startswith(OPEN_SERVICES):
-            try:
-                self._check(method, handler_call_details.invocation_metadata)
-            except (UnauthenticatedError, ForbiddenError) as error:
-                return _refusal(error, method)
-        return await continuation(handler_call_details)
+        try:
+            token = self._admit(method, handler_call_details.invocation_metadata)
+        except (UnauthenticatedError, ForbiddenError) as error:
+            if method in OPEN_METHODS:
+                return _health_of_the_whole(await continuation(handler_call_details), error, method)
+            return _refusal(error, method)
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler.request_streaming or token is self._anonymous:
+            return handler
+        return self._watched(handler, token, method)
 
-    def _check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    def _admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
+        token = self._anonymous if self._path is None else self._find(metadata)
+        if method.startswith(ADMIN_METHODS) and ROLES[token.role] < ROLES["admin"]:
+            if token is self._anonymous:
+                raise ForbiddenError("this needs role admin, which only a token gives, and this server has no tokens")
+            raise ForbiddenError(f"{method} needs role admin; token {token.name!r} has role {token.role}")
+        return token
+
+    def _find(self, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
+        """Find whose token was sent; the time it takes does not depend on how much of a token is right."""
         values = [value for key, value in metadata if key == "authorization"]
         if not values:
             raise UnauthenticatedError("no token: expected metadata `authorization: Bearer TOKEN`")
-        token = self._find(values)
-        if token is None:
-            raise UnauthenticatedError("the token is not known here, or it has expired")
-        if method.startswith(ADMIN_SERVICES) and ROLES[token.role] < ROLES["admin"]:
-            raise ForbiddenError(f"{method} needs role admin; token {token.name!r} has role {token.role}")
-
-    def _find(self, values: list[str | bytes]) -> Token | None:
-        """Find whose token was sent; the time it takes does not depend on how much of a token is right."""
-        if len(values) != 1 or not isinstance(values[0], str):
-            return None
-        scheme, _, secret = values[0].partition(" ")
+        scheme, _, secret = str(values[0]).partition(" ")
         digest = hashlib.sha256(secret.strip().encode()).hexdigest()
         matches = [token for token in self._tokens if hmac.compare_digest(token.sha256, digest)]
-        if scheme.lower() != "bearer" or not matches or matches[0].expired(datetime.now(UTC).date()):
-            return None
+        if len(values) != 1 or scheme.lower() != "bearer" or not matches or matches[0].expired(_today()):
+            raise UnauthenticatedError(UNKNOWN)
         return matches[0]
+
+    def _watched(self, handler: Handler, token: Token, method: str) -> Handler:
+        """Wrap a stream: a message that comes when its token has expired, or was taken away, ends it."""
+        answer: Any = handler.stream_stream  # an async generator: its type is the blocking server's
+
+        async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            async for request in requests:
+                if token.expired(_today()) or token not in self._tokens:
+                    raise UnauthenticatedError(UNKNOWN)
+                yield request
+
+        async def watched(
+            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
+            try:
+                async with aclosing(answer(checked(requests), context)) as responses:
+                    async for response in responses:
+                        yield response
+            except UnauthenticatedError as error:  # of a handler that does not turn errors into statuses itself
+                await context.abort(*status.to_wire(error, method))
+
+        return grpc.stream_stream_rpc_method_handler(watched, handler.request_deserializer, handler.response_serializer)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _refusal(error: UnauthenticatedError | ForbiddenError, method: str) -> Handler:
@@ -130,6 +196,25 @@ def _refusal(error: UnauthenticatedError | ForbiddenError, method: str) -> Handl
         await context.abort(*status.to_wire(error, method))
 
     return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _health_of_the_whole(handler: Handler | None, error: ServiceError, method: str) -> Handler | None:
+    """Wrap a health method so that it tells of the server as a whole, and of nothing else."""
+    if handler is None:
+        return None
+    answer: Any = handler.unary_stream or handler.unary_unary
+    build = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+
+    async def restricted(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            request = parse(health_pb2.HealthCheckRequest, data)
+            if request.service not in OPEN_SERVICES:
+                raise error
+        except (InputError, ServiceError) as refusal:
+            await context.abort(*status.to_wire(refusal, method))
+        return await answer(request, context)
+
+    return build(restricted, response_serializer=handler.response_serializer)
 
 
 def is_local(host: str) -> bool:
@@ -142,16 +227,20 @@ def is_local(host: str) -> bool:
         return False
 
 
-def check_bind(host: str, *, tls: bool, tokens: bool, allow_plaintext: bool, allow_anonymous: bool) -> None:
-    """Refuse, with ServerError, to listen beyond this machine without encryption and tokens unless told to."""
-    if is_local(host):
+def check_bind(config: ServeConfig) -> None:
+    """Refuse, with ServerError, to listen beyond this machine without encryption and knowing callers, unless told to.
+
+    Callers are known by their token, or by their client certificate.
+    """
+    if is_local(config.host):
         return
-    if not tls and not allow_plaintext:
+    if config.tls_cert is None and not config.allow_plaintext:
         raise ServerError(
-            f"host {host} can be reached from other machines: expected --tls-cert and --tls-key, "
+            f"host {config.host} can be reached from other machines: expected --tls-cert and --tls-key, "
             "or --allow-plaintext to let everything travel unencrypted"
         )
-    if not tokens and not allow_anonymous:
+    if config.token_file is None and config.tls_client_ca is None and not config.allow_anonymous:
         raise ServerError(
-            f"host {host} can be reached from other machines: expected --token-file, or --allow-anonymous for everyone"
+            f"host {config.host} can be reached from other machines: expected --token-file or --tls-client-ca, "
+            "or --allow-anonymous for everyone"
         )

@@ -1,4 +1,4 @@
-"""What computes a served model on the CPU: ONNX Runtime where its answers equal torch's, else torch.
+"""What computes a served model: ONNX Runtime where its answers equal torch's, else torch; or CUDA graphs.
 
 A backend is what `torso.nets.Backend` says: arrays in, arrays out, validation and reading left to the predictor.
 """
@@ -6,6 +6,7 @@ A backend is what `torso.nets.Backend` says: arrays in, arrays out, validation a
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
-from torso.errors import ModelDamagedError, ServerError
-from torso.nets import Backend, InputSpec, ModelCard, Network, TorchBackend, onnx_path
+from torso.errors import ModelDamagedError, ModelError
+from torso.nets import Backend, InputSpec, ModelCard, Network, TorchBackend
+from torso.nets.export import INPUT_NAME, ONNX, OUTPUT_NAME, read_onnx
 from torso.serve.config import BackendChoice
+from torso.serve.export_cache import cached_onnx
+from torso.serve.padding import batch_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -30,49 +34,64 @@ _ONNX_ERRORS = tuple(
 
 
 class OnnxBackend:
-    """A model.onnx on ONNX Runtime's CPU provider: one thread by default, asleep between batches."""
+    """A model.onnx on ONNX Runtime's CPU provider: one thread by default, asleep between batches.
+
+    ``model`` is the file or its bytes; ``source`` is what errors call it.
+    """
 
     name = "onnx"
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, model: Path | bytes, *, source: str = "model.onnx", threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors; they are also raised
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _ONNX_ERRORS as error:
-            raise ModelDamagedError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
-        self._input = self._session.get_inputs()[0].name
+            raise ModelDamagedError(f"{source} cannot be loaded by ONNX Runtime: {error}") from error
+        self._outputs = [OUTPUT_NAME]
 
     def run(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """[B, *shape] in the model's dtype, contiguous; returns the readout, [B, K] float32."""
-        readout: NDArray[np.float32] = self._session.run(None, {self._input: inputs})[0]
+        readout: NDArray[np.float32] = self._session.run(self._outputs, {INPUT_NAME: inputs})[0]
         return readout
 
 
 def choose_backend(
-    directory: Path, card: ModelCard, network: Network, choice: BackendChoice = "auto", *, threads: int = 1
+    directory: Path,
+    card: ModelCard,
+    network: Network,
+    choice: BackendChoice = "auto",
+    *,
+    threads: int = 1,
+    cache_dir: Path | None = None,
+    max_rows: int = PROBE_ROWS,
 ) -> Backend:
-    """Pick what computes a model directory's network.
+    """Pick what computes a model directory's network; all but torch itself must equal torch on a probe batch.
 
-    ``auto`` takes ONNX Runtime where there is a model.onnx of these weights that equals torch on a probe batch; where
-    not, that is logged and torch serves. ``onnx`` insists: ServerError or ModelDamagedError instead. ``threads`` is for
-    ONNX Runtime; torch's are the process' own (`torch.set_num_threads`).
+    ``auto`` takes ONNX Runtime where it can; where not, that is logged and torch serves. ``onnx`` insists: ModelError
+    instead. Where the directory has no whole model.onnx of these weights, ``cache_dir`` keeps one (see
+    `torso.serve.export_cache`). ``cuda`` is torch on a CUDA device, in batches of at most ``max_rows``; ServerError
+    where that cannot be. ``threads`` is for ONNX Runtime; torch's are the process' own (`torch.set_num_threads`).
     """
     reference = TorchBackend(network)
     if choice == "torch":
         return reference
-    path = onnx_path(directory)
+    if choice == "cuda":
+        from torso.serve.cuda_backend import CudaBackend
+
+        cuda = CudaBackend(network, max_rows=max_rows)
+        _require_equal(cuda, reference, card, batch_sizes(max_rows), "the CUDA device")
+        return cuda
     try:
-        if path is None:
-            raise ServerError(f"{directory} has no whole model.onnx of its weights: run `torso export {directory}`")
-        backend = OnnxBackend(path, threads=threads)
-        probe = probe_batch(card.network.input, PROBE_ROWS)
-        _require_equal(backend, reference, probe)
-        _require_equal(backend, reference, probe[:1])
-    except (ServerError, ModelDamagedError) as error:
+        model = read_onnx(directory / ONNX, card)
+        if model is None:
+            model = cached_onnx(card, network, directory, cache_dir)
+        backend = OnnxBackend(model, source=f"{directory}'s model.onnx", threads=threads)
+        _require_equal(backend, reference, card, (1, PROBE_ROWS), "model.onnx")
+    except ModelError as error:
         if choice == "onnx":
             raise
         logger.warning("torch serves, at less speed: %s", error)
@@ -80,13 +99,15 @@ def choose_backend(
     return backend
 
 
-def _require_equal(backend: Backend, reference: Backend, probe: NDArray[Any]) -> None:
-    try:
-        answers = backend.run(probe)
-    except _ONNX_ERRORS as error:
-        raise ModelDamagedError(f"model.onnx fails on a probe batch of {len(probe)}: {error}") from error
-    if not equal_readouts(answers, reference.run(probe)):
-        raise ModelDamagedError(f"model.onnx does not give torch's answers on a probe batch of {len(probe)}")
+def _require_equal(backend: Backend, reference: Backend, card: ModelCard, sizes: Iterable[int], source: str) -> None:
+    for rows in sizes:
+        probe = probe_batch(card.network.input, rows)
+        try:
+            answers = backend.run(probe)
+        except _ONNX_ERRORS as error:
+            raise ModelDamagedError(f"{source} fails on a probe batch of {rows}: {error}") from error
+        if not equal_readouts(answers, reference.run(probe)):
+            raise ModelDamagedError(f"{source} does not give torch's answers on a probe batch of {rows}")
 
 
 def equal_readouts(answers: NDArray[np.float32], reference: NDArray[np.float32]) -> bool:

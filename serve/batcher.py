@@ -1,69 +1,50 @@
 """Batches from what is queued: while the model computes, requests gather; when it is free, it takes them all at once.
 
-No delay is ever added. The queue lives on the event loop, so it needs no locks; the forward runs in one thread of its
-own per model. Limits count rows, not requests.
+The queue lives on the event loop, so it needs no locks. A small batch is computed there and then, since a thread's hop
+would cost more than the batch itself; a larger one in the model's own thread. Limits count rows, not requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from types import TracebackType
+import types
+from collections.abc import Callable, Generator
+from time import monotonic  # the event loop's clock; uvloop's own reading of it goes by milliseconds
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torso.errors import DeadlineError, InputError, OverloadedError, UnavailableError
+from torso.serve.inference import Forward, InferenceThread
+from torso.serve.metrics import ModelMetrics
+from torso.serve.pace import Pace
 from torso.serve.status import internal_error
+from torso.serve.waiting import HEADROOM, INFINITY, LATE, Admission, Batch, Waiting
 
-logger = logging.getLogger(__name__)
+__all__ = ["Admission", "Batcher"]
 
 Array = NDArray[Any]
 Readout = NDArray[np.float32]
 
 MIN_RETRY_S, MAX_RETRY_S = 0.01, 5.0
+TIMER_S = 0.002  # what is nearer than this, a loop's timers, which go by milliseconds, would miss
 
 
-class Admission:
-    """A request's rows counted into the queue, until they are taken into a batch or the ``with`` block ends."""
-
-    def __init__(self, batcher: Batcher, rows: int) -> None:
-        self._batcher = batcher
-        self.rows = rows
-        batcher.queued_rows += rows
-
-    def leave(self) -> None:
-        """Count the rows out of the queue, once."""
-        self._batcher.queued_rows -= self.rows
-        self.rows = 0
-
-    def __enter__(self) -> Admission:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.leave()
-
-
-@dataclass(eq=False)
-class _Request:
-    inputs: Array  # [b, *shape]
-    admission: Admission
-    deadline: float | None  # on the event loop's clock
-    answer: asyncio.Future[Readout]  # [b, K]
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Let everything else that is ready on the loop run first."""
+    yield
 
 
 class Batcher:
-    """One model's queue and its inference thread.
+    """One model's queue, and what computes it.
 
     ``forward`` maps [B, *shape] to [B, K]; it is never called twice at once. A batch holds at most ``max_batch_rows``;
-    a request of more makes a batch of its own, computed in pieces of that size. ``forwards`` and ``rows`` count what
-    was computed. All methods belong to the event loop's thread.
+    a request of more makes a batch of its own, computed in pieces of that size. A batch of at most ``inline_rows`` is
+    computed on the event loop. One that is not full waits until its oldest request is ``max_delay_us`` old. ``pace``
+    tells what forwards take, where that is known: what then has no hope of an answer in time is refused at once. Times
+    are `time.monotonic`'s, the event loop's clock. All methods belong to the event loop's thread.
     """
 
     def __init__(
@@ -73,19 +54,39 @@ class Batcher:
         *,
         max_batch_rows: int,
         max_queue_rows: int,
+        max_delay_us: int = 0,
+        inline_rows: int = 0,
+        metrics: ModelMetrics | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.name = name
         self.max_batch_rows = max_batch_rows
         self.max_queue_rows = max_queue_rows
-        self.forwards = 0
-        self.rows = 0
+        self.max_delay_us = max_delay_us
+        self.inline_rows = inline_rows
         self.queued_rows = 0
-        self._forward = forward
-        self._waiting: dict[_Request, None] = {}  # in order of arrival; a dict, so that any can leave at once
-        self._busy = False
+        self._metrics = ModelMetrics() if metrics is None else metrics
+        self._pace = Pace() if pace is None else pace
+        self._forward = Forward(name, forward, max_batch_rows)
+        self._thread = InferenceThread(f"infer-{name}")
+        self._waiting = Waiting(max_batch_rows, max_delay_us * 1e-6, self._pace)
+        self._computing: Batch | None = None  # in the thread
+        self._timer: asyncio.Handle | None = None
+        self._requests = 0  # admitted, and not yet at the end of their ``with`` blocks
+        self._drained: list[asyncio.Future[None]] = []  # who waits for there to be none
         self._closed = False
-        self._last_forward_s = 0.0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"infer-{name}")
+
+    @property
+    def forwards(self) -> int:
+        """How often the model was called."""
+        return self._forward.calls
+
+    @property
+    def rows(self) -> int:
+        """The rows that it was called with."""
+        return self._forward.rows
+
+    # -- a request ----------------------------------------------------------------------------------------------------
 
     def admit(self, rows: int, field: str) -> Admission:
         """Let a request of so many rows in, before any work is done for it.
@@ -95,104 +96,171 @@ class Batcher:
         """
         if self._closed:
             raise UnavailableError("the server is shutting down")
-        if rows > self.max_queue_rows:
-            raise InputError(field, expected=f"at most {self.max_queue_rows} rows a request", came=f"{rows}")
         if self.queued_rows + rows > self.max_queue_rows:
-            forwards_ahead = self.queued_rows / self.max_batch_rows + 1
+            if rows > self.max_queue_rows:
+                raise InputError(field, expected=f"at most {self.max_queue_rows} rows a request", came=f"{rows}")
             raise OverloadedError(
                 f"model {self.name!r}: {self.queued_rows} of at most {self.max_queue_rows} rows are queued; "
                 f"no room for {rows} more",
-                retry_after_s=min(max(forwards_ahead * self._last_forward_s, MIN_RETRY_S), MAX_RETRY_S),
+                retry_after_s=_retry_s(self._expected_s(rows, monotonic())),
             )
-        return Admission(self, rows)
+        return Admission(self._count, rows)
 
     async def submit(self, inputs: Array, admission: Admission, deadline: float | None = None) -> Readout:
         """Compute one request's rows, [b, *shape] to [b, K], together with whatever else is queued.
 
-        Raises DeadlineError, and computes nothing, where ``deadline`` (the loop's clock) passes first;
-        InternalServiceError where the forward fails. When the caller is cancelled its rows leave the queue.
+        Raises OverloadedError where the queue is too long for its ``deadline``; DeadlineError where that passes in the
+        queue, and nothing is computed then; InternalServiceError where the forward fails. When the caller is cancelled
+        its rows leave the queue.
         """
-        loop = asyncio.get_running_loop()
-        request = _Request(inputs, admission, deadline, loop.create_future())
-        self._waiting[request] = None
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._start_batch, loop)  # not at once: what arrived in this turn of the loop comes along
+        if self._closed:
+            raise UnavailableError("the server is shutting down")
+        now = monotonic()
+        if deadline is None:
+            deadline = INFINITY
+        elif self._waiting.rows or self._computing is not None:
+            self._refuse_hopeless(len(inputs), deadline, now)
+        self._waiting.append(admission, inputs, deadline, now)
         try:
-            return await request.answer
+            if self._computing is None:
+                await _turn()  # what arrives in this turn of the loop comes along
+                if admission.waiting and self._computing is None:
+                    self._start()
+            if not admission.done:
+                admission.wake = asyncio.get_running_loop().create_future()
+                await admission.wake
         finally:
-            self._waiting.pop(request, None)
-            if request.answer.done() and not request.answer.cancelled():
-                request.answer.exception()  # seen, even where the caller was cancelled in the same moment
+            if admission.waiting:  # its caller goes away
+                self._waiting.remove(admission)
+        if admission.error is not None:
+            raise admission.error
+        if self._metrics.trace is not None:
+            batch = admission.batch
+            self._metrics.trace(admission.queued_at, batch.taken_at, batch.computed_at, batch.rows)
+        return admission.readout
 
-    def _start_batch(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch = self._take(loop.time())
-        if not batch:
-            self._busy = False
+    def _count(self, rows: int, requests: int) -> None:
+        self.queued_rows += rows
+        self._metrics.queued_rows += rows
+        self._requests += requests
+        if self._drained:
+            self._tell_drained()
+
+    def _refuse_hopeless(self, rows: int, deadline: float, now: float) -> None:
+        if deadline <= now:
+            raise DeadlineError(LATE)
+        expected_s = self._expected_s(rows, now)
+        if HEADROOM * expected_s > deadline - now:
+            raise OverloadedError(
+                f"model {self.name!r}: too much is queued for an answer before the deadline",
+                retry_after_s=_retry_s(expected_s),
+            )
+
+    def _expected_s(self, rows: int, now: float) -> float:
+        """Return how long it is expected to take to compute all that there is, and so many rows more."""
+        expected_s = self._waiting.compute_s(rows)
+        if self._computing is not None:
+            end = self._computing.taken_at + self._pace.seconds(self._computing.rows)
+            expected_s += max(end - now, 0.0)
+        return expected_s
+
+    # -- a batch ------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Begin the next batch, if the model is free and it is time."""
+        if self._computing is not None or not self._waiting:
             return
-        started = loop.time()
-        computing = self._thread.submit(self._compute, [request.inputs for request in batch])
-        computing.add_done_callback(
-            lambda done: loop.call_soon_threadsafe(self._finish_batch, loop, batch, done, started)
-        )
-
-    def _take(self, now: float) -> list[_Request]:
-        """Take the next batch out of the queue, in order of arrival; what is too late, or unwanted, is dropped."""
-        batch: list[_Request] = []
-        rows = 0
-        while self._waiting:
-            request = next(iter(self._waiting))
-            if batch and rows + len(request.inputs) > self.max_batch_rows:
-                break
-            del self._waiting[request]
-            request.admission.leave()
-            if request.answer.done():  # its caller went away
-                continue
-            if request.deadline is not None and now >= request.deadline:
-                request.answer.set_exception(DeadlineError("the deadline passed while the request was queued"))
-                continue
-            batch.append(request)
-            rows += len(request.inputs)
-        return batch
-
-    def _compute(self, inputs: list[Array]) -> Readout:
-        """Run one batch. This is the inference thread."""
-        rows = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
-        pieces = [rows[start : start + self.max_batch_rows] for start in range(0, len(rows), self.max_batch_rows)]
-        readouts = []
-        for piece in pieces:
-            self.forwards += 1
-            self.rows += len(piece)
-            readouts.append(self._forward(piece))
-        readout = readouts[0] if len(readouts) == 1 else np.concatenate(readouts)
-        if len(readout) != len(rows):
-            raise RuntimeError(f"model {self.name!r} answered {len(readout)} rows for {len(rows)}")
-        return readout
-
-    def _finish_batch(
-        self, loop: asyncio.AbstractEventLoop, batch: list[_Request], done: Future[Readout], started: float
-    ) -> None:
-        self._last_forward_s = loop.time() - started
-        self._start_batch(loop)  # first, so that the thread computes while answers are written
-        error = done.exception()
-        if error is not None:
-            failure = internal_error(error, f"a forward of model {self.name!r}")
-            for request in batch:
-                if not request.answer.done():
-                    request.answer.set_exception(failure)
+        loop = asyncio.get_running_loop()
+        now = monotonic()
+        delay_s = self._waiting.delay_s(now)
+        if delay_s > 0:
+            self._start_in(delay_s, loop)
             return
-        readout = done.result()
-        end = 0
-        for request in batch:
-            start, end = end, end + len(request.inputs)
-            if not request.answer.done():
-                request.answer.set_result(readout[start:end])
+        batch = self._waiting.take(now)
+        if batch is None:
+            return
+        for request in batch.requests:
+            self._metrics.queue.observe(now - request.queued_at)
+        if batch.rows > self.inline_rows:
+            self._computing = batch
+            self._thread.submit(loop, self._compute, batch, self._finish)
+            return
+        self._compute(batch)
+        self._pace.observe(batch.rows, batch.seconds)
+        self._answer(batch)
+        if self._waiting:
+            loop.call_soon(self._start)
+
+    def _start_in(self, delay_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Come back in so many seconds; where they are too few for a timer, at every turn of the loop."""
+        if self._timer is None:
+            timed = delay_s > TIMER_S
+            self._timer = loop.call_later(delay_s - TIMER_S / 2, self._wake) if timed else loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._start()
+
+    def _compute(self, batch: Batch) -> None:
+        """Compute a batch, here or in the thread."""
+        started = monotonic()
+        batch.outcomes = self._forward.outcomes([request.inputs for request in batch.requests])
+        batch.computed_at = monotonic()
+        batch.seconds = batch.computed_at - started
+
+    def _finish(self, batch: Batch) -> None:
+        """Come back from the thread. The next batch begins first, so that it computes while answers are written."""
+        self._computing = None
+        self._pace.observe(batch.rows, monotonic() - batch.taken_at)
+        if self._waiting.rows > self.inline_rows:
+            self._start()
+        self._answer(batch)
+        self._start()
+        self._tell_drained()
+
+    def _answer(self, batch: Batch) -> None:
+        """Hand out what came of a batch."""
+        failures = [outcome for outcome in batch.outcomes if isinstance(outcome, Exception)]
+        if failures:
+            self._tell_failures(batch, failures)
+        else:
+            self._metrics.computed(batch.rows, len(batch.requests), batch.seconds)
+        for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
+            if not isinstance(outcome, Exception):
+                request.answer(outcome, batch)
+
+    def _tell_failures(self, batch: Batch, failures: list[Exception]) -> None:
+        """Log one incident where the model fails for all, else one for each request that it fails for."""
+        where = f"a forward of model {self.name!r}"
+        common = internal_error(failures[0], where) if len(failures) == len(batch.requests) else None
+        for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                request.fail(common or internal_error(outcome, where))
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def drained(self) -> None:
+        """Return once no request is in here any more, and nothing computes."""
+        while self._requests or self._computing is not None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._drained.append(waiter)
+            await waiter
+
+    def _tell_drained(self) -> None:
+        if not self._requests and self._computing is None:
+            for waiter in self._drained:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._drained.clear()
 
     def close(self) -> None:
         """Refuse what waits and what comes, and let the running forward end."""
         self._closed = True
-        for request in self._waiting:
-            if not request.answer.done():
-                request.answer.set_exception(UnavailableError("the server is shutting down"))
-        self._waiting.clear()
-        self._thread.shutdown(wait=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiting.clear(UnavailableError("the server is shutting down"))
+        self._thread.close()
+
+
+def _retry_s(expected_s: float) -> float:
+    return min(max(expected_s, MIN_RETRY_S), MAX_RETRY_S)

@@ -34,7 +34,9 @@ class Call:
     request: Message
     response_class: type[Message]
     timeout_s: float | None = None
-    """None: the client's own."""
+    """Seconds that it may take; None: as long as its operation may."""
+    retried: bool = True
+    """Whether it may be made again where it failed."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,36 @@ class Operations:
     """A client's operations, and the descriptions of models that it has seen."""
 
     def __init__(self) -> None:
-        self._infos: dict[str, ModelInfo] = {}
+        self._infos: dict[tuple[str, str], ModelInfo] = {}  # by name and by the version that was asked for
 
-    def classify(self, model: str, inputs: ArrayLike, top_k: int) -> Operation[ClassifyResult]:
+    def classify(self, model: str, inputs: ArrayLike, top_k: int, version: str) -> Operation[ClassifyResult]:
         """Label arrays."""
-        array = yield from self._fit(model, inputs, "tensor")
-        request = pb.ClassifyRequest(model=model, tensor=array_to_tensor(array), top_k=_int32(top_k, "top_k"))
+        array = yield from self._fit(model, version, inputs, "tensor")
+        request = pb.ClassifyRequest(
+            model=model, version=version, tensor=array_to_tensor(array), top_k=_int32(top_k, "top_k")
+        )
         response: pb.ClassifyResponse = yield from self._ask("Classify", request, pb.ClassifyResponse)
         return _classification(response)
 
-    def classify_images(self, model: str, images: Sequence[bytes], top_k: int) -> Operation[ClassifyResult]:
+    def classify_images(
+        self, model: str, images: Sequence[bytes], top_k: int, version: str
+    ) -> Operation[ClassifyResult]:
         """Label PNG or JPEG files."""
         if isinstance(images, (bytes, bytearray)):
             raise InputError("images", expected="a list of files' bytes", came="one file's bytes")
-        request = pb.ClassifyRequest(model=model, images=pb.Images(encoded=images), top_k=_int32(top_k, "top_k"))
+        request = pb.ClassifyRequest(
+            model=model, version=version, images=pb.Images(encoded=images), top_k=_int32(top_k, "top_k")
+        )
         response: pb.ClassifyResponse = yield from self._ask("Classify", request, pb.ClassifyResponse)
         return _classification(response)
 
-    def act(self, model: str, observations: ArrayLike, state: Sequence[ArrayLike]) -> Operation[ActResult]:
+    def act(
+        self, model: str, observations: ArrayLike, state: Sequence[ArrayLike], version: str
+    ) -> Operation[ActResult]:
         """Choose actions."""
-        array = yield from self._fit(model, observations, "observations")
+        array = yield from self._fit(model, version, observations, "observations")
         tensors = [array_to_tensor(part, f"state[{index}]") for index, part in enumerate(state)]
-        request = pb.ActRequest(model=model, observations=array_to_tensor(array), state=tensors)
+        request = pb.ActRequest(model=model, version=version, observations=array_to_tensor(array), state=tensors)
         response: pb.ActResponse = yield from self._ask("Act", request, pb.ActResponse)
         return ActResult(
             actions=np.array(response.actions, dtype=np.int64),
@@ -91,14 +101,14 @@ class Operations:
             for model in response.models
         )
 
-    def get_model(self, name: str) -> Operation[ModelInfo]:
+    def get_model(self, name: str, version: str) -> Operation[ModelInfo]:
         """Describe a model."""
         response: pb.GetModelResponse = yield Call(
             method=f"/{SERVICE}/GetModel",
-            request=pb.GetModelRequest(model=name),
+            request=pb.GetModelRequest(model=name, version=version),
             response_class=pb.GetModelResponse,
         )
-        info = self._infos[name] = _model_info(response)
+        info = self._infos[name, version] = _model_info(response)
         return info
 
     def healthy(self, name: str) -> Operation[bool]:
@@ -127,6 +137,7 @@ class Operations:
             request=health_pb2.HealthCheckRequest(service=name),
             response_class=health_pb2.HealthCheckResponse,
             timeout_s=timeout_s,
+            retried=False,  # who asks for health wants to know how it is now
         )
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
@@ -135,16 +146,16 @@ class Operations:
         try:
             return (yield Call(method=f"/{SERVICE}/{method}", request=request, response_class=response_class))
         except (InvalidRequestError, UnknownModelError):
-            self._infos.pop(request.model, None)
+            self._infos.pop((request.model, request.version), None)
             raise
 
-    def _fit(self, model: str, inputs: ArrayLike, field: str) -> Operation[NDArray[Any]]:
+    def _fit(self, model: str, version: str, inputs: ArrayLike, field: str) -> Operation[NDArray[Any]]:
         """Bring inputs into a model's dtype and batch, where that loses nothing; the server judges the rest."""
         try:
             array = np.asarray(inputs)
         except ValueError as error:
             raise InputError(field, expected="an array of one shape", came=f"a ragged one ({error})") from error
-        info = self._infos.get(model) or (yield from self.get_model(model))
+        info = self._infos.get((model, version)) or (yield from self.get_model(model, version))
         return fit(array, info.inputs[0]) if info.inputs else array
 
 

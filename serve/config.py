@@ -64,7 +64,8 @@ class ServeConfig:
     max_delay_us: int = 0
     """Microseconds that a batch that is not full waits for more requests; 0 adds none."""
     max_queue_rows: int = 4096
-    """The most rows that wait for one model; beyond it, requests are told to come back later."""
+    """The most rows that wait for one model. Requests beyond it are told to come back later, and so are those that what
+    waits leaves no time for before their deadline."""
     max_message_mib: int = 64
     """The largest request, in MiB."""
     max_metadata_kib: int = 16
@@ -72,11 +73,12 @@ class ServeConfig:
     max_concurrent_streams: int = 1024
     """The most calls at once on one connection."""
     max_connections: int = 4096
-    """The most connections at once; further ones are closed."""
+    """The most connections at once, of each worker; further ones are closed."""
     max_connection_age_s: float = 0.0
     """Seconds after which a connection is asked to end once its calls have, so that clients spread anew; 0: never."""
     keepalive_s: float = 60.0
-    """Seconds of silence after which a connection is asked whether it still lives."""
+    """Seconds of silence after which a connection is asked whether it still lives; it has 20 s to answer, or as many as
+    these where they are fewer."""
     max_episodes: int = 256
     """The most episodes that one ActStream may hold."""
     stream_idle_s: float = 600.0
@@ -94,11 +96,12 @@ class ServeConfig:
     tls_key: Path | None = None
     """The certificate's private key, PEM."""
     tls_client_ca: Path | None = None
-    """Certificates, PEM, one of which must have signed every client's own: mutual TLS."""
+    """Certificates, PEM, one of which must have signed every client's own: mutual TLS. Such clients may predict; to
+    administer takes a token."""
     allow_plaintext: bool = False
     """Listen beyond this machine without TLS."""
     allow_anonymous: bool = False
-    """Listen beyond this machine without tokens or client certificates."""
+    """Listen beyond this machine without tokens or client certificates. Whoever calls may predict, not administer."""
     log_format: LogFormat = "text"
     """Log lines for people (text) or machines (json)."""
     log_requests: bool = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 SECONDS_BOUNDS: Final = (
@@ -18,6 +18,10 @@ ROWS_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 ModelKey = tuple[str, str]  # a model's name and version; both empty for requests that named no model of ours
 Snapshot = dict[ModelKey, dict[str, Any]]
+NO_MODEL: Final[ModelKey] = ("", "")
+Trace = Callable[[float, float, float, int], None]
+
+ENDED_VERSIONS = 64  # how many versions that are served no more are still told of
 
 
 class Histogram:
@@ -37,12 +41,20 @@ class Histogram:
 
 
 class ModelMetrics:
-    """Counts of one version of one model."""
+    """Counts of one version of one model.
 
-    def __init__(self) -> None:
+    ``trace``, where there is one, is told of every computed request, in its own context: when it was queued, taken and
+    computed, on the event loop's clock, and the rows of its batch.
+    """
+
+    def __init__(self, name: str = "", version: str = "", trace: Trace | None = None) -> None:
+        self.name = name
+        self.version = version
+        self.trace = trace
         self.statuses: dict[str, int] = {}  # requests by how they ended, a gRPC status' name
         self.total = Histogram(SECONDS_BOUNDS)  # of each request, from its arrival to its answer
-        self.failed_s = 0.0  # the part of it that went to requests that failed
+        self.succeeded_s = 0.0  # the part of it that went to requests that ended OK
+        self.failed_s = 0.0  # and to those that did not
         self.queue = Histogram(SECONDS_BOUNDS)  # of each request, from being queued to being taken
         self.compute = Histogram(SECONDS_BOUNDS)  # of each batch
         self.batch_rows = Histogram(ROWS_BOUNDS)  # of each batch
@@ -50,14 +62,16 @@ class ModelMetrics:
         self.rows = 0  # computed
         self.compute_request_s = 0.0  # each request's batch's compute, over all requests
         self.last_inference_ms = 0  # since the epoch; 0: never
-        self.in_flight = 0
+        self.in_flight = 0  # requests that are not answered yet
         self.queued_rows = 0
 
     def ended(self, status: str, seconds: float) -> None:
         """Count a request that is answered."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self.total.observe(seconds)
-        if status != "OK":
+        if status == "OK":
+            self.succeeded_s += seconds
+        else:
             self.failed_s += seconds
 
     def computed(self, rows: int, num_requests: int, seconds: float) -> None:
@@ -76,6 +90,7 @@ class ModelMetrics:
         return {
             "statuses": dict(self.statuses),
             "total": [*self.total.counts, self.total.total],
+            "succeeded_s": self.succeeded_s,
             "failed_s": self.failed_s,
             "queue": [*self.queue.counts, self.queue.total],
             "compute": [*self.compute.counts, self.compute.total],
@@ -90,17 +105,26 @@ class ModelMetrics:
 
 
 class Metrics:
-    """Every model's counts. A version that is unloaded and comes back goes on counting where it was."""
+    """Every model's counts. A version that is unloaded and soon comes back goes on counting where it was."""
 
     def __init__(self) -> None:
+        self.trace: Trace | None = None  # of the models that are loaded from now on
         self._models: dict[ModelKey, ModelMetrics] = {}
-        self.unknown = self.model(
-            "", ""
-        )  # requests that never found a model; callers choose names, we do not keep them
+        # Requests that never found a model: callers choose names, and we do not keep them.
+        self.unknown = self.model("", "")
 
     def model(self, name: str, version: str) -> ModelMetrics:
         """Return a version's counts."""
-        return self._models.setdefault((name, version), ModelMetrics())
+        known = self._models.pop((name, version), None)
+        metrics = ModelMetrics(name, version, self.trace) if known is None else known
+        self._models[name, version] = metrics  # the newest from now on, for `forget`
+        return metrics
+
+    def forget(self, serving: Collection[ModelKey]) -> None:
+        """Drop the counts of versions that are not served, but for the newest of them: versions come without end."""
+        ended = [key for key in self._models if key not in serving and key != NO_MODEL]
+        for key in ended[: max(len(ended) - ENDED_VERSIONS, 0)]:
+            del self._models[key]
 
     def snapshot(self) -> Snapshot:
         """All counts as plain data."""
@@ -108,6 +132,11 @@ class Metrics:
 
 
 GAUGES: Final = ("in_flight", "queued_rows")  # of a process that has ended nothing of these is left
+
+
+def remains(snapshot: Snapshot) -> Snapshot:
+    """What a process that has ended had counted, without its gauges."""
+    return {key: {**counts, **dict.fromkeys(GAUGES, 0)} for key, counts in snapshot.items()}
 
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:

@@ -1,165 +1,220 @@
-"""The models of a server, by name."""
+"""The models that this process has loaded.
+
+A change is prepared beside what serves and then switched to at once, on the event loop, where all of this lives. A
+request keeps the `Model` it began with; a model that no longer serves is closed once nobody holds it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-import re
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from torso.errors import (
-    ServerError,
-    TorsoError,
-    UnavailableError,
-    UnknownModelError,
-    WrongKindError,
-)
-from torso.nets import Backend, Predictor, find_model, load_model
-from torso.serve.backends import choose_backend, probe_batch
+from torso.errors import ServerError, UnavailableError, UnknownModelError
 from torso.serve.batcher import Batcher
+from torso.serve.catalogue import parse_models
 from torso.serve.config import ServeConfig
-from torso.serve.metrics import Metrics, ModelMetrics
+from torso.serve.control import Source
+from torso.serve.loading import load
+from torso.serve.metrics import Metrics, Snapshot
+from torso.serve.model import METHODS, Model, WrapBackend
+
+__all__ = ["METHODS", "Model", "Repository", "WrapBackend", "parse_models"]
 
 logger = logging.getLogger(__name__)
 
-VERSION = "1"  # of a directory that is served directly
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 SHOWN_NAMES = 10
-METHODS = {"classifier": "Classify", "policy": "Act"}  # what a model of each served kind is asked with
+LOADING_RETRY_S = 1.0
 
-WrapBackend = Callable[[str, Backend], Backend]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """One served model."""
-
-    name: str
-    version: str
-    directory: Path
-    predictor: Predictor
-    batcher: Batcher
-    metrics: ModelMetrics
-
-    def require(self, kind: str) -> Model:
-        """Return the model; WrongKindError where it is of another kind."""
-        if self.predictor.kind != kind:
-            came = self.predictor.kind
-            raise WrongKindError(f"model {self.name!r} is a {came}, not a {kind}: ask it with {METHODS[came]}")
-        return self
+Key = tuple[str, str]  # a model's name and version
+OnChange = Callable[[Mapping[str, bool]], None]
 
 
 class Repository:
-    """Which models there are to be, and those that are loaded.
+    """This process' models: a `Replica`, and where requests find theirs.
 
-    ``wrap_backend(name, backend)`` may put something around what computes a model, such as a tracer.
+    ``wrap_backend(name, backend)`` may put something around what computes a model, such as a tracer. ``on_change`` is
+    called on the event loop with `states` whenever these change.
     """
 
-    def __init__(self, config: ServeConfig, metrics: Metrics, wrap_backend: WrapBackend | None = None) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        metrics: Metrics,
+        wrap_backend: WrapBackend | None = None,
+        on_change: OnChange | None = None,
+    ) -> None:
+        self.on_change = on_change
         self._config = config
         self._metrics = metrics
         self._wrap_backend = wrap_backend
-        self._directories = parse_models(config.models)
-        self._models: dict[str, Model] = {}
-        self._loading = set(self._directories)
+        self._served: dict[str, dict[str, Model]] = {}  # by name and version, oldest first
+        self._newest: dict[str, Model] = {}  # by name
+        self._prepared: dict[Key, Model] = {}
+        self._loading: Counter[str] = Counter()  # by name, what is being prepared
+        self._lacking: set[Key] = set()  # what should serve and is not here
+        self._states = dict.fromkeys(parse_models(config.models), False)
+        self._begun = False  # whether anything was switched to
+        self._closed = False
+        self._retired: set[Batcher] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
+
+    # -- what requests ask --------------------------------------------------------------------------------------------
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models that there are to be, loaded or not."""
-        return tuple(self._directories)
+        """The models that are known of, loaded or not."""
+        return tuple(self._states)
 
     @property
     def models(self) -> Mapping[str, Model]:
-        """The loaded models, by name, sorted."""
-        return dict(sorted(self._models.items()))
+        """The newest served version of every model, by name, sorted."""
+        return dict(sorted(self._newest.items()))
 
-    def load_all(self) -> None:
-        """Load and warm up every model; this takes a while.
+    @property
+    def served(self) -> Sequence[Model]:
+        """Every served version of every model, by name and then oldest first."""
+        return [model for _, versions in sorted(self._served.items()) for model in versions.values()]
 
-        Raises ServerError for a missing or damaged model; with ``skip_broken``, only where none is left.
-        """
-        for name, directory in self._directories.items():
-            try:
-                self._models[name] = self._load(name, directory)
-            except (TorsoError, OSError) as error:
-                if not self._config.skip_broken:
-                    raise ServerError(f"model {name!r} ({directory}): {error}") from error
-                logger.error("model %r (%s) is skipped: %s", name, directory, error)
-            finally:
-                self._loading.discard(name)
-        if not self._models:
-            raise ServerError(f"none of the {len(self._directories)} models could be loaded")
+    @property
+    def states(self) -> Mapping[str, bool]:
+        """Whether each model that is known of is served; one that was unloaded is still known of."""
+        return dict(self._states)
 
     def get(self, name: str, version: str = "") -> Model:
-        """Find a model; UnknownModelError where there is none, UnavailableError while it is loading."""
-        model = self._models.get(name)
-        if model is None:
-            if name in self._loading:
-                raise UnavailableError(f"model {name!r} is loading", retry_after_s=1.0)
-            raise UnknownModelError(f"unknown model {name[:128]!r}: {_served(self._models)}")
-        if version not in ("", model.version):
-            raise UnknownModelError(f"unknown version {version[:128]!r} of model {name!r}: it has {model.version!r}")
-        return model
+        """Find a model, its newest version unless told otherwise.
 
-    def close(self) -> None:
-        """End every model's inference thread."""
-        for model in self._models.values():
+        UnknownModelError where there is none, UnavailableError while it is loading.
+        """
+        if not version and (model := self._newest.get(name)) is not None:
+            return model
+        versions = self._served.get(name)
+        if versions is not None and version in versions:
+            return versions[version]
+        raise self._absence(name, version, versions or {})
+
+    def _absence(self, name: str, version: str, versions: Mapping[str, Model]) -> UnavailableError | UnknownModelError:
+        shown = name[:128]
+        if any(key[0] == name and version in ("", key[1]) for key in self._lacking):
+            return UnavailableError(f"model {shown!r} could not be loaded here", retry_after_s=LOADING_RETRY_S)
+        if not versions and (not self._begun or self._loading[name] or any(key[0] == name for key in self._prepared)):
+            return UnavailableError(f"model {shown!r} is loading", retry_after_s=LOADING_RETRY_S)
+        if not versions:
+            return UnknownModelError(f"unknown model {shown!r}: {_served(self._newest)}")
+        has = " and ".join(repr(known) for known in versions)
+        return UnknownModelError(f"unknown version {version[:128]!r} of model {shown!r}: it has {has}")
+
+    # -- what the manager asks ----------------------------------------------------------------------------------------
+
+    async def prepare(self, source: Source) -> None:
+        """Load and warm up a version beside what serves. Raises TorsoError or OSError; nothing has changed then."""
+        key = (source.name, source.version)
+        if self._closed:
+            raise ServerError("the server is shutting down")
+        self._loading[source.name] += 1
+        if source.name not in self._states:
+            self._states[source.name] = False
+            self._changed()
+        counts = self._metrics.model(*key)
+        loading = asyncio.get_running_loop().run_in_executor(
+            self._loader, load, *key, source.directory, self._config, counts, self._wrap_backend
+        )
+        try:
+            model = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(_close_unwanted)
+            raise
+        finally:
+            self._loading[source.name] -= 1
+        await self.discard(source)
+        if self._closed:
+            model.batcher.close()
+            raise ServerError("the server is shutting down")
+        self._prepared[key] = model
+
+    async def switch(self, serving: Sequence[Source]) -> None:
+        """Serve exactly these from now on, at once: prepared ones begin, others go on or end, none is interrupted."""
+        before = self._served
+        after: dict[str, dict[str, Model]] = {}
+        self._lacking.clear()
+        for source in sorted(serving, key=lambda source: (source.name, int(source.version))):
+            key = (source.name, source.version)
+            model = self._prepared.pop(key, None) or before.get(source.name, {}).get(source.version)
+            if model is None:
+                self._lacking.add(key)
+            else:
+                after.setdefault(source.name, {})[source.version] = model
+        self._served = after
+        self._newest = {name: versions[next(reversed(versions))] for name, versions in after.items()}
+        self._begun = True
+        for name in {*self._states, *after}:
+            self._states[name] = name in after
+        self._changed()
+        kept = {id(model) for model in self.served}
+        for versions in before.values():
+            for model in versions.values():
+                if id(model) not in kept:
+                    self._retire(model)
+        self._metrics.forget({(model.name, model.version) for model in self.served})
+
+    async def discard(self, source: Source) -> None:
+        """Drop what was prepared; nothing happens where nothing was."""
+        model = self._prepared.pop((source.name, source.version), None)
+        if model is not None:
             model.batcher.close()
 
-    def _load(self, name: str, path: Path) -> Model:
-        started = time.perf_counter()
-        directory = find_model(path)
-        card, network = load_model(directory)
-        if card.kind not in METHODS:
-            raise ServerError(
-                f"a {card.kind} cannot be served; regressors answer through torso.nets.Predictor, the service labels "
-                "and acts"
-            )
-        backend = choose_backend(directory, card, network, self._config.backend, threads=self._config.threads)
-        if self._wrap_backend is not None:
-            backend = self._wrap_backend(name, backend)
-        predictor = Predictor(card, backend)
-        for rows in {1, self._config.max_batch_rows}:  # the first call of a size is slower than the rest
-            predictor.run(probe_batch(predictor.input, rows))
-        batcher = Batcher(
-            name,
-            predictor.run,
-            max_batch_rows=self._config.max_batch_rows,
-            max_queue_rows=self._config.max_queue_rows,
-        )
-        logger.info(
-            "model %s: %s, %s %s -> %d outputs, by %s, loaded from %s in %.1f s",
-            *(name, card.kind, predictor.input.dtype, list(predictor.input.shape), predictor.num_outputs),
-            *(backend.name, directory, time.perf_counter() - started),
-        )
-        return Model(
-            name=name,
-            version=VERSION,
-            directory=directory,
-            predictor=predictor,
-            batcher=batcher,
-            metrics=self._metrics.model(name, VERSION),
-        )
+    async def snapshot(self) -> Snapshot:
+        """This process' counts."""
+        return self._metrics.snapshot()
+
+    def close(self) -> None:
+        """End every model's inference thread, and refuse what is queued. Nothing can be loaded any more."""
+        self._closed = True
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        for model in (*self.served, *self._prepared.values()):
+            model.batcher.close()
+        for batcher in tuple(self._retired):
+            batcher.close()
+        self._prepared.clear()
+        self._retired.clear()
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change(self.states)
+
+    # -- what no longer serves ----------------------------------------------------------------------------------------
+
+    def _retire(self, model: Model) -> None:
+        """Close a model once its last request, or stream, lets go of it."""
+        self._retired.add(model.batcher)
+        loop = asyncio.get_running_loop()
+        weakref.finalize(model, self._let_go, loop, model.batcher).atexit = False
+
+    def _let_go(self, loop: asyncio.AbstractEventLoop, batcher: Batcher) -> None:
+        """Nobody can ask it any more. This may be any thread, and any time, such as after the loop's end."""
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._begin_closing, batcher)
+
+    def _begin_closing(self, batcher: Batcher) -> None:
+        closing = asyncio.ensure_future(self._close_idle(batcher))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _close_idle(self, batcher: Batcher) -> None:
+        await batcher.drained()
+        batcher.close()
+        self._retired.discard(batcher)
 
 
-def parse_models(arguments: Iterable[str]) -> dict[str, Path]:
-    """Read ``DIR`` and ``NAME=DIR`` into directories by name; ServerError on a bad name, or one given twice."""
-    directories: dict[str, Path] = {}
-    for argument in arguments:
-        name, equals, rest = argument.partition("=")
-        if not equals or Path(argument).exists() or not NAME.fullmatch(name):
-            name, rest = Path(argument).resolve().name, argument
-        if not NAME.fullmatch(name):
-            raise ServerError(
-                f"model name {name!r}: expected letters, digits, '.', '_' and '-', first a letter or digit; "
-                f"choose one with NAME={rest}"
-            )
-        if name in directories:
-            raise ServerError(f"two models are named {name!r}: {directories[name]} and {rest}; choose with NAME=DIR")
-        directories[name] = Path(rest)
-    return directories
+def _close_unwanted(loading: asyncio.Future[Model]) -> None:
+    """Close a model that was loaded when nobody waited for it any more."""
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().batcher.close()
 
 
 def _served(names: Iterable[str]) -> str:

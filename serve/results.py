@@ -38,6 +38,18 @@ class ActResult:
     """Which version of the model answered."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepResult:
+    """One step of an episode."""
+
+    action: int
+    """As the environment expects it."""
+    values: NDArray[np.float32]
+    """[A]: the value of each action."""
+    version: str
+    """Which version of the model answered."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary:
     """One line of what is served. ``kind`` is "classifier" or "policy"."""
@@ -81,3 +93,8 @@ class ModelInfo:
     image: ImageInput | None
     provenance: Mapping[str, str]
     backend: str
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether it observes stacks of frames, such as Atari's, so that a stream may send it raw ones."""
+        return any((spec.dtype, spec.shape) == ("uint8", (4, 84, 84)) for spec in self.inputs)

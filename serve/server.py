@@ -1,101 +1,153 @@
-"""A server's life: bind, load, warm up, serve, drain."""
+"""One process' server: its models, its port, and what answers there."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import sys
-from collections.abc import Coroutine
-from pathlib import Path
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc.aio
-import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from torso.errors import ServerError
-from torso.nets.files import atomic_write_bytes
-from torso.serve.auth import TokenCheck, check_bind, read_tokens
+from torso.serve.catalogue import Catalogue
 from torso.serve.config import ServeConfig
-from torso.serve.listen import Listener
+from torso.serve.control import Control
+from torso.serve.exposition import to_text
+from torso.serve.life import import_modules, serve
+from torso.serve.listen import Listener, allow_connections
+from torso.serve.manager import Manager
 from torso.serve.metrics import Metrics
-from torso.serve.repository import Repository, WrapBackend
+from torso.serve.model import WrapBackend
+from torso.serve.oip import SERVICE as OIP_SERVICE
+from torso.serve.oip_service import OipServicer
+from torso.serve.ops import Ops
+from torso.serve.reflection import enable_reflection
+from torso.serve.repository import Repository
 from torso.serve.requests import Door
 from torso.serve.service import PredictionServicer
 from torso.serve.wire import SERVICE
 
+if TYPE_CHECKING:
+    from torso.serve.tracing import Tracing
+
+__all__ = ["Server", "create_server", "serve"]
+
 logger = logging.getLogger(__name__)
 
+LINGER_S = 0.2  # requests that are on their way when the door closes are still told so
 FLUSH_S = 1.0  # what replies may take to leave once the last request is answered
+WHOLE = (SERVICE, OIP_SERVICE, "")  # health of the server, not of a model
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Server:
-    """A server that is bound to ``address`` and ``port``; `load` makes it ready, `drain` or `stop` ends it.
+    """A server that is to be bound to ``address`` and ``port``: `start` does that, `load` makes it ready.
 
     From `start` on it answers: health says NOT_SERVING and predictions are UNAVAILABLE until the models are loaded.
-    Create it inside the running loop. Raises ServerError where it cannot listen as configured.
+    Create it inside the running loop; `drain` or `stop` ends it. A worker gets its ``control`` from outside, shares its
+    port with others (``reuse_port``), and has its models before it starts.
     """
 
-    def __init__(self, config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        wrap_backend: WrapBackend | None = None,
+        *,
+        control: Control | None = None,
+        reuse_port: bool = False,
+    ) -> None:
         self.config = config
-        self.door = Door(Metrics())
-        self.repository = Repository(config, self.door.metrics, wrap_backend)
-        self._servicer = PredictionServicer(self.repository, self.door)
-        self._health = health.aio.HealthServicer()
-        tokens = () if config.token_file is None else read_tokens(config.token_file)
-        check_bind(
-            config.host,
-            tls=config.tls_cert is not None,
-            tokens=bool(tokens),
-            allow_plaintext=config.allow_plaintext,
-            allow_anonymous=config.allow_anonymous,
+        self.ready = False  # whether requests should be sent here
+        self.address, self.port, self.ops_port = "", 0, 0
+        self._tracing = _tracing(config)
+        self.door = Door(Metrics(), log_requests=config.log_requests, tracing=self._tracing)
+        self.repository = Repository(config, self.door.metrics, wrap_backend, self._follow)
+        self._manager: Manager | None = None
+        if control is None:
+            control = self._manager = Manager(config, Catalogue(config), self.repository)
+        self.control = control
+        self._servicers = (
+            PredictionServicer(self.repository, self.door, config),
+            OipServicer(self.repository, self.door, self.control, config, lambda: self.ready),
         )
-        self._listener = Listener(config, self._register, (TokenCheck(tokens),) if tokens else ())
-        self.address, self.port = self._listener.address, self._listener.port
+        self._health = health.aio.HealthServicer()
+        self._told: set[asyncio.Task[None]] = set()  # changes of health on their way
+        self._reuse_port = reuse_port
+        self._listener: Listener | None = None
+        self._ops: Ops | None = None
 
-    def _register(self, server: grpc.aio.Server) -> None:
-        self._servicer.add_to(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(services, server)
+    # -- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Answer, though not yet with predictions."""
-        for name in (*self.repository.names, SERVICE, ""):
+        """Answer, though not yet with predictions.
+
+        ServerError where it cannot listen as configured, or the token file or certificates cannot be used.
+        """
+        allow_connections(self.config.max_connections)
+        if self.config.ops_port is not None:
+            self._ops = Ops(self.config.ops_host, self.config.ops_port, lambda: self.ready, self._metrics)
+            await self._ops.start()
+            self.ops_port = self._ops.port
+        for name in WHOLE:
             await self._health.set(name, NOT_SERVING)
+        await self._tell(dict.fromkeys(self.repository.names, False))
+        self._listener = Listener(self.config, self._register, reuse_port=self._reuse_port)
+        self.address, self.port = self._listener.address, self._listener.port
         await self._listener.start()
 
     async def load(self) -> None:
-        """Load and warm up the models, without blocking the loop; then serve. ServerError as `Repository.load_all`."""
-        await asyncio.get_running_loop().run_in_executor(None, self.repository.load_all)
-        for name in (*self.repository.models, SERVICE, ""):
+        """Load and warm up the models, without blocking the loop; then serve. ServerError where one cannot be."""
+        if self._manager is not None:
+            await self._manager.start()
+        self.ready = True
+        await self._tell(self.repository.states)
+        for name in WHOLE:
             await self._health.set(name, SERVING)
-        logger.info("serving %s on %s", ", ".join(self.repository.models), self.address)
+        logger.info("serving %s on %s", ", ".join(self.repository.models) or "no model yet", self.address)
+
+    async def leave(self) -> None:
+        """Say that it is about to end: health does, and ``/readyz``. Requests are still answered."""
+        self.ready = False
+        await self._health.enter_graceful_shutdown()
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Leave in good order: health says so first, new requests are UNAVAILABLE, those in flight finish, all ends.
 
         After ``grace_s`` seconds (default: the configuration's ``finish_s``) what still runs is cancelled.
         """
-        await self._health.enter_graceful_shutdown()
+        await self.leave()
         self.door.closed = True
+        if self._manager is not None:
+            await self._manager.close()
         try:
-            await asyncio.wait_for(self.door.wait_idle(), self.config.finish_s if grace_s is None else grace_s)
+            async with asyncio.timeout(self.config.finish_s if grace_s is None else grace_s):
+                await self.door.wait_idle()
+                if self._listener is not None:
+                    await asyncio.sleep(LINGER_S)
             flush_s = FLUSH_S
         except TimeoutError:
             flush_s = 0
-        await self._listener.stop(flush_s)  # health watchers and reflection streams end here at the latest
+        if self._listener is not None:
+            await self._listener.stop(flush_s)  # health watchers and reflection streams end here at the latest
         self.door.end()
         self.repository.close()
+        if self._tracing is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._tracing.end)
+        if self._ops is not None:
+            await self._ops.stop()
 
     async def stop(self) -> None:
         """End at once; what is in flight is cancelled."""
         await self.drain(0)
+
+    async def reload(self) -> None:
+        """Read tokens and certificates again. What cannot be used is logged, and what was read before stays in use."""
+        if self._listener is not None:
+            self._listener.reload()
 
     async def __aenter__(self) -> Server:
         return self
@@ -105,12 +157,37 @@ class Server:
     ) -> None:
         await self.stop()
 
+    # -- what answers -------------------------------------------------------------------------------------------------
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        for servicer in self._servicers:
+            servicer.add_to(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        enable_reflection(server, (SERVICE, OIP_SERVICE, health.SERVICE_NAME))
+
+    def _follow(self, states: Mapping[str, bool]) -> None:
+        """Have health follow which models are served; it knows each by its name."""
+        if self.ready:
+            telling = asyncio.ensure_future(self._tell(dict(states)))
+            self._told.add(telling)
+            telling.add_done_callback(self._told.discard)
+
+    async def _tell(self, states: Mapping[str, bool]) -> None:
+        for name, serves in states.items():
+            await self._health.set(name, SERVING if serves else NOT_SERVING)
+
+    async def _metrics(self) -> bytes:
+        return to_text(await self.control.snapshot(), await self.control.index())
+
 
 async def create_server(config: ServeConfig, wrap_backend: WrapBackend | None = None) -> Server:
-    """Start a server and load its models; it is ready, on its ``port``, when this returns.
+    """Start a server in this process and load its models; it is ready, on its ``port``, when this returns.
 
     ``async with await create_server(config) as server: ...`` stops it at the end. Raises ServerError.
     """
+    if config.workers > 1:
+        raise ServerError(f"workers: a server in this process is one, got {config.workers}; `serve` starts several")
+    import_modules(config)
     server = Server(config, wrap_backend)
     try:
         await server.start()
@@ -121,55 +198,9 @@ async def create_server(config: ServeConfig, wrap_backend: WrapBackend | None = 
     return server
 
 
-def serve(config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return; a second signal ends it at once. Raises ServerError."""
-    torch.set_num_threads(config.threads)  # the process is the server's own, and its cores may be few
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        runner.run(_serve(config, wrap_backend))
+def _tracing(config: ServeConfig) -> Tracing | None:
+    if not config.otlp_endpoint:
+        return None
+    from torso.serve.tracing import Tracing  # an extra's packages
 
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()
-
-
-async def _serve(config: ServeConfig, wrap_backend: WrapBackend | None) -> None:
-    drain, hurry = asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, lambda: (hurry if drain.is_set() else drain).set())
-    server = Server(config, wrap_backend)
-    try:
-        _remove(config.port_file)  # whoever waits for it must not read an old one
-        await server.start()
-        if await _first(server.load(), drain.wait()):
-            if config.port_file is not None:
-                atomic_write_bytes(config.port_file, f"{server.port or server.address}\n".encode())
-            await drain.wait()
-        logger.info("draining: requests in flight have %g s to finish", config.finish_s)
-        await _first(server.drain(), hurry.wait())
-    finally:
-        await server.stop()
-        _remove(config.port_file)
-
-
-def _remove(port_file: Path | None) -> None:
-    try:
-        if port_file is not None:
-            port_file.unlink(missing_ok=True)
-    except OSError as error:
-        raise ServerError(f"port file {port_file}: cannot be removed: {error.strerror or error}") from error
-
-
-async def _first(work: Coroutine[Any, Any, None], interruption: Coroutine[Any, Any, object]) -> bool:
-    """Run ``work`` until it ends or ``interruption`` does; say whether it ended. What it raises is raised."""
-    working, interrupting = asyncio.ensure_future(work), asyncio.ensure_future(interruption)
-    await asyncio.wait((working, interrupting), return_when=asyncio.FIRST_COMPLETED)
-    interrupting.cancel()
-    if working.done():
-        working.result()
-        return True
-    working.cancel()
-    return False
+    return Tracing.to(config.otlp_endpoint)

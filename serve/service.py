@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from torso.errors import InputError
 from torso.proto import prediction_pb2 as pb
+from torso.serve.act_stream import ActStreams
+from torso.serve.config import ServeConfig
 from torso.serve.repository import Model, Repository
 from torso.serve.requests import OFFLOAD_BYTES, Call, Door
 from torso.serve.wire import KINDS, SERVICE, array_to_tensor, tensor_to_array
@@ -27,9 +29,10 @@ OFFLOAD_ROWS = 256
 class PredictionServicer:
     """Answers torso's own methods."""
 
-    def __init__(self, repository: Repository, door: Door) -> None:
+    def __init__(self, repository: Repository, door: Door, config: ServeConfig) -> None:
         self._repository = repository
         self._door = door
+        self._streams = ActStreams(repository, door, config)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the methods. Messages pass as bytes: the door decodes and encodes them."""
@@ -39,6 +42,7 @@ class PredictionServicer:
             "ListModels": self._door.unary(self.list_models, pb.ListModelsRequest),
             "GetModel": self._door.unary(self.get_model, pb.GetModelRequest),
         }
+        self._streams.add_to(methods)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
 
     # -- the methods ------------------------------------------------------------------------------------------------
@@ -52,12 +56,12 @@ class PredictionServicer:
             raise InputError("top_k", expected="at least 1", came=str(top_k))
         match request.WhichOneof("inputs"):
             case "tensor":
-                readout = await self._predict(model, request.tensor, "tensor", call)
+                answers = await self._predict(model, request.tensor, "tensor", call)
             case "images":
-                readout = await self._predict_images(model, list(request.images.encoded), call)
+                answers = await self._predict_images(model, list(request.images.encoded), call)
             case _:
                 raise InputError("inputs", expected="tensor or images", came="neither")
-        return await self._door.offload(len(readout) > OFFLOAD_ROWS, _rank, model, readout, top_k)
+        return await self._door.offload(len(answers) > OFFLOAD_ROWS, _rank, model, answers, top_k)
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
         """Choose each row's greedy action."""
@@ -77,7 +81,7 @@ class PredictionServicer:
         """Name what is served."""
         summaries = [
             pb.ModelSummary(name=model.name, version=model.version, kind=KINDS[model.predictor.kind])
-            for model in self._repository.models.values()
+            for model in self._repository.served
         ]
         return pb.ListModelsResponse(models=summaries)
 
@@ -109,9 +113,9 @@ def _prepare_images(model: Model, images: list[bytes]) -> Array:
     return model.predictor.prepare_images(images, field="images.encoded")
 
 
-def _rank(model: Model, readout: NDArray[np.float32], top_k: int) -> pb.ClassifyResponse:
+def _rank(model: Model, answers: NDArray[np.float32], top_k: int) -> pb.ClassifyResponse:
     labels = [str(label) for label in model.predictor.labels]
-    indices, probabilities = model.predictor.top_k(model.predictor.probabilities(readout), top_k)
+    indices, probabilities = model.predictor.top_k(answers, top_k)
     rows = [
         pb.Ranking(labels=[labels[index] for index in row], indices=row, probabilities=best)
         for row, best in zip(indices.tolist(), probabilities.tolist(), strict=True)

@@ -43,6 +43,11 @@ CLASSES: dict[grpc.StatusCode, type[errors.ServiceError]] = {
     grpc.StatusCode.INTERNAL: errors.InternalServiceError,
 }
 _CODES = {error_class: code for code, error_class in CLASSES.items()}
+# What clients read besides: a server's gRPC cancels, of its own accord, what is more than it can take in.
+_READ: dict[grpc.StatusCode, type[errors.ServiceError]] = {
+    **CLASSES,
+    grpc.StatusCode.CANCELLED: errors.UnavailableError,
+}
 
 
 class WireStatus(NamedTuple):
@@ -97,7 +102,7 @@ def from_wire(failure: RpcFailure, address: str) -> errors.ServiceError:
             violations += [(violation.field, violation.description) for violation in bad_request.field_violations]
         if retry := _unpacked(detail, error_details_pb2.RetryInfo()):
             retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9
-    return CLASSES.get(code, errors.InternalServiceError)(
+    return _READ.get(code, errors.InternalServiceError)(
         details, status=code.name, violations=tuple(violations), retry_after_s=retry_after_s
     )
 

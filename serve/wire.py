@@ -47,7 +47,7 @@ def tensor_to_array(tensor: prediction_pb2.Tensor, field: str = "tensor") -> npt
     """
     dtype = DTYPES.get(tensor.dtype)
     if dtype is None:
-        raise InputError(f"{field}.dtype", expected=f"one of {', '.join(DTYPES)}", came=_quoted(tensor.dtype))
+        raise InputError(f"{field}.dtype", expected=f"one of {', '.join(DTYPES)}", came=quoted(tensor.dtype))
     shape = _checked_shape(tuple(tensor.shape), f"{field}.shape")
     expected_bytes = math.prod(shape) * dtype.itemsize
     if len(tensor.data) != expected_bytes:
@@ -77,6 +77,6 @@ def _checked_shape(shape: tuple[int, ...], field: str) -> tuple[int, ...]:
     return shape
 
 
-def _quoted(text: str, limit: int = 40) -> str:
+def quoted(text: str, limit: int = 40) -> str:
     """Quote a stranger's text, shortened."""
     return repr(text if len(text) <= limit else text[:limit] + "...")

@@ -1,4 +1,4 @@
-"""For all tests: oracles importable by name, Hypothesis that measures no time, and a disk that can be full."""
+"""For all tests: oracles by name, Hypothesis that measures no time, a cache of their own, a disk that can be full."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ from hypothesis import settings
 sys.path.append(str(Path(__file__).parent / "oracles"))
 settings.register_profile("torso", deadline=None)
 settings.load_profile("torso")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A user's cache folder of the tests' own, for the processes that they start too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -78,3 +78,8 @@ def loaded_after(statement: str) -> set[str]:
 def test_thin_imports(statement: str) -> None:
     heavy = {"torch", "onnxruntime", "onnx", "gymnasium", "sklearn", "matplotlib", "PIL"}
     assert not loaded_after(statement) & heavy
+
+
+def test_playing_with_a_model_that_is_elsewhere_needs_no_torch() -> None:
+    statement = "from torso.agents import World, evaluate, evaluation_seeds; import torso.envs.atari, torso.cli.worlds"
+    assert not loaded_after(statement) & {"torch", "onnxruntime", "onnx", "sklearn", "matplotlib", "cv2"}

@@ -45,7 +45,7 @@ def test_every_command_has_help_with_defaults(run: Run, name: str) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"usage: torso {name} ")
     assert "(default: " in ended.out
-    assert import_module(f"torso.cli.{name}").__doc__.startswith(f"``torso {name}``")
+    assert import_module(f"torso.cli.{name.replace('-', '_')}").__doc__.startswith(f"``torso {name}``")
 
 
 def test_an_unknown_command_gets_the_nearest(run: Run) -> None:

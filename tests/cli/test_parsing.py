@@ -120,7 +120,7 @@ def test_given() -> None:
         (["train", *CARTPOLE, "--precision", "half"], "invalid choice 'half' for argument '--precision'."),
         (["train", *CARTPOLE, "--batch-size", "0"], "batch_size must be a whole number of at least 1, got 0"),
         (["fit", "--validation-fraction", "0.5"], "unrecognized options: --validation-fraction, 0.5"),
-        (["serve"], "models: expected at least one model or run directory, got none"),
+        (["serve"], "models: expected at least one model or run directory, or a repository, got none"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(run: Run, arguments: list[str], said: str) -> None:

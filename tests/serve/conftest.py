@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import numpy as np
 import pytest
 import torch
@@ -28,8 +30,10 @@ from torso.nets import (
     net_spec,
     save_model,
 )
+from torso.proto import prediction_pb2
 from torso.proto.prediction_pb2_grpc import PredictionServiceStub
 from torso.serve import ServeConfig, Server, create_server
+from torso.serve.requests import Door
 from torso.serve.status import from_wire
 
 
@@ -105,6 +109,8 @@ class Gate:
 
 
 class _GatedBackend:
+    inline = False  # it waits, which the event loop must not
+
     def __init__(self, gate: Gate, backend: Backend) -> None:
         self.name = backend.name
         self._gate = gate
@@ -196,3 +202,75 @@ def _refused(error_class: type[ServiceError], **violation: str) -> Iterator[None
 def refused() -> Callable[..., contextlib.AbstractContextManager[None]]:
     """``with refused(error_class, field=..., description=...):`` around a call that fails so."""
     return _refused
+
+
+@contextlib.asynccontextmanager
+async def _behind(door: Door, *answers: Callable[..., Any]) -> AsyncIterator[grpc.aio.Channel]:
+    methods = {
+        answer.__name__: door.stream(answer)
+        if inspect.isasyncgenfunction(answer)
+        else door.unary(answer, prediction_pb2.GetModelRequest)
+        for answer in answers
+    }
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Door", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            channel.port = port
+            yield channel
+    finally:
+        await server.stop(5)
+        door.end()
+
+
+@pytest.fixture
+def behind() -> Callable[..., contextlib.AbstractAsyncContextManager[grpc.aio.Channel]]:
+    """``async with behind(door, method, ...) as channel:`` methods of a test, at ``/test.Door/NAME``.
+
+    A coroutine function answers a `GetModelRequest`, an async generator function a stream of bytes. The channel's
+    ``port`` is where they are.
+    """
+    return _behind
+
+
+@pytest.fixture
+def publish() -> Callable[[Path, float], Path]:
+    """``publish(directory, answer)`` saves a policy of 4 floats that values its first action so, and the other at 0."""
+
+    def save(directory: Path, answer: float) -> Path:
+        spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(hidden=()), head=ScalarHeadSpec(num_actions=2))
+        network = build_network(spec)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+            dict(network.named_parameters())["head.linear.bias"][0] = answer
+        return save_model(directory, network, kind="policy", onnx=False)
+
+    return save
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "repository").mkdir()
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def settings(folder: Path) -> Callable[..., ServeConfig]:
+    def make(*models: Path, **others: Any) -> ServeConfig:
+        return ServeConfig(models=tuple(map(str, models)), **{"repository": folder, "backend": "torch", **others})
+
+    return make
+
+
+@pytest.fixture
+def poll(settings: Callable[..., ServeConfig]) -> Callable[..., ServeConfig]:
+    """Polling, so rarely that only `look` looks."""
+    return lambda *models, **others: settings(*models, **{"model_control": "poll", "poll_s": 3600.0, **others})
+
+
+@pytest.fixture
+def explicit(settings: Callable[..., ServeConfig]) -> Callable[..., ServeConfig]:
+    return lambda *models, **others: settings(*models, model_control="explicit", **others)

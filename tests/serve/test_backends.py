@@ -2,22 +2,34 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from torso.errors import ModelDamagedError, ServerError
-from torso.nets import InputSpec, TorchBackend, load_model
+from torso.errors import ModelDamagedError, ModelError
+from torso.nets import (
+    InputSpec,
+    NetworkSpec,
+    ScalarHeadSpec,
+    TorchBackend,
+    build_network,
+    load_model,
+    register_torso,
+    save_model,
+)
+from torso.nets.registry import TORSOS
 from torso.serve.backends import OnnxBackend, choose_backend, equal_readouts, probe_batch
 
 
-def choose(directory: Path, choice: str = "auto") -> str:
+def choose(directory: Path, choice: str = "auto", cache_dir: Path | None = None) -> str:
     card, network = load_model(directory)
-    return choose_backend(directory, card, network, choice).name
+    return choose_backend(directory, card, network, choice, cache_dir=cache_dir).name
 
 
 @pytest.mark.parametrize("name", ["digits", "cartpole", "frames"])
@@ -37,9 +49,9 @@ def test_torch_is_taken_where_it_is_asked_for(models: Any) -> None:
     assert choose(models.digits, "torch") == "torch"
 
 
-@pytest.mark.parametrize("damage", [lambda data: None, lambda data: data[:-100], lambda data: b"x" + data[1:]])
-def test_without_a_whole_model_onnx_torch_serves_and_the_log_says_so(
-    models: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes | None]
+@pytest.mark.parametrize("damage", [lambda data: None, lambda data: b"x" + data[1:]])
+def test_without_a_whole_model_onnx_one_is_exported_beside_the_model(
+    models: Any, tmp_path: Path, damage: Callable[[bytes], bytes | None]
 ) -> None:
     directory = Path(shutil.copytree(models.digits, tmp_path / "model"))
     path = directory / "model.onnx"
@@ -48,11 +60,48 @@ def test_without_a_whole_model_onnx_torch_serves_and_the_log_says_so(
         path.unlink()
     else:
         path.write_bytes(data)
+    before = {file.name: file.read_bytes() for file in directory.iterdir()}
+    assert choose(directory, cache_dir=tmp_path / "cache") == "onnx"
+    assert choose(directory, "onnx", tmp_path / "cache") == "onnx"
+    [cached] = (tmp_path / "cache").iterdir()
+    assert cached.read_bytes() == (models.digits / "model.onnx").read_bytes()
+    assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
+
+
+@dataclass(frozen=True)
+class BesselSpec:
+    """Features that torch can compute and ONNX cannot."""
+
+    size: int
+
+
+class Bessel(nn.Module):
+    def __init__(self, spec: BesselSpec, _input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.num_features = spec.size
+
+    def forward(self, x: Tensor, state: Any, _generator: Any) -> tuple[Tensor, Any]:
+        return torch.special.bessel_j0(x), state
+
+
+@pytest.fixture
+def inexpressible(tmp_path: Path) -> Iterator[Path]:
+    """A model directory of a network that ONNX cannot express."""
+    kept = dict(TORSOS._by_name)
+    register_torso("bessel", BesselSpec, Bessel)
+    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=BesselSpec(4), head=ScalarHeadSpec(num_actions=2))
+    yield save_model(tmp_path / "bessel", build_network(spec), kind="policy", onnx=False)
+    TORSOS._by_name = kept
+
+
+def test_torch_serves_what_onnx_cannot_express_and_the_log_says_so(
+    inexpressible: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
-        assert choose(directory) == "torch"
-    assert "torch serves, at less speed" in caplog.text
-    with pytest.raises(ServerError, match=r"no whole model\.onnx of its weights: run `torso export"):
-        choose(directory, "onnx")
+        assert choose(inexpressible, cache_dir=tmp_path / "cache") == "torch"
+    assert "torch serves, at less speed: cannot export" in caplog.text
+    with pytest.raises(ModelError, match=r"cannot export .* to ONNX"):
+        choose(inexpressible, "onnx", tmp_path / "cache")
 
 
 def test_a_model_onnx_of_other_answers_is_not_served(models: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,15 +110,14 @@ def test_a_model_onnx_of_other_answers_is_not_served(models: Any, caplog: pytest
         network.head.linear.bias[3] += 0.01  # as an exporter that makes a mistake would
     with caplog.at_level(logging.WARNING):
         assert choose_backend(models.digits, card, network).name == "torch"
-    assert "model.onnx does not give torch's answers on a probe batch of 16" in caplog.text
+    assert "model.onnx does not give torch's answers on a probe batch of 1" in caplog.text
     with pytest.raises(ModelDamagedError, match="does not give torch's answers"):
         choose_backend(models.digits, card, network, "onnx")
 
 
-def test_a_damaged_model_onnx_is_a_named_error(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"\x08\x07 no graph in here")
-    with pytest.raises(ModelDamagedError, match=r"model\.onnx cannot be loaded by ONNX Runtime"):
-        OnnxBackend(tmp_path / "model.onnx")
+def test_a_damaged_model_onnx_is_a_named_error() -> None:
+    with pytest.raises(ModelDamagedError, match=r"digits' model\.onnx cannot be loaded by ONNX Runtime"):
+        OnnxBackend(b"\x08\x07 no graph in here", source="digits' model.onnx")
 
 
 def test_what_equal_means() -> None:

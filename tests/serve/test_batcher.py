@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -11,6 +14,8 @@ import pytest
 
 from torso.errors import DeadlineError, InputError, InternalServiceError, OverloadedError, UnavailableError
 from torso.serve.batcher import Batcher
+from torso.serve.metrics import ModelMetrics
+from torso.serve.pace import Pace
 
 
 class Doubler:
@@ -21,6 +26,7 @@ class Doubler:
         self.entered = threading.Event()
         self.go = threading.Event()
         self.go.set()
+        self.threads: list[str] = []
 
     def hold(self) -> None:
         self.go.clear()
@@ -28,6 +34,7 @@ class Doubler:
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         self.batches.append(inputs[:, 0].tolist())
+        self.threads.append(threading.current_thread().name)
         self.entered.set()
         assert self.go.wait(30)
         if (inputs == -13).any():
@@ -42,7 +49,7 @@ def forward() -> Iterator[Doubler]:
     doubler.go.set()
 
 
-def run(forward: Doubler, scenario: Callable[[Batcher], Awaitable[Any]], **limits: int) -> Any:
+def run(forward: Doubler, scenario: Callable[[Batcher], Awaitable[Any]], **limits: Any) -> Any:
     async def main() -> Any:
         batcher = Batcher("m", forward, **{"max_batch_rows": 16, "max_queue_rows": 64, **limits})
         try:
@@ -124,7 +131,7 @@ def test_a_full_queue_counts_rows_and_says_when_to_come_back(forward: Doubler) -
         with pytest.raises(OverloadedError, match="3 of at most 4 rows are queued; no room for 2 more") as caught:
             await ask(batcher, 4, 5)
         assert caught.value.retry_after_s is not None
-        assert caught.value.retry_after_s > 0
+        assert 1.3 <= caught.value.retry_after_s <= 1.8  # 4 rows, 1 row, and what is left of the row that runs
         last = asyncio.create_task(ask(batcher, 6))  # one row still fits
         await turn()
         forward.go.set()
@@ -133,7 +140,7 @@ def test_a_full_queue_counts_rows_and_says_when_to_come_back(forward: Doubler) -
             await ask(batcher, 1, 2, 3, 4, 5)
         assert batcher.queued_rows == 0
 
-    run(forward, scenario, max_queue_rows=4, max_batch_rows=4)
+    run(forward, scenario, max_queue_rows=4, max_batch_rows=4, pace=Pace({1: 0.5, 4: 0.8}))
 
 
 def test_a_request_that_waited_too_long_is_refused_and_not_computed(forward: Doubler) -> None:
@@ -173,19 +180,37 @@ def test_a_caller_that_goes_away_leaves_the_queue_at_once(forward: Doubler) -> N
     run(forward, scenario)
 
 
-def test_a_failing_forward_fails_its_batch_alone_and_the_batcher_lives(
-    forward: Doubler, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("inline_rows", [0, 16])
+def test_a_request_that_the_forward_fails_for_fails_alone(
+    forward: Doubler, caplog: pytest.LogCaptureFixture, inline_rows: int
 ) -> None:
     async def scenario(batcher: Batcher) -> None:
         with caplog.at_level(logging.ERROR):
-            bad, mate = await asyncio.gather(ask(batcher, -13), ask(batcher, 1), return_exceptions=True)
-        assert isinstance(bad, InternalServiceError)
-        assert isinstance(mate, InternalServiceError)
-        assert "thirteen" not in str(bad)
+            answers = await asyncio.gather(
+                ask(batcher, 1), ask(batcher, -13), ask(batcher, 2, 3), ask(batcher, -13, 4), return_exceptions=True
+            )
+        assert answers[0] == [2]
+        assert answers[2] == [4, 6]
+        bad = [answers[1], answers[3]]
+        assert [type(error) for error in bad] == [InternalServiceError] * 2
+        assert forward.batches == [[1, -13, 2, 3, -13, 4], [1], [-13], [2, 3], [-13, 4]]
+        for error, record in zip(bad, caplog.records, strict=True):
+            assert "thirteen" not in str(error)
+            assert str(error).rpartition(" ")[2] in record.getMessage()
+            assert "thirteen" in str(record.exc_info)
+        assert await ask(batcher, 2) == [4]  # the batcher lives
+
+    run(forward, scenario, inline_rows=inline_rows)
+
+
+def test_a_forward_that_fails_for_all_is_one_incident(forward: Doubler, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        with caplog.at_level(logging.ERROR):
+            answers = await asyncio.gather(ask(batcher, -13), ask(batcher, -13, 1), return_exceptions=True)
         [record] = caplog.records
-        assert str(bad).rpartition(" ")[2] in record.getMessage()
-        assert "thirteen" in str(record.exc_info)
-        assert await ask(batcher, 2) == [4]
+        for error in answers:
+            assert isinstance(error, InternalServiceError)
+            assert str(error).rpartition(" ")[2] in record.getMessage()
 
     run(forward, scenario)
 
@@ -215,5 +240,280 @@ def test_closing_refuses_what_waits_and_what_comes(forward: Doubler) -> None:
         with pytest.raises(UnavailableError):
             await ask(batcher, 2)
         assert forward.batches == [[0]]
+
+    run(forward, scenario)
+
+
+# -- inline, or in the thread ------------------------------------------------------------------------------------------
+
+
+def test_small_batches_are_computed_on_the_event_loop_and_large_ones_in_the_thread(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        assert await asyncio.gather(ask(batcher, 1), ask(batcher, 2)) == [[2], [4]]
+        assert await asyncio.gather(ask(batcher, 1), ask(batcher, 2, 3)) == [[2], [4, 6]]
+        assert forward.batches == [[1, 2], [1, 2, 3]]
+        assert forward.threads == [threading.current_thread().name, "infer-m"]
+
+    run(forward, scenario, inline_rows=2)
+
+
+def test_an_inline_batcher_needs_no_thread(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        answers = await asyncio.gather(*(ask(batcher, value) for value in range(40)))
+        assert answers == [[2.0 * value] for value in range(40)]
+        assert forward.batches == [list(range(16)), list(range(16, 32)), list(range(32, 40))]
+        assert not [thread for thread in threading.enumerate() if thread.name == "infer-m"]
+        assert batcher.queued_rows == 0
+
+    run(forward, scenario, inline_rows=16)
+
+
+def test_whoever_leads_an_inline_batch_may_go_away(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        first, second, third = (asyncio.create_task(ask(batcher, value)) for value in (1, 2, 3))
+        await asyncio.sleep(0)  # each has queued its row now, and nothing is computed
+        assert batcher.queued_rows == 3
+        first.cancel()
+        assert await asyncio.gather(second, third) == [[4], [6]]
+        assert first.cancelled()
+        assert forward.batches == [[2, 3]]
+        assert batcher.queued_rows == 0
+
+    run(forward, scenario, inline_rows=16)
+
+
+def test_what_queues_behind_the_thread_goes_inline_where_it_is_small(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        first = asyncio.create_task(ask(batcher, 1, 2, 3))
+        await until_entered(forward)
+        small = asyncio.create_task(ask(batcher, 4))
+        await turn()
+        forward.go.set()
+        assert await asyncio.gather(first, small) == [[2, 4, 6], [8]]
+        assert forward.threads == ["infer-m", threading.current_thread().name]
+
+    run(forward, scenario, inline_rows=2)
+
+
+def test_all_that_queued_behind_the_thread_is_computed_inline_batch_by_batch(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        first = asyncio.create_task(ask(batcher, 1, 2, 3, 4, 5))
+        await until_entered(forward)
+        small = [asyncio.create_task(ask(batcher, value)) for value in range(13)]
+        await turn()
+        forward.go.set()
+        await first
+        assert await asyncio.gather(*small) == [[2.0 * value] for value in range(13)]
+        assert forward.batches[2:] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12]]
+
+    run(forward, scenario, inline_rows=4, max_batch_rows=4)
+
+
+# -- the delay ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_is_not_full_waits_for_more(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        first = asyncio.create_task(ask(batcher, 1))
+        await turn()
+        assert await asyncio.gather(first, ask(batcher, 2)) == [[2], [4]]
+        assert forward.batches == [[1, 2]]
+
+    run(forward, scenario, inline_rows=16, max_delay_us=500_000)
+
+
+@pytest.mark.parametrize("inline_rows", [0, 16])
+@pytest.mark.parametrize("delay_us", [300, 1_999, 7_000])
+def test_a_batch_waits_as_long_as_it_is_told_and_not_for_ever(
+    forward: Doubler, delay_us: int, inline_rows: int
+) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        for value in range(3):
+            started = time.monotonic()
+            assert await ask(batcher, value) == [2 * value]
+            assert time.monotonic() - started >= delay_us * 1e-6
+
+    run(forward, scenario, inline_rows=inline_rows, max_delay_us=delay_us)
+
+
+def test_a_full_batch_waits_for_nothing(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        first = asyncio.create_task(ask(batcher, 0))
+        await turn()
+        assert forward.batches == []
+        assert await asyncio.gather(first, ask(batcher, 1, 2), ask(batcher, 3)) == [[0], [2, 4], [6]]
+        waits = asyncio.gather(ask(batcher, 1, 2, 3), ask(batcher, 4, 5))  # the second makes the first's batch full
+        await turn()
+        assert forward.batches == [[0, 1, 2, 3], [1, 2, 3]]
+        assert batcher.queued_rows == 2
+        waits.cancel()
+
+    run(forward, scenario, inline_rows=4, max_batch_rows=4, max_delay_us=3_600_000_000)
+
+
+def test_the_delay_leaves_half_of_a_deadlines_time(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        assert await ask(batcher, 1, deadline=time.monotonic() + 1) == [2]
+
+    run(forward, scenario, max_delay_us=3_600_000_000)
+
+
+def test_closing_ends_the_delay(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        waiting = asyncio.create_task(ask(batcher, 1))
+        await turn()
+        batcher.close()
+        with pytest.raises(UnavailableError):
+            await waiting
+        assert forward.batches == []
+
+    run(forward, scenario, max_delay_us=3_600_000_000)
+
+
+def test_a_closed_batcher_is_let_go_of_whatever_it_waited_for(forward: Doubler) -> None:
+    async def main() -> None:
+        batcher = Batcher("m", forward, max_batch_rows=8, max_queue_rows=8, max_delay_us=3_600_000_000)
+        asking = asyncio.create_task(ask(batcher, 1))
+        await turn()
+        batcher.close()
+        with pytest.raises(UnavailableError):
+            await asking
+        gone = weakref.ref(batcher)
+        del batcher, asking
+        await turn()
+        gc.collect()
+        assert gone() is None
+
+    asyncio.run(main())
+
+
+# -- deadlines that cannot be met --------------------------------------------------------------------------------------
+
+
+def test_a_request_without_hope_is_refused_at_once(forward: Doubler) -> None:
+    """A forward of a row is said to take 10 s: behind one that runs and two that wait, a third is done after 40 s.
+
+    For that it must have 60 s; without the one that runs, 45 would do.
+    """
+
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        now = time.monotonic()
+        first = asyncio.create_task(ask(batcher, 0))
+        await until_entered(forward)
+        queued = [asyncio.create_task(ask(batcher, value, deadline=now + 100)) for value in (1, 2)]
+        await turn()
+        with pytest.raises(OverloadedError, match="too much is queued for an answer before the deadline") as caught:
+            await ask(batcher, 3, deadline=now + 55)
+        assert caught.value.retry_after_s == 5.0
+        patient = [asyncio.create_task(ask(batcher, 4, deadline=now + 120)), asyncio.create_task(ask(batcher, 5))]
+        await turn()
+        forward.go.set()
+        assert await asyncio.gather(first, *queued, *patient) == [[0], [2], [4], [8], [10]]
+
+    run(forward, scenario, max_batch_rows=1, pace=Pace({1: 10.0}))
+
+
+def test_whatever_is_expected_a_free_model_tries(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        assert await ask(batcher, 1, deadline=time.monotonic() + 30) == [2]
+
+    run(forward, scenario, pace=Pace({1: 1000.0}))
+
+
+@pytest.mark.parametrize("inline_rows", [0, 16])
+def test_what_forwards_take_is_learnt_from_them(forward: Doubler, inline_rows: int) -> None:
+    pace = Pace({1: 1000.0})
+
+    async def scenario(batcher: Batcher) -> None:
+        await ask(batcher, 1)
+        assert pace.seconds(1) < 900.0
+        with pytest.raises(InternalServiceError):
+            await ask(batcher, -13)
+        await ask(batcher, 1)
+        assert pace.seconds(1) < 700.0
+
+    run(forward, scenario, inline_rows=inline_rows, pace=pace)
+
+
+# -- what is counted ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inline_rows", [0, 16])
+def test_what_the_metrics_are_told(forward: Doubler, inline_rows: int) -> None:
+    told: list[tuple[float, float, float, int]] = []
+    metrics = ModelMetrics("m", "1", lambda *times: told.append(times))
+
+    async def scenario(batcher: Batcher) -> None:
+        with batcher.admit(5, "inputs"):
+            assert metrics.queued_rows == 5
+        assert metrics.queued_rows == 0
+        before = time.monotonic()
+        await asyncio.gather(ask(batcher, 1), ask(batcher, 2, 3))
+        assert sum(metrics.queue.counts) == 2
+        assert (metrics.rows, sum(metrics.compute.counts), metrics.batches.keys()) == (3, 1, {3})
+        assert metrics.compute_request_s == 2 * metrics.compute.total
+        assert metrics.queued_rows == 0
+        for queued, taken, computed, rows in told:
+            assert before <= queued <= taken <= computed <= time.monotonic()
+            assert rows == 3
+        assert len(told) == 2
+        with pytest.raises(DeadlineError):
+            await ask(batcher, 1, deadline=time.monotonic())
+        with pytest.raises(InternalServiceError):
+            await ask(batcher, -13)
+        assert (metrics.rows, sum(metrics.compute.counts), len(told)) == (3, 1, 2)
+
+    run(forward, scenario, inline_rows=inline_rows, metrics=metrics)
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_drained_once_nobody_is_in_and_nothing_computes(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        await batcher.drained()  # at once
+        preparing = batcher.admit(1, "inputs")
+        drained = asyncio.create_task(batcher.drained())
+        await turn()
+        assert not drained.done()
+        forward.hold()
+        with preparing:
+            computing = asyncio.create_task(ask(batcher, 1))
+            await until_entered(forward)
+        await turn()
+        assert not drained.done()
+        computing.cancel()  # nobody is in, but the model computes
+        await turn()
+        late = asyncio.create_task(batcher.drained())
+        await turn()
+        assert not drained.done()
+        assert not late.done()
+        forward.go.set()
+        await asyncio.gather(drained, late)
+        assert await ask(batcher, 2) == [4]
+
+    run(forward, scenario)
+
+
+def test_a_drain_of_inline_batches_ends(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        asking = [asyncio.create_task(ask(batcher, value)) for value in range(20)]
+        await asyncio.sleep(0)
+        await batcher.drained()
+        assert [task.result() for task in asking] == [[2.0 * value] for value in range(20)]
+
+    run(forward, scenario, inline_rows=16)
+
+
+def test_closing_ends_the_thread_and_may_come_twice(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        await ask(batcher, 1)
+        [thread] = [thread for thread in threading.enumerate() if thread.name == "infer-m"]
+        batcher.close()
+        assert not thread.is_alive()
+        batcher.close()
 
     run(forward, scenario)

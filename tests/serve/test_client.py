@@ -122,6 +122,21 @@ def test_an_unknown_model_is_a_typed_error(served: Any) -> None:
             client.classify_images("nobody", [])
 
 
+def test_a_version_can_be_named(served: Any) -> None:
+    with Client(served.address) as client:
+        assert client.get_model("cartpole", version="1").version == "1"
+        assert client.act("cartpole", [0, 0, 0, 0], version="1").version == "1"
+        assert client.classify("digits", np.zeros((8, 8)), version="1").version == "1"
+        for ask in (
+            lambda: client.get_model("cartpole", version="99"),
+            lambda: client.act("cartpole", [0, 0, 0, 0], version="99"),
+            lambda: client.classify("digits", np.zeros((8, 8)), version="99"),
+            lambda: client.classify_images("digits", [], version="99"),
+        ):
+            with pytest.raises(errors.UnknownModelError, match="99"):
+                ask()
+
+
 def test_nobody_there_is_unavailable() -> None:
     with Client("127.0.0.1:1", timeout_s=5) as client:
         with pytest.raises(errors.UnavailableError, match=r"no answer from 127\.0\.0\.1:1") as caught:

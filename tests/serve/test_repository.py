@@ -1,152 +1,364 @@
+"""One process' models: prepared beside what serves, switched to at once, closed when nobody holds them."""
+
 from __future__ import annotations
 
+import asyncio
 import json
-import logging
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from torso.errors import ConfigError, ServerError, UnavailableError, UnknownModelError, WrongKindError
+from torso.errors import (
+    ModelDamagedError,
+    ModelError,
+    ModelNotFoundError,
+    ServerError,
+    TorsoError,
+    UnavailableError,
+    UnknownModelError,
+    WrongKindError,
+)
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
 from torso.serve import ServeConfig
+from torso.serve.batcher import Batcher
+from torso.serve.control import Source
 from torso.serve.metrics import Metrics
-from torso.serve.repository import Repository, parse_models
+from torso.serve.model import Model
+from torso.serve.repository import Repository
 
-
-def loaded(config: ServeConfig) -> Repository:
-    repository = Repository(config, Metrics())
-    repository.load_all()
-    return repository
+Publish = Callable[[Path, float], Path]
 
 
 @pytest.fixture
-def damaged(models: Any, tmp_path: Path) -> Path:
-    directory = Path(shutil.copytree(models.cartpole, tmp_path / "damaged"))
+def source(publish: Publish, tmp_path: Path) -> Callable[..., Source]:
+    """``source(version, name)`` publishes a policy that answers its version."""
+
+    def make(version: int, name: str = "m", answer: float | None = None) -> Source:
+        directory = publish(tmp_path / name / str(version), version if answer is None else answer)
+        return Source(name=name, version=str(version), directory=directory)
+
+    return make
+
+
+def repository(**settings: Any) -> Repository:
+    return Repository(ServeConfig(models=("m",), backend="torch", **settings), Metrics())
+
+
+async def answer(model: Model) -> float:
+    with model.batcher.admit(1, "observations") as admission:
+        readout = await model.batcher.submit(np.zeros((1, 4), dtype=np.float32), admission)
+    return float(readout[0, 0])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_what_is_prepared_serves_once_it_is_switched_to(source: Callable[..., Source]) -> None:
+    async def scenario() -> None:
+        models, one, two, other = repository(), source(1), source(2), source(7, "n")
+        await models.prepare(one)
+        with pytest.raises(UnavailableError, match="'m' is loading") as caught:
+            models.get("m")
+        assert caught.value.retry_after_s is not None
+        await models.switch([one])
+        assert await answer(models.get("m")) == 1
+        await models.prepare(two)
+        await models.prepare(other)
+        assert models.get("m").version == "1"
+        with pytest.raises(UnavailableError, match="'n' is loading"):
+            models.get("n")
+        await models.switch([two, other])
+        assert await answer(models.get("m")) == 2
+        assert await answer(models.get("n")) == 7
+        with pytest.raises(UnknownModelError, match="unknown version '1' of model 'm': it has '2'"):
+            models.get("m", "1")
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_versions_serve_side_by_side_and_the_newest_is_what_is_meant(source: Callable[..., Source]) -> None:
+    async def scenario() -> None:
+        models, versions = repository(), [source(number) for number in (10, 9, 2)]
+        for version in versions:
+            await models.prepare(version)
+        await models.switch(versions)
+        assert models.get("m").version == "10"
+        assert [await answer(models.get("m", version)) for version in ("2", "9", "10")] == [2, 9, 10]
+        assert [model.version for model in models.served] == ["2", "9", "10"]
+        assert {name: model.version for name, model in models.models.items()} == {"m": "10"}
+        with pytest.raises(UnknownModelError, match="it has '2' and '9' and '10'"):
+            models.get("m", "3")
+        await models.switch(versions[1:])
+        assert models.get("m").version == "9"
+        models.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ["", "../m", "/etc/passwd", "m/1", "m\0", "x" * 10_000, "m\N{SNOWMAN}", "..", "M"])
+def test_any_name_may_be_asked_for(source: Callable[..., Source], name: str) -> None:
+    async def scenario() -> None:
+        models, one = repository(), source(1)
+        with pytest.raises(UnavailableError, match="is loading"):  # nobody knows yet which names there will be
+            models.get(name)
+        await models.prepare(one)
+        await models.switch([one])
+        with pytest.raises(UnknownModelError, match=r"served are m$") as caught:
+            models.get(name)
+        assert len(str(caught.value)) < 600
+        with pytest.raises(UnknownModelError, match="unknown version") as caught:
+            models.get("m", name or "..")
+        assert len(str(caught.value)) < 600
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_models_have_kinds(models: Any) -> None:
+    async def scenario() -> None:
+        digits = Source(name="digits", version="1", directory=models.digits)
+        served = repository()
+        await served.prepare(digits)
+        await served.switch([digits])
+        assert served.get("digits").require("classifier") is served.get("digits", "1")
+        with pytest.raises(WrongKindError, match="'digits' is a classifier, not a policy: ask it with Classify"):
+            served.get("digits").require("policy")
+        served.close()
+
+    asyncio.run(scenario())
+
+
+def missing(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def truncated(directory: Path) -> None:
     weights = directory / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
-    return directory
 
 
-def test_names_come_from_directories_or_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert parse_models(["runs/digits", "pole=runs/cartpole/best", ".", "best=lr=0.1", "lr=0.5"]) == {
-        "digits": Path("runs/digits"),
-        "pole": Path("runs/cartpole/best"),
-        tmp_path.name: Path(),
-        "best": Path("lr=0.1"),
-        "lr": Path("0.5"),
-    }
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["a/digits", "b/digits"], "two models are named 'digits': a/digits and b/digits"),
-        (["x=a", "x=b"], "two models are named 'x'"),
-        (["runs/my model"], "model name 'my model': expected letters"),
-    ],
-)
-def test_bad_names_are_refused(arguments: list[str], message: str) -> None:
-    with pytest.raises(ServerError, match=message):
-        parse_models(arguments)
-
-
-def test_a_missing_model_is_named(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match=r"model 'gone' \(.*gone\): no model at .*no such directory"):
-        loaded(config(models.cartpole, tmp_path / "gone"))
-
-
-def test_a_damaged_model_is_named(config: Callable[..., ServeConfig], damaged: Path) -> None:
-    with pytest.raises(ServerError, match=r"model 'damaged' \(.*\): .*weights.safetensors is truncated or altered"):
-        loaded(config(damaged))
-
-
-def test_a_model_of_a_newer_torso_is_named(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:
-    directory = Path(shutil.copytree(models.cartpole, tmp_path / "newer"))
+def newer(directory: Path) -> None:
     card = json.loads((directory / "model.json").read_text())
     (directory / "model.json").write_text(json.dumps({**card, "format_version": 99}))
-    with pytest.raises(ServerError, match="format 99"):
-        loaded(config(directory))
 
 
-def test_broken_models_can_be_skipped_while_one_is_left(
-    config: Callable[..., ServeConfig], models: Any, damaged: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.ERROR):
-        repository = loaded(config(damaged, models.cartpole, tmp_path / "gone", skip_broken=True))
-    assert list(repository.models) == ["cartpole"]
-    assert "model 'damaged'" in caplog.text
-    assert "model 'gone'" in caplog.text
-    with pytest.raises(UnknownModelError, match="unknown model 'damaged': served are cartpole"):
-        repository.get("damaged")
-    repository.close()
-    with pytest.raises(ServerError, match="none of the 2 models could be loaded"):
-        loaded(config(damaged, tmp_path / "gone", skip_broken=True))
-
-
-def test_a_regressor_is_refused(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:
+def of_another_kind(directory: Path) -> None:
     spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(), head=RegressionHeadSpec(num_targets=2))
-    directory = save_model(tmp_path / "diabetes", build_network(spec), kind="regressor", onnx=False)
-    message = r"model 'diabetes' \(.*\): a regressor cannot be served; .*torso\.nets\.Predictor, the service labels and"
-    with pytest.raises(ServerError, match=message):
-        loaded(config(directory))
-    repository = loaded(config(directory, models.cartpole, skip_broken=True))
-    assert list(repository.models) == ["cartpole"]
-    repository.close()
-
-
-def test_a_run_directory_serves_its_best_model(config: Callable[..., ServeConfig], models: Any, tmp_path: Path) -> None:
-    shutil.copytree(models.cartpole, tmp_path / "run" / "model")
-    shutil.copytree(models.cartpole, tmp_path / "run" / "best")
-    repository = loaded(config(tmp_path / "run"))
-    assert repository.get("run").directory == tmp_path / "run" / "best"
-    repository.close()
-
-
-def test_models_are_found_by_name_version_and_kind(config: Callable[..., ServeConfig]) -> None:
-    repository = Repository(config(), Metrics())
-    with pytest.raises(UnavailableError, match="'digits' is loading") as caught:
-        repository.get("digits")
-    assert caught.value.retry_after_s is not None
-    repository.load_all()
-    assert list(repository.models) == ["cartpole", "digits"]
-    assert repository.get("digits") is repository.get("digits", "1")
-    with pytest.raises(UnknownModelError, match="unknown version '2' of model 'digits': it has '1'"):
-        repository.get("digits", "2")
-    with pytest.raises(UnknownModelError, match="unknown model '': served are cartpole, digits"):
-        repository.get("")
-    assert repository.get("digits").require("classifier").name == "digits"
-    with pytest.raises(WrongKindError, match="'digits' is a classifier, not a policy: ask it with Classify"):
-        repository.get("digits").require("policy")
-    repository.close()
+    save_model(directory, build_network(spec), kind="regressor", onnx=False)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("breaks", "error", "message"),
     [
-        ({"models": ()}, "models: expected at least one"),
-        ({"port": -1}, "port: expected 0 to 65535, got -1"),
-        ({"port": 65536}, "port"),
-        ({"threads": 0}, "threads: expected at least 1, got 0"),
-        ({"max_batch_rows": 0}, "max_batch_rows: expected at least 1, got 0"),
-        ({"max_queue_rows": 0}, "max_queue_rows"),
-        ({"max_message_mib": 0}, "max_message_mib"),
-        ({"max_message_mib": 4096}, "max_message_mib: expected at most 2047"),
-        ({"finish_s": -1.0}, "finish_s"),
-        ({"tls_cert": Path("c")}, "tls_cert and tls_key go together"),
-        ({"backend": "gpu"}, "backend: expected auto, onnx, torch or cuda, got 'gpu'"),
+        (missing, ModelNotFoundError, "no such directory"),
+        (truncated, ModelDamagedError, "weights.safetensors is truncated or altered"),
+        (newer, ModelError, "format 99"),
+        (of_another_kind, ServerError, "a regressor cannot be served; .*Predictor, the service labels and acts"),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        ServeConfig(**{"models": ("m",), **settings})
+def test_what_cannot_be_loaded_changes_nothing(
+    source: Callable[..., Source], breaks: Callable[[Path], None], error: type[TorsoError], message: str
+) -> None:
+    async def scenario() -> None:
+        models, one, two = repository(), source(1), source(2)
+        await models.prepare(one)
+        await models.switch([one])
+        breaks(two.directory)
+        with pytest.raises(error, match=message):
+            await models.prepare(two)
+        assert models.states == {"m": True}
+        with pytest.raises(UnknownModelError, match="unknown version '2'"):
+            models.get("m", "2")
+        assert await answer(models.get("m")) == 1
+        models.close()
+
+    asyncio.run(scenario())
 
 
-def test_a_directory_with_an_equals_sign_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "lr=0.1").mkdir()
-    with pytest.raises(ServerError, match=r"model name 'lr=0\.1'"):
-        parse_models(["lr=0.1"])
+def test_what_serves_lives_without_its_files(source: Callable[..., Source]) -> None:
+    async def scenario() -> None:
+        models, one = repository(), source(1)
+        await models.prepare(one)
+        await models.switch([one])
+        shutil.rmtree(one.directory)
+        assert await answer(models.get("m")) == 1
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_version_is_replaced_by_itself_anew(source: Callable[..., Source], publish: Publish) -> None:
+    async def scenario() -> None:
+        models, one = repository(), source(1)
+        await models.prepare(one)
+        await models.switch([one])
+        publish(one.directory, 5)
+        await models.prepare(one)
+        assert await answer(models.get("m")) == 1
+        await models.switch([one])
+        assert await answer(models.get("m")) == 5
+        await models.switch([one])  # nothing was prepared: it goes on
+        assert await answer(models.get("m")) == 5
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_discarded_is_not_switched_to(source: Callable[..., Source], publish: Publish) -> None:
+    async def scenario() -> None:
+        models, one = repository(), source(1)
+        await models.prepare(one)
+        await models.switch([one])
+        publish(one.directory, 5)
+        await models.prepare(one)
+        await models.discard(one)
+        await models.discard(one)  # again: nothing happens
+        await models.switch([one])
+        assert await answer(models.get("m")) == 1
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_should_serve_and_is_not_here_is_unavailable(source: Callable[..., Source]) -> None:
+    async def scenario() -> None:
+        models, one, two = repository(), source(1), source(2)
+        await models.prepare(one)
+        await models.switch([one, two])
+        assert models.get("m").version == "1"
+        with pytest.raises(UnavailableError, match="'m' could not be loaded here"):
+            models.get("m", "2")
+        await models.switch([two])
+        with pytest.raises(UnavailableError, match="'m' could not be loaded here"):
+            models.get("m")
+        assert models.states == {"m": False}
+        await models.switch([])
+        with pytest.raises(UnknownModelError):
+            models.get("m")
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_states_are_told_as_they_change(source: Callable[..., Source]) -> None:
+    async def scenario() -> None:
+        told: list[Mapping[str, bool]] = []
+        models, one, other = repository(), source(1), source(1, "n")
+        models.on_change = told.append
+        assert models.states == {"m": False}
+        await models.prepare(one)
+        await models.switch([one])
+        await models.prepare(other)
+        await models.switch([one, other])
+        await models.switch([other])
+        assert told == [
+            {"m": True},
+            {"m": True, "n": False},
+            {"m": True, "n": True},
+            {"m": False, "n": True},
+        ]
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_old_model_is_closed_once_nobody_holds_it(source: Callable[..., Source], monkeypatch: Any) -> None:
+    closed = []
+
+    async def scenario() -> None:
+        models, one, two = repository(), source(1), source(2)
+        await models.prepare(one)
+        await models.switch([one])
+        held = models.get("m")
+        batcher, close = held.batcher, held.batcher.close
+        monkeypatch.setattr(batcher, "close", lambda: (closed.append("1"), close()), raising=False)
+        await models.prepare(two)
+        await models.switch([two])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert await answer(held) == 1  # a request, or a stream, that has it may go on for as long as it likes
+        assert not closed
+        admission = batcher.admit(1, "observations")
+        del held
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not closed  # a request is still on its way through it
+        with admission:
+            pass
+        await until(lambda: bool(closed))
+        with pytest.raises(UnavailableError):
+            batcher.admit(1, "observations")
+        assert await answer(models.get("m")) == 2
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_closing_closes_all(source: Callable[..., Source]) -> None:
+    async def scenario() -> None:
+        models, one, two, three = repository(), source(1), source(2), source(3)
+        held = []
+        for version in (one, two):
+            await models.prepare(version)
+            await models.switch([version])
+            held.append(models.get("m"))
+        await models.prepare(three)
+        held.append(models._prepared["m", "3"])
+        models.close()
+        for model in held:
+            with pytest.raises(UnavailableError):
+                model.batcher.admit(1, "observations")
+        with pytest.raises(ServerError, match="shutting down"):
+            await models.prepare(one)
+        models.close()  # again: nothing happens
+
+    asyncio.run(scenario())
+
+
+def test_a_load_that_nobody_waits_for_any_more_is_closed(
+    source: Callable[..., Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, closed, close = threading.Event(), [], Batcher.close
+    monkeypatch.setattr(Batcher, "close", lambda batcher: (close(batcher), closed.append(batcher)))
+
+    def slow(_name: str, backend: Any) -> Any:
+        assert go.wait(30)
+        return backend
+
+    async def scenario() -> None:
+        models, one = Repository(ServeConfig(models=("m",), backend="torch"), Metrics(), slow), source(1)
+        loading = asyncio.create_task(models.prepare(one))
+        await asyncio.sleep(0)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        go.set()
+        await until(lambda: len(closed) == 1)
+        await models.switch([one])
+        with pytest.raises(UnavailableError, match="could not be loaded here"):
+            models.get("m")
+        models.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_run_directory_serves_its_best_model(publish: Publish, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        publish(tmp_path / "run" / "model", 1)
+        publish(tmp_path / "run" / "best", 2)
+        models, run = repository(), Source(name="run", version="1", directory=tmp_path / "run")
+        await models.prepare(run)
+        await models.switch([run])
+        assert models.get("run").directory == tmp_path / "run" / "best"
+        assert await answer(models.get("run")) == 2
+        models.close()
+
+    asyncio.run(scenario())

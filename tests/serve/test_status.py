@@ -75,7 +75,7 @@ def test_a_long_message_fits_into_headers() -> None:
             "no answer from here: refused",
         ),
         (WireStatus(grpc.StatusCode.UNIMPLEMENTED, "?", ()), errors.InternalServiceError, "?"),
-        (WireStatus(grpc.StatusCode.CANCELLED, "", ()), errors.InternalServiceError, "CANCELLED"),
+        (WireStatus(grpc.StatusCode.CANCELLED, "", ()), errors.UnavailableError, "CANCELLED"),
         (WireStatus(grpc.StatusCode.NOT_FOUND, "x", ((DETAILS_KEY, b"\xff"),)), errors.UnknownModelError, "x"),
     ],
 )

@@ -1,0 +1,114 @@
+"""What a server's log looks like: lines for people or JSON for machines, each with the id of the request it belongs to.
+
+A request's id is its ``x-request-id`` where the caller sent a usable one, else a new one. It is in every line that is
+logged while the request is handled, in the trailing metadata of answers to callers who sent one, and in that of every
+failure, so that a caller's complaint leads to the lines. With ``log_requests`` and with traces every answer has one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from torso.serve.config import LogFormat
+
+ID_KEY: Final = "x-request-id"
+MAX_ID: Final = 128  # characters
+FIELDS: Final = ("model", "version", "method", "status", "seconds")  # of a line about a request, given as `extra`
+
+UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Identified(Protocol):
+    """A request that is being handled."""
+
+    @property
+    def request_id(self) -> str:
+        """Its id, made up now where the caller gave none."""
+
+
+handled: ContextVar[Identified | None] = ContextVar("handled", default=None)  # the request of this context
+
+
+def given_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+    """Find the id that a caller gave; None where there is none that may stand in a log and in a header."""
+    for key, value in metadata or ():
+        if key == ID_KEY:
+            usable = isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isascii() and value.isprintable()
+            return str(value) if usable else None
+    return None
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people: time, level, message, and the request's id in brackets; a traceback follows.
+
+    What a caller sent may be in a message: control characters are escaped, or it could write lines of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Write the line."""
+        request = handled.get()
+        line = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), super().formatMessage(record))
+        return line if request is None else f"{line} [{request.request_id}]"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC, ISO 8601), level, logger, pid, message, then what there is of the rest.
+
+    The rest: ``request_id``, ``model``, ``version``, ``method``, ``status``, ``seconds``, ``exception`` (a traceback).
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write the line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "pid": os.getpid(),
+            "message": record.getMessage(),
+        }
+        request = handled.get()
+        if request is not None:
+            line["request_id"] = request.request_id
+        line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+FORMATTERS: Final[dict[LogFormat, type[logging.Formatter]]] = {"text": TextFormatter, "json": JsonFormatter}
+
+
+@contextmanager
+def log_as(log_format: LogFormat) -> Iterator[None]:
+    """Log on stderr in this form, and nowhere else, for a while: torso from INFO on, other libraries from WARNING on.
+
+    It is for processes that are a server's own, the command's and its workers': it is the whole process' log, warnings
+    included, so that a machine that reads JSON finds nothing else.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FORMATTERS[log_format]())
+    root, ours = logging.getLogger(), logging.getLogger("torso")
+    before = [(logger, logger.handlers[:], logger.level) for logger in (root, ours)]
+    root.handlers[:], ours.handlers[:] = [handler], []
+    root.setLevel(logging.WARNING)
+    ours.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, handlers, level in before:
+            logger.handlers[:] = handlers
+            logger.setLevel(level)

@@ -1,0 +1,35 @@
+"""A served model: one version of it, loaded, with its batcher and its counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torso.errors import WrongKindError
+from torso.nets import Backend, Predictor
+from torso.serve.batcher import Batcher
+from torso.serve.metrics import ModelMetrics
+
+METHODS = {"classifier": "Classify", "policy": "Act"}  # what a model of each served kind is asked with
+
+WrapBackend = Callable[[str, Backend], Backend]  # puts something around what computes a model, such as a tracer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One version of one model. Whoever holds it may go on asking it, whatever is served meanwhile."""
+
+    name: str
+    version: str
+    directory: Path
+    predictor: Predictor
+    batcher: Batcher
+    metrics: ModelMetrics
+
+    def require(self, kind: str) -> Model:
+        """Return the model; WrongKindError where it is of another kind."""
+        if self.predictor.kind != kind:
+            came = self.predictor.kind
+            raise WrongKindError(f"model {self.name!r} is a {came}, not a {kind}: ask it with {METHODS[came]}")
+        return self

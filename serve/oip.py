@@ -1,0 +1,212 @@
+"""What a served model is in the Open Inference Protocol V2: its tensors, and requests and answers as arrays.
+
+What can be said of a request without looking at its values `claimed_rows` and `wanted_outputs` say, at little cost;
+`read_input` and `write_answer` do the work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torso.errors import InputError
+from torso.nets import Predictor
+from torso.proto import oip_pb2 as pb
+from torso.serve.wire import DTYPES, quoted
+
+Array = NDArray[Any]
+Wanted = Mapping[str, int]  # names of outputs, in order; how many best classes each is to name, 0: to give its values
+
+SERVICE = "inference.GRPCInferenceService"  # on the wire; oip.proto says why it has another name there
+
+DATATYPES = {  # by numpy's names; the protocol also has BF16 and BYTES, which no model takes
+    "bool": "BOOL",
+    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
+}
+CONTENTS: dict[str, tuple[str, type[np.generic]]] = {  # where typed values stand, and as what; FP16 has no place
+    "BOOL": ("bool_contents", np.bool_),
+    **dict.fromkeys(("INT8", "INT16", "INT32"), ("int_contents", np.int32)),
+    "INT64": ("int64_contents", np.int64),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), ("uint_contents", np.uint32)),
+    "UINT64": ("uint64_contents", np.uint64),
+    "FP32": ("fp32_contents", np.float32),
+    "FP64": ("fp64_contents", np.float64),
+}
+INPUT = "inputs[0]"  # what errors call the only input there is
+CLASSIFICATION = "classification"  # an output's parameter
+SHARED_MEMORY = "shared_memory_region"  # an input's or output's
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A tensor that a model takes or gives; ``shape`` leaves the batch out."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Signature:
+    """What a model takes and gives: a classifier probabilities, a policy actions and values."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        spec = predictor.input
+        classifier = predictor.kind == "classifier"
+        self.dtype = DTYPES[spec.dtype]  # of the input, as on the wire
+        self.native_dtype = spec.numpy_dtype
+        self.row_bytes = math.prod(spec.shape) * self.dtype.itemsize
+        self.input = TensorSpec(
+            name="tensor" if classifier else "observations", datatype=DATATYPES[spec.dtype], shape=spec.shape
+        )
+        self.readout = TensorSpec(
+            name="probabilities" if classifier else "values", datatype="FP32", shape=(predictor.num_outputs,)
+        )
+        actions = TensorSpec(name="actions", datatype="INT64", shape=())
+        self.outputs = {output.name: output for output in ((self.readout,) if classifier else (actions, self.readout))}
+        self.everything: Wanted = dict.fromkeys(self.outputs, 0)
+
+
+def claimed_rows(request: pb.ModelInferRequest, signature: Signature) -> int:
+    """Check all of a request's input but its values, and return its rows; InputError where it is not the model's."""
+    wanted = signature.input
+    if len(request.inputs) != 1:
+        raise InputError("inputs", expected=f"one, named {wanted.name!r}", came=str(len(request.inputs)))
+    tensor = request.inputs[0]
+    if tensor.name != wanted.name:
+        raise InputError(f"{INPUT}.name", expected=repr(wanted.name), came=quoted(tensor.name))
+    if tensor.datatype != wanted.datatype:
+        raise InputError(f"{INPUT}.datatype", expected=wanted.datatype, came=quoted(tensor.datatype))
+    if len(tensor.shape) != len(wanted.shape) + 1:
+        raise InputError(f"{INPUT}.shape", expected=_in_words(wanted), came=f"{len(tensor.shape)} axes")
+    rows = tensor.shape[0]
+    if rows < 1 or tuple(tensor.shape[1:]) != wanted.shape:
+        raise InputError(f"{INPUT}.shape", expected=_in_words(wanted), came=str(list(tensor.shape)))
+    if SHARED_MEMORY in tensor.parameters:
+        raise InputError(f"{INPUT}.parameters", expected="values in the request", came="shared memory")
+    if request.raw_input_contents:
+        _check_raw(request, tensor, rows * signature.row_bytes)
+    else:
+        _check_contents(tensor, rows * math.prod(wanted.shape))
+    return rows
+
+
+def _in_words(tensor: TensorSpec) -> str:
+    return f"[{', '.join(map(str, ('batch', *tensor.shape)))}]"
+
+
+def _check_raw(request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, num_bytes: int) -> None:
+    if tensor.HasField("contents"):
+        raise InputError(f"{INPUT}.contents", expected="none beside raw_input_contents", came="both")
+    raw = request.raw_input_contents
+    if len(raw) != 1:
+        raise InputError("raw_input_contents", expected="1, as inputs", came=str(len(raw)))
+    if len(raw[0]) != num_bytes:
+        expected = f"{num_bytes} bytes for shape {list(tensor.shape)} of {tensor.datatype}"
+        raise InputError("raw_input_contents[0]", expected=expected, came=f"{len(raw[0])} bytes")
+
+
+def _check_contents(tensor: pb.ModelInferRequest.InferInputTensor, num_values: int) -> None:
+    name = CONTENTS[tensor.datatype][0] if tensor.datatype in CONTENTS else None
+    if name is None:
+        raise InputError("raw_input_contents", expected=f"1: {tensor.datatype} has no typed contents", came="none")
+    filled = [field.name for field, _ in tensor.contents.ListFields()]
+    if not filled:
+        raise InputError("raw_input_contents", expected=f"1, or values in {INPUT}.contents.{name}", came="neither")
+    if filled != [name]:
+        raise InputError(f"{INPUT}.contents", expected=f"values in {name}", came=f"{', '.join(filled)}")
+    came = len(getattr(tensor.contents, name))
+    if came != num_values:
+        raise InputError(f"{INPUT}.contents.{name}", expected=f"{num_values} values", came=str(came))
+
+
+def read_input(request: pb.ModelInferRequest, signature: Signature) -> Array:
+    """Read the input of a request that `claimed_rows` has passed as the backend takes it, [B, *shape].
+
+    Raises InputError on values that the dtype does not have. NaN and infinity are values: the protocol's other servers
+    compute with them, and perf_analyzer, unless told otherwise, sends random bytes.
+    """
+    if request.raw_input_contents:
+        array = np.frombuffer(request.raw_input_contents[0], signature.dtype)
+        if signature.dtype.kind == "b" and int(array.view(np.uint8).max()) > 1:
+            raise InputError("raw_input_contents[0]", expected="BOOLs of 0 or 1", came="another byte")
+    else:
+        array = _typed_values(request.inputs[0], signature.dtype)
+    return array.reshape(-1, *signature.input.shape).astype(signature.native_dtype, copy=False)
+
+
+def _typed_values(tensor: pb.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any]) -> Array:
+    name, wide = CONTENTS[tensor.datatype]
+    values = np.array(getattr(tensor.contents, name), dtype=wide)
+    narrow = values.astype(dtype)
+    if narrow.dtype.kind in "iu" and not np.array_equal(narrow, values):
+        came = f"values from {values.min()} to {values.max()}"
+        raise InputError(f"{INPUT}.contents.{name}", expected=f"values that {tensor.datatype} can hold", came=came)
+    return narrow
+
+
+def wanted_outputs(request: pb.ModelInferRequest, signature: Signature) -> Wanted:
+    """Return the outputs that a request asks for, all where it names none; InputError where there are none such."""
+    if not request.outputs:
+        return signature.everything
+    if len(request.outputs) > len(signature.outputs):
+        known = ", ".join(signature.outputs)
+        raise InputError("outputs", expected=f"each at most once of {known}", came=str(len(request.outputs)))
+    wanted: dict[str, int] = {}
+    for index, output in enumerate(request.outputs):
+        if output.name not in signature.outputs or output.name in wanted:
+            came = f"{quoted(output.name)}{' again' if output.name in wanted else ''}"
+            raise InputError(f"outputs[{index}].name", expected=f"one of {', '.join(signature.outputs)}", came=came)
+        wanted[output.name] = _checked_parameters(output, f"outputs[{index}].parameters", signature)
+    return wanted
+
+
+def _checked_parameters(
+    output: pb.ModelInferRequest.InferRequestedOutputTensor, field: str, signature: Signature
+) -> int:
+    if SHARED_MEMORY in output.parameters:
+        raise InputError(field, expected="an answer that holds the values", came="shared memory")
+    if CLASSIFICATION not in output.parameters:
+        return 0
+    classes = output.parameters[CLASSIFICATION].int64_param
+    if classes < 1 or output.name != signature.readout.name:
+        expected = f"a classification of 1 or more, of {signature.readout.name}"
+        raise InputError(field, expected=expected, came=f"{classes}, of {output.name}")
+    return classes
+
+
+def write_answer(
+    answer: pb.ModelInferResponse,
+    predictor: Predictor,
+    answers: NDArray[np.float32],
+    wanted: Wanted,
+) -> None:
+    """Write the wanted outputs of a model's answers, [B, K], into a response: raw, in the order asked for."""
+    for name, classes in wanted.items():
+        values: Array
+        if name == "actions":
+            datatype, values = "INT64", predictor.greedy(answers).astype("<i8", copy=False)
+        else:
+            datatype, values = "FP32", answers.astype("<f4", copy=False)
+        shape, raw = values.shape, values.tobytes()
+        if classes:
+            datatype, shape = "BYTES", (len(values), min(classes, values.shape[1]))
+            raw = _named_classes(predictor, values, classes)
+        answer.outputs.add(name=name, datatype=datatype, shape=shape)
+        answer.raw_output_contents.append(raw)
+
+
+def _named_classes(predictor: Predictor, values: NDArray[np.float32], classes: int) -> bytes:
+    """Name the best classes of each row of [B, K], best first, as ``VALUE:INDEX:LABEL``, BYTES [B, min(classes, K)]."""
+    labels = [f":{label}" for label in predictor.labels] if predictor.kind == "classifier" else [""] * values.shape[1]
+    indices, best = predictor.top_k(values, classes)
+    elements = [
+        f"{value:f}:{index}{labels[index]}".encode()
+        for value, index in zip(best.ravel().tolist(), indices.ravel().tolist(), strict=True)
+    ]
+    return b"".join(len(element).to_bytes(4, "little") + element for element in elements)
