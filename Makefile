@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format generate clean
+.PHONY: help demo test test-slow soak check format generate clean
 
 help:
 	@echo "make demo       install torso into $(VENV) and run the quickstart"
 	@echo "make test       install with the test extra and run the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make soak       a million requests of every kind against a server"
 	@echo "make check      ruff, mypy, generated code, the wire, import arrows"
 	@echo "make format     let ruff format and fix"
 	@echo "make generate   generate proto/ from its .proto files"
@@ -24,6 +25,9 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -m slow
+
+soak: $(VENV)/.test
+	$(BIN)/python benchmarks/soak.py
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
