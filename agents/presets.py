@@ -110,7 +110,7 @@ _ROWS: dict[str, _EnvRow] = {
             "epsilon_end": 0.04,
             "epsilon_decay_steps": 8_000,
             "evaluation_period": 2_500,
-            "evaluation_episodes": 30,
+            "evaluation_episodes": 20,
         },
     ),
     "LunarLander-v3": _EnvRow(
