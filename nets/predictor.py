@@ -189,13 +189,16 @@ class Predictor:
         They are calibrated where the model holds a calibration. A step unit's are 1 for the class it says, 0 for the
         other.
         """
-        logits = np.clip(readout.astype(np.float64), -_LARGEST, _LARGEST)  # infinity less itself would be NaN
+        logits = readout.astype(np.float64)
+        np.minimum(logits, _LARGEST, out=logits)  # infinity less itself would be NaN
+        np.maximum(logits, -_LARGEST, out=logits)
         calibration = self.card.calibration
         if calibration is not None:
             probabilities = calibration.apply(logits)
-        elif self.probabilistic:
-            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-            probabilities = odds / odds.sum(axis=1, keepdims=True)
+        elif self.probabilistic:  # in place, and by ufuncs: a served row's softmax is a good part of its cost
+            logits -= np.maximum.reduce(logits, axis=1, keepdims=True)
+            probabilities = np.exp(logits, out=logits)
+            probabilities /= np.add.reduce(probabilities, axis=1, keepdims=True)
         else:
             probabilities = np.eye(logits.shape[1])[logits.argmax(axis=1)]
         return probabilities.astype(np.float32)
