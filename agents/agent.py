@@ -35,8 +35,8 @@ class DQN:
     Args:
         env: a Gymnasium id, an env class, a function that makes an env, or a constructed env.
         algorithm: whose preset for the env's id is taken: dqn, double, dueling, prioritized or n-step.
-        config: the settings instead of a preset's, or of the defaults of `DQNConfig` in an env without one.
-        seed: everything random follows from it.
+        config: the settings instead of a preset's (with one env, where that is constructed already), or of the
+            defaults of `DQNConfig` in an env without one.
         env_kwargs: given to the env's constructor; without them and without a ``config``, the preset's.
         wrappers: applied to each env in order, the first innermost.
         settings: fields of `DQNConfig`, in place of the preset's or the config's.
@@ -61,7 +61,9 @@ class DQN:
         known = preset(algorithm, world.name)
         if config is None and env_kwargs is None and isinstance(env, str):
             world = World(env=env, env_kwargs=known.env_kwargs, wrappers=wrappers)
-        self._set_up(world, _with(known.config if config is None else config, settings), seed, algorithm=algorithm)
+        if config is None:
+            config = replace(known.config, num_envs=1) if world.is_constructed else known.config
+        self._set_up(world, _with(config, settings), seed, algorithm=algorithm)
 
     def _set_up(
         self,

@@ -119,7 +119,7 @@ def test_learning_on_equals_learning_at_once() -> None:
 
 def test_the_preset_of_the_env_is_the_default() -> None:
     assert DQN("CartPole-v1").config == preset("dqn", "CartPole-v1").config
-    assert DQN(gym.make("CartPole-v1")).config == preset("dqn", "CartPole-v1").config
+    assert DQN(gym.make("CartPole-v1")).config == replace(preset("dqn", "CartPole-v1").config, num_envs=1)
     assert DQN("torso/Identity-v0").config == DQNConfig()
 
 

@@ -20,7 +20,7 @@ from torso.cli.interrupts import Interrupted, interruptible, stoppable
 
 Start = Callable[..., subprocess.Popen[str]]
 TRAIN = shlex.split(
-    "train dqn --env CartPole-v1 --hidden 16 --min-replay-size 100 --learn-period 4 --updates-per-phase 1 "
+    "train dqn --env CartPole-v1 --num-envs 1 --hidden 16 --min-replay-size 100 --learn-period 4 --updates-per-phase 1 "
     "--batch-size 8 --evaluation-period 1000 --evaluation-episodes 2 --log-period 100"
 )
 

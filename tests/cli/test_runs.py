@@ -18,7 +18,7 @@ from torso.nets import load_model
 Run = Callable[..., Any]
 TRAIN = ["train", "dqn", "--env", "CartPole-v1"]
 SMALL = shlex.split(
-    "--steps 400 --hidden 16 --min-replay-size 100 --learn-period 4 --updates-per-phase 1 --batch-size 8 "
+    "--steps 400 --num-envs 1 --hidden 16 --min-replay-size 100 --learn-period 4 --updates-per-phase 1 --batch-size 8 "
     "--evaluation-period 200 --evaluation-episodes 2 --checkpoint-period 200 --log-period 100"
 )
 
@@ -31,7 +31,7 @@ def test_train_then_evaluate_play_and_resume(run: Run, tmp_path: Path) -> None:
     assert started == f"dqn on CartPole-v1, 400 steps, seed 1: {out}"
     assert source.startswith("preset from RL Baselines3 Zoo, dqn.yml, CartPole-v1")
     assert ": hidden 256 256, " in source
-    assert given.startswith("given: hidden 16, batch_size 8, ")
+    assert given.startswith("given: hidden 16, num_envs 1, batch_size 8, ")
     summary = json.loads(ended.out)
     assert (summary["total_steps"], summary["seed"], summary["env_id"]) == (400, 1, "CartPole-v1")
     assert (summary["run"], summary["model"]) == (str(out), str(out / "best"))

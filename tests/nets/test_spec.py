@@ -352,7 +352,7 @@ def test_json_that_is_no_network(data: object) -> None:
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("torso", {"kind": "mpl"}, "unknown torso 'mpl'; known are convnet, mlp .*register"),
+        ("torso", {"kind": "mpl"}, "unknown torso 'mpl'; known are convnet, mlp.*register"),
         ("head", {"kind": "dueling"}, "unknown head 'dueling'; known are logits, one-vs-rest, .*scalar"),
         ("torso", {"hidden": [4]}, "torso must be an object with a 'kind'"),
         ("torso", {"kind": "mlp", "depth": 3}, r"torso 'mlp' has unknown fields \['depth'\]; known are"),

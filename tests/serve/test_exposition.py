@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -204,8 +205,12 @@ def test_a_servers_requests_are_all_there(served: Any, stub: PredictionServiceSt
 
     one = {"model": "cartpole", "version": "1"}
     before = now()
+    refused = served.server.door.metrics.unknown.statuses.get("NOT_FOUND", 0)
     asked = [ask("cartpole", 2, 4), ask("cartpole", 3, 4), ask("cartpole", 1, 5), ask("nobody", 1, 4)]
     assert asked == ["OK", "OK", "INVALID_ARGUMENT", "NOT_FOUND"]
+    end = time.monotonic() + 30  # a refusal has left before it is counted
+    while served.server.door.metrics.unknown.statuses.get("NOT_FOUND", 0) == refused:
+        assert time.monotonic() < end
     after = now()
 
     def grown(name: str, **labels: str) -> float:

@@ -238,7 +238,7 @@ def test_a_change_has_reached_every_worker_when_it_returns(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await load(address, "m")
             assert caught.value.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAVAILABLE)
-            await until(lambda: len(supervisor.pids) == 2)
+            await until(lambda: len(supervisor.pids) == 2 and set(supervisor.pids) != pids)
             assert len(pids & set(supervisor.pids)) == 1
             assert await versions(address) == ["2"] * CONNECTIONS
 
