@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -252,14 +253,18 @@ async def vanish(address: str, good: Good, folder: Path, tally: Tally) -> None:
     path.write_bytes(good.data)
     while True:
         command = [sys.executable, "-c", VANISHING, address, str(path), good.method]
-        client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             assert client.stdout is not None  # noqa: S101 - a pipe was asked for
-            await client.stdout.readline()
+            asked = await client.stdout.readline()
         finally:
-            client.kill()
-            await client.wait()
-        tally.counts["clients that vanished"] += 1
+            with contextlib.suppress(ProcessLookupError):  # it has ended of itself, which is told of below
+                client.kill()
+            _, complaint = await client.communicate()
+        if asked:
+            tally.counts["clients that vanished"] += 1
+        else:
+            tally.fault(f"a client that was to vanish ended of itself: {complaint.decode()[-500:]}")
         await asyncio.sleep(1)
 
 
