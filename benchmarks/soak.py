@@ -42,14 +42,15 @@ from numpy.typing import NDArray
 from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, Predictor, build_network, save_model
 from torso.proto import oip_pb2
 from torso.proto import prediction_pb2 as pb
+from torso.serve.backends import ATOL, RTOL
 
 NAME = "digits"
 SHAPE = (784,)
 ROWS = 64  # rows that requests are drawn from
 CHANNELS = 4
 WARM_UP = 0.1  # of the requests, before memory is read
+WARM_UP_VERSIONS = 4  # and so many versions: swaps, too, take memory the first times
 MAX_GROWTH_MB = 10.0
-RTOL, ATOL = 1e-4, 1e-5  # what "equal" means for a served answer
 
 CLASSIFY = "/torso.v1.PredictionService/Classify"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -309,6 +310,8 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> int:
         ]
         try:
             await traffic.run(arguments.in_flight)
+            while publisher.version < WARM_UP_VERSIONS:
+                await asyncio.sleep(arguments.swap_s)
             before_mb = resident_mb(server.pid)
             traffic.requests = arguments.requests
             await traffic.run(arguments.in_flight)
