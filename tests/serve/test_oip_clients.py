@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from triton_inputs import cart, digits, scans, tensor
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -28,23 +29,6 @@ STREAM_TIMEOUT_S = 60
 def client(served: Any) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(served.address) as client:
         yield client
-
-
-def tensor(name: str, array: np.ndarray, datatype: str) -> triton.InferInput:
-    tensor = triton.InferInput(name, list(array.shape), datatype)
-    return tensor.set_data_from_numpy(array)
-
-
-def scans(rows: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(17, size=(rows, 8, 8), dtype=np.uint8)
-
-
-def digits(rows: int = 1, seed: int = 0) -> list[triton.InferInput]:
-    return [tensor("tensor", scans(rows, seed), "UINT8")]
-
-
-def cart(*rows: list[float]) -> list[triton.InferInput]:
-    return [tensor("observations", np.array(rows or [[0, 0, 0, 0]], dtype=np.float32), "FP32")]
 
 
 def expected(address: str, rows: np.ndarray) -> np.ndarray:
