@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import random
 import shutil
@@ -252,20 +251,22 @@ async def vanish(address: str, good: Good, folder: Path, tally: Tally) -> None:
     """Start a client process, wait until its calls are under way, kill it; for ever."""
     path = folder / "request"
     path.write_bytes(good.data)
+    command = [sys.executable, "-c", VANISHING, address, str(path), good.method]
     while True:
-        command = [sys.executable, "-c", VANISHING, address, str(path), good.method]
-        client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            assert client.stdout is not None  # noqa: S101 - a pipe was asked for
-            asked = await client.stdout.readline()
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # it has ended of itself, which is told of below
+        # Not asyncio's: uvloop forks, and gRPC's threads of this process would be the child's to trip over.
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+            try:
+                assert client.stdout is not None  # noqa: S101 - a pipe was asked for
+                asked = await asyncio.to_thread(client.stdout.readline)
+            finally:
                 client.kill()
-            _, complaint = await client.communicate()
+            complaint = await asyncio.to_thread(client.communicate)
         if asked:
             tally.counts["clients that vanished"] += 1
         else:
-            tally.fault(f"a client that was to vanish ended of itself: {complaint.decode()[-500:]}")
+            tally.fault(
+                f"a client that was to vanish ended of itself with {client.returncode}: {complaint[1].decode()[-500:]}"
+            )
         await asyncio.sleep(1)
 
 

@@ -28,6 +28,8 @@ from torso.nets.network import Network
 ONNX = "model.onnx"
 WEIGHTS_KEY, GRAPH_KEY, STATISTICS_KEY = "torso.weights_sha256", "torso.graph_sha256", "torso.statistics_sha256"
 INPUT_NAME, OUTPUT_NAME = "obs", "readout"
+PROBABILITIES = "probabilities"  # an output that `with_probabilities` adds
+_LARGEST = float(torch.finfo(torch.float32).max)
 
 _exporting = threading.Lock()  # held while the process' filters of warnings are others
 
@@ -114,6 +116,26 @@ def seal(graph: bytes, card: ModelCard) -> bytes:
     for key, value in values.items():
         entries += _field(14, _field(1, key.encode()) + _field(2, value.encode()))
     return graph + entries
+
+
+def with_probabilities(model: bytes) -> bytes:
+    """A classifier's ONNX model with a second output, ``probabilities`` [batch, K] float32: its readout's softmax.
+
+    Infinite log-odds count as the largest finite ones, as in `torso.nets.Predictor.probabilities`.
+    """
+    from onnx import GraphProto, ModelProto, TensorProto, helper  # takes long to import, and only servers need it
+
+    limits = {"torso.lowest": -_LARGEST, "torso.largest": _LARGEST}
+    addition = GraphProto(
+        initializer=[helper.make_tensor(name, TensorProto.FLOAT, (), [limit]) for name, limit in limits.items()],
+        node=[
+            helper.make_node("Clip", [OUTPUT_NAME, *limits], ["torso.finite"]),
+            helper.make_node("Softmax", ["torso.finite"], [PROBABILITIES], axis=-1),
+        ],
+        output=[helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, None)],
+    )
+    # Serialised messages that follow one another are one message, their lists joined.
+    return model + ModelProto(graph=addition).SerializeToString()
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,15 @@ class Backend(Protocol):
 
     def run(self, inputs: Array) -> NDArray[np.float32]:
         """[B, *shape] in the model's dtype, contiguous, B at least 1; returns the readout, [B, K] float32."""
+        ...
+
+
+@runtime_checkable
+class ProbabilitiesBackend(Backend, Protocol):
+    """A classifier's backend that computes the probabilities, too, of a model whose readout's softmax they are."""
+
+    def probabilities(self, inputs: Array) -> NDArray[np.float32]:
+        """As `run`; returns `Predictor.probabilities` of the readout, [B, K] float32."""
         ...
 
 
@@ -76,6 +85,7 @@ class Predictor:
         self.input: InputSpec = card.network.input
         self.num_outputs = card.network.num_outputs
         self.probabilistic = card.network.probabilistic
+        self._softmax = backend.probabilities if isinstance(backend, ProbabilitiesBackend) else None
         self.labels: tuple[Label, ...] = card.labels if card.labels is not None else tuple(range(self.num_outputs))
 
     @classmethod
@@ -180,6 +190,8 @@ class Predictor:
 
     def answer(self, prepared: Array) -> NDArray[np.float32]:
         """What the model says of prepared inputs: a classifier's probabilities, or the readout. [B, K] float32."""
+        if self._softmax is not None:
+            return self._softmax(prepared)
         readout = self.run(prepared)
         return self.probabilities(readout) if self.kind == "classifier" else readout
 
@@ -195,7 +207,7 @@ class Predictor:
         calibration = self.card.calibration
         if calibration is not None:
             probabilities = calibration.apply(logits)
-        elif self.probabilistic:  # in place, and by ufuncs: a served row's softmax is a good part of its cost
+        elif self.probabilistic:
             logits -= np.maximum.reduce(logits, axis=1, keepdims=True)
             probabilities = np.exp(logits, out=logits)
             probabilities /= np.add.reduce(probabilities, axis=1, keepdims=True)

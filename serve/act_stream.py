@@ -122,14 +122,15 @@ class _Stream:
     async def _act(self, request: pb.ActStreamRequest, call: Call) -> pb.ActStreamResponse:
         model = self._repository.get(self._model, self._version)  # as it is served now
         call.metrics = self._call.metrics = model.metrics
-        predictor, batcher = model.require("policy").predictor, model.batcher
+        predictor = model.require("policy").predictor
         self._check(request)
         seed = request.seed if request.HasField("seed") else None
         with self._episodes.turn(request.episode, start=request.start, seed=seed) as episode:
-            with batcher.admit(1, "observation") as admission:
-                heavy = len(request.observation.data) > OFFLOAD_BYTES
-                prepared = await self._door.offload(heavy, _prepare, episode, predictor, request.observation)
-                readout = await batcher.submit(prepared, admission, call.deadline)
+            tensor = request.observation
+            heavy = len(tensor.data) > OFFLOAD_BYTES
+            prepared, readout = await self._door.compute(
+                model.batcher, call, 1, "observation", heavy, _prepare, episode, predictor, tensor
+            )
             action = episode.advance(predictor, prepared, readout, request.epsilon)
         return pb.ActStreamResponse(
             episode=request.episode, action=action, values=array_to_tensor(readout[0]), version=model.version

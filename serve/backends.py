@@ -6,6 +6,7 @@ A backend is what `torso.nets.Backend` says: arrays in, arrays out, validation a
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from torso.errors import ModelDamagedError, ModelError
-from torso.nets import Backend, InputSpec, ModelCard, Network, TorchBackend
-from torso.nets.export import INPUT_NAME, ONNX, OUTPUT_NAME, read_onnx
+from torso.nets import Backend, InputSpec, ModelCard, Network, Predictor, TorchBackend
+from torso.nets.export import INPUT_NAME, ONNX, OUTPUT_NAME, PROBABILITIES, read_onnx, with_probabilities
 from torso.serve.config import BackendChoice
 from torso.serve.export_cache import cached_onnx
 from torso.serve.padding import batch_sizes
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 RTOL, ATOL = 1e-4, 1e-5  # what "equal" means for answers of different backends or batch sizes
 PROBE_ROWS = 16
+BOUND_ROWS = 8
 
 # ONNX Runtime's errors have no common class of their own.
 _ONNX_ERRORS = tuple(
@@ -51,12 +53,62 @@ class OnnxBackend:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _ONNX_ERRORS as error:
             raise ModelDamagedError(f"{source} cannot be loaded by ONNX Runtime: {error}") from error
-        self._outputs = [OUTPUT_NAME]
+        self._bound: dict[tuple[str, int], _Bound] = {}
+        self._running = threading.Lock()  # what is bound serves one caller at a time
 
     def run(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """[B, *shape] in the model's dtype, contiguous; returns the readout, [B, K] float32."""
-        readout: NDArray[np.float32] = self._session.run(self._outputs, {INPUT_NAME: inputs})[0]
-        return readout
+        return self._compute(OUTPUT_NAME, inputs)
+
+    def _compute(self, output: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """Compute one of the graph's outputs. For a few rows, ONNX Runtime's own look at its arguments is the larger
+        part of the work, so inputs and outputs of such sizes have places that it knows.
+        """
+        rows = len(inputs)
+        if rows > BOUND_ROWS:
+            return self._unbound(output, inputs)
+        with self._running:
+            bound = self._bound.get((output, rows))
+            if bound is None:
+                bound = _Bound(self._session, output, inputs, self._unbound(output, inputs))
+                self._bound[output, rows] = bound
+            return bound.run(inputs)
+
+    def _unbound(self, output: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run([output], {INPUT_NAME: inputs})[0]
+        return result
+
+
+class _Bound:
+    """A session's run on arrays that stay where they are; ``inputs`` and ``outputs`` are examples of them."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, name: str, inputs: NDArray[Any], outputs: NDArray[np.float32]
+    ) -> None:
+        self._session = session
+        self._inputs, self._outputs = np.empty_like(inputs), np.empty_like(outputs)
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(INPUT_NAME, onnxruntime.OrtValue.ortvalue_from_numpy(self._inputs))
+        self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(self._outputs))
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        np.copyto(self._inputs, inputs)
+        self._session.run_with_iobinding(self._binding)
+        return self._outputs.copy()
+
+
+class OnnxClassifier(OnnxBackend):
+    """A classifier whose softmax ONNX Runtime computes, too: a fraction of what it costs in numpy, a row at a time.
+
+    Only for models whose probabilities are the readout's softmax: probabilistic ones without a calibration.
+    """
+
+    def __init__(self, model: bytes, *, source: str = "model.onnx", threads: int = 1) -> None:
+        super().__init__(with_probabilities(model), source=source, threads=threads)
+
+    def probabilities(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """[B, *shape] in the model's dtype, contiguous; returns [B, K] float32, rows sum to 1."""
+        return self._compute(PROBABILITIES, inputs)
 
 
 def choose_backend(
@@ -89,7 +141,9 @@ def choose_backend(
         model = read_onnx(directory / ONNX, card)
         if model is None:
             model = cached_onnx(card, network, directory, cache_dir)
-        backend = OnnxBackend(model, source=f"{directory}'s model.onnx", threads=threads)
+        plain_softmax = card.kind == "classifier" and card.network.probabilistic and card.calibration is None
+        backend_class = OnnxClassifier if plain_softmax else OnnxBackend
+        backend = backend_class(model, source=f"{directory}'s model.onnx", threads=threads)
         _require_equal(backend, reference, card, (1, PROBE_ROWS), "model.onnx")
     except ModelError as error:
         if choice == "onnx":
@@ -100,13 +154,15 @@ def choose_backend(
 
 
 def _require_equal(backend: Backend, reference: Backend, card: ModelCard, sizes: Iterable[int], source: str) -> None:
+    predictors = Predictor(card, backend), Predictor(card, reference)
     for rows in sizes:
         probe = probe_batch(card.network.input, rows)
         try:
-            answers = backend.run(probe)
+            readouts = [predictor.run(probe) for predictor in predictors]
+            answers = [predictor.answer(probe) for predictor in predictors]
         except _ONNX_ERRORS as error:
             raise ModelDamagedError(f"{source} fails on a probe batch of {rows}: {error}") from error
-        if not equal_readouts(answers, reference.run(probe)):
+        if not (equal_readouts(*readouts) and equal_readouts(*answers)):
             raise ModelDamagedError(f"{source} does not give torch's answers on a probe batch of {rows}")
 
 

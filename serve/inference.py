@@ -30,6 +30,18 @@ class Forward:
         self._forward = forward
         self._max_rows = max_rows
 
+    def __call__(self, rows: Array) -> Readout:
+        """Compute rows, [B, *shape] to [B, K]."""
+        if len(rows) > self._max_rows:
+            starts = range(0, len(rows), self._max_rows)
+            return np.concatenate([self(rows[start : start + self._max_rows]) for start in starts])
+        self.calls += 1
+        self.rows += len(rows)
+        readout = self._forward(rows)
+        if len(readout) != len(rows):
+            raise RuntimeError(f"model {self._name!r} answered {len(readout)} rows for {len(rows)}")
+        return readout
+
     def outcomes(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
         """Compute several requests' inputs, [b, *shape] each; return each one's readout, [b, K], or what it raised.
 
@@ -42,8 +54,8 @@ class Forward:
 
     def _together(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
         if len(inputs) == 1:
-            return [self._pieces(inputs[0])]
-        readout = self._pieces(np.concatenate(inputs))
+            return [self(inputs[0])]
+        readout = self(np.concatenate(inputs))
         split: list[Readout | Exception] = []
         end = 0
         for rows in inputs:
@@ -53,23 +65,9 @@ class Forward:
 
     def _alone(self, rows: Array) -> Readout | Exception:
         try:
-            return self._pieces(rows)
+            return self(rows)
         except Exception as error:  # noqa: BLE001 - as above
             return error
-
-    def _pieces(self, rows: Array) -> Readout:
-        if len(rows) <= self._max_rows:
-            return self._call(rows)
-        starts = range(0, len(rows), self._max_rows)
-        return np.concatenate([self._call(rows[start : start + self._max_rows]) for start in starts])
-
-    def _call(self, rows: Array) -> Readout:
-        self.calls += 1
-        self.rows += len(rows)
-        readout = self._forward(rows)
-        if len(readout) != len(rows):
-            raise RuntimeError(f"model {self._name!r} answered {len(readout)} rows for {len(rows)}")
-        return readout
 
 
 class InferenceThread:

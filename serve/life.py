@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from torso.serve.model import WrapBackend
 
 logger = logging.getLogger(__name__)
+
+COLLECTOR = (10_000, 10, 10)  # new objects before the youngest are looked at; such looks before the older ones are
 
 
 class Service(Protocol):
@@ -105,7 +108,17 @@ async def _serve(config: ServeConfig, wrap_backend: WrapBackend | None) -> None:
         from torso.serve.server import Server
 
         torch.set_num_threads(config.threads)  # the process is the server's own, and its cores may be few
+        settle_collector()
         await live(Server(config, wrap_backend), config, signals)
+
+
+def settle_collector() -> None:
+    """Spare a process that is a server's own most of what the garbage collector does: it would pass over all that was
+    imported, again and again, while requests wait. What requests leave behind is still collected.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR)
 
 
 class _Signals:

@@ -15,12 +15,14 @@ from torso.serve.batcher import Batcher
 from torso.serve.config import ServeConfig
 from torso.serve.metrics import ModelMetrics
 from torso.serve.model import METHODS, Model, WrapBackend
+from torso.serve.oip import Signature
 from torso.serve.pace import Pace
 from torso.serve.padding import batch_sizes
 
 logger = logging.getLogger(__name__)
 
 INLINE_S = 300e-6  # the longest forward for which the event loop stands still
+ALONE_S = 50e-6  # the longest that is not worth gathering a batch for: a turn of the event loop costs as much
 MEASUREMENTS = 20  # of each batch size
 MEASURE_S = 0.05  # after which no further one begins
 
@@ -62,7 +64,8 @@ def load(
         backend = wrap_backend(name, backend)
     predictor = Predictor(card, backend)
     seconds = {rows: measure(predictor, rows) for rows in batch_sizes(max_rows)}
-    inline_rows = choose_inline_rows(seconds) if getattr(backend, "inline", True) else 0
+    inline = getattr(backend, "inline", True)
+    inline_rows, alone_rows = (rows_within(limit_s, seconds) if inline else 0 for limit_s in (INLINE_S, ALONE_S))
     batcher = Batcher(
         name,
         predictor.answer,  # probabilities once a batch, not once a request
@@ -70,6 +73,7 @@ def load(
         max_queue_rows=config.max_queue_rows,
         max_delay_us=config.max_delay_us,
         inline_rows=inline_rows,
+        alone_rows=alone_rows,
         metrics=metrics,
         pace=Pace(seconds),
     )
@@ -80,7 +84,15 @@ def load(
         *(backend.name, seconds[1] * 1e3, seconds[max_rows] * 1e3, max_rows, _told(inline_rows, max_rows)),
         *(directory, time.perf_counter() - started),
     )
-    return Model(name=name, version=version, directory=directory, predictor=predictor, batcher=batcher, metrics=metrics)
+    return Model(
+        name=name,
+        version=version,
+        directory=directory,
+        predictor=predictor,
+        signature=Signature(predictor),
+        batcher=batcher,
+        metrics=metrics,
+    )
 
 
 def measure(predictor: Predictor, rows: int) -> float:
@@ -98,14 +110,14 @@ def measure(predictor: Predictor, rows: int) -> float:
     return best_s
 
 
-def choose_inline_rows(seconds: Mapping[int, float]) -> int:
-    """Return the most rows, of those measured, up to which forwards are short enough for the event loop; 0: none."""
-    inline_rows = 0
+def rows_within(limit_s: float, seconds: Mapping[int, float]) -> int:
+    """Return the most rows, of those measured, up to which forwards take no longer than ``limit_s``; 0: none do."""
+    within = 0
     for rows, forward_s in sorted(seconds.items()):
-        if forward_s > INLINE_S:
+        if forward_s > limit_s:
             break
-        inline_rows = rows
-    return inline_rows
+        within = rows
+    return within
 
 
 def _told(inline_rows: int, max_rows: int) -> str:

@@ -85,6 +85,11 @@ class ModelMetrics:
         sizes[1] += seconds
         self.last_inference_ms = time.time_ns() // 1_000_000
 
+    def computed_at_once(self, rows: int, seconds: float) -> None:
+        """Count a request that was computed alone, without being queued."""
+        self.queue.counts[0] += 1  # 0 seconds
+        self.computed(rows, 1, seconds)
+
     def snapshot(self) -> dict[str, Any]:
         """The counts as plain data: numbers, lists of numbers that add up, and dicts of those."""
         return {

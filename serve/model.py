@@ -10,6 +10,7 @@ from torso.errors import WrongKindError
 from torso.nets import Backend, Predictor
 from torso.serve.batcher import Batcher
 from torso.serve.metrics import ModelMetrics
+from torso.serve.oip import Signature
 
 METHODS = {"classifier": "Classify", "policy": "Act"}  # what a model of each served kind is asked with
 
@@ -24,6 +25,7 @@ class Model:
     version: str
     directory: Path
     predictor: Predictor
+    signature: Signature
     batcher: Batcher
     metrics: ModelMetrics
 

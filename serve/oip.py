@@ -1,15 +1,15 @@
 """What a served model is in the Open Inference Protocol V2: its tensors, and requests and answers as arrays.
 
-What can be said of a request without looking at its values `claimed_rows` and `wanted_outputs` say, at little cost;
-`read_input` and `write_answer` do the work.
+What can be said of a request without looking at its values `given_input` and `wanted_outputs` say, at little cost;
+`read_input` and `write_answer` do the work. Most requests to a model differ in their values alone, so what was found
+out of the rest of one, and written of the rest of its answer, is kept for the next.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from torso.proto import oip_pb2 as pb
 from torso.serve.wire import DTYPES, quoted
 
 Array = NDArray[Any]
-Wanted = Mapping[str, int]  # names of outputs, in order; how many best classes each is to name, 0: to give its values
+Wanted = tuple[tuple[str, int], ...]  # outputs in order: name, how many best classes to name, 0: to give the values
 
 SERVICE = "inference.GRPCInferenceService"  # on the wire; oip.proto says why it has another name there
 
@@ -41,6 +41,7 @@ CONTENTS: dict[str, tuple[str, type[np.generic]]] = {  # where typed values stan
 INPUT = "inputs[0]"  # what errors call the only input there is
 CLASSIFICATION = "classification"  # an output's parameter
 SHARED_MEMORY = "shared_memory_region"  # an input's or output's
+KEPT, KEPT_BYTES = 64, 256  # how many headers of inputs, and of answers, a model keeps; inputs' longer ones it does not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +70,34 @@ class Signature:
         )
         actions = TensorSpec(name="actions", datatype="INT64", shape=())
         self.outputs = {output.name: output for output in ((self.readout,) if classifier else (actions, self.readout))}
-        self.everything: Wanted = dict.fromkeys(self.outputs, 0)
+        self.everything: Wanted = tuple((name, 0) for name in self.outputs)
+        self.rows_of: dict[bytes, int] = {}  # by what says it, in protobuf's bytes: an input's name, datatype and shape
+        self.answers: dict[tuple[int, Wanted], bytes] = {}  # by rows and outputs: an answer less its values
 
 
-def claimed_rows(request: pb.ModelInferRequest, signature: Signature) -> int:
-    """Check all of a request's input but its values, and return its rows; InputError where it is not the model's."""
+class Given(NamedTuple):
+    """A request's input, its values not looked at yet."""
+
+    rows: int
+    values: bytes | pb.ModelInferRequest.InferInputTensor  # raw, or the tensor that has them typed
+
+
+def given_input(request: pb.ModelInferRequest, signature: Signature) -> Given:
+    """Check all of a request's input but its values; InputError where it is not the model's."""
+    contents = request.raw_input_contents
+    if len(request.inputs) != 1 or len(contents) != 1:
+        return Given(_claimed_rows(request, signature), request.inputs[0])
+    header = request.inputs[0].SerializeToString()
+    raw = contents[0]
+    rows = signature.rows_of.get(header)
+    if rows is None or len(raw) != rows * signature.row_bytes:
+        rows = _claimed_rows(request, signature)
+        if len(signature.rows_of) < KEPT and len(header) <= KEPT_BYTES:
+            signature.rows_of[header] = rows
+    return Given(rows, raw)
+
+
+def _claimed_rows(request: pb.ModelInferRequest, signature: Signature) -> int:
     wanted = signature.input
     if len(request.inputs) != 1:
         raise InputError("inputs", expected=f"one, named {wanted.name!r}", came=str(len(request.inputs)))
@@ -125,19 +149,19 @@ def _check_contents(tensor: pb.ModelInferRequest.InferInputTensor, num_values: i
         raise InputError(f"{INPUT}.contents.{name}", expected=f"{num_values} values", came=str(came))
 
 
-def read_input(request: pb.ModelInferRequest, signature: Signature) -> Array:
-    """Read the input of a request that `claimed_rows` has passed as the backend takes it, [B, *shape].
+def read_input(given: Given, signature: Signature) -> Array:
+    """Read an input as the backend takes it, [B, *shape].
 
     Raises InputError on values that the dtype does not have. NaN and infinity are values: the protocol's other servers
     compute with them, and perf_analyzer, unless told otherwise, sends random bytes.
     """
-    if request.raw_input_contents:
-        array = np.frombuffer(request.raw_input_contents[0], signature.dtype)
+    if isinstance(given.values, bytes):
+        array = np.frombuffer(given.values, signature.dtype)
         if signature.dtype.kind == "b" and int(array.view(np.uint8).max()) > 1:
             raise InputError("raw_input_contents[0]", expected="BOOLs of 0 or 1", came="another byte")
     else:
-        array = _typed_values(request.inputs[0], signature.dtype)
-    return array.reshape(-1, *signature.input.shape).astype(signature.native_dtype, copy=False)
+        array = _typed_values(given.values, signature.dtype)
+    return array.reshape(given.rows, *signature.input.shape).astype(signature.native_dtype, copy=False)
 
 
 def _typed_values(tensor: pb.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any]) -> Array:
@@ -163,7 +187,7 @@ def wanted_outputs(request: pb.ModelInferRequest, signature: Signature) -> Wante
             came = f"{quoted(output.name)}{' again' if output.name in wanted else ''}"
             raise InputError(f"outputs[{index}].name", expected=f"one of {', '.join(signature.outputs)}", came=came)
         wanted[output.name] = _checked_parameters(output, f"outputs[{index}].parameters", signature)
-    return wanted
+    return tuple(wanted.items())
 
 
 def _checked_parameters(
@@ -181,24 +205,43 @@ def _checked_parameters(
 
 
 def write_answer(
-    answer: pb.ModelInferResponse,
+    version: tuple[str, str],
+    request_id: str,
     predictor: Predictor,
+    signature: Signature,
     answers: NDArray[np.float32],
     wanted: Wanted,
-) -> None:
-    """Write the wanted outputs of a model's answers, [B, K], into a response: raw, in the order asked for."""
-    for name, classes in wanted.items():
-        values: Array
-        if name == "actions":
-            datatype, values = "INT64", predictor.greedy(answers).astype("<i8", copy=False)
-        else:
-            datatype, values = "FP32", answers.astype("<f4", copy=False)
-        shape, raw = values.shape, values.tobytes()
+) -> bytes:
+    """Write a response of the model and version with the wanted outputs of its answers, [B, K]; raw, serialised."""
+    raw = [_raw_output(name, classes, predictor, answers) for name, classes in wanted]
+    values = pb.ModelInferResponse(id=request_id, raw_output_contents=raw)
+    key = (len(answers), wanted)
+    header = signature.answers.get(key)
+    if header is None:
+        header = _answer_header(version, signature, wanted, answers.shape)
+        if len(signature.answers) < KEPT:
+            signature.answers[key] = header
+    return header + values.SerializeToString()  # serialised messages that follow one another are one message
+
+
+def _raw_output(name: str, classes: int, predictor: Predictor, answers: NDArray[np.float32]) -> bytes:
+    if classes:
+        return _named_classes(predictor, answers, classes)
+    if name == "actions":
+        return predictor.greedy(answers).astype("<i8", copy=False).tobytes()
+    return answers.astype("<f4", copy=False).tobytes()
+
+
+def _answer_header(version: tuple[str, str], signature: Signature, wanted: Wanted, shape: tuple[int, ...]) -> bytes:
+    rows, width = shape
+    header = pb.ModelInferResponse(model_name=version[0], model_version=version[1])
+    for name, classes in wanted:
+        tensor = signature.outputs[name]
         if classes:
-            datatype, shape = "BYTES", (len(values), min(classes, values.shape[1]))
-            raw = _named_classes(predictor, values, classes)
-        answer.outputs.add(name=name, datatype=datatype, shape=shape)
-        answer.raw_output_contents.append(raw)
+            header.outputs.add(name=name, datatype="BYTES", shape=(rows, min(classes, width)))
+        else:
+            header.outputs.add(name=name, datatype=tensor.datatype, shape=(rows, *tensor.shape))
+    return header.SerializeToString()
 
 
 def _named_classes(predictor: Predictor, values: NDArray[np.float32], classes: int) -> bytes:

@@ -9,14 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 from itertools import islice
-from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
 
 import torso
 from torso.errors import InputError, UnavailableError, UnknownModelError
-from torso.nets import Predictor
 from torso.proto import oip_pb2 as pb
 from torso.serve.config import ServeConfig
 from torso.serve.control import Control
@@ -25,9 +23,8 @@ from torso.serve.model import Model
 from torso.serve.oip import (
     INPUT,
     SERVICE,
-    Signature,
     TensorSpec,
-    claimed_rows,
+    given_input,
     read_input,
     wanted_outputs,
     write_answer,
@@ -42,6 +39,7 @@ from torso.serve.wire import quoted
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 AT_ONCE = 64  # requests of one stream that are under way
 SHOWN_NAMES = 10
+SHAPE = f"{INPUT}.shape"
 ASKS_WHETHER_FINAL, IS_FINAL = "triton_enable_empty_final_response", "triton_final_response"
 
 
@@ -61,7 +59,6 @@ class OipServicer:
         self._control = control
         self._config = config
         self._ready = ready
-        self._signatures: WeakKeyDictionary[Predictor, Signature] = WeakKeyDictionary()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the methods. Messages pass as bytes: the door decodes and encodes them."""
@@ -112,7 +109,7 @@ class OipServicer:
     async def model_metadata(self, request: pb.ModelMetadataRequest, _call: Call) -> pb.ModelMetadataResponse:
         """Describe a model's tensors, the batch as their first axis."""
         model = self._repository.get(request.name, request.version)
-        signature = self._signature(model)
+        signature = model.signature
         return pb.ModelMetadataResponse(
             name=model.name,
             versions=[other.version for other in self._repository.served if other.name == model.name],
@@ -124,7 +121,7 @@ class OipServicer:
     async def model_config(self, request: pb.ModelConfigRequest, _call: Call) -> pb.ModelConfigResponse:
         """Describe a model in Triton's terms, the batch left out of shapes."""
         model = self._repository.get(request.name, request.version)
-        signature = self._signature(model)
+        signature = model.signature
         return pb.ModelConfigResponse(
             config=pb.ModelConfig(
                 name=model.name,
@@ -144,20 +141,23 @@ class OipServicer:
             )
         )
 
-    async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
-        """Compute a request's rows."""
+    async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> bytes:
+        """Compute a request's rows; returns a serialised ModelInferResponse."""
         model = self._repository.get(request.model_name, request.model_version)
         call.metrics = model.metrics
-        signature = self._signature(model)
+        signature = model.signature
         wanted = wanted_outputs(request, signature)
-        rows = claimed_rows(request, signature)
-        with model.batcher.admit(rows, f"{INPUT}.shape") as admission:
-            heavy = rows * signature.row_bytes > OFFLOAD_BYTES
-            inputs = await self._door.offload(heavy, read_input, request, signature)
-            answers = await model.batcher.submit(inputs, admission, call.deadline)
-        answer = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
-        await self._door.offload(rows > OFFLOAD_ROWS, write_answer, answer, model.predictor, answers, wanted)
-        return answer
+        given = given_input(request, signature)
+        heavy = given.rows * signature.row_bytes > OFFLOAD_BYTES
+        _, answers = await self._door.compute(
+            model.batcher, call, given.rows, SHAPE, heavy, read_input, given, signature
+        )
+        version = (model.name, model.version)
+        if given.rows <= OFFLOAD_ROWS:
+            return write_answer(version, request.id, model.predictor, signature, answers, wanted)
+        return await self._door.offload(
+            True, write_answer, version, request.id, model.predictor, signature, answers, wanted
+        )
 
     async def model_stream_infer(
         self, requests: AsyncIterator[bytes], call: Call
@@ -173,7 +173,7 @@ class OipServicer:
         async def answer(call: Call) -> pb.ModelInferResponse:
             nonlocal request
             request = await self._door.offload(len(data) > OFFLOAD_BYTES, parse, pb.ModelInferRequest, data)
-            return await self.model_infer(request, call)
+            return pb.ModelInferResponse.FromString(await self.model_infer(request, call))
 
         answered = await self._door.message(stream, answer)
         if isinstance(answered, WireStatus):
@@ -230,12 +230,6 @@ class OipServicer:
         _check_repository(request.repository_name)
         await self._control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
-
-    def _signature(self, model: Model) -> Signature:
-        signature = self._signatures.get(model.predictor)
-        if signature is None:
-            signature = self._signatures[model.predictor] = Signature(model.predictor)
-        return signature
 
 
 def _check_repository(name: str) -> None:

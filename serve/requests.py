@@ -9,22 +9,24 @@ import asyncio
 import contextvars
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from time import monotonic  # the event loop's clock, but for uvloop's, which stands still within a millisecond
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
+import numpy as np
 from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
 
 from torso.errors import InputError, UnavailableError
 from torso.serve.logs import ID_KEY, given_id, handled
 from torso.serve.metrics import Metrics, ModelMetrics
 from torso.serve.status import WireStatus, to_wire
 
-if TYPE_CHECKING:  # its packages are an extra's
+if TYPE_CHECKING:
+    from torso.serve.batcher import Batcher
     from torso.serve.tracing import RequestSpan, Tracing
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
 T = TypeVar("T")
+Array = NDArray[Any]
 
 OFFLOAD_BYTES = 1 << 18  # work on more than this leaves the event loop for a thread
 WORKERS = 2  # threads that decode images and handle large messages
@@ -92,8 +95,7 @@ class Door:
         if tracing is not None:
             metrics.trace = tracing.computed
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle_waiters: list[asyncio.Future[None]] = []
         self._workers = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="codec")
 
     @property
@@ -103,30 +105,34 @@ class Door:
 
     async def wait_idle(self) -> None:
         """Return once no request is in flight."""
-        await self._idle.wait()
+        while self._in_flight:
+            waiter = asyncio.get_running_loop().create_future()
+            self._idle_waiters.append(waiter)
+            await waiter
 
     def end(self) -> None:
         """End the worker threads."""
         self._workers.shutdown(wait=True)
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
+    def _enter(self) -> None:
         """Count one request, or one message of a stream, as in flight. UnavailableError once the door is closed."""
         if self.closed:  # not counted as in flight, or a stream of refusals would keep the server alive
             raise UnavailableError("the server is shutting down")
         self._in_flight += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self._idle.set()
+
+    def _leave(self) -> None:
+        """Count it out."""
+        self._in_flight -= 1
+        if self._in_flight == 0 and self._idle_waiters:
+            for waiter in self._idle_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._idle_waiters.clear()
 
     def unary(
-        self, answer: Callable[[Request, Call], Awaitable[Message]], request_class: type[Request]
+        self, answer: Callable[[Request, Call], Awaitable[Message | bytes]], request_class: type[Request]
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """Wrap a method of one request and one response: bytes in, bytes or a status out."""
+        """Wrap a method of one request and one response, which may be serialised: bytes in, bytes or a status out."""
         name = answer.__name__
 
         async def handle(data: bytes, context: Context) -> bytes:
@@ -134,10 +140,16 @@ class Door:
             refusal: WireStatus | None = None
             status = "OK"
             try:
-                with self.request():
-                    request = await self.offload(len(data) > OFFLOAD_BYTES, parse, request_class, data)
+                self._enter()
+                try:
+                    if len(data) > OFFLOAD_BYTES:
+                        request = await self.offload(True, parse, request_class, data)
+                    else:
+                        request = parse(request_class, data)
                     response = await answer(request, call)
-                    return response.SerializeToString()
+                    return response if isinstance(response, bytes) else response.SerializeToString()
+                finally:
+                    self._leave()
             except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
                 refusal = to_wire(error, name)
                 status = refusal.code.name
@@ -188,8 +200,11 @@ class Door:
         refusal: WireStatus | None = None
         status = "OK"
         try:
-            with self.request():
+            self._enter()
+            try:
                 return await answer(call)
+            finally:
+                self._leave()
         except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
             refusal = to_wire(error, call.method)
             status = refusal.code.name
@@ -206,6 +221,28 @@ class Door:
             run = contextvars.copy_context().run  # what is logged there has the request's id, too
             return await asyncio.get_running_loop().run_in_executor(self._workers, run, work, *arguments)
         return work(*arguments)
+
+    async def compute(
+        self,
+        batcher: Batcher,
+        call: Call,
+        rows: int,
+        field: str,
+        heavy: bool,
+        read: Callable[..., Array],
+        *arguments: Any,
+    ) -> tuple[Array, NDArray[np.float32]]:
+        """Read and compute a request's inputs; returns them, [B, *shape], and the model's answers, [B, K].
+
+        ``rows`` are as claimed; ``read(*arguments)`` validates. They count as queued before anything is done for them,
+        unless all is done at once. InputErrors are about ``field``; `Batcher` says what else may be raised.
+        """
+        if not heavy and batcher.takes_now(rows):
+            inputs = read(*arguments)
+            return inputs, batcher.compute_now(inputs, call.deadline)
+        with batcher.admit(rows, field) as admission:
+            inputs = await self.offload(heavy, read, *arguments)
+            return inputs, await batcher.submit(inputs, admission, call.deadline)
 
     def _begin(self, method: str, context: Context, *, in_flight: int) -> Call:
         """Take a call in; what this context logs from now on has the call's id."""

@@ -94,15 +94,18 @@ class PredictionServicer:
     async def _predict(self, model: Model, tensor: pb.Tensor, field: str, call: Call) -> NDArray[np.float32]:
         """Validate a tensor and compute its rows, [B, K]. They count as queued before anything is done for them."""
         rows = max(tensor.shape[0], 0) if tensor.shape else 0  # as claimed; validation holds the claim to it
-        with model.batcher.admit(rows, f"{field}.shape") as admission:
-            inputs = await self._door.offload(len(tensor.data) > OFFLOAD_BYTES, _prepare, model, tensor, field)
-            return await model.batcher.submit(inputs, admission, call.deadline)
+        heavy = len(tensor.data) > OFFLOAD_BYTES
+        where = f"{field}.shape"
+        _, answers = await self._door.compute(model.batcher, call, rows, where, heavy, _prepare, model, tensor, field)
+        return answers
 
     async def _predict_images(self, model: Model, images: list[bytes], call: Call) -> NDArray[np.float32]:
         """Decode image files and compute their rows, [B, K]. They count as queued before any is decoded."""
-        with model.batcher.admit(len(images), "images.encoded") as admission:
-            inputs = await self._door.offload(True, _prepare_images, model, images)
-            return await model.batcher.submit(inputs, admission, call.deadline)
+        where = "images.encoded"
+        _, answers = await self._door.compute(
+            model.batcher, call, len(images), where, True, _prepare_images, model, images
+        )
+        return answers
 
 
 def _prepare(model: Model, tensor: pb.Tensor, field: str) -> Array:

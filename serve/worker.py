@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from torso.serve.channel import Channel, PeerGoneError
 from torso.serve.config import ServeConfig
 from torso.serve.control import Source, VersionState
-from torso.serve.life import import_modules, new_event_loop
+from torso.serve.life import import_modules, new_event_loop, settle_collector
 from torso.serve.logs import log_as
 from torso.serve.metrics import Snapshot
 
@@ -99,6 +99,7 @@ class Worker:
         logging.getLogger("torso").setLevel(level)
         import_modules(config)
         torch.set_num_threads(config.threads)
+        settle_collector()
         self._begun = Server(config, control=RemoteControl(self._channel), reuse_port=True)
 
     async def prepare(self, source: Source) -> None:

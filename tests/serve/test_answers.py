@@ -26,14 +26,14 @@ from torso.nets import (
 from torso.nets.calibration import PlattScaling, TemperatureScaling
 from torso.proto import prediction_pb2 as pb
 from torso.serve import Client, ServeConfig
-from torso.serve.backends import OnnxBackend, equal_readouts, probe_batch
+from torso.serve.backends import OnnxBackend, OnnxClassifier, equal_readouts, probe_batch
 from torso.serve.wire import array_to_tensor, tensor_to_array
 
 
 @pytest.mark.parametrize("rows", [1, 64])
 def test_served_classes_equal_local_ones(models: Any, served: Any, rows: int) -> None:
     torch_predictor = Predictor.load(models.digits)
-    same_backend = Predictor(torch_predictor.card, OnnxBackend(models.digits / "model.onnx"))
+    same_backend = Predictor(torch_predictor.card, OnnxClassifier((models.digits / "model.onnx").read_bytes()))
     inputs = probe_batch(torch_predictor.input, rows)
     with Client(served.address) as client:
         answer = client.classify("digits", inputs, top_k=10)

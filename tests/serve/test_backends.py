@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 from torso.errors import ModelDamagedError, ModelError
 from torso.nets import (
     InputSpec,
+    LogitsHeadSpec,
+    MLPSpec,
     NetworkSpec,
+    Predictor,
     ScalarHeadSpec,
     TorchBackend,
     build_network,
@@ -23,8 +27,16 @@ from torso.nets import (
     register_torso,
     save_model,
 )
+from torso.nets.calibration import TemperatureScaling
 from torso.nets.registry import TORSOS
-from torso.serve.backends import OnnxBackend, choose_backend, equal_readouts, probe_batch
+from torso.serve.backends import (
+    BOUND_ROWS,
+    OnnxBackend,
+    OnnxClassifier,
+    choose_backend,
+    equal_readouts,
+    probe_batch,
+)
 
 
 def choose(directory: Path, choice: str = "auto", cache_dir: Path | None = None) -> str:
@@ -118,6 +130,71 @@ def test_a_model_onnx_of_other_answers_is_not_served(models: Any, caplog: pytest
 def test_a_damaged_model_onnx_is_a_named_error() -> None:
     with pytest.raises(ModelDamagedError, match=r"digits' model\.onnx cannot be loaded by ONNX Runtime"):
         OnnxBackend(b"\x08\x07 no graph in here", source="digits' model.onnx")
+
+
+def classifier(directory: Path, weight: float = 1.0, *, temperature: float | None = None) -> Path:
+    """A model directory of three classes, whose log-odds are the input's three numbers times ``weight``."""
+    spec = NetworkSpec(input=InputSpec(shape=(3,)), torso=MLPSpec(hidden=()), head=LogitsHeadSpec(num_classes=3))
+    network = build_network(spec)
+    with torch.no_grad():
+        network.head.linear.weight.copy_(weight * torch.eye(3))
+        network.head.linear.bias.zero_()
+    calibration = None if temperature is None else TemperatureScaling(num_classes=3, temperature=temperature)
+    return save_model(directory, network, kind="classifier", labels=("a", "b", "c"), calibration=calibration)
+
+
+def predictors(directory: Path) -> tuple[Predictor, Predictor]:
+    """A model as it is served, and as torch computes it."""
+    card, network = load_model(directory)
+    return Predictor(card, choose_backend(directory, card, network, "onnx")), Predictor(card, TorchBackend(network))
+
+
+@pytest.mark.parametrize("rows", [1, 3, BOUND_ROWS, BOUND_ROWS + 1, 64])
+def test_onnx_runtime_computes_the_probabilities_too(tmp_path: Path, rows: int) -> None:
+    served, reference = predictors(classifier(tmp_path / "m"))
+    assert isinstance(served.backend, OnnxClassifier)
+    inputs = (10 * probe_batch(served.input, rows)).astype(np.float32)
+    np.testing.assert_allclose(served.answer(inputs), reference.answer(inputs), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(served.run(inputs), reference.run(inputs), rtol=1e-5)
+    assert served.answer(inputs).dtype == np.float32
+
+
+def test_infinite_log_odds_are_read_as_torch_ones_are(tmp_path: Path) -> None:
+    served, reference = predictors(classifier(tmp_path / "m", weight=1e38))
+    inputs = np.float32([[100, 1, 1], [-100, -100, 1], [100, 100, 0], [-100, -100, -100]])
+    assert np.isinf(served.run(inputs)).any()
+    np.testing.assert_allclose(served.answer(inputs), reference.answer(inputs), rtol=1e-5)
+
+
+def test_a_calibrated_models_probabilities_are_the_calibrations(tmp_path: Path) -> None:
+    served, reference = predictors(classifier(tmp_path / "m", temperature=3.0))
+    assert not isinstance(served.backend, OnnxClassifier)
+    inputs = probe_batch(served.input, 5)
+    np.testing.assert_allclose(served.answer(inputs), reference.answer(inputs), rtol=1e-5)
+
+
+def test_answers_are_their_callers_own_from_any_thread(tmp_path: Path) -> None:
+    served, _ = predictors(classifier(tmp_path / "m"))
+    inputs = probe_batch(served.input, 64)
+    expected = served.run(inputs)
+
+    def ask(start: int) -> bool:
+        kept = [(row, served.run(inputs[row : row + 1])) for row in range(start, 64)]
+        return all(np.allclose(answer[0], expected[row], rtol=1e-5) for row, answer in kept)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(ask, range(16)))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64"])
+def test_inputs_of_every_kind_reach_onnx_runtime_whole(tmp_path: Path, dtype: str) -> None:
+    spec = NetworkSpec(
+        input=InputSpec(shape=(2, 3), dtype=dtype), torso=MLPSpec(hidden=(8,)), head=ScalarHeadSpec(num_actions=2)
+    )
+    served, reference = predictors(save_model(tmp_path / "m", build_network(spec), kind="policy"))
+    inputs = probe_batch(served.input, 4)
+    for rows in (inputs[:1], inputs[1:2], inputs):
+        assert equal_readouts(served.run(rows), reference.run(rows))
 
 
 def test_what_equal_means() -> None:

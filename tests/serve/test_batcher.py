@@ -438,6 +438,90 @@ def test_what_forwards_take_is_learnt_from_them(forward: Doubler, inline_rows: i
     run(forward, scenario, inline_rows=inline_rows, pace=pace)
 
 
+# -- at once -----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32).reshape(-1, 1)
+
+
+def test_a_free_model_takes_a_small_request_at_once(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        assert batcher.takes_now(3)
+        assert not batcher.takes_now(4)
+        assert batcher.compute_now(rows_of(1, 2)).tolist() == [[2], [4]]
+        assert forward.threads == [threading.main_thread().name]
+        assert (batcher.forwards, batcher.rows, batcher.queued_rows) == (1, 2, 0)
+        await batcher.drained()
+
+    run(forward, scenario, inline_rows=16, alone_rows=3)
+
+
+def test_nobody_overtakes_what_waits_or_computes(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        waiting = asyncio.create_task(ask(batcher, 1))
+        await asyncio.sleep(0)
+        assert not batcher.takes_now(1)
+        await waiting
+        forward.hold()
+        large = asyncio.create_task(ask(batcher, 2, 3))
+        await until_entered(forward)
+        await turn()
+        assert not batcher.takes_now(1)  # in the thread
+        forward.go.set()
+        await large
+        assert batcher.takes_now(1)
+        batcher.close()
+        assert not batcher.takes_now(1)
+
+    run(forward, scenario, inline_rows=1, alone_rows=1)
+
+
+def test_whoever_asks_for_a_delay_or_a_short_queue_gets_it(forward: Doubler) -> None:
+    async def delayed(batcher: Batcher) -> None:
+        assert not batcher.takes_now(1)
+
+    async def short(batcher: Batcher) -> None:
+        assert batcher.takes_now(2)
+        assert not batcher.takes_now(3)  # more than a request may have
+
+    run(forward, delayed, alone_rows=4, max_delay_us=1)
+    run(forward, short, alone_rows=4, max_queue_rows=2)
+
+
+def test_a_failure_at_once_is_an_incident_and_a_late_request_is_not_computed(
+    forward: Doubler, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        with pytest.raises(DeadlineError):
+            batcher.compute_now(rows_of(1), time.monotonic())
+        assert forward.batches == []
+        with pytest.raises(InternalServiceError, match="the server's log has it"):
+            batcher.compute_now(rows_of(-13))
+        assert batcher.compute_now(rows_of(1), time.monotonic() + 60).tolist() == [[2]]
+
+    with caplog.at_level(logging.ERROR):
+        run(forward, scenario, alone_rows=1)
+    assert "thirteen" in caplog.text
+
+
+def test_what_is_computed_at_once_is_counted_as_the_rest_is(forward: Doubler) -> None:
+    told: list[tuple[float, float, float, int]] = []
+    metrics = ModelMetrics("m", "1", lambda *times: told.append(times))
+
+    async def scenario(batcher: Batcher) -> None:
+        before = time.monotonic()
+        batcher.compute_now(rows_of(1, 2))
+        assert (metrics.rows, metrics.queued_rows, metrics.batches.keys()) == (2, 0, {2})
+        assert (sum(metrics.queue.counts), metrics.queue.total, sum(metrics.compute.counts)) == (1, 0.0, 1)
+        assert metrics.compute_request_s == metrics.compute.total > 0
+        [(queued, taken, computed, rows)] = told
+        assert before <= queued == taken <= computed <= time.monotonic()
+        assert rows == 2
+
+    run(forward, scenario, alone_rows=2, metrics=metrics)
+
+
 # -- what is counted ---------------------------------------------------------------------------------------------------
 
 

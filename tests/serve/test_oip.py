@@ -30,7 +30,7 @@ from torso.serve.oip import (
     CONTENTS,
     DATATYPES,
     Signature,
-    claimed_rows,
+    given_input,
     read_input,
     wanted_outputs,
     write_answer,
@@ -95,8 +95,9 @@ def test_raw_values_of_every_datatype_arrive_as_they_were_sent(dtype: str) -> No
     signature = Signature(predictor)
     sent = values_of(dtype, (4, 2, 3))
     request = raw_request(sent)
-    assert claimed_rows(request, signature) == 4
-    came = read_input(request, signature)
+    given = given_input(request, signature)
+    assert given.rows == 4
+    came = read_input(given, signature)
     assert came.dtype == sent.dtype
     np.testing.assert_array_equal(came, sent)
 
@@ -107,8 +108,9 @@ def test_typed_values_of_every_datatype_arrive_as_they_were_sent(dtype: str) -> 
     signature = Signature(predictor)
     sent = values_of(dtype, (4, 2, 3))
     request = typed_request(sent, **{CONTENTS[signature.input.datatype][0]: sent.ravel().tolist()})
-    assert claimed_rows(request, signature) == 4
-    came = read_input(request, signature)
+    given = given_input(request, signature)
+    assert given.rows == 4
+    came = read_input(given, signature)
     assert came.dtype == sent.dtype
     np.testing.assert_array_equal(came, sent)
 
@@ -163,8 +165,11 @@ def shared_memory(request: pb.ModelInferRequest) -> None:
 def test_an_input_that_is_not_the_models_is_refused_by_field(change: Change, field: str, said: str) -> None:
     request = raw_request(ROW)
     change(request)
-    with pytest.raises(InputError) as caught:
-        claimed_rows(request, Signature(make_predictor()))
+    signature = Signature(make_predictor())
+    for _ in range(2):  # what was refused once is refused again, also after one that was not
+        with pytest.raises(InputError) as caught:
+            given_input(request, signature)
+        assert given_input(raw_request(ROW), signature).rows == len(ROW)
     assert caught.value.field == field
     assert said in str(caught.value)
 
@@ -188,8 +193,7 @@ def test_typed_contents_that_do_not_fit_are_refused_by_field(
     request = typed_request(ROW.astype(dtype), **contents)
 
     def read() -> np.ndarray:
-        claimed_rows(request, signature)
-        return read_input(request, signature)
+        return read_input(given_input(request, signature), signature)
 
     with pytest.raises(InputError) as caught:
         read()
@@ -201,14 +205,17 @@ def test_typed_contents_that_do_not_fit_are_refused_by_field(
 def test_values_that_are_not_finite_are_values(dtype: str) -> None:
     sent = ROW.astype(dtype)
     sent.flat[:3] = np.nan, np.inf, -np.inf
-    np.testing.assert_array_equal(read_input(raw_request(sent), Signature(make_predictor(dtype))), sent)
+    signature = Signature(make_predictor(dtype))
+    np.testing.assert_array_equal(read_input(given_input(raw_request(sent), signature), signature), sent)
 
 
 def test_a_byte_that_is_no_bool_is_refused() -> None:
     request = raw_request(ROW.astype(bool))
     request.raw_input_contents[0] = bytes([0, 1, 0, 1, 2, 0])
+    signature = Signature(make_predictor("bool"))
+    given = given_input(request, signature)
     with pytest.raises(InputError, match="BOOLs of 0 or 1"):
-        read_input(request, Signature(make_predictor("bool")))
+        read_input(given, signature)
 
 
 # -- outputs -----------------------------------------------------------------------------------------------------------
@@ -216,9 +223,13 @@ def test_a_byte_that_is_no_bool_is_refused() -> None:
 
 def answered(predictor: Predictor, answers: np.ndarray, request: pb.ModelInferRequest) -> triton.InferResult:
     """The answer as the stock client reads it."""
-    answer = pb.ModelInferResponse(id="an id")
-    write_answer(answer, predictor, answers, wanted_outputs(request, Signature(predictor)))
-    return triton.InferResult(service_pb2.ModelInferResponse.FromString(answer.SerializeToString()))
+    signature = Signature(predictor)
+    wanted = wanted_outputs(request, signature)
+    for _ in range(2):  # the second with what was kept of the first
+        answer = write_answer(("name", "7"), "an id", predictor, signature, answers, wanted)
+        response = service_pb2.ModelInferResponse.FromString(answer)
+        assert (response.model_name, response.model_version, response.id) == ("name", "7", "an id")
+    return triton.InferResult(response)
 
 
 def asking(**outputs: int) -> pb.ModelInferRequest:

@@ -192,7 +192,8 @@ def test_a_deadline_goes_with_its_request_into_the_queue(config: Callable[..., S
         with pytest.raises(errors.DeadlineError):
             server.run(servicer.model_infer(request, late))
         in_time = SimpleNamespace(metrics=None, deadline=time.monotonic() + 60)
-        assert server.run(servicer.model_infer(request, in_time)).outputs[0].name == "actions"
+        answer = pb.ModelInferResponse.FromString(server.run(servicer.model_infer(request, in_time)))
+        assert answer.outputs[0].name == "actions"
         assert in_time.metrics is own.repository.get("cartpole").metrics
 
 
