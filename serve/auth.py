@@ -106,11 +106,15 @@ def _token(fields: list[str], where: str) -> Token:
 class Guard(grpc.aio.ServerInterceptor):
     """Refuses calls that their caller may not make, before their message is read; streams, when it no longer may.
 
-    ``anonymous_role`` is everyone's where there is no token file.
+    ``anonymous_role`` is everyone's where there is no token file. ``on_refusal`` is told the status of every call that
+    is refused.
     """
 
-    def __init__(self, token_file: Path | None, anonymous_role: str) -> None:
+    def __init__(
+        self, token_file: Path | None, anonymous_role: str, on_refusal: Callable[[str], None] = lambda _status: None
+    ) -> None:
         self._path = token_file
+        self._on_refusal = on_refusal
         self._anonymous = Token(name="anonymous", sha256="", role=anonymous_role, expires=None)
         self._tokens = () if token_file is None else read_tokens(token_file)
 
@@ -136,7 +140,9 @@ class Guard(grpc.aio.ServerInterceptor):
         except (UnauthenticatedError, ForbiddenError) as error:
             if method in OPEN_METHODS:
                 return _health_of_the_whole(await continuation(handler_call_details), error, method)
-            return _refusal(error, method)
+            refusal = status.to_wire(error, method)
+            self._on_refusal(refusal.code.name)
+            return _refusing(refusal)
         handler = await continuation(handler_call_details)
         if handler is None or not handler.request_streaming or token is self._anonymous:
             return handler
@@ -189,11 +195,11 @@ def _today() -> date:
     return datetime.now(UTC).date()
 
 
-def _refusal(error: UnauthenticatedError | ForbiddenError, method: str) -> Handler:
+def _refusing(refusal: status.WireStatus) -> Handler:
     """Build a handler that answers any kind of call with one status, without reading what was sent."""
 
     async def refuse(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        await context.abort(*status.to_wire(error, method))
+        await context.abort(*refusal)
 
     return grpc.stream_stream_rpc_method_handler(refuse)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -31,8 +31,9 @@ class Listener:
     """A ``grpc.aio`` server on one address, for as long as it is wanted.
 
     ``register`` gives a server its methods. With ``reuse_port`` other processes may listen there too, and connections
-    spread over all. A call whose path is not UTF-8 makes ``grpc.aio`` (grpcio 1.85) shut down, whoever sent it; then a
-    new server takes over the address, and the old one ends what it had begun.
+    spread over all. ``on_refusal`` is told the status of every call that its caller may not make. A call whose path is
+    not UTF-8 makes ``grpc.aio`` (grpcio 1.85) shut down, whoever sent it; then a new server takes over the address, and
+    the old one ends what it had begun.
 
     Raises ServerError where the address is taken, not ours, or open to more than it may be, and where the token file
     or the certificates cannot be used.
@@ -42,16 +43,16 @@ class Listener:
         self,
         config: ServeConfig,
         register: Callable[[grpc.aio.Server], None],
-        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         *,
         reuse_port: bool = False,
+        on_refusal: Callable[[str], None] = lambda _status: None,
     ) -> None:
         check_bind(config)
         self._config = config
         self._register = register
         self._reuse_port = reuse_port
-        self._guard = Guard(config.token_file, "admin" if is_local(config.host) else "predict")
-        self._interceptors = (*((self._guard,) if self._guard.needed else ()), *interceptors)
+        self._guard = Guard(config.token_file, "admin" if is_local(config.host) else "predict", on_refusal)
+        self._interceptors = (self._guard,) if self._guard.needed else ()
         self._certificates = Certificates(config)
         self._broken: set[asyncio.Task[None]] = set()  # servers that broke down, ending
         self._watch: asyncio.Task[None] | None = None

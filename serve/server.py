@@ -95,7 +95,9 @@ class Server:
         for name in WHOLE:
             await self._health.set(name, NOT_SERVING)
         await self._tell(dict.fromkeys(self.repository.names, False))
-        self._listener = Listener(self.config, self._register, reuse_port=self._reuse_port)
+        self._listener = Listener(
+            self.config, self._register, reuse_port=self._reuse_port, on_refusal=self._count_refusal
+        )
         self.address, self.port = self._listener.address, self._listener.port
         await self._listener.start()
 
@@ -164,6 +166,9 @@ class Server:
             servicer.add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         enable_reflection(server, (SERVICE, OIP_SERVICE, health.SERVICE_NAME))
+
+    def _count_refusal(self, status: str) -> None:
+        self.door.metrics.unknown.ended(status, 0.0)
 
     def _follow(self, states: Mapping[str, bool]) -> None:
         """Have health follow which models are served; it knows each by its name."""

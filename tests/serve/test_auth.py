@@ -85,6 +85,15 @@ def test_a_server_with_a_token_file_asks_for_tokens(
                 assert client.healthy("digits")
 
 
+def test_refusals_are_counted(config: Callable[..., ServeConfig], running: Any, token_file: Path) -> None:
+    with running(config(token_file=token_file)) as server:
+        statuses = server.server.door.metrics.unknown.statuses
+        assert ask(server.address, ECHO) is grpc.StatusCode.UNAUTHENTICATED
+        assert ask(server.address, ADMIN_ONLY[0], bearer("p")) is grpc.StatusCode.PERMISSION_DENIED
+        assert ask(server.address, ECHO, bearer("p")) is grpc.StatusCode.UNIMPLEMENTED
+        assert statuses == {"UNAUTHENTICATED": 1, "PERMISSION_DENIED": 1}
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
