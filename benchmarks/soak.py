@@ -50,6 +50,7 @@ CHANNELS = 4
 WARM_UP = 0.1  # of the requests, before memory is read
 WARM_UP_VERSIONS = 4  # and so many versions: swaps, too, take memory the first times
 MAX_GROWTH_MB = 10.0
+READ_S = 15.0
 
 CLASSIFY = "/torso.v1.PredictionService/Classify"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -277,6 +278,13 @@ def resident_mb(pid: int) -> float:
     return float(sum(each.memory_info().rss for each in family) / 1e6)
 
 
+async def weigh(pid: int, readings: list[float]) -> None:
+    """Read a server's memory now and then, until cancelled."""
+    while True:
+        readings.append(resident_mb(pid))
+        await asyncio.sleep(READ_S)
+
+
 def start_server(repository: Path, folder: Path, workers: int) -> tuple[subprocess.Popen[bytes], str]:
     """Start `torso serve` and return it with its address."""
     port_file = folder / "port"
@@ -302,12 +310,13 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> int:
     publisher = Publisher(folder / "repository", models)
     publisher.publish()
     server, address = start_server(folder / "repository", folder, arguments.workers)
-    started = time.monotonic()
+    started, readings = time.monotonic(), list[float]()
     try:
         traffic = Soak(address, inputs, expected, int(arguments.requests * WARM_UP))
         beside = [
             asyncio.create_task(every(arguments.swap_s, publisher.publish)),
             asyncio.create_task(vanish(address, good_requests(inputs)[0], folder, traffic.tally)),
+            asyncio.create_task(weigh(server.pid, readings)),
         ]
         try:
             await traffic.run(arguments.in_flight)
@@ -338,6 +347,7 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> int:
         print(f"  {count:>9,} {what}")
     growth = after_mb - before_mb
     print(f"resident memory {before_mb:.1f} MB after the warm-up, {after_mb:.1f} MB at the end: {growth:+.1f} MB")
+    print(f"every {READ_S:g} s: {', '.join(f'{reading:.0f}' for reading in readings)}")
     if growth >= MAX_GROWTH_MB:
         tally.fault(f"memory grew by {growth:.1f} MB, expected less than {MAX_GROWTH_MB:g}")
     for what in tally.wrong:

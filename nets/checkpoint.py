@@ -76,8 +76,7 @@ def save_model(
     )
     data = json_bytes(card.to_json())  # all that can be refused has been by now; from here on it is files
     target = make_directory(directory)
-    for name in (WEIGHTS, PREVIOUS_WEIGHTS, CARD):
-        remove_leftovers(target / name)
+    tidy(target)
     try:
         _keep_previous(target)
         atomic_write_bytes(target / WEIGHTS, weights)
@@ -92,6 +91,12 @@ def save_model(
 
         export_onnx(target)
     return target
+
+
+def tidy(directory: Path) -> None:
+    """Remove the temporary files that killed saves left in a model directory."""
+    for name in (WEIGHTS, PREVIOUS_WEIGHTS, CARD):
+        remove_leftovers(directory / name)
 
 
 def _keep_previous(directory: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from torso.errors import ModelError
 from torso.nets.card import ModelCard, read_card
-from torso.nets.checkpoint import find_model, load_model
+from torso.nets.checkpoint import find_model, load_model, tidy
 from torso.nets.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
 from torso.nets.network import Network
 
@@ -54,6 +54,7 @@ def export_onnx(path: str | os.PathLike[str]) -> Path:
     """
     directory = find_model(path)
     data = onnx_bytes(*load_model(directory), directory)
+    tidy(directory)  # the save that ends a training is the last chance
     remove_leftovers(directory / ONNX)
     atomic_write_bytes(directory / ONNX, data)
     return directory / ONNX

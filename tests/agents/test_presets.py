@@ -58,7 +58,7 @@ def test_an_unknown_algorithm_is_refused() -> None:
         preset("ppo", "CartPole-v1")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_cartpole_is_solved_by_its_preset(seed: int) -> None:
     """475 of 500 is solved by the env's own threshold. The training ends once its evaluations say 500."""
     known = preset("dqn", "CartPole-v1")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from torso.envs import load_dataset
 from torso.nets import Predictor, onnx_path
@@ -58,6 +59,7 @@ def test_it_walks_the_whole_road(start: Callable[..., subprocess.Popen[str]], tm
     assert f"return {score['mean_return']:.1f}" in words
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_nothing_running(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     process = start("quickstart", "--out", tmp_path / "run")
     server = server_of(process)

@@ -262,7 +262,8 @@ def test_an_onnx_says_nothing_of_the_machine_that_exported_it(model: Path) -> No
 def test_exporting_again_gives_the_same_bytes_and_says_nothing(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = (model / "model.onnx").read_bytes()
     (model / "model.onnx").unlink()
-    (model / ".model.onnx.0123abcd.tmp").write_bytes(b"left by a kill")
+    for name in ("model.onnx", "weights.safetensors", "weights.previous.safetensors", "model.json"):
+        (model / f".{name}.0123abcd.tmp").write_bytes(b"left by a kill")
     export_onnx(model)
     assert (model / "model.onnx").read_bytes() == before
     assert not list(model.glob(".*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import torso
-from torso.serve import Client, ServeConfig
+from torso.serve import Client, ServeConfig, oip_service, requests
 
 STREAM_TIMEOUT_S = 60
 
@@ -127,10 +128,27 @@ def test_answers_are_those_of_torsos_own_service(served: Any, client: triton.Inf
     np.testing.assert_allclose(result.as_numpy("values"), answer.values, rtol=1e-4, atol=1e-5)
 
 
-def test_a_large_request_leaves_the_event_loop_and_is_answered_in_pieces(client: triton.InferenceServerClient) -> None:
+def test_a_large_request_leaves_the_event_loop_and_is_answered_in_pieces(
+    client: triton.InferenceServerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[tuple[str, str]] = []
+
+    def noting(where: Any, name: str) -> None:
+        work = getattr(where, name)
+
+        def noted(*arguments: Any) -> Any:
+            places.append((name, threading.current_thread().name.split("_")[0]))
+            return work(*arguments)
+
+        monkeypatch.setattr(where, name, noted)
+
+    noting(requests, "parse")
+    noting(oip_service, "read_input")
     frames = np.random.default_rng(0).integers(256, size=(80, 4, 84, 84), dtype=np.uint8)  # 2 MB, more than a batch
     whole = client.infer("frames", [tensor("observations", frames, "UINT8")]).as_numpy("values")
+    assert places == [("parse", "codec"), ("read_input", "codec")]
     last = client.infer("frames", [tensor("observations", frames[-1:], "UINT8")]).as_numpy("values")
+    assert [name for name, place in places[2:] if place != "codec"] == ["parse", "read_input"]
     assert whole.shape == (80, 6)
     np.testing.assert_allclose(whole[-1:], last, rtol=1e-4, atol=1e-5)
 

@@ -11,7 +11,7 @@ import pytest
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_everything_at_once(workers: int) -> None:
     command = [sys.executable, str(SOAK), "--requests", "6000", "--swap-s", "1", "--workers", str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
