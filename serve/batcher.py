@@ -42,8 +42,8 @@ class Batcher:
 
     ``forward`` maps [B, *shape] to [B, K]; it is never called twice at once. A batch holds at most ``max_batch_rows``;
     a request of more makes a batch of its own, computed in pieces of that size. A batch of at most ``inline_rows`` is
-    computed on the event loop; a request of at most ``alone_rows`` that finds the model free, in `compute_now`, without
-    waiting for others. A batch that is not full waits until its oldest request is ``max_delay_us`` old. ``pace``
+    computed on the event loop; a request of as many that finds the model free, in `compute_now`, without waiting for
+    others. A batch that is not full waits until its oldest request is ``max_delay_us`` old. ``pace``
     tells what forwards take, where that is known: what then has no hope of an answer in time is refused at once. Times
     are `time.monotonic`'s, the event loop's clock. All methods belong to the event loop's thread.
     """
@@ -57,7 +57,6 @@ class Batcher:
         max_queue_rows: int,
         max_delay_us: int = 0,
         inline_rows: int = 0,
-        alone_rows: int = 0,
         metrics: ModelMetrics | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -66,7 +65,7 @@ class Batcher:
         self.max_queue_rows = max_queue_rows
         self.max_delay_us = max_delay_us
         self.inline_rows = inline_rows
-        self.alone_rows = 0 if max_delay_us else min(alone_rows, max_queue_rows)
+        self._at_once_rows = 0 if max_delay_us else min(inline_rows, max_queue_rows)
         self.queued_rows = 0
         self._metrics = ModelMetrics() if metrics is None else metrics
         self._pace = Pace() if pace is None else pace
@@ -111,7 +110,7 @@ class Batcher:
 
     def takes_now(self, rows: int) -> bool:
         """Say whether `compute_now` takes so many rows: the model is free, and nobody waits for it."""
-        return rows <= self.alone_rows and self._computing is None and not self._waiting.rows and not self._closed
+        return rows <= self._at_once_rows and self._computing is None and not self._waiting.rows and not self._closed
 
     def compute_now(self, inputs: Array, deadline: float | None = None) -> Readout:
         """Compute one request's rows, [b, *shape] to [b, K], here and now, where `takes_now` says so: it needs no place

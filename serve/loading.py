@@ -22,7 +22,6 @@ from torso.serve.padding import batch_sizes
 logger = logging.getLogger(__name__)
 
 INLINE_S = 300e-6  # the longest forward for which the event loop stands still
-ALONE_S = 50e-6  # the longest that is not worth gathering a batch for: a turn of the event loop costs as much
 MEASUREMENTS = 20  # of each batch size
 MEASURE_S = 0.05  # after which no further one begins
 
@@ -64,8 +63,7 @@ def load(
         backend = wrap_backend(name, backend)
     predictor = Predictor(card, backend)
     seconds = {rows: measure(predictor, rows) for rows in batch_sizes(max_rows)}
-    inline = getattr(backend, "inline", True)
-    inline_rows, alone_rows = (rows_within(limit_s, seconds) if inline else 0 for limit_s in (INLINE_S, ALONE_S))
+    inline_rows = choose_inline_rows(seconds) if getattr(backend, "inline", True) else 0
     batcher = Batcher(
         name,
         predictor.answer,  # probabilities once a batch, not once a request
@@ -73,7 +71,6 @@ def load(
         max_queue_rows=config.max_queue_rows,
         max_delay_us=config.max_delay_us,
         inline_rows=inline_rows,
-        alone_rows=alone_rows,
         metrics=metrics,
         pace=Pace(seconds),
     )
@@ -110,14 +107,14 @@ def measure(predictor: Predictor, rows: int) -> float:
     return best_s
 
 
-def rows_within(limit_s: float, seconds: Mapping[int, float]) -> int:
-    """Return the most rows, of those measured, up to which forwards take no longer than ``limit_s``; 0: none do."""
-    within = 0
+def choose_inline_rows(seconds: Mapping[int, float]) -> int:
+    """Return the most rows, of those measured, up to which forwards are short enough for the event loop; 0: none."""
+    inline_rows = 0
     for rows, forward_s in sorted(seconds.items()):
-        if forward_s > limit_s:
+        if forward_s > INLINE_S:
             break
-        within = rows
-    return within
+        inline_rows = rows
+    return inline_rows
 
 
 def _told(inline_rows: int, max_rows: int) -> str:

@@ -454,7 +454,7 @@ def test_a_free_model_takes_a_small_request_at_once(forward: Doubler) -> None:
         assert (batcher.forwards, batcher.rows, batcher.queued_rows) == (1, 2, 0)
         await batcher.drained()
 
-    run(forward, scenario, inline_rows=16, alone_rows=3)
+    run(forward, scenario, inline_rows=3)
 
 
 def test_nobody_overtakes_what_waits_or_computes(forward: Doubler) -> None:
@@ -474,7 +474,7 @@ def test_nobody_overtakes_what_waits_or_computes(forward: Doubler) -> None:
         batcher.close()
         assert not batcher.takes_now(1)
 
-    run(forward, scenario, inline_rows=1, alone_rows=1)
+    run(forward, scenario, inline_rows=1)
 
 
 def test_whoever_asks_for_a_delay_or_a_short_queue_gets_it(forward: Doubler) -> None:
@@ -485,8 +485,8 @@ def test_whoever_asks_for_a_delay_or_a_short_queue_gets_it(forward: Doubler) -> 
         assert batcher.takes_now(2)
         assert not batcher.takes_now(3)  # more than a request may have
 
-    run(forward, delayed, alone_rows=4, max_delay_us=1)
-    run(forward, short, alone_rows=4, max_queue_rows=2)
+    run(forward, delayed, inline_rows=4, max_delay_us=1)
+    run(forward, short, inline_rows=4, max_queue_rows=2)
 
 
 def test_a_failure_at_once_is_an_incident_and_a_late_request_is_not_computed(
@@ -501,7 +501,7 @@ def test_a_failure_at_once_is_an_incident_and_a_late_request_is_not_computed(
         assert batcher.compute_now(rows_of(1), time.monotonic() + 60).tolist() == [[2]]
 
     with caplog.at_level(logging.ERROR):
-        run(forward, scenario, alone_rows=1)
+        run(forward, scenario, inline_rows=1)
     assert "thirteen" in caplog.text
 
 
@@ -519,7 +519,7 @@ def test_what_is_computed_at_once_is_counted_as_the_rest_is(forward: Doubler) ->
         assert before <= queued == taken <= computed <= time.monotonic()
         assert rows == 2
 
-    run(forward, scenario, alone_rows=2, metrics=metrics)
+    run(forward, scenario, inline_rows=2, metrics=metrics)
 
 
 # -- what is counted ---------------------------------------------------------------------------------------------------

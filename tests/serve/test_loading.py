@@ -17,7 +17,7 @@ from torso.errors import ModelDamagedError, ServerError
 from torso.nets import Backend, InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
 from torso.serve import ServeConfig
 from torso.serve.backends import equal_readouts, probe_batch
-from torso.serve.loading import INLINE_S, load, rows_within
+from torso.serve.loading import choose_inline_rows, load
 from torso.serve.metrics import ModelMetrics
 from torso.serve.model import Model
 
@@ -78,7 +78,7 @@ def test_a_loaded_model_is_told_of_and_answers(
     ],
 )
 def test_batches_are_inline_up_to_where_a_forward_is_too_long(seconds: dict[int, float], rows: int) -> None:
-    assert rows_within(INLINE_S, seconds) == rows
+    assert choose_inline_rows(seconds) == rows
 
 
 def test_a_slow_model_has_a_thread_and_every_batch_size_was_warmed_up(models: Any, config: Configure) -> None:
@@ -91,7 +91,8 @@ def test_a_slow_model_has_a_thread_and_every_batch_size_was_warmed_up(models: An
 
     model = load("cartpole", "1", models.cartpole, config(max_batch_rows=6), ModelMetrics(), wrap)
     assert set(slow[0].batches) == {1, 2, 4, 6}
-    assert (model.batcher.inline_rows, model.batcher.alone_rows) == (0, 0)
+    assert model.batcher.inline_rows == 0
+    assert not model.batcher.takes_now(1)
     assert model.predictor.backend is slow[0]
     model.batcher.close()
 
@@ -102,16 +103,14 @@ def test_a_backend_that_says_that_it_waits_is_never_inline(models: Any, config: 
         return backend
 
     model = load("cartpole", "1", models.cartpole, config(), ModelMetrics(), wrap)
-    assert (model.batcher.inline_rows, model.batcher.alone_rows) == (0, 0)
+    assert model.batcher.inline_rows == 0
+    assert not model.batcher.takes_now(1)
     model.batcher.close()
 
 
 def test_a_short_forward_waits_for_no_others(models: Any, config: Configure) -> None:
     model = load("cartpole", "1", models.cartpole, config(), ModelMetrics())
     assert model.batcher.takes_now(1)
-    slower = load("cartpole", "1", models.cartpole, config(), ModelMetrics(), lambda _, backend: Slow(backend, 1e-4))
-    assert slower.batcher.inline_rows > 0
-    assert not slower.batcher.takes_now(1)
 
 
 def test_settings_reach_the_batcher(models: Any, config: Configure) -> None:
