@@ -109,7 +109,7 @@ _ROWS: dict[str, _EnvRow] = {
             "target_update_period": 10,
             "epsilon_end": 0.04,
             "epsilon_decay_steps": 8_000,
-            "evaluation_period": 2_500,
+            "evaluation_period": 5_000,
             "evaluation_episodes": 20,
         },
     ),
