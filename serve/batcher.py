@@ -158,7 +158,10 @@ class Batcher:
             if admission.waiting:  # its caller goes away
                 self._waiting.remove(admission)
         if admission.error is not None:
-            raise admission.error
+            try:
+                raise admission.error
+            finally:
+                admission.error = None  # or they would keep each other, through this frame
         if self._metrics.trace is not None:
             batch = admission.batch
             self._metrics.trace(admission.queued_at, batch.taken_at, batch.computed_at, batch.rows)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLLECTOR = (10_000, 10, 10)  # new objects before the youngest are looked at; such looks before the older ones are
-
 
 class Service(Protocol):
     """What lives: one process' server, or the supervisor of several."""
@@ -118,7 +116,6 @@ def settle_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECTOR)
 
 
 class _Signals:

@@ -137,22 +137,25 @@ class Door:
 
         async def handle(data: bytes, context: Context) -> bytes:
             call = self._begin(name, context, in_flight=1)
+            request: Any = None
             refusal: WireStatus | None = None
             status = "OK"
             try:
-                self._enter()
                 try:
-                    if len(data) > OFFLOAD_BYTES:
-                        request = await self.offload(True, parse, request_class, data)
-                    else:
-                        request = parse(request_class, data)
-                    response = await answer(request, call)
-                    return response if isinstance(response, bytes) else response.SerializeToString()
-                finally:
-                    self._leave()
-            except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
-                refusal = to_wire(error, name)
-                status = refusal.code.name
+                    self._enter()
+                    try:
+                        if len(data) > OFFLOAD_BYTES:
+                            request = await self.offload(True, parse, request_class, data)
+                        else:
+                            request = parse(request_class, data)
+                        response = await answer(request, call)
+                        return response if isinstance(response, bytes) else response.SerializeToString()
+                    finally:
+                        self._leave()
+                except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
+                    refusal = to_wire(error, name)
+                    status = refusal.code.name
+                data, request = b"", None
                 await _abort(call, refusal)
             except asyncio.CancelledError:
                 status = _cancelled(call)
@@ -173,13 +176,15 @@ class Door:
             refusal: WireStatus | None = None
             status = "CANCELLED"  # also where the generator is closed
             try:
-                async for response in answer(requests, call):
-                    yield response.SerializeToString()
-                status = "OK"
-            except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
-                refusal = to_wire(error, name)
-                status = refusal.code.name
-                await _abort(call, refusal)
+                try:
+                    async for response in answer(requests, call):
+                        yield response.SerializeToString()
+                    status = "OK"
+                except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
+                    refusal = to_wire(error, name)
+                    status = refusal.code.name
+                if refusal is not None:
+                    await _abort(call, refusal)
             except asyncio.CancelledError:
                 status = _cancelled(call)
                 raise
@@ -272,6 +277,12 @@ class Door:
 
 
 async def _abort(call: Call, refusal: WireStatus) -> NoReturn:
+    """End a call in a status.
+
+    gRPC keeps what this raises with the call, a cycle that only the garbage collector finds, and with it the frames
+    that it passes: so call this outside of ``except``, and from where nothing large, such as a message or a model, is
+    at hand.
+    """
     metadata: tuple[tuple[str, str | bytes], ...] = (*refusal.trailing_metadata, (ID_KEY, call.request_id))
     await call.context.abort(refusal.code, refusal.message, metadata)
 
