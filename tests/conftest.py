@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-sys.path.append(str(Path(__file__).parent / "oracles"))
+for folder in ("oracles", "golden"):
+    sys.path.append(str(Path(__file__).parent / folder))
 settings.register_profile("torso", deadline=None)
 settings.load_profile("torso")
 
