@@ -332,15 +332,15 @@ MAKERS: dict[str, Callable[[Path], Digests]] = {
 
 
 def every_cpus_instructions() -> dict[str, str]:
-    """The environment in which torch, oneDNN, MKL, NumPy, OpenBLAS and libm compute the same bits on every x86-64 CPU."""
-    from numpy._core._multiarray_umath import __cpu_dispatch__  # the public `numpy.show_config` only prints it
-
+    """The environment in which torch, oneDNN, MKL, NumPy, OpenBLAS and libm take no CPU's special instructions."""
+    config: Any = np.show_config(mode="dicts")
+    simd = config["SIMD Extensions"]
     return {
         "ATEN_CPU_CAPABILITY": "default",
         "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA",  # of libm
         "MKL_CBWR": "COMPATIBLE",
         "MKL_NUM_THREADS": "1",
-        "NPY_DISABLE_CPU_FEATURES": " ".join(__cpu_dispatch__),
+        "NPY_DISABLE_CPU_FEATURES": " ".join([*simd.get("found", ()), *simd.get("not found", ())]),
         "OMP_NUM_THREADS": "1",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
         "OPENBLAS_CORETYPE": "Nehalem",
