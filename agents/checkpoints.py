@@ -27,7 +27,7 @@ import torch
 from safetensors import SafetensorError
 
 from torso.errors import CheckpointError, StorageError
-from torso.nets.files import atomic_write_bytes, atomic_write_json, make_directory, sha256_hex
+from torso.files import atomic_write_bytes, atomic_write_json, make_directory, sha256_hex
 
 FORMAT_VERSION = 1
 _LATEST = "latest.json"

@@ -13,8 +13,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from torso.agents.rundir import RunDirectory
 from torso.agents.trackers import PROGRESS, read_jsonl
 from torso.errors import RunError
+from torso.files import make_directory
 from torso.insight.canvas import BLUE, GREEN, ORANGE, new_figure, quiet, save
-from torso.nets.files import make_directory
 
 _CURVE = "learning_curve.png"
 

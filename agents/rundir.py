@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from torso.errors import RunError, StorageError
-from torso.nets.files import atomic_write_json, make_directory
+from torso.files import atomic_write_json, make_directory
 from torso.nets.provenance import versions
 
 try:

@@ -23,7 +23,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from torso.errors import CheckpointError, StorageError
-from torso.nets.files import make_directory
+from torso.files import make_directory
 
 PROGRESS, TIMING, TENSORBOARD = "progress.jsonl", "timing.jsonl", "tensorboard"
 _FLUSH_PERIOD_S = 2.0  # for who watches TensorBoard; flushing waits for the disk

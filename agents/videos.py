@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torso.agents.evaluation import Actor, evaluate
 from torso.agents.world import World
 from torso.errors import EnvError, MissingExtraError, StorageError, TorsoError
-from torso.nets.files import make_directory, sync_directory
+from torso.files import make_directory, sync_directory
 
 Frame: TypeAlias = NDArray[np.uint8]  # [H, W, 3]
 _SMALLEST_SIDE = 400  # pixels of the longer side at least, by a whole factor

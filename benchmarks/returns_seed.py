@@ -24,8 +24,8 @@ from torso.agents.evaluation import Actor
 from torso.agents.trackers import TIMING, read_jsonl
 from torso.agents.training import TrainingEvent
 from torso.errors import RunError
+from torso.files import atomic_write_json
 from torso.nets import Predictor
-from torso.nets.files import atomic_write_json
 
 _TOGETHER = 32  # envs
 _ORPHAN_S = 300.0  # how long the process of a killed benchmark may take to notice that it is alone

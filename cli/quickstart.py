@@ -32,8 +32,8 @@ from torso.cli.parsing import Flag
 from torso.cli.progress import FitProgress, TrainingProgress
 from torso.envs import Dataset, load_dataset
 from torso.errors import RunError, ServerError
+from torso.files import atomic_write_bytes
 from torso.nets import Predictor
-from torso.nets.files import atomic_write_bytes
 from torso.serve import Client
 
 ENV = "CartPole-v1"

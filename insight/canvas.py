@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from torso.nets.files import atomic_write_bytes
+from torso.files import atomic_write_bytes
 
 Array = NDArray[Any]
 

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from torso.envs import Dataset
 from torso.errors import ConfigError, InputError
+from torso.files import make_directory
 from torso.insight import answer_views, layer_views
 from torso.insight.inspection_settings import Drawn, InspectionSettings
 from torso.insight.subjects import Subject
-from torso.nets.files import make_directory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from torso.checks import assign, each, number, positive, whole
 from torso.errors import SpecError
-from torso.nets.checks import assign, each, number, positive, whole
-from torso.nets.plain import from_fields, plain, shown
+from torso.plain import from_fields, plain, shown
 
 CalibrationMethod = Literal["platt", "isotonic", "temperature"]
 

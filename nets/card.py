@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torso.checks import assign, choice, whole
 from torso.errors import ModelDamagedError, ModelFormatError, ModelNotFoundError, SpecError
 from torso.nets.calibration import Calibration
-from torso.nets.checks import assign, choice, whole
-from torso.nets.plain import plain, shown
 from torso.nets.registry import COUNT_FIELDS, ModelKind
 from torso.nets.spec import NetworkSpec
+from torso.plain import plain, shown
 
 FORMAT_VERSION = 3  # 2 adds regressors and calibration; 3 dueling heads
 CARD = "model.json"

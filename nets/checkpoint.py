@@ -28,9 +28,9 @@ from torso.errors import (
     SpecError,
     StorageError,
 )
+from torso.files import atomic_write_bytes, json_bytes, make_directory, remove_leftovers, sha256_hex
 from torso.nets.calibration import Calibration
 from torso.nets.card import CARD, WEIGHTS, Label, ModelCard, as_labels, read_card
-from torso.nets.files import atomic_write_bytes, json_bytes, make_directory, remove_leftovers, sha256_hex
 from torso.nets.network import Network, build_network
 from torso.nets.registry import ModelKind
 

@@ -20,9 +20,9 @@ from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from torso.errors import ModelError
+from torso.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
 from torso.nets.card import ModelCard, read_card
 from torso.nets.checkpoint import find_model, load_model, tidy
-from torso.nets.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
 from torso.nets.network import Network
 
 ONNX = "model.onnx"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from torso.checks import assign, choice, each, flag, fraction, number, positive, whole
 from torso.errors import SpecError
-from torso.nets.checks import assign, choice, each, flag, fraction, number, positive, whole
-from torso.nets.plain import shown
+from torso.plain import shown
 
 SigmoidLoss = Literal["cross-entropy", "logistic"]
 

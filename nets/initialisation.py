@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from torso.nets.checks import choice
+from torso.checks import choice
 
 Init = Literal["default", "zeros", "normal", "xavier", "he", "orthogonal"]
 INITS = ("default", "zeros", "normal", "xavier", "he", "orthogonal")

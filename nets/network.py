@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from torso.checks import each, number, positive
 from torso.errors import SpecError
-from torso.nets.checks import each, number, positive
 from torso.nets.heads import Head, Prediction
 from torso.nets.initialisation import Init, initialise
 from torso.nets.layers import InputScaling

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 from torch import Tensor, nn
 
 from torso.errors import SpecError
-from torso.nets.plain import from_fields, plain, shown
+from torso.plain import from_fields, plain, shown
 
 State = tuple[Tensor, ...]
 ModelKind = Literal["classifier", "policy", "regressor"]

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from torso.checks import FLOAT32, assign, choice, each, flag, fraction, number, positive, whole
 from torso.errors import SpecError
-from torso.nets.checks import FLOAT32, assign, choice, each, flag, fraction, number, positive, whole
-from torso.nets.plain import from_fields, plain, shown
 from torso.nets.registry import COUNT_FIELDS, HEADS, TORSOS, ModelKind
+from torso.plain import from_fields, plain, shown
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity"]
 Layout = Literal["hw", "chw", "hwc"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torso
 from torso.errors import StorageError
+from torso.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
 from torso.nets import FORMAT_VERSION, ModelCard, Network
 from torso.nets.export import onnx_bytes, read_onnx
-from torso.nets.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torso.errors import ServerError, TorsoError
-from torso.nets.files import atomic_write_bytes
+from torso.files import atomic_write_bytes
 from torso.serve.config import ServeConfig
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from torso.errors import StorageError, TorsoError
+from torso.files import atomic_write_bytes, atomic_write_json, make_directory
 from torso.nets import Network, load, load_model, save_model
-from torso.nets.files import atomic_write_bytes, atomic_write_json, make_directory
 
 MakeNetwork = Callable[..., Network]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from torso.errors import SpecError
-from torso.nets.plain import shown
+from torso.plain import shown
 
 FLOAT32 = np.finfo(np.float32)
 _LARGEST_SIZE = 2**31 - 1
