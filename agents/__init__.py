@@ -5,8 +5,9 @@ Names are handed on lazily: who plays with a model that is served elsewhere need
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torso.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from torso.agents.agent import DQN
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from torso.agents.world import World
 
 _HOMES = {
-    "DQN": "agent",
     "Callback": "callbacks",
     "Classifier": "classifier",
     "ClassifierConfig": "fit_config",
+    "DQN": "agent",
     "DQNConfig": "dqn_config",
     "Evaluation": "evaluation",
     "FitResult": "fit_runs",
@@ -72,12 +73,4 @@ __all__ = [
     "train_run",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -26,7 +26,7 @@ from torso.agents.world import World
 from torso.envs import EnvSource, Wrapper, load_wrapper
 from torso.errors import ConfigError, EnvError, ModelNotFoundError, RunError
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
-from torso.nets.checkpoint import CARD
+from torso.nets.models.directory import CARD
 
 
 class DQN:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.errors import InputError
-from torso.nets.spec import ImageSpec, InputSpec, Layout
+from torso.image_spec import ImageSpec
+from torso.nets.specs.inputs import InputSpec, Layout
 
 Array = NDArray[Any]
 _BLOCK_ROWS = 256  # turned into float64 at once: what stays in a core's cache

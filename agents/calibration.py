@@ -15,7 +15,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from torso.errors import ConfigError, InputError
 from torso.insight.metrics import as_indices
-from torso.nets.calibration import (
+from torso.nets.specs.calibration import (
     CALIBRATION_METHODS,
     LARGEST_READOUT,
     Calibration,

@@ -24,10 +24,10 @@ from torso.agents.supervised import classifier_spec, sees_images
 from torso.agents.weights import class_weights
 from torso.errors import ConfigError, InputError
 from torso.nets import NetworkSpec
-from torso.nets.calibration import CalibrationMethod
-from torso.nets.card import Label
-from torso.nets.initialisation import Init
-from torso.nets.spec import Activation
+from torso.nets.models.card import Label
+from torso.nets.modules.initialisation import Init
+from torso.nets.specs.calibration import CalibrationMethod
+from torso.nets.specs.torsos import Activation
 
 
 def _has_probabilities(estimator: Classifier) -> bool:

@@ -11,8 +11,8 @@ import torch
 from torso.agents.schedules import linear
 from torso.errors import ConfigError
 from torso.nets import NETS, InputSpec, Network, NetworkSpec, ScalarHeadSpec, build_network, net_spec
-from torso.nets.spec import ACTIVATIONS, Activation
-from torso.nets.transfer import load_torso, take_torso
+from torso.nets.models.transfer import load_torso, take_torso
+from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
 _NETS = tuple(net for net in NETS if net != "linear")
 

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torso.agents.arrays import as_inputs
 from torso.agents.fit_config import ClassifierConfig, FitConfig, RegressorConfig
 from torso.agents.fitting import EpochDone, FitEvent, Fitting, as_examples, minibatch_cuts, resolve
-from torso.agents.gradient import resolve_device, torch_threads
+from torso.agents.gradient import torch_threads
 from torso.agents.row_order import Rows
 from torso.agents.supervised import Examples, SupervisedLearner
 from torso.errors import ConfigError, InputError
@@ -36,7 +36,8 @@ from torso.nets import (
     make_provenance,
     save_model,
 )
-from torso.nets.card import Label
+from torso.nets.models.card import Label
+from torso.nets.modules.devices import resolve_device
 
 _PREDICTION_ROWS = 1024  # rows of one forward
 

@@ -14,9 +14,9 @@ from torso.agents.augmentation import Augmentation
 from torso.agents.gradient import OPTIMIZERS, SCHEDULES
 from torso.agents.recipes import RECIPES, BatchSize, Recipe
 from torso.errors import ConfigError
-from torso.nets.calibration import CALIBRATION_METHODS, CalibrationMethod
-from torso.nets.initialisation import INITS, Init
-from torso.nets.spec import ACTIVATIONS, Activation
+from torso.nets.modules.initialisation import INITS, Init
+from torso.nets.specs.calibration import CALIBRATION_METHODS, CalibrationMethod
+from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
 Schedule = Literal["constant", "step", "cosine", "one-cycle"]

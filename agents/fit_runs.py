@@ -29,7 +29,6 @@ from torso.insight.reliability import plot_reliability, reliability
 from torso.insight.scoring import readout_of, score_on_test
 from torso.nets import (
     Calibration,
-    ImageSpec,
     InputSpec,
     Network,
     NetworkSpec,
@@ -238,8 +237,7 @@ def spec_of(train: Dataset, config: ClassifierConfig | RegressorConfig) -> Netwo
     if regression != isinstance(config, RegressorConfig):
         wanted = "RegressorConfig" if regression else "ClassifierConfig"
         raise ConfigError(f"{train.name} is for {train.task}: expected a {wanted}, got a {type(config).__name__}")
-    image = None if train.image is None else ImageSpec(**vars(train.image))
-    network_input = input_spec_of(train.inputs, convolutional=sees_images(config), image=image)
+    network_input = input_spec_of(train.inputs, convolutional=sees_images(config), image=train.image)
     if isinstance(config, RegressorConfig):
         return regressor_spec(config, network_input, *moments(train.labels))
     return classifier_spec(config, network_input, len(train.label_names))

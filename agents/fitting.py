@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torso.agents.fit_config import FitConfig
-from torso.agents.gradient import resolve_device, resolve_precision
+from torso.agents.gradient import resolve_precision
 from torso.agents.states import strip_prefix, with_prefix
 from torso.agents.supervised import Examples, Score, SupervisedLearner
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import LARGE_WEIGHTS, ConvNetSpec, Network, NetworkSpec
-from torso.nets.network import build_network
+from torso.nets.modules.devices import resolve_device
+from torso.nets.modules.network import build_network
 
 
 class BatchDone(NamedTuple):

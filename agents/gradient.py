@@ -14,7 +14,7 @@ from torso.agents.flat import FlatParameters
 from torso.agents.states import optimizer_state, restore_optimizer
 from torso.errors import ConfigError
 from torso.nets import Network, Prediction
-from torso.nets.registry import State
+from torso.nets.specs.registry import State
 
 Precision = Literal["float32", "bfloat16"]
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw")
@@ -201,21 +201,6 @@ def scheduled_learning_rate(schedule: str, peak: float, step: int, total_steps: 
     if schedule == "one-cycle":
         done = (done - rise) / (1 - rise)
     return peak * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def resolve_device(device: str = "auto") -> torch.device:
-    """Choose the device: ``auto`` is CUDA where there is one, else the CPU; ConfigError for one that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be auto, cpu or cuda, got {device!r}") from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu or cuda, got {device!r}")
-    if chosen.type == "cuda" and not (chosen.index or 0) < torch.cuda.device_count():
-        raise ConfigError(f"device {device!r} is not there: {torch.cuda.device_count()} CUDA devices; use device='cpu'")
-    return chosen
 
 
 def resolve_precision(precision: str, device: torch.device, *, pays: bool) -> Precision:

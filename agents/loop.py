@@ -23,6 +23,7 @@ from torso.agents.replay import ReplayRing
 from torso.agents.samplers import Sampler
 from torso.agents.schedules import multiples_passed
 from torso.envs import action_masks, require_next_step
+from torso.nets.prediction.choosing import random_legal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +159,7 @@ class Interaction:
         """An action drawn evenly from the legal ones for each env that explores; int64 [explore.sum()]."""
         if self._mask is None:
             return self.acting_rng.integers(self.learner.num_actions, size=np.count_nonzero(explore))
-        legal = self._mask[explore]  # [n, A]
-        rank = self.acting_rng.integers(legal.sum(axis=1))[:, np.newaxis]  # of the one that is drawn, [n, 1]
-        drawn: NDArray[np.int64] = (legal & (legal.cumsum(axis=1) == rank + 1)).argmax(axis=1)
-        return drawn
+        return random_legal(self._mask[explore], self.acting_rng)
 
     def _learn(self, before: int) -> Mapping[str, Tensor]:
         """What is owed since ``before`` steps: learning phases, and updates of the target network between them."""

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torso.nets.prediction.choosing import best_legal_tensor
+
 
 def greedy(q: Tensor, mask: Tensor | None = None) -> Tensor:
     """One-hot of the best action, the lowest-numbered among equals.
 
     q: [B, A]; mask: bool [B, A], the legal actions, at least one a row; None: all are. Returns [B, A] in q's dtype.
     """
-    if mask is not None:
-        q = q.masked_fill(~mask, -torch.inf)
-    return functional.one_hot(q.argmax(dim=1), q.shape[1]).to(q.dtype)
+    return functional.one_hot(best_legal_tensor(q, mask), q.shape[1]).to(q.dtype)
 
 
 class Forwards(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from torso.errors import ConfigError
-from torso.nets.initialisation import Init
+from torso.nets.modules.initialisation import Init
 
 BatchSize = int | Literal["full"]
 

@@ -20,8 +20,8 @@ from torso.agents.row_order import arrange
 from torso.agents.supervised import regressor_spec, sees_images
 from torso.errors import InputError
 from torso.nets import NetworkSpec
-from torso.nets.initialisation import Init
-from torso.nets.spec import Activation
+from torso.nets.modules.initialisation import Init
+from torso.nets.specs.torsos import Activation
 
 
 class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[misc]

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from torso.errors import RunError, StorageError
 from torso.files import atomic_write_json, make_directory
-from torso.nets.provenance import versions
+from torso.nets.models.provenance import versions
 
 try:
     import fcntl

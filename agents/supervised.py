@@ -35,8 +35,9 @@ from torso.nets import (
     read_source,
     take_torso,
 )
-from torso.nets.heads import LabelHead, RegressionHead
-from torso.nets.network import Network, build_network
+from torso.nets.modules.heads import LabelHead
+from torso.nets.modules.label_heads import RegressionHead
+from torso.nets.modules.network import Network, build_network
 
 _EVALUATION_ROWS = 1024  # rows of one forward when nothing is learnt from them
 

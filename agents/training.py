@@ -14,7 +14,7 @@ from torso.agents.callbacks import Callback, Checkpointed, Evaluated, Hooks, Log
 from torso.agents.checkpoints import CheckpointStore
 from torso.agents.dqn_config import DQNConfig
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-from torso.agents.gradient import resolve_device, resolve_precision, torch_threads
+from torso.agents.gradient import resolve_precision, torch_threads
 from torso.agents.loop import Tick
 from torso.agents.plots import plot_training
 from torso.agents.rundir import RunDirectory
@@ -33,6 +33,7 @@ from torso.nets import (
     make_provenance,
     save_model,
 )
+from torso.nets.modules.devices import resolve_device
 
 E = TypeVar("E", bound=TrainingEvent)
 

@@ -6,7 +6,7 @@ from torso.envs.identity import IdentityEnv
 from torso.envs.masks import action_masks
 from torso.envs.observations import observation_layout, observation_scale
 from torso.envs.single_envs import EnvSource, Wrapper, load_wrapper
-from torso.envs.splits import Dataset, ImageDescription, Splits
+from torso.envs.splits import Dataset, Splits
 from torso.envs.vector import (
     SeededVectorEnv,
     action_start,
@@ -15,6 +15,7 @@ from torso.envs.vector import (
     make_vector,
     require_next_step,
 )
+from torso.image_spec import ImageSpec as ImageDescription
 
 __all__ = [
     "Dataset",

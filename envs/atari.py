@@ -1,8 +1,8 @@
 """Atari games through ale-py's C++ vector env, with the meanings that torso's other worlds have.
 
 Observations are uint8 [E, 4, 84, 84]: gray, the brighter of a step's last two frames, newest plane last, zeros before
-an episode's first (``torso.nets.preprocess`` makes the same of raw frames, which can be observed in their place).
-Rewards are the game's own. ``terminated`` is the game's end; a life lost before that is told in
+an episode's first (``torso.nets.prediction.atari_frames`` makes the same of raw frames, which can be observed in their
+place). Rewards are the game's own. ``terminated`` is the game's end; a life lost before that is told in
 ``infos["life_lost"]``, where the protocol asks for it.
 
 A step is one decision and lasts ``frameskip`` frames. In the last step of a game, and at the frame limit, ale-py stops

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 class FrameByFrame:
     """Games in the form of ale-py's vector env, observed as uint8 [E, 2, H, 160, 3].
 
-    After a reset, and where a step has one frame, that frame is there twice; so ``torso.nets.preprocess`` makes of them
-    what the vector env observes. make_game: makes a vector env of one copy with a frameskip of 1, no stack, and the
-    screen as it is.
+    After a reset, and where a step has one frame, that frame is there twice; so ``torso.nets.prediction.atari_frames``
+    makes of them what the vector env observes. make_game: makes a vector env of one copy with a frameskip of 1, no
+    stack, and the screen as it is.
     """
 
     def __init__(self, make_game: Callable[[], Any], num_envs: int, frameskip: int) -> None:

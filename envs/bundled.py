@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from torso.envs.splits import Dataset, ImageDescription
+from torso.envs.splits import Dataset
+from torso.image_spec import ImageSpec
 
 
 def load_digits() -> Dataset:
@@ -20,9 +21,7 @@ def load_digits() -> Dataset:
         inputs=bunch.images.astype(np.uint8),
         labels=bunch.target.astype(np.int64),
         label_names=tuple(range(10)),
-        image=ImageDescription(
-            channels=1, height=8, width=8, polarity="light-on-dark", centring="none", max_value=16.0
-        ),
+        image=ImageSpec(channels=1, height=8, width=8, polarity="light-on-dark", centring="none", max_value=16.0),
     )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from torso.envs.data_files import obtain_files
 from torso.envs.download import RemoteFile
 from torso.envs.idx import read_idx
-from torso.envs.splits import Dataset, ImageDescription, Splits
+from torso.envs.splits import Dataset, Splits
+from torso.image_spec import ImageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class IdxDataset:
     files: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
     validation_size: int
     label_names: tuple[str | int, ...]
-    image: ImageDescription
+    image: ImageSpec
 
     def load(self, data_dir: Path | None = None, download: bool = True, mirrors: Sequence[str] | None = None) -> Splits:
         """Find or fetch the files, read and check them, and split; see ``load_dataset``."""
@@ -103,7 +104,7 @@ MNIST = IdxDataset(
     ),
     validation_size=5_000,
     label_names=tuple(range(10)),
-    image=ImageDescription(channels=1, height=28, width=28, polarity="light-on-dark", centring="mass", max_value=255.0),
+    image=ImageSpec(channels=1, height=28, width=28, polarity="light-on-dark", centring="mass", max_value=255.0),
 )
 
 # Xiao, Rasul and Vollgraf 2017, as github.com/zalandoresearch/fashion-mnist holds it since August 2017 (before, there
@@ -166,5 +167,5 @@ FASHION_MNIST = IdxDataset(
         "Bag",
         "Ankle boot",
     ),
-    image=ImageDescription(channels=1, height=28, width=28, polarity="light-on-dark", centring="none", max_value=255.0),
+    image=ImageSpec(channels=1, height=28, width=28, polarity="light-on-dark", centring="none", max_value=255.0),
 )

@@ -8,16 +8,17 @@ folder is split off by the rule of ``torso.envs.splits``. What begins with a dot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from torso.envs.images import Pixels, read_images
 from torso.envs.labelling import class_indices, class_names, natural_order
-from torso.envs.splits import Dataset, ImageDescription, Parts, listed
-from torso.errors import DatasetError
+from torso.envs.splits import Dataset, Parts, listed
+from torso.errors import DatasetError, InputError
+from torso.image_spec import ImageSpec
+from torso.pictures import Pixels, decode_pixels
 
 _PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 _IMAGES = frozenset({".png", ".jpg", ".jpeg"})
@@ -32,7 +33,7 @@ def read_image_folder(folder: Path, *, name: str) -> Parts:
     parts = _parts(folder)
     files = {part: list(_files(path)) for part, path in parts.items()}  # (class, image)
     names = class_names([label for pairs in files.values() for label, _ in pairs])
-    pixels = read_images([path for pairs in files.values() for _, path in pairs])
+    pixels = _read_images([path for pairs in files.values() for _, path in pairs])
     made, start = {}, 0
     for part, pairs in files.items():
         labels = class_indices([label for label, _ in pairs], names)
@@ -47,7 +48,7 @@ def _dataset(name: str, pixels: Pixels, labels: npt.NDArray[np.int64], names: tu
         inputs=pixels,
         labels=labels,
         label_names=names,
-        image=ImageDescription(
+        image=ImageSpec(
             channels=1 if pixels.ndim == 3 else 3,
             height=pixels.shape[1],
             width=pixels.shape[2],
@@ -108,3 +109,38 @@ def _visible(folder: Path) -> list[Path]:
     except OSError as error:
         raise DatasetError(f"{folder} cannot be read: {error.strerror or error}") from error
     return sorted(paths, key=lambda path: natural_order(path.name))
+
+
+def _read_images(paths: Sequence[Path]) -> Pixels:
+    """Read images of one size, 0 to 255: [N, H, W] where all are gray, else [N, H, W, 3].
+
+    Raises ``DatasetError`` naming the file that cannot be read, is too large, or has another size than the first.
+    """
+    images: list[Pixels] = []
+    for path in paths:
+        image = _read_image(path)
+        if images and image.shape[:2] != images[0].shape[:2]:
+            raise DatasetError(
+                f"{path}: expected {_size(images[0])} pixels like {paths[0]}, got {_size(image)}; bring all images to "
+                "one size"
+            )
+        images.append(image)
+    if any(image.ndim == 3 for image in images):
+        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
+    return np.stack(images)
+
+
+def _read_image(path: Path) -> Pixels:
+    """[H, W] where the image is gray, whatever its file's mode, else [H, W, 3]."""
+    try:
+        pixels = decode_pixels(path.read_bytes(), field=str(path))  # [H, W, 1 or 3]
+    except OSError as error:
+        raise DatasetError(f"{path}: expected a whole PNG or JPEG, got one that cannot be read ({error})") from error
+    except InputError as error:
+        raise DatasetError(str(error)) from error
+    return np.ascontiguousarray(pixels[..., 0]) if (pixels == pixels[..., :1]).all() else pixels
+
+
+def _size(image: Pixels) -> str:
+    height, width = image.shape[:2]
+    return f"{width} x {height}"

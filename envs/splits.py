@@ -19,27 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from torso.errors import ConfigError, DatasetError
+from torso.image_spec import ImageSpec
 
 Task = Literal["classification", "regression"]
 _SHOWN = 12  # names in a message
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageDescription:
-    """How the images of a data set are drawn: what another image must become before it is of the same kind.
-
-    polarity: whether strokes are lighter or darker than the paper, in the data's own values; "none" where there are no
-        strokes, as in photographs.
-    centring: "mass" when each image's centre of mass is at its centre, else "none".
-    max_value: the value of full ink (or light); 0 is the least.
-    """
-
-    channels: int
-    height: int
-    width: int
-    polarity: Literal["light-on-dark", "dark-on-light", "none"]
-    centring: Literal["none", "mass"]
-    max_value: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +39,7 @@ class Dataset:
     inputs: npt.NDArray[Any]
     labels: npt.NDArray[Any]
     label_names: tuple[str | int, ...]
-    image: ImageDescription | None = None
+    image: ImageSpec | None = None
     task: Task = "classification"
     feature_names: tuple[str, ...] | None = None
 

@@ -16,8 +16,8 @@ from torso.insight.inspection_settings import Drawn, InspectionSettings
 from torso.insight.regression_metrics import regression_metrics
 from torso.insight.reliability import plot_reliability, reliability
 from torso.insight.subjects import Subject
-from torso.nets.adversarial import accuracy_by_epsilon, fgsm, fgsm_direction
-from torso.nets.inspection import layers, responses
+from torso.insight.units.adversarial import accuracy_by_epsilon, fgsm, fgsm_direction
+from torso.insight.units.layers import layers, responses
 
 Array = NDArray[Any]
 

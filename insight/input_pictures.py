@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torso.nets.bounds import Bounds
-from torso.nets.spec import InputSpec
+from torso.insight.units.bounds import Bounds
+from torso.nets.specs.inputs import InputSpec
 
 Array = NDArray[Any]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torso.insight import pictures, surfaces
 from torso.insight.inspection_settings import Drawn, InspectionSettings
 from torso.insight.subjects import Subject
-from torso.insight.unit_portraits import Excitement, excite, parse_units, telling_units
-from torso.nets.inspection import OUTPUT, activations, first_layer_weights, layers, responses
+from torso.insight.units.layers import OUTPUT, activations, first_layer_weights, layers, responses
+from torso.insight.units.unit_portraits import Excitement, excite, parse_units, telling_units
 
 Array = NDArray[Any]
 

@@ -24,7 +24,7 @@ from sklearn.metrics import (
 from torso.errors import InputError
 from torso.insight.regression_metrics import RegressionMetrics, TargetMetrics, regression_metrics
 from torso.insight.text_tables import figure, text_table
-from torso.nets.card import Label, as_labels
+from torso.nets.models.card import Label, as_labels
 
 __all__ = [
     "ClassMetrics",

@@ -12,7 +12,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from torso.errors import InputError
 from torso.insight.text_tables import figure, text_table
-from torso.nets.card import Label, as_labels
+from torso.nets.models.card import Label, as_labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from torso.envs import Dataset
 from torso.errors import ConfigError, InputError
 from torso.insight.input_pictures import are_images, as_pictures
 from torso.insight.scoring import readout_of
+from torso.insight.units.bounds import Bounds, input_bounds
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, find_model, load_model
-from torso.nets.bounds import Bounds, input_bounds
 
 Array = NDArray[Any]
 

@@ -18,7 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from torso.errors import ModelDamagedError, ModelError
 from torso.nets import Backend, InputSpec, ModelCard, Network, Predictor, TorchBackend
-from torso.nets.export import INPUT_NAME, ONNX, OUTPUT_NAME, PROBABILITIES, read_onnx, with_probabilities
+from torso.nets.models.onnx_export import INPUT_NAME, ONNX, OUTPUT_NAME, PROBABILITIES, read_onnx, with_probabilities
 from torso.serve.config import BackendChoice
 from torso.serve.export_cache import cached_onnx
 from torso.serve.padding import batch_sizes

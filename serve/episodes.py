@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from torso.errors import InputError, OverloadedError, WrongKindError
 from torso.nets import Predictor
-from torso.nets.preprocess import SIZE, STACK, WIDTH, preprocess, stack
-from torso.nets.spec import InputSpec
+from torso.nets.prediction.atari_frames import SIZE, STACK, WIDTH, preprocess, stack
+from torso.nets.specs.inputs import InputSpec
 
 Array = NDArray[Any]
 STACKED = (STACK, SIZE, SIZE)

@@ -12,7 +12,7 @@ import torso
 from torso.errors import StorageError
 from torso.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
 from torso.nets import FORMAT_VERSION, ModelCard, Network
-from torso.nets.export import onnx_bytes, read_onnx
+from torso.nets.models.onnx_export import onnx_bytes, read_onnx
 
 logger = logging.getLogger(__name__)
 

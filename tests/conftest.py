@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from torso.nets.specs.registry import HEADS, TORSOS
+
 for folder in ("oracles", "golden"):
     sys.path.append(str(Path(__file__).parent / folder))
 settings.register_profile("torso", deadline=None)
@@ -23,6 +25,14 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a test registers goes with it."""
+    kept = dict(TORSOS._by_name), dict(HEADS._by_name)
+    yield
+    TORSOS._by_name, HEADS._by_name = kept
 
 
 @pytest.fixture

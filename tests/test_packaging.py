@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,13 +23,10 @@ PACKAGES = {
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy of what git would carry, so that the repository stays as it is."""
     source = tmp_path_factory.mktemp("source")
-    for name in ["pyproject.toml", "README.md", "LICENSE"]:
+    for name in ["pyproject.toml", "setup.py", "README.md", "LICENSE"]:
         (source / name).write_bytes((ROOT / name).read_bytes())
     for folder in PACKAGES.values():
-        (source / folder).mkdir()
-        for path in (ROOT / folder).iterdir():
-            if path.is_file():
-                (source / folder / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     out = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(build, capture_output=True, text=True, timeout=300)
@@ -41,11 +39,13 @@ def test_the_wheel_holds_everything(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     for package, folder in PACKAGES.items():
         place = package.replace(".", "/")
-        for path in (ROOT / folder).iterdir():
+        for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".proto", ".pyi", ".typed"}:
-                assert f"{place}/{path.name}" in held, f"{folder}/{path.name} is missing from the wheel"
+                inside = path.relative_to(ROOT / folder).as_posix()
+                assert f"{place}/{inside}" in held, f"{folder}/{inside} is missing from the wheel"
     assert "torso/py.typed" in held
     assert "torso/proto/prediction.proto" in held
+    assert "torso/nets/specs/inputs.py" in held
 
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
@@ -53,10 +53,12 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
         assert name.startswith(("torso/", "torso-")), f"{name} would be installed outside the package torso"
 
 
-def test_every_package_is_listed() -> None:
+def test_every_folder_is_mapped_and_every_folder_with_code_is_a_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert settings["package-dir"] == PACKAGES
-    assert sorted(settings["packages"]) == sorted(PACKAGES)
+    for folder in PACKAGES.values():
+        for path in (ROOT / folder).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), f"{path} is in no package, and so in no wheel"
 
 
 def test_type_checkers_see_every_package() -> None:

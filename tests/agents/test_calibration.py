@@ -20,7 +20,7 @@ from torso.agents.calibration import fit_calibration
 from torso.errors import ConfigError, InputError
 from torso.insight.metrics import classification_metrics
 from torso.insight.reliability import Reliability, plot_reliability, reliability
-from torso.nets.calibration import Calibration, TemperatureScaling
+from torso.nets.specs.calibration import Calibration, TemperatureScaling
 
 METHODS = ("temperature", "platt", "isotonic")
 

@@ -15,12 +15,12 @@ from torso.agents.gradient import (
     GradientStep,
     forward_in,
     make_optimizer,
-    resolve_device,
     resolve_precision,
     scheduled_learning_rate,
 )
 from torso.errors import ConfigError
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, ScalarHeadSpec, build_network
+from torso.nets.modules.devices import resolve_device
 
 CPU = torch.device("cpu")
 

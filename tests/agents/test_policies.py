@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torso.agents.policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, greedy
 from torso.nets import Prediction, ScalarHeadSpec
-from torso.nets.heads import ScalarHead
+from torso.nets.modules.value_heads import ScalarHead
 
 Array = np.ndarray[Any, Any]
 

@@ -12,7 +12,7 @@ from torso.agents.fit_config import LINEAR, as_regression
 from torso.agents.recipes import RECIPES, Recipe, fit_preset
 from torso.cli.fit import FitSettings
 from torso.errors import ConfigError
-from torso.nets.presets import NETS
+from torso.nets.specs.named_torsos import NETS
 
 OWN_NETS = ("perceptron", "logistic", "softmax")  # a head each; the others are torsos
 

@@ -37,7 +37,7 @@ from torso.nets import (
     build_network,
     read_card,
 )
-from torso.nets.initialisation import INITS, Init
+from torso.nets.modules.initialisation import INITS, Init
 
 PLANE = InputSpec(shape=(2,))  # taken as it comes
 MLP: dict[str, Any] = {"net": "mlp", "hidden": (5,)}

@@ -13,7 +13,7 @@ from ale_py import ALEInterface, roms
 from torso.envs import has_raw_frames, make_vector
 from torso.envs.atari import AtariVector
 from torso.errors import ConfigError
-from torso.nets.preprocess import preprocess, stack
+from torso.nets.prediction.atari_frames import preprocess, stack
 
 Pair = tuple[AtariVector, AtariVector]
 

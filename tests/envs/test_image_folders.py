@@ -9,8 +9,8 @@ from PIL import Image
 
 from torso.envs import ImageDescription, load_dataset
 from torso.errors import ConfigError, DatasetError
-from torso.nets.images import decode_image
-from torso.nets.spec import ImageSpec
+from torso.nets.prediction.image_inputs import decode_image
+from torso.nets.specs.inputs import ImageSpec
 
 
 def pixels(seed: int, *shape: int) -> np.ndarray:
@@ -203,12 +203,17 @@ def test_images_of_another_size_are_named(folder: Path):
 def test_images_that_cannot_be_read_are_named(folder: Path):
     path = folder / "dog" / "dog2.png"
     content = save(path, pixels(0, 40, 30, 3)).read_bytes()
-    for broken in (b"", b"no image", content[:60], content[: len(content) // 2]):
+    for broken, says in (
+        (b"", "a PNG or JPEG, got 0 bytes that are neither"),
+        (b"no image", "a PNG or JPEG, got 8 bytes that are neither"),
+        (content[:60], "a whole PNG or JPEG, got one that cannot be decoded"),
+        (content[: len(content) // 2], "a whole PNG or JPEG, got one that cannot be decoded"),
+    ):
         path.write_bytes(broken)
-        with pytest.raises(DatasetError, match=r"dog2.png: expected a whole PNG or JPEG, got one that cannot be"):
+        with pytest.raises(DatasetError, match=rf"dog2.png: expected {says}"):
             load_dataset(folder)
     save(path, np.zeros((4097, 4096), np.uint8))
-    with pytest.raises(DatasetError, match=r"dog2.png: expected at most 16777216 pixels, got 4096 x 4097"):
+    with pytest.raises(DatasetError, match=r"dog2.png: expected at most 16777216 decoded pixels, got 4096 x 4097"):
         load_dataset(folder)
 
 
@@ -218,7 +223,7 @@ def test_a_bomb_is_not_decoded(folder: Path):
     content[16:24] = (60_000).to_bytes(4, "big") * 2  # the header's width and height
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"dog2.png: expected at most 16777216 pixels, got far more"):
+    with pytest.raises(DatasetError, match=r"dog2.png: expected at most 16777216 decoded pixels, got far more"):
         load_dataset(folder)
 
 

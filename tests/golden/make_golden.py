@@ -37,7 +37,7 @@ from torso.nets import (
     make_provenance,
     save_model,
 )
-from torso.nets.calibration import PlattScaling
+from torso.nets.specs.calibration import PlattScaling
 
 HERE = Path(__file__).parent
 

@@ -20,8 +20,8 @@ from torso.nets import (
     read_card,
     save_model,
 )
-from torso.nets.calibration import PlattScaling
-from torso.nets.checkpoint import load_model
+from torso.nets.models.loading import load_model
+from torso.nets.specs.calibration import PlattScaling
 
 HERE = Path(__file__).parent
 MODELS = sorted(path.parent.name for path in HERE.glob("*/model.json"))

@@ -35,7 +35,7 @@ from torso.nets import (
     read_card,
     save_model,
 )
-from torso.nets.calibration import TemperatureScaling
+from torso.nets.specs.calibration import TemperatureScaling
 
 SMALL = InspectionSettings(num_units=2, num_top=3)
 Fit = Callable[..., Path]

@@ -17,8 +17,8 @@ from torso.errors import StorageError
 from torso.insight import answer_pictures, pictures, surfaces
 from torso.insight.canvas import class_colour, montage, new_figure, title_width_in
 from torso.insight.input_pictures import are_images, as_pictures
+from torso.insight.units.bounds import Bounds, input_bounds
 from torso.nets import ImageSpec, InputSpec
-from torso.nets.bounds import Bounds, input_bounds
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(0)

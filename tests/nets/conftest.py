@@ -23,7 +23,6 @@ from torso.nets import (
     build_network,
     save_model,
 )
-from torso.nets.registry import HEADS, TORSOS
 
 torch.set_num_threads(1)
 
@@ -79,14 +78,6 @@ def classifier_directory(tmp_path_factory: pytest.TempPathFactory, make_classifi
         labels=("zero", "one", "two"),
         provenance={"made_by": "a test", "seed": 0},
     )
-
-
-@pytest.fixture
-def registries() -> Iterator[None]:
-    """What a test registers goes with it."""
-    kept = dict(TORSOS._by_name), dict(HEADS._by_name)
-    yield
-    TORSOS._by_name, HEADS._by_name = kept
 
 
 @pytest.fixture

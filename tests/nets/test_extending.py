@@ -39,7 +39,7 @@ from torso.nets import (
     register_torso,
     save_model,
 )
-from torso.nets.registry import TORSOS
+from torso.nets.specs.registry import TORSOS
 
 pytestmark = pytest.mark.usefixtures("registries")
 

@@ -28,7 +28,7 @@ from torso.errors import (
     WrongKindError,
 )
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, Predictor, ScalarHeadSpec, build_network, save_model
-from torso.nets.preprocess import preprocess, stack
+from torso.nets.prediction.atari_frames import preprocess, stack
 from torso.proto import prediction_pb2 as pb
 from torso.serve import AsyncClient, Client, StepResult
 from torso.serve.act_stream import AT_ONCE

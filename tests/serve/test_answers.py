@@ -23,7 +23,7 @@ from torso.nets import (
     build_network,
     save_model,
 )
-from torso.nets.calibration import PlattScaling, TemperatureScaling
+from torso.nets.specs.calibration import PlattScaling, TemperatureScaling
 from torso.proto import prediction_pb2 as pb
 from torso.serve import Client, ServeConfig
 from torso.serve.backends import OnnxBackend, OnnxClassifier, equal_readouts, probe_batch

@@ -27,8 +27,8 @@ from torso.nets import (
     register_torso,
     save_model,
 )
-from torso.nets.calibration import TemperatureScaling
-from torso.nets.registry import TORSOS
+from torso.nets.specs.calibration import TemperatureScaling
+from torso.nets.specs.registry import TORSOS
 from torso.serve.backends import (
     BOUND_ROWS,
     OnnxBackend,

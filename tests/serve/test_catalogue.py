@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from torso.errors import ConfigError, ServerError
-from torso.nets.card import CARD, WEIGHTS
-from torso.nets.checkpoint import find_model
-from torso.nets.export import ONNX
+from torso.nets.models.card import CARD, WEIGHTS
+from torso.nets.models.directory import find_model
+from torso.nets.models.onnx_export import ONNX
 from torso.serve import ServeConfig
 from torso.serve.catalogue import STAMPED, TAKEN, Catalogue, Policy, parse_models, stamp
 from torso.serve.control import Source

@@ -10,7 +10,7 @@ import pytest
 
 from torso.errors import InputError, OverloadedError, WrongKindError
 from torso.nets import InputSpec, Predictor
-from torso.nets.preprocess import SIZE, STACK, preprocess, stack
+from torso.nets.prediction.atari_frames import SIZE, STACK, preprocess, stack
 from torso.serve.episodes import STACKED, Episode, Episodes, is_stacked
 from torso.serve.results import ModelInfo, TensorSpec
 

@@ -24,7 +24,7 @@ from torso.nets import (
     TorchBackend,
     build_network,
 )
-from torso.nets.spec import INPUT_DTYPES
+from torso.nets.specs.inputs import INPUT_DTYPES
 from torso.proto import oip_pb2 as pb
 from torso.serve.oip import (
     CONTENTS,

@@ -1,0 +1,160 @@
+"""``model.json``: what a model directory holds, as plain data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torso.checks import assign, choice, whole
+from torso.errors import ModelDamagedError, ModelFormatError, ModelNotFoundError, SpecError
+from torso.nets.specs.calibration import Calibration
+from torso.nets.specs.network import NetworkSpec
+from torso.nets.specs.registry import COUNT_FIELDS, ModelKind
+from torso.plain import plain, shown
+
+FORMAT_VERSION = 3  # 2 adds regressors and calibration; 3 dueling heads
+CARD = "model.json"
+WEIGHTS = "weights.safetensors"
+
+_SHA256 = re.compile("([0-9a-f]{64})?")  # empty for a model that was never saved
+
+Label = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What ``model.json`` says.
+
+    ``labels`` names the outputs in order: classes, actions, or a regressor's targets. ``action_start`` is the env's
+    number for a policy's output 0. ``calibration`` turns a classifier's readout into probabilities; None is softmax.
+    ``provenance`` is plain JSON data for people; nothing is computed from it.
+
+    Raises:
+        SpecError: fields that do not belong together, or that JSON cannot hold.
+    """
+
+    kind: ModelKind
+    network: NetworkSpec
+    weights_sha256: str
+    labels: tuple[Label, ...] | None = None
+    action_start: int = 0
+    calibration: Calibration | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        choice("a model's kind", self.kind, tuple(COUNT_FIELDS))
+        if self.kind != self.network.kind:
+            raise SpecError(f"a network whose head makes it a {self.network.kind} cannot be saved as a {self.kind}")
+        if not isinstance(self.weights_sha256, str) or not _SHA256.fullmatch(self.weights_sha256):
+            raise SpecError(f"weights_sha256 must be 64 hexadecimal digits, got {shown(self.weights_sha256)}")
+        if not isinstance(self.provenance, dict):
+            raise SpecError(f"provenance must be a dict, got {shown(self.provenance)}")
+        start = whole("action_start", self.action_start, least=-(2**31))
+        assign(self, action_start=start, provenance=plain(self.provenance, "provenance"))
+        if self.labels is not None:
+            assign(self, labels=as_labels(self.labels))
+            if len(self.labels) != self.network.num_outputs:
+                raise SpecError(f"{len(self.labels)} labels for a head of {self.network.num_outputs} outputs")
+        if self.calibration is not None:
+            self._check_calibration(self.calibration)
+
+    def _check_calibration(self, calibration: object) -> None:
+        if not isinstance(calibration, Calibration):
+            raise SpecError(f"calibration must be a Calibration, got {shown(calibration)}")
+        if not self.network.probabilistic:
+            what = "a step unit" if self.kind == "classifier" else f"a {self.kind}"
+            raise SpecError(f"a calibration is for probabilities, which {what} does not give")
+        if calibration.num_classes != self.network.num_outputs:
+            raise SpecError(
+                f"a calibration of {calibration.num_classes} classes for a head of {self.network.num_outputs}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain data."""
+        return {
+            "format_version": self.format_version,
+            "kind": self.kind,
+            "weights": {"file": WEIGHTS, "sha256": self.weights_sha256},
+            "labels": None if self.labels is None else list(self.labels),
+            "action_start": self.action_start,
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "network": self.network.to_json(),
+            "provenance": self.provenance,
+        }
+
+
+def as_labels(labels: Iterable[Label]) -> tuple[Label, ...]:
+    """Labels as model.json keeps them: text, numbers, booleans, numpy's turned into Python's; SpecError for others."""
+    if isinstance(labels, (str, bytes, Mapping, Set)) or not isinstance(labels, Iterable):
+        raise SpecError(f"labels must be a sequence of names, got {shown(labels)}")
+    names = tuple(plain(label, "each label") for label in labels)
+    for name in names:
+        if not isinstance(name, (str, bool, int, float)):
+            raise SpecError(f"each label must be text or a number, got {shown(name)}")
+    return names
+
+
+def read_card(directory: str | os.PathLike[str]) -> ModelCard:
+    """Read ``model.json``.
+
+    Raises:
+        ModelNotFoundError: no directory, or no model.json in it.
+        ModelFormatError: written by a newer torso.
+        ModelDamagedError: anything else that is not a model's card.
+    """
+    path = Path(directory) / CARD
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(
+            f"no model in {directory}: {CARD} is missing; expected a model or run directory"
+        ) from error
+    except NotADirectoryError as error:
+        raise ModelNotFoundError(f"{directory} is a file; expected a model or run directory") from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that holds a null character
+        raise ModelDamagedError(f"cannot read {path}: {error}") from error
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelDamagedError(f"{path} is not JSON ({error}); the file is truncated or altered") from error
+    return _card_from_json(data, path)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _card_from_json(data: object, path: Path) -> ModelCard:
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ModelDamagedError(f"{path} names no format_version; it is not a model's card")
+    if version > FORMAT_VERSION:
+        raise ModelFormatError(
+            f"{path} has format {shown(version)}, this torso reads up to {FORMAT_VERSION}; upgrade torso to load it"
+        )
+    fields = {"kind", "network", "weights", "labels", "action_start", "provenance"}
+    if version > 1:
+        fields.add("calibration")
+    missing = sorted(fields - set(data))
+    if missing:
+        raise ModelDamagedError(f"{path} lacks {', '.join(missing)}; the file is truncated or altered")
+    calibration = data.get("calibration")
+    try:
+        return ModelCard(
+            kind=data["kind"],
+            network=NetworkSpec.from_json(data["network"]),
+            weights_sha256=data["weights"]["sha256"],
+            labels=data["labels"],
+            action_start=data["action_start"],
+            calibration=None if calibration is None else Calibration.from_json(calibration),
+            provenance=data["provenance"],
+            format_version=version,
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:  # ValueError includes SpecError
+        raise ModelDamagedError(f"{path} does not describe a model: {error}") from error

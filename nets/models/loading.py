@@ -1,0 +1,111 @@
+"""Load a model directory: verify the weights against the card, build the network, restore its tensors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from torso.errors import (
+    ModelDamagedError,
+    ModelError,
+    ModelNotFoundError,
+    SpecError,
+)
+from torso.files import sha256_hex
+from torso.nets.models.card import CARD, WEIGHTS, ModelCard, read_card
+from torso.nets.models.directory import PREVIOUS_WEIGHTS, find_model
+from torso.nets.modules.devices import resolve_device
+from torso.nets.modules.network import Network, build_network
+
+_READ_ATTEMPTS = 20  # a reader needs another only where a whole save fell between two of its reads
+
+
+def _read_weights(directory: Path, card: ModelCard) -> bytes:
+    found = []
+    for name in (WEIGHTS, PREVIOUS_WEIGHTS):
+        try:
+            data = (directory / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ModelDamagedError(f"cannot read {directory / name}: {error}") from error
+        if sha256_hex(data) == card.weights_sha256:
+            return data
+        found.append(name)
+    if not found:
+        raise ModelNotFoundError(f"{directory / WEIGHTS} is missing")
+    raise ModelDamagedError(
+        f"{directory / WEIGHTS} is truncated or altered: its SHA-256 is not the one that {CARD} names"
+    )
+
+
+def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[ModelCard, Network]:
+    """Load a model directory, or the model of a run directory, in evaluation mode.
+
+    Raises:
+        ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
+        ConfigError: a device that is not there.
+    """
+    directory = find_model(path)
+    place = resolve_device(device)
+    card, data = _read(directory)
+    try:
+        state = safetensors.torch.load(data)
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that torch lacks
+        raise ModelDamagedError(f"{directory / WEIGHTS} is not a safetensors file: {error}") from error
+    try:
+        _check_fit(card, state, directory)
+        network = build_network(card.network, torch.Generator())  # a generator: the global one is not drawn from
+        network.load_state_dict(state, strict=True)
+    except SpecError as error:
+        raise ModelDamagedError(f"{directory / CARD} describes a network that cannot be built: {error}") from error
+    except RuntimeError as error:
+        raise ModelDamagedError(f"{directory / WEIGHTS} does not fit the network in {CARD}: {error}") from error
+    return card, network.to(place).eval()
+
+
+def _read(directory: Path) -> tuple[ModelCard, bytes]:
+    """The card and the weights that it names, also while a trainer is saving over them."""
+    seen = None
+    for _ in range(_READ_ATTEMPTS):
+        card = read_card(directory)
+        try:
+            return card, _read_weights(directory, card)
+        except (ModelDamagedError, ModelNotFoundError):
+            if card.weights_sha256 == seen:
+                raise
+            seen = card.weights_sha256
+    raise ModelError(f"{directory} is saved over faster than it can be read")
+
+
+def _check_fit(card: ModelCard, state: dict[str, Tensor], directory: Path) -> None:
+    """Compare the tensors with the network's before any of its memory is taken, which the card could make vast."""
+    try:
+        with torch.device("meta"):
+            expected = Network(card.network).state_dict()
+    except RuntimeError:  # a registered torso that looks at numbers while it is built: load_state_dict compares
+        return
+    missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    if missing or extra:
+        raise ModelDamagedError(f"{directory / WEIGHTS} does not fit {CARD}: missing {missing}, not expected {extra}")
+    for name, tensor in expected.items():
+        came = state[name]
+        if came.shape != tensor.shape or _number_kind(came) != _number_kind(tensor):
+            raise ModelDamagedError(
+                f"{directory / WEIGHTS} does not fit {CARD}: {name} should be {tensor.dtype} {list(tensor.shape)}, "
+                f"it is {came.dtype} {list(came.shape)}"
+            )
+
+
+def _number_kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Network:
+    """The bare `torch.nn.Module` of a model or run directory."""
+    return load_model(path, device)[1]

@@ -1,0 +1,105 @@
+"""Save a network as a model directory, atomically, over an older one where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from torso.errors import (
+    ModelDamagedError,
+    ModelError,
+    ModelFormatError,
+    ModelNotFoundError,
+    StorageError,
+)
+from torso.files import atomic_write_bytes, json_bytes, make_directory, sha256_hex
+from torso.nets.models.card import CARD, WEIGHTS, Label, ModelCard, as_labels, read_card
+from torso.nets.models.directory import PREVIOUS_WEIGHTS, remove_temporary_files
+from torso.nets.modules.network import Network
+from torso.nets.specs.calibration import Calibration
+from torso.nets.specs.registry import ModelKind
+
+
+def save_model(
+    directory: str | os.PathLike[str],
+    network: Network,
+    *,
+    kind: ModelKind,
+    labels: Iterable[Label] | None = None,
+    action_start: int = 0,
+    calibration: Calibration | None = None,
+    provenance: dict[str, Any] | None = None,
+    onnx: bool = True,
+) -> Path:
+    """Save a network as a model directory, atomically, over an older one if there is one.
+
+    ``onnx=True`` also exports ``model.onnx`` (seconds); frequent saves during training leave it out, and a stale one is
+    ignored by every reader.
+
+    Raises:
+        SpecError: a kind, labels or calibration that do not fit the head, or a provenance that JSON cannot hold.
+        StorageError: the directory could not be written; an older model in it is as it was.
+        ModelError: ONNX cannot express the network; the model itself is saved.
+    """
+    # Copies, since the parameters of a network in training may be views of one tensor.
+    tensors = network.state_dict().items()
+    state = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors}
+    weights = safetensors.torch.save(state)
+    card = ModelCard(
+        kind=kind,
+        network=network.spec,
+        weights_sha256=sha256_hex(weights),
+        labels=None if labels is None else as_labels(labels),
+        action_start=action_start,
+        calibration=calibration,
+        provenance={} if provenance is None else provenance,
+    )
+    data = json_bytes(card.to_json())  # all that can be refused has been by now; from here on it is files
+    target = make_directory(directory)
+    remove_temporary_files(target)
+    try:
+        _keep_previous(target)
+        atomic_write_bytes(target / WEIGHTS, weights)
+        atomic_write_bytes(target / CARD, data)
+    except StorageError:
+        _put_back(target)
+        raise
+    with contextlib.suppress(OSError):  # a leftover is harmless, and the next save replaces it
+        (target / PREVIOUS_WEIGHTS).unlink(missing_ok=True)
+    if onnx:
+        from torso.nets.models.onnx_export import export_onnx
+
+        export_onnx(target)
+    return target
+
+
+def _keep_previous(directory: Path) -> None:
+    """Put the weights that model.json names beside the place where new ones are about to land."""
+    try:
+        named = read_card(directory).weights_sha256
+        data = (directory / WEIGHTS).read_bytes()
+    except (OSError, ModelError):
+        return  # there is none, or what is there does not load anyway
+    if sha256_hex(data) == named:  # otherwise an interrupted save left them, and the previous ones still stand
+        atomic_write_bytes(directory / PREVIOUS_WEIGHTS, data)
+
+
+def _put_back(directory: Path) -> None:
+    """After a write that failed: the weights that model.json names in their place, and nothing beside them."""
+    weights, previous = directory / WEIGHTS, directory / PREVIOUS_WEIGHTS
+    with contextlib.suppress(OSError, ModelDamagedError, ModelFormatError):
+        try:
+            named = read_card(directory).weights_sha256
+        except ModelNotFoundError:
+            weights.unlink(missing_ok=True)
+            return
+        if sha256_hex(weights.read_bytes()) == named:
+            previous.unlink(missing_ok=True)
+        elif sha256_hex(previous.read_bytes()) == named:
+            previous.replace(weights)

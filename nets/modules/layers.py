@@ -1,0 +1,112 @@
+"""Layers whose randomness comes from a generator, and the network's own first step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torso.errors import ConfigError
+from torso.nets.specs.inputs import InputSpec
+from torso.nets.specs.torsos import Activation
+
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,  # slope 0.01 below 0 (Maas et al. 2013)
+    "gelu": nn.GELU,  # Hendrycks & Gimpel 2016
+    "identity": nn.Identity,
+}
+
+
+class InputScaling(nn.Module):
+    """Raw inputs ``[B, *shape]`` of any dtype to float ``[B, F]`` or ``[B, C, H, W]``: ``(x * scale - mean) / std``."""
+
+    mean: Tensor
+    std: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.layout = spec.layout
+        self.identity = spec.scale == 1.0
+        self.normalised = spec.mean is not None
+        # Not in the weights file: the spec holds them. As buffers they follow the network's device and precision.
+        self.register_buffer("scale", torch.tensor(float(spec.scale)), persistent=False)
+        self.per_channel = (-1,) if spec.layout is None else (-1, 1, 1)
+        self.register_buffer("mean", torch.tensor(spec.mean or (0.0,)).reshape(self.per_channel), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std or (1.0,)).reshape(self.per_channel), persistent=False)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Put another mean and std into the buffers' own memory; one value a feature or channel each."""
+        self.mean.copy_(torch.tensor(mean).reshape(self.per_channel))
+        self.std.copy_(torch.tensor(std).reshape(self.per_channel))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """``[B, *shape]`` raw to ``[B, F]`` or ``[B, C, H, W]`` in the network's precision."""
+        x = self.arranged(obs.to(self.scale.dtype))
+        if not self.identity:
+            x = x * self.scale
+        if self.normalised:
+            x = (x - self.mean) / self.std
+        return x
+
+    def arranged(self, obs: Tensor) -> Tensor:
+        """``[B, *shape]`` as ``[B, F]`` or ``[B, C, H, W]``, its values as they are."""
+        if self.layout is None:
+            return obs.flatten(1) if obs.dim() > 1 else obs.unsqueeze(1)  # [B, F]
+        if self.layout == "hw":
+            return obs.unsqueeze(1)  # [B, 1, H, W]
+        return obs.permute(0, 3, 1, 2) if self.layout == "hwc" else obs  # [B, C, H, W]
+
+
+class Dropout(nn.Module):
+    """Inverted dropout whose mask is drawn from the generator that is passed in (Srivastava et al. 2014)."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """``x`` of any shape; in evaluation, or at probability 0, it is handed on as it is."""
+        if not self.training or self.probability == 0.0:
+            return x
+        keep = 1.0 - self.probability
+        return x * torch.empty_like(x).bernoulli_(keep, generator=generator).div_(keep)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """PyTorch's, of features [B, F]; in training a minibatch of one row is a ConfigError."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: [B, F]; the same shape comes back."""
+        _require_several_values(self, x)
+        return super().forward(x)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """PyTorch's, of channels [B, C, H, W]; in training a single pixel a channel is a ConfigError."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: [B, C, H, W]; the same shape comes back."""
+        _require_several_values(self, x)
+        return super().forward(x)
+
+
+def _require_several_values(layer: BatchNorm1d | BatchNorm2d, x: Tensor) -> None:
+    if layer.training and x.numel() == layer.num_features:
+        raise ConfigError(
+            f"a batch norm of {layer.num_features} features cannot learn from a minibatch of one row, whose deviation "
+            "is 0; use minibatches of two rows or more, or layer_norm"
+        )
+
+
+def activation_module(name: Activation) -> nn.Module:
+    """A module for an activation's name."""
+    return _ACTIVATIONS[name]()
+
+
+def is_monotone(name: Activation) -> bool:
+    """Whether an activation never falls, so that the largest of several is the activation of the largest."""
+    return name != "gelu"

@@ -1,0 +1,172 @@
+"""The torsos: what turns an input into features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from torso.errors import SpecError
+from torso.nets.modules.layers import BatchNorm1d, BatchNorm2d, Dropout, activation_module, is_monotone
+from torso.nets.specs.registry import State
+from torso.nets.specs.torsos import ConvLayerSpec, ConvNetSpec, MLPSpec
+
+LARGE_WEIGHTS = 16_384  # of a layer whose product gains by bfloat16
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class DenseStack(nn.Module):
+    """Fully connected layers with norm, activation and dropout: ``[B, num_inputs]`` to ``[B, num_features]``."""
+
+    def __init__(self, num_inputs: int, spec: MLPSpec | ConvNetSpec) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for width in spec.hidden:
+            self.layers.append(nn.Linear(num_inputs, width, bias=not spec.batch_norm))  # the norm has one
+            if spec.layer_norm:
+                self.layers.append(nn.LayerNorm(width))
+            elif spec.batch_norm:
+                self.layers.append(BatchNorm1d(width))
+            self.layers.append(activation_module(spec.activation))
+            if spec.dropout > 0:
+                self.layers.append(Dropout(spec.dropout))
+            num_inputs = width
+        self.num_features = num_inputs
+
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """``[B, num_inputs]`` to ``[B, num_features]``, under autocast too in the weights' own precision."""
+        device_type = x.device.type
+        if not torch.is_autocast_enabled(device_type):
+            return self._run(x, generator, product=functional.linear)
+        with torch.autocast(device_type, enabled=False):
+            return self.mixed(x.float(), generator)
+
+    def mixed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """`forward`, with large products in bfloat16."""
+        return self._run(x, generator, product=_bfloat16_product)
+
+    def _run(self, x: Tensor, generator: torch.Generator | None, product: Product) -> Tensor:
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                x = product(x, layer.weight, layer.bias)
+            elif isinstance(layer, Dropout):
+                x = layer(x, generator)
+            else:
+                x = layer(x)
+        return x
+
+
+def _bfloat16_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A fully connected layer with its product in bfloat16 where that is large; the casts cost small ones more.
+
+    Autocast would cast every small tensor on the way as well, which takes the gain away again on CPUs.
+    """
+    if weight.numel() < LARGE_WEIGHTS:
+        return functional.linear(x, weight, bias)
+    product = functional.linear(x.bfloat16(), weight.bfloat16()).float()
+    return product if bias is None else product + bias
+
+
+class MLP(nn.Module):
+    """A multi-layer perceptron on a flat vector; images are flattened first."""
+
+    def __init__(self, spec: MLPSpec, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dense = DenseStack(math.prod(input_shape), spec)
+        self.num_features = self.dense.num_features
+
+    def forward(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
+        """``[B, *input_shape]`` to features ``[B, num_features]``."""
+        return self.dense(inputs.flatten(1), generator), state
+
+    def mixed(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
+        """`forward`, with large products in bfloat16."""
+        return self.dense.mixed(inputs.flatten(1), generator), state
+
+
+class ConvNet(nn.Module):
+    """Convolutions, then fully connected layers; the size between the two is computed from the image's."""
+
+    def __init__(self, spec: ConvNetSpec, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        if len(input_shape) != 3:
+            raise SpecError(
+                f"a convolutional torso takes images (layout hw, chw or hwc), this input is a vector of "
+                f"{input_shape[0]} values; use net='mlp', or give the image's shape"
+            )
+        channels, height, width = input_shape
+        if min(height, width) < spec.least_input:
+            raise SpecError(
+                f"an image of {height}x{width} pixels is too small for these convolutions, which need at least "
+                f"{spec.least_input}x{spec.least_input}; use smaller kernels, strides or pools, or net='mlp'"
+            )
+        layers: list[nn.Module] = []
+        for conv in spec.convs:
+            layers += _conv_layers(spec, conv, channels, conv.convolved_size(height) * conv.convolved_size(width))
+            channels, height, width = conv.channels, conv.output_size(height), conv.output_size(width)
+        self.convs = nn.Sequential(*layers)
+        self.dropout = Dropout(spec.dropout)
+        self.dense = DenseStack(channels * height * width, spec)
+        self.num_features = self.dense.num_features
+
+    def forward(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
+        """``[B, C, H, W]`` to features ``[B, num_features]``."""
+        x = self.convs(inputs).flatten(1)  # [B, channels * height * width]
+        return self.dense(self.dropout(x, generator), generator), state
+
+    def mixed(
+        self, inputs: Tensor, state: State, generator: torch.Generator | None, scale: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """`forward`, with convolutions and large products in bfloat16.
+
+        ``inputs`` may be raw bytes, which bfloat16 holds exactly, and ``scale`` what they are to be multiplied by: the
+        first weights are instead, which spares two passes over the images.
+        """
+        x = inputs.bfloat16()
+        for layer in self.convs:
+            if isinstance(layer, nn.Conv2d):
+                weight = layer.weight if scale is None else layer.weight * scale
+                bias = None if layer.bias is None else layer.bias.bfloat16()
+                x = functional.conv2d(x, weight.bfloat16(), bias, layer.stride, layer.padding)
+                scale = None
+            elif isinstance(layer, nn.GroupNorm):  # which takes one precision on GPUs
+                x = layer(x.float()).bfloat16()
+            else:
+                x = layer(x)
+        x = self.dropout(x.flatten(1), generator)  # [B, channels * height * width]
+        return self.dense.mixed(x.float(), generator), state
+
+
+def round_large_weights(network: nn.Module) -> None:
+    """Keep in bfloat16, in place, the large weights that `mixed` would round in each of its calls.
+
+    For a network that answers through ``mixed`` alone, to the same bits, and is copied into and not trained: a target
+    network.
+    """
+    for module in network.modules():
+        if isinstance(module, (DenseStack, ConvNet)):
+            for layer in module.layers if isinstance(module, DenseStack) else module.convs:
+                if isinstance(layer, (nn.Linear, nn.Conv2d)) and layer.weight.numel() >= LARGE_WEIGHTS:
+                    layer.weight.data = layer.weight.data.bfloat16()
+
+
+def _conv_layers(spec: ConvNetSpec, conv: ConvLayerSpec, channels: int, num_pixels: int) -> list[nn.Module]:
+    """A convolution of ``channels`` channels to ``num_pixels`` pixels, and what belongs to it."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding, bias=not spec.batch_norm)
+    ]
+    if spec.layer_norm:
+        if conv.channels * num_pixels == 1:
+            raise SpecError("layer_norm leaves nothing of a convolution that gives one channel of one pixel")
+        layers.append(nn.GroupNorm(1, conv.channels))  # layer norm over channels and pixels
+    elif spec.batch_norm:
+        layers.append(BatchNorm2d(conv.channels))
+    layers.append(activation_module(spec.activation))
+    if conv.pool is not None:
+        layers.append((nn.MaxPool2d if conv.pool == "max" else nn.AvgPool2d)(conv.pool_size))
+    if conv.pool == "max" and is_monotone(spec.activation):
+        layers[-2:] = reversed(layers[-2:])  # the same numbers from a quarter of the activations
+    return layers

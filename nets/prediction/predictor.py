@@ -1,0 +1,283 @@
+"""A model loaded: validate, preprocess, forward, read. Evaluation and the server use this same one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from torso.errors import InputError
+from torso.nets.models.card import Label, ModelCard
+from torso.nets.models.directory import find_model
+from torso.nets.models.loading import load_model
+from torso.nets.prediction.backend import Array, Backend, ProbabilitiesBackend, TorchBackend
+from torso.nets.prediction.choosing import best_k, best_legal, random_legal
+from torso.nets.prediction.image_inputs import decode_image
+from torso.nets.specs.inputs import InputSpec
+from torso.pictures import MAX_PIXELS
+
+_LARGEST = float(np.finfo(np.float32).max)
+_ASKED_WITH = {"classifier": "classify", "policy": "act", "regressor": "regress"}
+State = tuple[Array, ...]
+
+
+class Classification(NamedTuple):
+    """The best classes of each row, best first. ``indices``: int64 [B, k]; ``probabilities``: float32 [B, k]."""
+
+    labels: list[list[Label]]
+    indices: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+class Predictor:
+    """A model and the backend that computes it.
+
+    The stages are apart so that a server can validate before it queues and batch what several callers sent:
+    `prepare` or `prepare_images`, then `run`, then `probabilities` and `top_k`, or `greedy`; a regressor's readout is
+    its answer. ``probabilistic`` tells classifiers whose probabilities mean something from step units and other kinds.
+    """
+
+    def __init__(self, card: ModelCard, backend: Backend) -> None:
+        self.card = card
+        self.backend = backend
+        self.kind = card.kind
+        self.input: InputSpec = card.network.input
+        self.num_outputs = card.network.num_outputs
+        self.probabilistic = card.network.probabilistic
+        self._softmax = backend.probabilities if isinstance(backend, ProbabilitiesBackend) else None
+        self.labels: tuple[Label, ...] = card.labels if card.labels is not None else tuple(range(self.num_outputs))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        backend: Callable[[Path, ModelCard], Backend] | None = None,
+    ) -> Predictor:
+        """Load a model or run directory; ``backend`` computes it in another way than torch does.
+
+        Raises:
+            ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
+        """
+        directory = find_model(path)
+        card, network = load_model(directory, device)
+        return cls(card, TorchBackend(network, device) if backend is None else backend(directory, card))
+
+    # -- validation ------------------------------------------------------------------------------------------------
+
+    def prepare(self, inputs: ArrayLike, *, strict: bool = False, field: str = "inputs") -> Array:
+        """Inputs as the backend takes them: [B, *shape], the model's dtype, contiguous.
+
+        Strict (the wire): shape and dtype must be exactly those. Otherwise one input may come without its batch axis, a
+        batch may be flat [B, size], and any numbers are taken that the model's dtype can hold.
+
+        Raises:
+            InputError: naming the field, what was expected and what came; also for 0 rows, NaN and infinity.
+        """
+        wanted = f"{self.input.dtype} [{', '.join(map(str, ('batch', *self.input.shape)))}]"
+        try:
+            array = np.asarray(inputs)
+        except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths, tensors of another device
+            raise InputError(
+                field, expected=wanted, came=f"{type(inputs).__name__} that is no array ({error})"
+            ) from error
+        if not strict:
+            array = self._shape(self._cast(array, field, wanted))
+        elif array.dtype != self.input.numpy_dtype:
+            raise InputError(f"{field}.dtype", expected=self.input.dtype, came=str(array.dtype))
+        if array.ndim != len(self.input.shape) + 1 or array.shape[1:] != self.input.shape:
+            raise InputError(f"{field}.shape", expected=wanted, came=str(list(array.shape)))
+        if array.shape[0] == 0:
+            raise InputError(f"{field}.shape", expected="at least 1 row", came="0 rows")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(field, expected="finite numbers", came="NaN or infinity")
+        return np.ascontiguousarray(array)
+
+    def _shape(self, array: Array) -> Array:
+        if array.shape == self.input.shape:
+            return array[np.newaxis]
+        if array.ndim == 2 and len(self.input.shape) != 1 and array.shape[1] == self.input.size:
+            return array.reshape(-1, *self.input.shape)
+        return array
+
+    def _cast(self, array: Array, field: str, wanted: str) -> Array:
+        target = self.input.numpy_dtype
+        if array.dtype == target:
+            return array
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{field}.dtype", expected=wanted, came=str(array.dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = array.astype(target)
+        if target.kind == "f":
+            held = bool(np.array_equal(np.isfinite(cast), np.isfinite(array)))  # rounded, but not to infinity
+        else:
+            held = np.can_cast(array.dtype, target, "safe") or np.array_equal(cast, array)
+        if not held:
+            raise InputError(field, expected=f"values that {self.input.dtype} can hold", came=_value_range(array))
+        return cast
+
+    def prepare_images(self, images: Sequence[bytes], *, field: str = "images", max_pixels: int = MAX_PIXELS) -> Array:
+        """PNG or JPEG files as the backend takes them: [B, *shape], the model's dtype.
+
+        Raises:
+            InputError: a model without an image input, no images, or one that cannot be read, by its index.
+        """
+        spec = self.input.image
+        if spec is None:
+            raise InputError(
+                field, expected=f"tensors of {self.input.dtype} {list(self.input.shape)}", came="image files"
+            )
+        if isinstance(images, (bytes, bytearray, str)):
+            raise InputError(field, expected="a list of image files", came=type(images).__name__)
+        if len(images) == 0:
+            raise InputError(field, expected="at least 1 image", came="0 images")
+        rows = []
+        for index, data in enumerate(images):
+            pixels = decode_image(data, spec, field=f"{field}[{index}]", max_pixels=max_pixels)  # [H, W, C]
+            if self.input.layout == "chw":
+                pixels = pixels.transpose(2, 0, 1)
+            pixels = pixels.reshape(self.input.shape)
+            rows.append(pixels if self.input.numpy_dtype.kind == "f" else np.rint(pixels))
+        return np.stack(rows).astype(self.input.numpy_dtype)
+
+    # -- forward and reading ---------------------------------------------------------------------------------------
+
+    def run(self, prepared: Array) -> NDArray[np.float32]:
+        """The readout of prepared inputs: [B, *shape] to [B, K] float32."""
+        return self.backend.run(prepared)
+
+    def answer(self, prepared: Array) -> NDArray[np.float32]:
+        """What the model says of prepared inputs: a classifier's probabilities, or the readout. [B, K] float32."""
+        if self._softmax is not None:
+            return self._softmax(prepared)
+        readout = self.run(prepared)
+        return self.probabilities(readout) if self.kind == "classifier" else readout
+
+    def probabilities(self, readout: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A classifier's readout [B, K] as probabilities, [B, K] float32, rows sum to 1.
+
+        They are calibrated where the model holds a calibration. A step unit's are 1 for the class it says, 0 for the
+        other.
+        """
+        logits = readout.astype(np.float64)
+        np.minimum(logits, _LARGEST, out=logits)  # infinity less itself would be NaN
+        np.maximum(logits, -_LARGEST, out=logits)
+        calibration = self.card.calibration
+        if calibration is not None:
+            probabilities = calibration.apply(logits)
+        elif self.probabilistic:
+            logits -= np.maximum.reduce(logits, axis=1, keepdims=True)
+            probabilities = np.exp(logits, out=logits)
+            probabilities /= np.add.reduce(probabilities, axis=1, keepdims=True)
+        else:
+            probabilities = np.eye(logits.shape[1])[logits.argmax(axis=1)]
+        return probabilities.astype(np.float32)
+
+    def top_k(self, probabilities: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Indices and probabilities of the ``k`` best classes, best first, the lower index first among equals.
+
+        probabilities: [B, K]. Returns int64 [B, k] and float32 [B, k]; a ``k`` above K means all of them.
+
+        Raises:
+            InputError: ``k`` below 1.
+        """
+        if not isinstance(k, (int, np.integer)) or k < 1:
+            raise InputError("top_k", expected="a whole number of at least 1", came=str(k))
+        return best_k(probabilities, k)
+
+    def greedy(self, readout: NDArray[np.float32], mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """The env's number of each row's best action, the lowest among equals.
+
+        readout: [B, A]; mask: bool [B, A], True for legal actions, of which the best is taken; None: all are legal.
+        Returns int64 [B].
+
+        Raises:
+            InputError: a mask of another shape or dtype, or one that leaves a row without a legal action.
+        """
+        if mask is not None:
+            _check_mask(mask, readout.shape)
+        return best_legal(readout, mask) + self.card.action_start
+
+    def explore(
+        self,
+        actions: NDArray[np.int64],
+        epsilon: float,
+        rng: np.random.Generator | None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """Each row's action or, with probability ``epsilon``, one that ``rng`` draws evenly from all that are legal.
+
+        actions: int64 [B], as `greedy` gives them; mask: as it takes it. An ``epsilon`` of 0 draws nothing.
+
+        Raises:
+            InputError: an ``epsilon`` outside [0, 1], or above 0 without an ``rng``.
+        """
+        if not 0 <= epsilon <= 1:
+            raise InputError("epsilon", expected="a number in [0, 1]", came=str(epsilon))
+        if epsilon == 0:
+            return actions
+        if rng is None:
+            raise InputError("rng", expected="a numpy Generator when epsilon is above 0", came="None")
+        explores = rng.random(len(actions)) < epsilon
+        drawn = rng.integers(self.num_outputs, size=len(actions)) if mask is None else random_legal(mask, rng)
+        return np.where(explores, drawn + self.card.action_start, actions)
+
+    # -- in one call -----------------------------------------------------------------------------------------------
+
+    def classify(self, inputs: ArrayLike, top_k: int = 1) -> Classification:
+        """The ``top_k`` best labels of each input, best first. inputs: as `prepare` takes them."""
+        self._require("classifier")
+        probabilities = self.answer(self.prepare(inputs))
+        indices, best = self.top_k(probabilities, top_k)
+        return Classification([[self.labels[i] for i in row] for row in indices], indices, best)
+
+    def act(
+        self,
+        observations: ArrayLike,
+        state: State = (),
+        *,
+        epsilon: float = 0.0,
+        rng: np.random.Generator | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.int64], State]:
+        """The env's action for each observation, and the next state.
+
+        observations: as `prepare` takes them. With ``epsilon`` above 0, each row's action is, with that probability,
+        one drawn evenly from all that are legal; ``rng`` draws. mask: as `greedy` takes it. Returns int64 [B].
+
+        Raises:
+            InputError: as `prepare`, `greedy` and `explore`; a model that is no policy.
+        """
+        self._require("policy")
+        actions = self.greedy(self.run(self.prepare(observations, field="observations")), mask)
+        return self.explore(actions, epsilon, rng, mask), state
+
+    def regress(self, inputs: ArrayLike) -> NDArray[np.float32]:
+        """A regressor's estimates, [B, K] float32, in the targets' own units. inputs: as `prepare` takes them."""
+        self._require("regressor")
+        return self.run(self.prepare(inputs))
+
+    def _require(self, kind: str) -> None:
+        if self.kind != kind:
+            raise InputError("model", expected=f"a {kind}", came=f"a {self.kind}; use {_ASKED_WITH[self.kind]}()")
+
+
+def _check_mask(mask: object, shape: tuple[int, ...]) -> None:
+    wanted = f"bool {list(shape)}, True for legal actions"
+    if not isinstance(mask, np.ndarray):
+        raise InputError("mask", expected=wanted, came=type(mask).__name__)
+    if mask.dtype != np.bool_ or mask.shape != shape:
+        raise InputError("mask", expected=wanted, came=f"{mask.dtype} {list(mask.shape)}")
+    illegal = np.flatnonzero(~mask.any(axis=1))
+    if len(illegal):
+        raise InputError("mask", expected="at least one legal action a row", came=f"none in row {illegal[0]}")
+
+
+def _value_range(array: Array) -> str:
+    return f"{array.dtype} values from {array.min()} to {array.max()}" if array.size else f"no {array.dtype} values"

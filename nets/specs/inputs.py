@@ -1,0 +1,108 @@
+"""Input specification: shape, dtype, layout, scaling, and how an image file becomes an input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from torso.checks import FLOAT32, assign, choice, each, number, positive, whole
+from torso.errors import SpecError
+from torso.image_spec import ImageSpec
+from torso.plain import from_fields, shown
+
+Layout = Literal["hw", "chw", "hwc"]
+
+# What travels on the wire.
+INTEGER_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+INPUT_DTYPES = (*INTEGER_DTYPES, "float16", "float32", "float64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """One input as the env or the file gave it; scaling is the network's own first step.
+
+    ``shape`` leaves the batch out. ``layout`` names the axes of an image (``hw``, ``chw``, ``hwc``); without one the
+    input is a flat vector, whatever its shape. The network computes ``(x * scale - mean) / std``, where ``mean`` and
+    ``std`` hold one value a feature (vectors) or a channel (images).
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    layout: Layout | None = None
+    scale: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image: ImageSpec | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dtype, (np.dtype, type)):  # np.float32 for "float32"
+            assign(self, dtype=np.dtype(self.dtype).name)
+        choice("an input's dtype", self.dtype, INPUT_DTYPES)
+        assign(self, shape=each("an input's shape", self.shape, whole), scale=number("scale", self.scale))
+        if abs(self.scale) < float(FLOAT32.tiny):
+            raise SpecError(f"scale must be a number other than 0, got {self.scale}")
+        if self.layout is not None:
+            choice("layout", self.layout, ("hw", "chw", "hwc"))
+            if len(self.layout) != len(self.shape):
+                raise SpecError(f"layout {self.layout!r} needs {len(self.layout)} axes, the shape is {self.shape}")
+        self._check_normalisation()
+        self._check_image()
+
+    def _check_normalisation(self) -> None:
+        if self.mean is None and self.std is None:
+            return
+        if self.mean is None or self.std is None:
+            raise SpecError("mean and std come together, or not at all")
+        assign(self, mean=each("mean", self.mean, number), std=each("std", self.std, positive))
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.tensor_shape[0]:
+                raise SpecError(
+                    f"{name} must hold {self.tensor_shape[0]} values, one a feature or channel, got {len(values)}"
+                )
+
+    def _check_image(self) -> None:
+        if isinstance(self.image, dict):
+            assign(self, image=from_fields(ImageSpec, self.image, "image"))
+        if self.image is None:
+            return
+        if not isinstance(self.image, ImageSpec):
+            raise SpecError(f"image must be an ImageSpec, got {shown(self.image)}")
+        pixels = (self.image.channels, self.image.height, self.image.width)
+        if pixels != self.tensor_shape if self.layout is not None else math.prod(pixels) != self.size:
+            raise SpecError(
+                f"an image of (channels, height, width) {pixels} cannot fill an input of shape {self.shape}, "
+                f"layout {self.layout}"
+            )
+        if self.image.max_value > _largest(self.numpy_dtype):
+            raise SpecError(f"max_value must be one that {self.dtype} can hold, got {self.image.max_value}")
+
+    @property
+    def size(self) -> int:
+        """How many values one input has."""
+        return math.prod(self.shape)
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """What the torso gets of one input: ``(F,)`` or ``(C, H, W)``."""
+        if self.layout is None:
+            return (self.size,)
+        if self.layout == "hw":
+            return (1, *self.shape)
+        if self.layout == "chw":
+            return self.shape
+        height, width, channels = self.shape
+        return (channels, height, width)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype as numpy has it."""
+        return np.dtype(self.dtype)
+
+
+def _largest(dtype: np.dtype[Any]) -> float:
+    if dtype.kind == "b":
+        return 1
+    return float(np.finfo(dtype).max) if dtype.kind == "f" else np.iinfo(dtype).max

@@ -1,0 +1,65 @@
+"""What a network is, as plain data: its input, its torso, its head.
+
+A `NetworkSpec` goes into ``model.json`` and back without loss; it says everything that a served input needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torso.errors import SpecError
+from torso.nets.specs import heads, torsos  # noqa: F401 - they register the built-in kinds
+from torso.nets.specs.inputs import InputSpec
+from torso.nets.specs.registry import COUNT_FIELDS, HEADS, TORSOS, ModelKind
+from torso.plain import from_fields, plain, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """A whole network: input, torso, head. `to_json` and `from_json` are each other's inverse."""
+
+    input: InputSpec
+    torso: Any
+    head: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.input, InputSpec):
+            raise SpecError(f"input must be an InputSpec, got {shown(self.input)}")
+        TORSOS.to_json(self.torso)  # now, and not at the end of a training, it turns out whether they can be saved
+        HEADS.to_json(self.head)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many classes or actions the network tells apart, or how many targets it estimates."""
+        return int(getattr(self.head, COUNT_FIELDS[self.kind]))
+
+    @property
+    def kind(self) -> ModelKind:
+        """What the head makes of the network."""
+        return next(kind for kind, field in COUNT_FIELDS.items() if hasattr(self.head, field))
+
+    @property
+    def probabilistic(self) -> bool:
+        """Whether the network is a classifier whose readout can be read as probabilities; a step unit's cannot."""
+        return self.kind == "classifier" and bool(getattr(self.head, "probabilistic", True))
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain data: dicts, lists, strings, numbers, booleans, None."""
+        fields = {name: getattr(self.input, name) for name in InputSpec.__dataclass_fields__}
+        fields["image"] = None if self.input.image is None else dict(vars(self.input.image))
+        return {"input": plain(fields, "input"), "torso": TORSOS.to_json(self.torso), "head": HEADS.to_json(self.head)}
+
+    @classmethod
+    def from_json(cls, data: object) -> NetworkSpec:
+        """The spec that `to_json` wrote; SpecError names what is wrong with anything else."""
+        if not isinstance(data, dict) or set(data) != {"input", "torso", "head"}:
+            raise SpecError(f"a network must be an object of input, torso and head, got {shown(data)}")
+        try:
+            return cls(
+                input=from_fields(InputSpec, data["input"], "input"),
+                torso=TORSOS.from_json(data["torso"]),
+                head=HEADS.from_json(data["head"]),
+            )
+        except RecursionError as error:
+            raise SpecError("a network must be plain data, got lists in lists beyond any meaning") from error
