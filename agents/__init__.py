@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torso.agents.rundir import RunDirectory
     from torso.agents.train_runs import TrainingResult, train_run
     from torso.agents.training import Training
-    from torso.agents.world import World
+    from torso.envs.vector.world import World
 
 _HOMES = {
     "Callback": "callbacks",
@@ -39,7 +39,7 @@ _HOMES = {
     "RunDirectory": "rundir",
     "Training": "training",
     "TrainingResult": "train_runs",
-    "World": "world",
+    "World": "torso.envs.vector.world",
     "evaluate": "evaluation",
     "evaluation_seeds": "evaluation",
     "fit_run": "fit_runs",

@@ -22,8 +22,8 @@ from torso.agents.rundir import RunDirectory
 from torso.agents.session import require_trainable
 from torso.agents.train_runs import open_run
 from torso.agents.training import Training
-from torso.agents.world import World
-from torso.envs import EnvSource, Wrapper, load_wrapper
+from torso.envs import EnvSource, Wrapper
+from torso.envs.vector.world import World, recorded_world
 from torso.errors import ConfigError, EnvError, ModelNotFoundError, RunError
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
 from torso.nets.models.directory import CARD
@@ -265,19 +265,13 @@ def _world_of(
     Where it is the same env, it comes with the recorded ``env_kwargs``, and with the recorded wrappers unless others
     were given.
     """
-    name, kwargs = recorded.get("env_id"), recorded.get("env_kwargs", {})
-    source = name if given is None else given
+    source = recorded.get("env_id") if given is None else given
     if source is None:
         raise EnvError(f"the files do not say which env this agent is for; give DQN.load({str(path)!r}, env)")
-    world = World(env=source)
-    is_recorded = world.name == name
-    if wrappers is None:
-        try:
-            wrappers = [load_wrapper(each) for each in recorded.get("wrappers", ())] if is_recorded else ()
-        except EnvError as error:
-            raise EnvError(f"{error}; give DQN.load({str(path)!r}, wrappers=[...])") from error
-    kwargs = kwargs if is_recorded and not world.is_constructed else {}
-    return World(env=world.env, env_kwargs=kwargs, wrappers=wrappers)
+    try:
+        return recorded_world(recorded, source, wrappers=wrappers)
+    except EnvError as error:
+        raise EnvError(f"{error}; give DQN.load({str(path)!r}, wrappers=[...])") from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from sklearn.isotonic import IsotonicRegression
 
 from torso.errors import ConfigError, InputError
-from torso.insight.metrics import as_indices
+from torso.insight.metrics.classification import as_indices
 from torso.nets.specs.calibration import (
     CALIBRATION_METHODS,
     LARGEST_READOUT,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torso.agents.dqn_config import DQNConfig
 from torso.agents.flat import FlatParameters
 from torso.agents.gradient import GradientStep, Precision, forward_in, make_optimizer
-from torso.agents.policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy
+from torso.agents.policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, best_legal
 from torso.agents.replay import Batch
 from torso.agents.states import strip_prefix, with_prefix
 from torso.errors import CheckpointError, ConfigError
@@ -24,7 +24,6 @@ from torso.nets import Network
 from torso.nets.models.transfer import freeze_torso, has_running_statistics
 from torso.nets.modules.heads import ValueHead
 from torso.nets.modules.torsos import round_large_weights
-from torso.nets.prediction.choosing import best_legal_tensor
 
 _FEW_ROWS = 4  # below it, rounding the weights to bfloat16 costs more than the products gain
 _MOST_FLAT = 2**20  # parameters; gathering more into one costs more than stepping them one by one
@@ -111,7 +110,7 @@ class DQNLearner:
         """
         forward = self.online if len(obs) < _FEW_ROWS else self._online
         values = self.head.values(forward(obs)[0])  # [B, A]
-        return best_legal_tensor(values, mask)
+        return best_legal(values, mask)
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """The batch's minibatches with their targets.

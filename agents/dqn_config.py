@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from torso.agents.schedules import linear
+from torso.envs.vector.world import WorldSpec
 from torso.errors import ConfigError
 from torso.nets import NETS, InputSpec, Network, NetworkSpec, ScalarHeadSpec, build_network, net_spec
 from torso.nets.models.transfer import load_torso, take_torso
@@ -154,6 +155,11 @@ _COUNTS = (
     "log_period",
     "num_threads",
 )
+
+
+def input_spec(env: WorldSpec) -> InputSpec:
+    """The network input that takes an env's observations as they are."""
+    return InputSpec(shape=env.shape, dtype=env.dtype, layout=env.layout, scale=env.scale)
 
 
 def q_network_spec(

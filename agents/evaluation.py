@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from torso.agents.world import World
 from torso.envs import action_masks, action_start
-from torso.envs.atari_scores import human_normalized_score
+from torso.envs.games.atari_scores import human_normalized_score
+from torso.envs.vector.world import World
 from torso.errors import ConfigError
 
 State = tuple[Any, ...]

@@ -25,8 +25,8 @@ from torso.agents.trackers import Tracker
 from torso.agents.weights import class_weights, normalised
 from torso.envs import Dataset, Splits
 from torso.errors import ConfigError
-from torso.insight.reliability import plot_reliability, reliability
-from torso.insight.scoring import readout_of, score_on_test
+from torso.insight.metrics.reliability import plot_reliability, reliability
+from torso.insight.metrics.scoring import readout_of, score_on_test
 from torso.nets import (
     Calibration,
     InputSpec,

@@ -14,7 +14,7 @@ from torso.agents.rundir import RunDirectory
 from torso.agents.trackers import PROGRESS, read_jsonl
 from torso.errors import RunError
 from torso.files import make_directory
-from torso.insight.canvas import BLUE, GREEN, ORANGE, new_figure, quiet, save
+from torso.insight.pictures.canvas import BLUE, GREEN, ORANGE, new_figure, quiet, save
 
 _CURVE = "learning_curve.png"
 

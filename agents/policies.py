@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torso.nets.prediction.choosing import best_legal_tensor
+
+def best_legal(q: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The best action of each row, the lowest-numbered among equals; int64 [B].
+
+    q: [B, A]; mask: bool [B, A], the legal actions, at least one a row; None: all are.
+    """
+    return (q if mask is None else q.masked_fill(~mask, -torch.inf)).argmax(dim=1)
 
 
 def greedy(q: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -22,7 +28,7 @@ def greedy(q: Tensor, mask: Tensor | None = None) -> Tensor:
 
     q: [B, A]; mask: bool [B, A], the legal actions, at least one a row; None: all are. Returns [B, A] in q's dtype.
     """
-    return functional.one_hot(best_legal_tensor(q, mask), q.shape[1]).to(q.dtype)
+    return functional.one_hot(best_legal(q, mask), q.shape[1]).to(q.dtype)
 
 
 class Forwards(NamedTuple):

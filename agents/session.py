@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,15 +15,15 @@ from torch import Tensor
 
 from torso.agents.checkpoints import Checkpoint, Segment, plan_segments
 from torso.agents.dqn import DQNLearner
-from torso.agents.dqn_config import DQNConfig, first_network, q_network_spec
+from torso.agents.dqn_config import DQNConfig, first_network, input_spec, q_network_spec
 from torso.agents.gradient import Precision
 from torso.agents.loop import Interaction, Tick
 from torso.agents.normalisation import RunningMoments
 from torso.agents.replay import ReplayRing
 from torso.agents.samplers import PrioritizedSampler, Sampler, UniformSampler
 from torso.agents.states import numpy_generator_state, restore_numpy_generator, strip_prefix, with_prefix
-from torso.agents.world import World
 from torso.envs import env_seeds
+from torso.envs.vector.world import World
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import Network, NetworkSpec
 
@@ -42,14 +43,14 @@ def require_trainable(world: World, config: DQNConfig, seed: int, first: Network
             f"num_envs is {config.num_envs}, but {world.name} is one constructed env: pass its id, its class or a "
             "function that makes it"
         )
-    door = world.door
-    least = (config.n_step + door.frame_stack) * config.num_envs
+    env = world.spec
+    least = (config.n_step + env.frame_stack) * config.num_envs
     if config.replay_capacity < least:
         raise ConfigError(
-            f"replay_capacity must hold {config.n_step} steps and a stack of {door.frame_stack} frames of each env, "
+            f"replay_capacity must hold {config.n_step} steps and a stack of {env.frame_stack} frames of each env, "
             f"{least} steps in all, got {config.replay_capacity}"
         )
-    spec = q_network_spec(config, door.network_input, door.num_actions, first)
+    spec = q_network_spec(config, input_spec(env), env.num_actions, first)
     if first is not None:
         _require_same(first.spec, spec)
     network = first_network(config, spec, seed) if first is None else copy.deepcopy(first)
@@ -70,8 +71,8 @@ class Session:
         network: Network | None = None,
     ) -> None:
         self.world, self.config, self.seed = world, config, seed
-        door = world.door
-        spec = q_network_spec(config, door.network_input, door.num_actions, network)
+        env = world.spec
+        spec = q_network_spec(config, input_spec(env), env.num_actions, network)
         if network is None:
             network = first_network(config, spec, seed)
         else:
@@ -80,11 +81,11 @@ class Session:
         self.replay = ReplayRing(
             capacity_steps=config.replay_capacity,
             num_envs=config.num_envs,
-            shape=door.network_input.shape,
-            dtype=door.network_input.dtype,
+            shape=env.shape,
+            dtype=env.dtype,
             device=device,
-            frame_stack=door.frame_stack,
-            num_actions=door.num_actions if door.has_action_masks else None,
+            frame_stack=env.frame_stack,
+            num_actions=env.num_actions if env.has_action_masks else None,
         )
         self.sampler: Sampler = (
             PrioritizedSampler(
@@ -93,7 +94,7 @@ class Session:
             if config.prioritized
             else UniformSampler(self.replay, n_step=config.n_step)
         )
-        self.moments = RunningMoments(door.network_input.size) if config.normalise_observations else None
+        self.moments = RunningMoments(math.prod(env.shape)) if config.normalise_observations else None
         acting, sampling = np.random.SeedSequence(entropy=seed, spawn_key=(0xAC7,)).spawn(2)
         self.interaction = Interaction(
             config,
@@ -101,7 +102,7 @@ class Session:
             self.replay,
             self.sampler,
             lambda step: world.make(env_seeds(seed, config.num_envs, step)),
-            action_start=door.action_start,
+            action_start=env.action_start,
             acting_rng=np.random.default_rng(acting),
             sampling_generator=torch.Generator(device).manual_seed(int(sampling.generate_state(1)[0])),
             moments=self.moments,

@@ -16,7 +16,7 @@ from torso.agents.rundir import RunDirectory
 from torso.agents.session import require_trainable
 from torso.agents.training import Training, resolve
 from torso.agents.videos import frames_per_second
-from torso.agents.world import World
+from torso.envs.vector.world import World
 from torso.errors import ConfigError
 from torso.nets import Network, read_source
 

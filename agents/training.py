@@ -22,7 +22,7 @@ from torso.agents.schedules import multiples_passed
 from torso.agents.session import Session
 from torso.agents.trackers import Tracker
 from torso.agents.videos import Camera
-from torso.agents.world import World
+from torso.envs.vector.world import World
 from torso.nets import (
     LARGE_WEIGHTS,
     ModelCard,
@@ -156,7 +156,7 @@ class Training:
             directory,
             self._best() if best else self.session.learner.online,
             kind="policy",
-            action_start=self.world.door.action_start,
+            action_start=self.world.spec.action_start,
             provenance=make_provenance(
                 "torso.agents.DQN",
                 seed=self.seed,
@@ -277,6 +277,6 @@ class Training:
         return evaluate(self._as_predictor(network).act, self.world, seeds)
 
     def _as_predictor(self, network: Network) -> Predictor:
-        start = self.world.door.action_start
+        start = self.world.spec.action_start
         card = ModelCard(kind="policy", network=network.spec, weights_sha256="", action_start=start)
         return Predictor(card, TorchBackend(network, self.session.learner.device))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.agents.evaluation import Actor, evaluate
-from torso.agents.world import World
+from torso.envs.vector.world import World
 from torso.errors import EnvError, MissingExtraError, StorageError, TorsoError
 from torso.files import make_directory, sync_directory
 

@@ -11,7 +11,7 @@ from torso.agents.callbacks import Evaluated
 from torso.agents.dqn_config import DQNConfig
 from torso.agents.evaluation import evaluate, evaluation_seeds
 from torso.agents.training import Training
-from torso.agents.world import World
+from torso.envs.vector.world import World
 from torso.nets import ModelCard, Network, Predictor, TorchBackend
 
 RL_ZOO = DQNConfig(  # rl-baselines3-zoo, hyperparams/dqn.yml, CartPole-v1

@@ -21,8 +21,8 @@ from torso.agents.fit_config import ClassifierConfig
 from torso.agents.fit_runs import fit_run
 from torso.agents.presets import preset
 from torso.agents.train_runs import train_run
-from torso.agents.world import World
 from torso.envs import load_dataset
+from torso.envs.vector.world import World
 from torso.nets import Predictor
 from torso.serve import Client
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter
 from suites import Row, Seed
 
 from torso.agents.trackers import PROGRESS, read_jsonl
-from torso.insight.canvas import GREY, class_colour, new_figure, quiet, save
+from torso.insight.pictures.canvas import GREY, class_colour, new_figure, quiet, save
 
 Curve = list[tuple[int, float]]  # (step, mean return of an evaluation)
 _PANELS_A_ROW = 4

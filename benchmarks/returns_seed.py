@@ -84,8 +84,8 @@ def forage(act: Actor, world: World, seeds: Sequence[int]) -> dict[str, float]:
 
 def random_actor(world: World, seed: int) -> Actor:
     """An agent that draws its actions evenly."""
-    rng, door = np.random.default_rng(seed), world.door
-    return lambda obs, state: (door.action_start + rng.integers(door.num_actions, size=len(obs)), ())
+    rng, env = np.random.default_rng(seed), world.spec
+    return lambda obs, state: (env.action_start + rng.integers(env.num_actions, size=len(obs)), ())
 
 
 def main() -> None:

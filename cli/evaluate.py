@@ -76,8 +76,8 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
 
 def _evaluate_on_test(options: EvaluateOptions, predictor: Predictor) -> None:
     from torso.envs import load_dataset
-    from torso.insight.scoring import score_on_test
-    from torso.insight.subjects import source_of
+    from torso.insight.inspect.subjects import source_of
+    from torso.insight.metrics.scoring import score_on_test
 
     source = source_of(predictor.card, options.dataset)
     if source is None:

@@ -14,7 +14,7 @@ from torso.cli.parsing import Flag
 from torso.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torso.insight.inspecting import Inspection
+    from torso.insight.inspect.inspecting import Inspection
 
 
 @tyro.conf.configure(tyro.conf.DisallowNone)
@@ -48,8 +48,8 @@ class InspectOptions:
 
 def run(options: InspectOptions) -> int:
     """Inspect, and print the pictures' paths."""
-    from torso.insight.inspecting import inspect_model
-    from torso.insight.inspection_settings import EPSILONS, InspectionSettings
+    from torso.insight.inspect.inspecting import inspect_model
+    from torso.insight.inspect.settings import EPSILONS, InspectionSettings
 
     settings = InspectionSettings(units=options.unit, epsilons=options.epsilons or EPSILONS)
     example = None if options.input is None else _example(options.input)
@@ -60,7 +60,7 @@ def run(options: InspectOptions) -> int:
 
 def _test_data(options: InspectOptions) -> Any:
     from torso.envs import load_dataset
-    from torso.insight.subjects import source_of
+    from torso.insight.inspect.subjects import source_of
     from torso.nets import find_model, read_card
 
     card = read_card(find_model(options.model))

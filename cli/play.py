@@ -16,10 +16,11 @@ from torso.cli.models import Model, ModelOptions, open_model
 from torso.cli.output import result
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError
+from torso.nets.prediction.choosing import best_legal
 
 if TYPE_CHECKING:
     from torso.agents.evaluation import Frames
-    from torso.agents.world import World
+    from torso.envs.vector.world import World
 
 
 @tyro.conf.configure(tyro.conf.DisallowNone)
@@ -106,7 +107,7 @@ def _actor(model: Model, world: World) -> Any:
     ) -> tuple[NDArray[np.int64], tuple[Any, ...]]:
         actions, values = model.act(observations)
         if mask is not None:
-            actions = np.where(mask, values, -np.inf).argmax(axis=1) + world.door.action_start
+            actions = best_legal(values, mask) + world.spec.action_start
         return actions, state
 
     return act

@@ -26,11 +26,11 @@ from torso.agents.fit_config import ClassifierConfig
 from torso.agents.fit_runs import fit_run
 from torso.agents.presets import preset
 from torso.agents.train_runs import train_run
-from torso.agents.world import World
 from torso.cli.interrupts import stoppable
 from torso.cli.parsing import Flag
 from torso.cli.progress import FitProgress, TrainingProgress
 from torso.envs import Dataset, load_dataset
+from torso.envs.vector.world import World
 from torso.errors import RunError, ServerError
 from torso.files import atomic_write_bytes
 from torso.nets import Predictor

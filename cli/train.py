@@ -14,13 +14,13 @@ from torso.agents.dqn_config import DQNConfig
 from torso.agents.presets import ALGORITHMS, preset
 from torso.agents.rundir import RunDirectory
 from torso.agents.train_runs import train_run
-from torso.agents.world import World
 from torso.cli.output import result
 from torso.cli.parsing import Flag, given
 from torso.cli.progress import TrainingProgress
 from torso.cli.runs import begun, default_out, settings_of, until_stopped
 from torso.cli.worlds import in_words, read_env_kwargs
 from torso.envs import load_wrapper
+from torso.envs.vector.world import World
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from torso.agents.evaluation import MAX_STEPS
-from torso.agents.world import World
-from torso.envs import SeededVectorEnv, has_raw_frames, load_wrapper
-from torso.envs.registry import make_registered
+from torso.envs import SeededVectorEnv, has_raw_frames
+from torso.envs.vector.registry import make_registered
+from torso.envs.vector.world import World, recorded_world
 from torso.errors import ConfigError, EnvError
 
 
@@ -27,14 +27,10 @@ def read_env_kwargs(text: str) -> dict[str, Any]:
 
 def choose_world(env: str | None, env_kwargs: str | None, provenance: Mapping[str, Any]) -> World:
     """An env with its constructor's arguments and wrappers: as given, else those that the model was trained in."""
-    trained_in = provenance.get("env_id")
-    env_id = env or trained_in
+    env_id = env or provenance.get("env_id")
     if not isinstance(env_id, str):
         raise ConfigError("the model does not say which env it was trained in; expected one with --env")
-    recorded = provenance if env_id == trained_in else {}
-    wrappers = [load_wrapper(name) for name in recorded.get("wrappers") or ()]
-    kwargs = dict(recorded.get("env_kwargs") or {}) if env_kwargs is None else read_env_kwargs(env_kwargs)
-    return World(env=env_id, env_kwargs=kwargs, wrappers=wrappers)
+    return recorded_world(provenance, env_id, env_kwargs=None if env_kwargs is None else read_env_kwargs(env_kwargs))
 
 
 def with_raw_frames(world: World) -> World | None:

@@ -1,13 +1,11 @@
 """Where experience comes from: worlds that reward (Gymnasium vector envs) and data sets that label."""
 
-from torso.envs.atari_scores import human_normalized_score
-from torso.envs.datasets import dataset_names, load_dataset
-from torso.envs.identity import IdentityEnv
-from torso.envs.masks import action_masks
-from torso.envs.observations import observation_layout, observation_scale
-from torso.envs.single_envs import EnvSource, Wrapper, load_wrapper
-from torso.envs.splits import Dataset, Splits
-from torso.envs.vector import (
+from torso.envs.datasets.by_name import dataset_names, load_dataset
+from torso.envs.datasets.splits import Dataset, Splits
+from torso.envs.games import entry_points  # noqa: F401 - it registers the games
+from torso.envs.games.atari_scores import human_normalized_score
+from torso.envs.games.identity import IdentityEnv
+from torso.envs.vector.making import (
     SeededVectorEnv,
     action_start,
     env_seeds,
@@ -15,6 +13,9 @@ from torso.envs.vector import (
     make_vector,
     require_next_step,
 )
+from torso.envs.vector.masks import action_masks
+from torso.envs.vector.observations import observation_layout, observation_scale
+from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
 from torso.image_spec import ImageSpec as ImageDescription
 
 __all__ = [

@@ -1,11 +1,11 @@
 """What was learned, made visible: metrics, calibration curves, pictures of networks and of their mistakes."""
 
-from torso.insight.inspecting import Inspection, inspect_model
-from torso.insight.inspection_settings import InspectionSettings
-from torso.insight.metrics import ClassificationMetrics, classification_metrics
-from torso.insight.regression_metrics import RegressionMetrics, regression_metrics
-from torso.insight.reliability import Reliability, plot_reliability, reliability
-from torso.insight.scoring import score_on_test
+from torso.insight.inspect.inspecting import Inspection, inspect_model
+from torso.insight.inspect.settings import InspectionSettings
+from torso.insight.metrics.classification import ClassificationMetrics, classification_metrics
+from torso.insight.metrics.regression import RegressionMetrics, regression_metrics
+from torso.insight.metrics.reliability import Reliability, plot_reliability, reliability
+from torso.insight.metrics.scoring import score_on_test
 
 __all__ = [
     "ClassificationMetrics",

@@ -80,5 +80,7 @@ def test_thin_imports(statement: str) -> None:
 
 
 def test_playing_with_a_model_that_is_elsewhere_needs_no_torch() -> None:
-    statement = "from torso.agents import World, evaluate, evaluation_seeds; import torso.envs.atari, torso.cli.worlds"
+    statement = (
+        "from torso.agents import World, evaluate, evaluation_seeds; import torso.envs.games.atari, torso.cli.worlds"
+    )
     assert not loaded_after(statement) & {"torch", "onnxruntime", "onnx", "sklearn", "matplotlib", "cv2"}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -19,11 +17,6 @@ def best_legal(values: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> N
         values = np.where(mask, np.maximum(values, -_LARGEST), -np.inf)  # a legal -inf stays above the illegal
     best: NDArray[np.int64] = values.argmax(axis=1).astype(np.int64)
     return best
-
-
-def best_legal_tensor(values: Tensor, mask: Tensor | None) -> Tensor:
-    """`best_legal` of finite tensors, on their device: [B, A] and bool [B, A] to int64 [B]."""
-    return (values if mask is None else values.masked_fill(~mask, -torch.inf)).argmax(dim=1)
 
 
 def random_legal(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -23,8 +23,8 @@ from torso.agents.loop import Tick
 from torso.agents.presets import preset
 from torso.agents.rundir import RunDirectory
 from torso.agents.train_runs import train_run
-from torso.agents.world import World
 from torso.envs import IdentityEnv
+from torso.envs.vector.world import World
 from torso.errors import ConfigError, EnvError, InputError, ModelDamagedError, ModelNotFoundError, RunError
 from torso.nets import (
     InputSpec,

@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 
 from torso.agents.calibration import fit_calibration
 from torso.errors import ConfigError, InputError
-from torso.insight.metrics import classification_metrics
-from torso.insight.reliability import Reliability, plot_reliability, reliability
+from torso.insight.metrics.classification import classification_metrics
+from torso.insight.metrics.reliability import Reliability, plot_reliability, reliability
 from torso.nets.specs.calibration import Calibration, TemperatureScaling
 
 METHODS = ("temperature", "platt", "isotonic")

@@ -21,7 +21,7 @@ from torso.agents.rundir import RunDirectory
 from torso.agents.trackers import read_jsonl
 from torso.agents.train_runs import open_run
 from torso.agents.training import Training
-from torso.agents.world import World
+from torso.envs.vector.world import World
 from torso.errors import ConfigError
 
 WORLD = World(env="CartPole-v1")

@@ -10,7 +10,7 @@ import pytest
 from diary import Diary, DiaryEnv
 
 from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-from torso.agents.world import World
+from torso.envs.vector.world import World
 from torso.errors import ConfigError, EnvError
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from torso.agents.dqn import DQNLearner
-from torso.agents.dqn_config import DQNConfig, first_network, q_network_spec
+from torso.agents.dqn_config import DQNConfig, first_network, input_spec, q_network_spec
 from torso.agents.loop import Interaction
 from torso.agents.normalisation import RunningMoments
 from torso.agents.replay import Batch, ReplayRing
 from torso.agents.samplers import PrioritizedSampler, Sampler, UniformSampler
 from torso.agents.session import Session, require_trainable
-from torso.agents.world import World
 from torso.envs import make_vector
+from torso.envs.vector.world import World
 from torso.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ class Told(DQNLearner):
 
 def interaction(*, masked: bool = False, prioritized: bool = False, **settings: Any) -> Interaction:
     config = DQNConfig(**{"hidden": (4,), "batch_size": 4, "min_replay_size": 10, **settings})
-    spec = q_network_spec(config, World(env=Lives).door.network_input, 3)
+    spec = q_network_spec(config, input_spec(World(env=Lives).spec), 3)
     learner = Told(config, first_network(config, spec, 0), device=CPU, precision="float32")
     learner.tape = []
     replay = ReplayRing(

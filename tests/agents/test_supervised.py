@@ -25,7 +25,7 @@ from torso.agents.gradient import OPTIMIZERS, SCHEDULES, scheduled_learning_rate
 from torso.agents.supervised import Examples, Score, SupervisedLearner, classifier_spec, regressor_spec, score
 from torso.envs import Dataset, Splits, load_dataset
 from torso.errors import ConfigError, InputError
-from torso.insight.scoring import readout_of
+from torso.insight.metrics.scoring import readout_of
 from torso.nets import (
     InputSpec,
     LogitsHeadSpec,

@@ -26,8 +26,8 @@ from torso.agents.session import Session
 from torso.agents.trackers import read_jsonl
 from torso.agents.train_runs import open_run, train_run
 from torso.agents.training import Training
-from torso.agents.world import World
 from torso.envs import IdentityEnv
+from torso.envs.vector.world import World
 from torso.errors import CheckpointError, ConfigError, EnvError, RunError, StorageError, TorsoError
 from torso.nets import Predictor, onnx_path, read_card
 

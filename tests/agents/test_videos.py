@@ -20,7 +20,7 @@ from torso.agents.rundir import RunDirectory
 from torso.agents.train_runs import open_run, train_run
 from torso.agents.training import Training
 from torso.agents.videos import Camera, film, frames_per_second
-from torso.agents.world import World
+from torso.envs.vector.world import World
 from torso.errors import ConfigError, EnvError, MissingExtraError, StorageError, TorsoError
 
 WORLD = World(env="CartPole-v1")

@@ -13,7 +13,7 @@ import pytest
 from torso.agents import ClassifierConfig, RegressorConfig, fit_run
 from torso.envs import load_dataset
 from torso.errors import ServerError
-from torso.insight.scoring import readout_of
+from torso.insight.metrics.scoring import readout_of
 from torso.nets import Predictor, read_card
 from torso.serve import Client, ServeConfig, create_server
 

@@ -28,7 +28,7 @@ from torso.nets import (
     build_network,
 )
 
-EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2)  # as torso.insight.inspection_settings has them
+EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2)  # as torso.insight.inspect.settings has them
 
 
 def build(torso: MLPSpec, head: Any, features: int = 4) -> Network:

@@ -1,0 +1,88 @@
+"""How good a model is on data that nothing was learnt from or chosen by."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torso.envs import Dataset
+from torso.errors import ConfigError
+from torso.insight.metrics.classification import (
+    ClassificationMetrics,
+    RegressionMetrics,
+    classification_metrics,
+    regression_metrics,
+)
+from torso.nets import Predictor
+
+_SCORE_ROWS = 1024  # examples in one forward
+
+
+class Scored(NamedTuple):
+    """Figures for summary.json, and all that is known beyond them (None where there are no examples)."""
+
+    figures: dict[str, Any]
+    metrics: ClassificationMetrics | RegressionMetrics | None
+
+
+def readout_of(predictor: Predictor, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    """The readout of many inputs, some rows at a time. inputs: as `Predictor.prepare` takes them; returns [N, K]."""
+    rows = range(0, len(inputs), _SCORE_ROWS)
+    return np.concatenate(
+        [predictor.run(predictor.prepare(inputs[first : first + _SCORE_ROWS])) for first in rows] or [_none(predictor)]
+    )
+
+
+def score_on_test(predictor: Predictor, test: Dataset) -> Scored:
+    """What a model, as it is served, makes of test data.
+
+    Classifiers: num_test, test_errors, test_accuracy, test_loss (nats; of the calibrated probabilities where there is
+    a calibration). Regressors: num_test, test_rmse, test_r2. Raises ConfigError when the model's kind or its labels are
+    not the data's.
+    """
+    kind = "regressor" if test.task == "regression" else "classifier"
+    if predictor.kind != kind:
+        raise ConfigError(f"the model is a {predictor.kind}, {test.name} is data for a {kind}")
+    if tuple(map(str, predictor.labels)) != tuple(map(str, test.label_names)):
+        raise ConfigError(f"the model knows the labels {predictor.labels}, {test.name} has {test.label_names}")
+    return _score_classifier(predictor, test) if kind == "classifier" else _score_regressor(predictor, test)
+
+
+def _score_classifier(predictor: Predictor, test: Dataset) -> Scored:
+    if len(test) == 0:
+        return Scored({"num_test": 0, "test_errors": None, "test_accuracy": None, "test_loss": None}, None)
+    readout, labels = readout_of(predictor, test.inputs), test.labels
+    probabilities = predictor.probabilities(readout).astype(np.float64) if predictor.probabilistic else None
+    predicted = (readout if probabilities is None else probabilities).argmax(axis=1)
+    metrics = classification_metrics(probabilities, labels, label_names=test.label_names, predicted=predicted)
+    errors = int((predicted != labels).sum())
+    figures = {
+        "num_test": len(test),
+        "test_errors": errors,
+        "test_accuracy": 1 - errors / len(test),
+        "test_loss": _cross_entropy(readout, labels) if predictor.card.calibration is None else metrics.cross_entropy,
+    }
+    if not predictor.probabilistic:
+        del figures["test_loss"]
+    return Scored(figures, metrics)
+
+
+def _cross_entropy(readout: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """From the logits themselves, which say how wrong a probability of 1e-300 is."""
+    logits = readout.astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    chosen = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    return float((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
+
+
+def _score_regressor(predictor: Predictor, test: Dataset) -> Scored:
+    if len(test) == 0:
+        return Scored({"num_test": 0, "test_rmse": None, "test_r2": None}, None)
+    metrics = regression_metrics(readout_of(predictor, test.inputs), test.labels, target_names=test.label_names)
+    return Scored({"num_test": len(test), "test_rmse": metrics.rmse, "test_r2": metrics.r2}, metrics)
+
+
+def _none(predictor: Predictor) -> NDArray[np.float32]:
+    return np.zeros((0, predictor.num_outputs), dtype=np.float32)
