@@ -10,43 +10,44 @@ from typing import TYPE_CHECKING
 from torso.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from torso.agents.agent import DQN
-    from torso.agents.callbacks import Callback
-    from torso.agents.classifier import Classifier
-    from torso.agents.dqn_config import DQNConfig
-    from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-    from torso.agents.fit_config import ClassifierConfig, RegressorConfig
-    from torso.agents.fit_runs import FitResult, fit_run
-    from torso.agents.plots import plot_fit, plot_training
-    from torso.agents.presets import Preset, preset
-    from torso.agents.regressor import Regressor
-    from torso.agents.rundir import RunDirectory
-    from torso.agents.train_runs import TrainingResult, train_run
-    from torso.agents.training import Training
+    from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+    from torso.agents.estimators.classifier import Classifier
+    from torso.agents.estimators.regressor import Regressor
+    from torso.agents.runs.callbacks import Callback
+    from torso.agents.runs.events import Evaluation
+    from torso.agents.runs.learning_curves import plot_fit, plot_training
+    from torso.agents.runs.run_directory import RunDirectory
+    from torso.agents.supervised.config import ClassifierConfig, RegressorConfig
+    from torso.agents.supervised.fit_runs import FitResult, fit_run
+    from torso.agents.training.agent import DQN
+    from torso.agents.training.driver import Training
+    from torso.agents.training.train_runs import TrainingResult, train_run
+    from torso.agents.value_based.config import DQNConfig
+    from torso.agents.value_based.presets import Preset, preset
     from torso.envs.vector.world import World
 
 _HOMES = {
-    "Callback": "callbacks",
-    "Classifier": "classifier",
-    "ClassifierConfig": "fit_config",
-    "DQN": "agent",
-    "DQNConfig": "dqn_config",
-    "Evaluation": "evaluation",
-    "FitResult": "fit_runs",
-    "Preset": "presets",
-    "Regressor": "regressor",
-    "RegressorConfig": "fit_config",
-    "RunDirectory": "rundir",
-    "Training": "training",
-    "TrainingResult": "train_runs",
+    "Callback": "runs.callbacks",
+    "Classifier": "estimators.classifier",
+    "ClassifierConfig": "supervised.config",
+    "DQN": "training.agent",
+    "DQNConfig": "value_based.config",
+    "Evaluation": "runs.events",
+    "FitResult": "supervised.fit_runs",
+    "Preset": "value_based.presets",
+    "Regressor": "estimators.regressor",
+    "RegressorConfig": "supervised.config",
+    "RunDirectory": "runs.run_directory",
+    "Training": "training.driver",
+    "TrainingResult": "training.train_runs",
     "World": "torso.envs.vector.world",
-    "evaluate": "evaluation",
-    "evaluation_seeds": "evaluation",
-    "fit_run": "fit_runs",
-    "plot_fit": "plots",
-    "plot_training": "plots",
-    "preset": "presets",
-    "train_run": "train_runs",
+    "evaluate": "acting.evaluation",
+    "evaluation_seeds": "acting.evaluation",
+    "fit_run": "supervised.fit_runs",
+    "plot_fit": "runs.learning_curves",
+    "plot_training": "runs.learning_curves",
+    "preset": "value_based.presets",
+    "train_run": "training.train_runs",
 }
 
 __all__ = [

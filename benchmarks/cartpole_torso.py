@@ -7,10 +7,10 @@ import json
 import sys
 import time
 
-from torso.agents.callbacks import Evaluated
-from torso.agents.dqn_config import DQNConfig
-from torso.agents.evaluation import evaluate, evaluation_seeds
-from torso.agents.training import Training
+from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+from torso.agents.runs.events import Evaluated
+from torso.agents.training.driver import Training
+from torso.agents.value_based.config import DQNConfig
 from torso.envs.vector.world import World
 from torso.nets import ModelCard, Network, Predictor, TorchBackend
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from report import RESULTS, Report
 
-from torso.agents.fit_config import ClassifierConfig
-from torso.agents.fit_runs import fit_run
-from torso.agents.fitting import EpochDone, FitEvent
-from torso.agents.recipes import fit_preset
+from torso.agents.supervised.config import ClassifierConfig
+from torso.agents.supervised.fit_runs import fit_run
+from torso.agents.supervised.fitting import EpochDone, FitEvent
+from torso.agents.supervised.recipes import fit_preset
 from torso.envs import Splits, load_dataset
 
 # What each should reach, as a share of the test set.

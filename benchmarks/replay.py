@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from report import Report
 
-from torso.agents.replay import ReplayRing
-from torso.agents.samplers import PrioritizedSampler, UniformSampler
+from torso.agents.replay.prioritized import PrioritizedSampler
+from torso.agents.replay.ring import ReplayRing
+from torso.agents.replay.uniform import UniformSampler
 
 BATCH_SIZE = 32
 GAMMA = 0.99

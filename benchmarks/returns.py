@@ -28,7 +28,7 @@ from returns_curves import curve_of, figures_of, seeds_of
 from returns_table import tell
 from suites import SUITES, Row, Seed
 
-from torso.agents.trackers import PROGRESS, TIMING, read_jsonl
+from torso.agents.runs.trackers import PROGRESS, TIMING, read_jsonl
 
 HERE = Path(__file__).parent
 _TELL_PERIOD_S = 60.0

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 from suites import Row, Seed
 
-from torso.agents.trackers import PROGRESS, read_jsonl
+from torso.agents.runs.trackers import PROGRESS, read_jsonl
 from torso.insight.pictures.canvas import GREY, class_colour, new_figure, quiet, save
 
 Curve = list[tuple[int, float]]  # (step, mean return of an evaluation)

@@ -20,9 +20,9 @@ import torch
 from suites import Row, Seed
 
 from torso.agents import World, evaluate, evaluation_seeds, train_run
-from torso.agents.evaluation import Actor
-from torso.agents.trackers import TIMING, read_jsonl
-from torso.agents.training import TrainingEvent
+from torso.agents.acting.evaluation import Actor
+from torso.agents.runs.trackers import TIMING, read_jsonl
+from torso.agents.training.driver import TrainingEvent
 from torso.errors import RunError
 from torso.files import atomic_write_json
 from torso.nets import Predictor

@@ -14,7 +14,7 @@ from returns_curves import curve_of, draw, figures_of, first_at, seeds_of
 from suites import Row
 
 from torso.agents import DQNConfig, preset
-from torso.agents.trackers import PROGRESS, read_jsonl
+from torso.agents.runs.trackers import PROGRESS, read_jsonl
 
 _SEEDS_TABLE_ROWS = 2  # suites of more rows have their seeds in the JSON file alone
 

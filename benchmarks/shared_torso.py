@@ -28,8 +28,8 @@ import torch
 from report import Report
 
 from torso.agents import Classifier, DQNConfig, Training, World
-from torso.agents.callbacks import Callback
-from torso.agents.loop import Tick
+from torso.agents.runs.callbacks import Callback
+from torso.agents.runs.events import Tick
 from torso.envs import load_dataset
 from torso.nets import Network, build_network, save_model
 

@@ -60,7 +60,7 @@ def _refuse(options: EvaluateOptions, kind: str, names: tuple[str, ...]) -> None
 
 
 def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
-    from torso.agents.evaluation import evaluate, evaluation_seeds
+    from torso.agents.acting.evaluation import evaluate, evaluation_seeds
     from torso.cli.worlds import choose_world, in_words
 
     provenance = predictor.card.provenance

@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from torso.agents.fit_config import DEFAULT_NET, ClassifierConfig, RegressorConfig, as_regression
-from torso.agents.fit_runs import fit_run
-from torso.agents.plots import plot_range_test
-from torso.agents.range_tests import range_test_of
-from torso.agents.recipes import RECIPES, fit_preset
-from torso.agents.rundir import RunDirectory
+from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.supervised.config import DEFAULT_NET, ClassifierConfig, RegressorConfig, as_regression
+from torso.agents.supervised.fit_runs import fit_run
+from torso.agents.supervised.lr_finder import plot_range_test, range_test_of
+from torso.agents.supervised.recipes import RECIPES, fit_preset
 from torso.cli.output import result
 from torso.cli.parsing import Flag, given
 from torso.cli.progress import FitProgress

@@ -19,7 +19,7 @@ from torso.errors import ConfigError
 from torso.nets.prediction.choosing import best_legal
 
 if TYPE_CHECKING:
-    from torso.agents.evaluation import Frames
+    from torso.agents.acting.evaluation import Frames
     from torso.envs.vector.world import World
 
 
@@ -50,7 +50,8 @@ class PlayOptions(ModelOptions):
 
 def run(options: PlayOptions) -> int:
     """Play, and print a line for each episode as it ends."""
-    from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
+    from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+    from torso.agents.runs.events import Evaluation
     from torso.cli.worlds import choose_world, in_a_window, with_raw_frames
 
     if options.episodes < 1:
@@ -93,7 +94,7 @@ def run(options: PlayOptions) -> int:
 @contextmanager
 def _filming(world: World, path: Path) -> Iterator[Callable[[Frames], None]]:
     """Write what is shown into a video."""
-    from torso.agents.videos import film, frames_per_second
+    from torso.agents.acting.videos import film, frames_per_second
 
     with film(path, frames_per_second(world)) as add:
         yield lambda frames: add(frames[0])

@@ -12,9 +12,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from torso.agents.callbacks import Callback, Evaluated, Logged, TrainingEvent
-from torso.agents.fitting import EpochDone, FitEvent
-from torso.agents.loop import Episode, Tick
+from torso.agents.runs.callbacks import Callback
+from torso.agents.runs.events import Episode, Evaluated, Logged, Tick, TrainingEvent
+from torso.agents.supervised.fitting import EpochDone, FitEvent
 from torso.cli.output import say
 
 _LINE_PERIOD_S = 5.0  # lines are at least so far apart

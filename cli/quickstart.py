@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from torso.agents.evaluation import Evaluation, evaluate, evaluation_seeds
-from torso.agents.fit_config import ClassifierConfig
-from torso.agents.fit_runs import fit_run
-from torso.agents.presets import preset
-from torso.agents.train_runs import train_run
+from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+from torso.agents.runs.events import Evaluation
+from torso.agents.supervised.config import ClassifierConfig
+from torso.agents.supervised.fit_runs import fit_run
+from torso.agents.training.train_runs import train_run
+from torso.agents.value_based.presets import preset
 from torso.cli.interrupts import stoppable
 from torso.cli.parsing import Flag
 from torso.cli.progress import FitProgress, TrainingProgress

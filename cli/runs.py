@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torso.agents.rundir import RunDirectory
+from torso.agents.runs.run_directory import RunDirectory
 from torso.cli.interrupts import Interrupted, stoppable
 from torso.cli.output import say
 

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from torso.agents.dqn_config import DQNConfig
-from torso.agents.presets import ALGORITHMS, preset
-from torso.agents.rundir import RunDirectory
-from torso.agents.train_runs import train_run
+from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.training.train_runs import train_run
+from torso.agents.value_based.algorithms import ALGORITHMS
+from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.presets import preset
 from torso.cli.output import result
 from torso.cli.parsing import Flag, given
 from torso.cli.progress import TrainingProgress

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torso.agents.evaluation import MAX_STEPS
+from torso.agents.acting.evaluation import MAX_STEPS
 from torso.envs import SeededVectorEnv, has_raw_frames
 from torso.envs.vector.registry import make_registered
 from torso.envs.vector.world import World, recorded_world

@@ -145,3 +145,17 @@ def montage(maps: Array, *, gap: int = 1) -> Array:
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         sheet[top : top + height, left : left + width] = picture
     return sheet
+
+
+def new_panels(title: str, *, panels: int) -> tuple[Figure, list[Axes]]:
+    """A figure of one or more plots side by side, each on a pale grid."""
+    figure = new_figure(title, 4.8 * panels if panels > 1 else 7.2, 3.6)
+    return figure, [quiet(figure.add_subplot(1, panels, index + 1)) for index in range(panels)]
+
+
+def save_with_legends(figure: Figure, path: Path) -> Path:
+    """Save a figure whose axes have a legend wherever a line has a label; returns the path."""
+    for axes in figure.axes:
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9)
+    return save(figure, path)

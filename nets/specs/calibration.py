@@ -1,6 +1,6 @@
 """Calibration: how a classifier's readout becomes probabilities that come true as often as they say.
 
-A fitted map from readout to probabilities, as plain data for ``model.json``; agents/calibration.py fits it.
+A fitted map from readout to probabilities, as plain data for ``model.json``; agents/supervised/calibration.py fits it.
 
 The maps work on what a class's *score* says: its log-odds under the softmax, ``log(p_k / (1 - p_k))``, which is the
 margin between the two readouts where there are two classes. A constant added to a row's readout changes no score.

@@ -12,8 +12,8 @@ import torch
 from sklearn.base import clone
 
 from torso.agents import Classifier, ClassifierConfig, FitResult, Regressor, RegressorConfig, fit_run
-from torso.agents.range_tests import range_test_of
-from torso.agents.rundir import RunDirectory
+from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.supervised.lr_finder import range_test_of
 from torso.envs import Splits, load_dataset
 from torso.errors import ConfigError, ModelNotFoundError, RunError, SpecError
 from torso.nets import (

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from torso.agents import Classifier, Regressor
-from torso.agents.rundir import RunDirectory
+from torso.agents.runs.run_directory import RunDirectory
 from torso.nets import Predictor, load, read_card, save_model
 
 Run = Callable[..., Any]

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from torso.agents.rundir import RunDirectory
-from torso.agents.trackers import read_jsonl
+from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.runs.trackers import read_jsonl
 from torso.cli.interrupts import Interrupted, interruptible, stoppable
 
 Start = Callable[..., subprocess.Popen[str]]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from torso.agents.dqn_config import DQNConfig
-from torso.agents.fit_config import ClassifierConfig
-from torso.agents.presets import preset
-from torso.agents.recipes import fit_preset
+from torso.agents.supervised.config import ClassifierConfig
+from torso.agents.supervised.recipes import fit_preset
+from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.presets import preset
 from torso.cli.fit import FitOptions, FitSettings
 from torso.cli.fit import presets as fit_presets
 from torso.cli.parsing import given, parse

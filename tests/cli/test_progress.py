@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from torso.agents.callbacks import Checkpointed, Evaluated, Logged
-from torso.agents.evaluation import Evaluation
-from torso.agents.fitting import BatchDone, EpochDone
-from torso.agents.loop import Episode, Tick
+from torso.agents.runs.events import Checkpointed, Episode, Evaluated, Evaluation, Logged, Tick
+from torso.agents.supervised.fitting import BatchDone, EpochDone
 from torso.cli import progress as progress_module
 from torso.cli.progress import FitProgress, TrainingProgress
 
@@ -137,7 +135,7 @@ def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsy
 
 @pytest.mark.parametrize("validation", [None, "some"])
 def test_a_fits_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], validation: Any) -> None:
-    from torso.agents.supervised import Score
+    from torso.agents.supervised.learner import Score
 
     monkeypatch.setattr(progress_module, "_LINE_PERIOD_S", 0.0)
     score = None if validation is None else Score(accuracy=0.5, loss=1.0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from torso.agents.rundir import RunDirectory
+from torso.agents.runs.run_directory import RunDirectory
 from torso.nets import load_model
 
 Run = Callable[..., Any]

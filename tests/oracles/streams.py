@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from transitions import WholeTransitions
 
-from torso.agents.replay import ReplayRing
+from torso.agents.replay.ring import ReplayRing
 
 NUM_ACTIONS = 3
 

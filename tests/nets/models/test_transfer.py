@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torso.agents.flat import FlatParameters
-from torso.agents.gradient import GradientStep, make_optimizer
+from torso.agents.optim.flat import FlatParameters
+from torso.agents.optim.gradient_step import GradientStep
+from torso.agents.optim.optimizers import make_optimizer
 from torso.errors import ModelNotFoundError, SpecError
 from torso.nets import (
     ConvLayerSpec,

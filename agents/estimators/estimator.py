@@ -1,0 +1,308 @@
+"""What `Classifier` and `Regressor` share: scikit-learn's conventions around a fit."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, fields, replace
+from itertools import pairwise
+from numbers import Integral
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from torso.agents.estimators.row_order import Rows
+from torso.agents.optim.devices import torch_threads
+from torso.agents.supervised.config import ClassifierConfig, FitConfig, RegressorConfig
+from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, minibatch_cuts, resolve
+from torso.agents.supervised.inputs import as_inputs
+from torso.agents.supervised.learner import Examples, SupervisedLearner
+from torso.errors import ConfigError, InputError
+from torso.nets import (
+    Calibration,
+    InputSpec,
+    ModelCard,
+    Network,
+    NetworkSpec,
+    Predictor,
+    TorchBackend,
+    load_model,
+    make_provenance,
+    save_model,
+)
+from torso.nets.models.card import Label
+from torso.nets.modules.devices import resolve_device
+
+_PREDICTION_ROWS = 1024  # rows of one forward
+
+C = TypeVar("C", ClassifierConfig, RegressorConfig)
+
+
+class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
+    """A network that is fitted to arrays. Subclasses say what a target is and what the network makes of it."""
+
+    config_class: ClassVar[Any]
+
+    network_: Network
+    n_features_in_: int
+    n_iter_: int
+    best_epoch_: int
+    loss_curve_: list[float]
+    validation_scores_: list[float]
+    _card: ModelCard
+    _learner: SupervisedLearner | None = None  # of partial_fit
+    _init_torso: dict[str, str] | None = None  # where the torso was taken
+
+    # -- learning --------------------------------------------------------------------------------------------------
+
+    def _fit(
+        self,
+        config: C,
+        spec: NetworkSpec,
+        inputs: NDArray[Any],
+        targets: NDArray[Any],
+        rows: Rows,
+        held_out: NDArray[np.bool_],
+    ) -> Examples | None:
+        """Fit from fresh weights; ``held_out`` [n] marks the rows to choose the best epoch by, which are returned."""
+        examples = _examples(inputs, targets, rows, spec.input)
+        train, validation = (torch.from_numpy(rows.order[mask]) for mask in (~held_out, held_out))
+        fitting = Fitting(
+            config,
+            spec,
+            examples,
+            examples.take(validation) if len(validation) else None,
+            rows=train,
+            seed=_seed_of(config),
+            resolved=resolve(config, spec),
+        )
+        events = fitting.run()
+        with torch_threads(fitting.resolved["num_threads"]):
+            for _ in _with_progress(events, fitting) if config.verbose else events:
+                pass
+        self._learner, self._init_torso = None, fitting.learner.init_torso
+        self.n_iter_ = fitting.epoch
+        self.loss_curve_ = [epoch.loss for epoch in fitting.epochs]
+        self.validation_scores_ = [epoch.validation.quality for epoch in fitting.epochs if epoch.validation is not None]
+        self._take(config, fitting.best_network(), epoch=fitting.best_epoch)
+        return fitting.validation
+
+    def _partial_fit(
+        self, config: C, spec: NetworkSpec, inputs: NDArray[Any], targets: NDArray[Any], rows: Rows
+    ) -> None:
+        """Go once through the rows, from where the network stands; ``spec`` is for the first call."""
+        config = replace(config, schedule="constant")
+        if not hasattr(self, "network_"):
+            self.n_iter_, self.loss_curve_, self.validation_scores_ = 0, [], []
+        resolved = resolve(config, spec)
+        learner = self._learner or self._new_learner(config, spec, resolved)
+        spec = learner.network.spec
+        examples = learner.prepare(_examples(inputs, targets, rows, spec.input))
+        cuts = minibatch_cuts(len(rows.order), learner.recipe.batch_size, spec)
+        order = torch.randperm(len(rows.order), generator=torch.Generator().manual_seed(learner.num_updates))
+        order = torch.from_numpy(rows.order)[order]
+        loss = 0.0
+        with torch_threads(resolved["num_threads"]):
+            for first, stop in pairwise(cuts):
+                loss += float(learner.update(examples.take(order[first:stop].to(learner.device)))) * (stop - first)
+        self._learner = learner
+        self.n_iter_ += 1
+        self.loss_curve_.append(loss / len(order))
+        self._take(config, learner.network, epoch=self.n_iter_)
+
+    def _new_learner(self, config: C, spec: NetworkSpec, resolved: Mapping[str, Any]) -> SupervisedLearner:
+        """A learner for `partial_fit`: of the network that was fitted or loaded, or of a new one."""
+        settings: dict[str, Any] = {
+            "device": resolve_device(resolved["device"]),
+            "precision": resolved["precision"],
+            "seed": _seed_of(config),
+            "total_updates": 1,  # a constant learning rate does not ask
+        }
+        if hasattr(self, "network_"):
+            return SupervisedLearner(config, config.recipe(), self.network_, **settings)
+        learner = SupervisedLearner.build(config, config.recipe(), spec, **settings)
+        self._init_torso = learner.init_torso
+        return learner
+
+    def _take(self, config: C, network: Network, *, epoch: int, calibration: Calibration | None = None) -> None:
+        """Make a network the fitted one."""
+        self.network_, self.best_epoch_, self.n_features_in_ = network, epoch, network.spec.input.size
+        self._card = ModelCard(
+            kind=network.spec.kind,
+            network=network.spec,
+            weights_sha256="",
+            labels=self._labels(),
+            calibration=calibration,
+            provenance=make_provenance(
+                f"torso.agents.{type(self).__name__}",
+                seed=config.random_state,
+                config={name: value for name, value in asdict(config).items() if name != "class_weight"},
+                epoch=epoch,
+                init_torso=self._init_torso,
+            ),
+        )
+
+    def _labels(self) -> tuple[Label, ...] | None:
+        """What model.json names the outputs."""
+        return None
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    def _predictor(self) -> Predictor:
+        check_is_fitted(self, "network_")
+        return Predictor(self._card, TorchBackend(self.network_, next(self.network_.parameters()).device))
+
+    def _readout(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
+        """The network's readout of X, [N, K]."""
+        check_is_fitted(self, "network_")
+        return self._run(as_inputs(self._checked(X, reset=False), self.network_.spec.input))
+
+    def _run(self, inputs: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """The readout of inputs as the network takes them, some rows at a time.
+
+        Of a table it is computed in float64: in float32 a row's last digits depend on how many rows come with it.
+        """
+        run = self._predictor().run if self.network_.spec.input.layout is not None else self._in_float64()
+        rows = range(0, len(inputs), _PREDICTION_ROWS)
+        return np.concatenate([run(inputs[first : first + _PREDICTION_ROWS]) for first in rows])
+
+    def _in_float64(self) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
+        network = copy.deepcopy(self.network_).double().eval()
+        device = next(network.parameters()).device
+
+        @torch.inference_mode()
+        def run(inputs: NDArray[Any]) -> NDArray[np.float64]:
+            prediction, _ = network(torch.tensor(inputs, device=device))
+            readout: NDArray[np.float64] = network.head.readout(prediction).cpu().numpy()
+            return readout
+
+        return run
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as a model directory (with ``model.onnx``), for `load` and ``torso serve``."""
+        check_is_fitted(self, "network_")
+        card = self._card
+        save_model(
+            path,
+            self.network_,
+            kind=card.kind,
+            labels=card.labels,
+            provenance=card.provenance,
+            calibration=card.calibration,
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> Self:
+        """Load from a model directory or a run directory; it predicts at once, and ``fit`` starts anew.
+
+        Raises:
+            ModelError: no model there, or a damaged one.
+            ConfigError: a model of another kind.
+        """
+        card, network = load_model(path, device)
+        kind = cls.__name__.lower()
+        if card.kind != kind:
+            raise ConfigError(f"{path} holds a {card.kind}, expected a {kind}; use {_LOADERS[card.kind]}.load")
+        known = {field.name for field in fields(cls.config_class)}
+        settings = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in dict(card.provenance.get("config", {})).items()
+            if name in known
+        }
+        loaded = cls(**settings)
+        loaded._card, loaded.network_ = card, network
+        loaded._init_torso = card.provenance.get("init_torso")
+        loaded.n_features_in_ = network.spec.input.size
+        loaded.n_iter_ = loaded.best_epoch_ = int(card.provenance.get("epoch") or 0)
+        loaded.loss_curve_, loaded.validation_scores_ = [], []
+        return loaded
+
+    # -- arguments -------------------------------------------------------------------------------------------------
+
+    def _config(self) -> C:
+        """The settings, checked, with the seed that ``random_state`` stands for."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self.config_class)}
+        if isinstance(self.random_state, Integral):
+            settings["random_state"] = int(self.random_state)
+        else:
+            settings["random_state"] = int(check_random_state(self.random_state).randint(2**31 - 1))
+        config: C = self.config_class(**settings)
+        return config
+
+    def _checked(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        """X as an array of finite numbers; rows go through scikit-learn's checks of feature names and counts."""
+        if getattr(X, "ndim", 2) == 2:
+            checked: NDArray[Any] = validate_data(self, X, reset=reset, dtype="numeric")
+            return checked
+        if reset and hasattr(self, "feature_names_in_"):  # of a frame that was fitted before
+            del self.feature_names_in_
+        checked = check_array(X, dtype="numeric", allow_nd=True)
+        return checked
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+_LOADERS = {"classifier": "Classifier", "regressor": "Regressor", "policy": "DQN"}
+
+
+def checked_weights(sample_weight: ArrayLike | None, num_rows: int) -> NDArray[np.float64] | None:
+    """Weights of examples as an array, [num_rows] float64; None where all are the same.
+
+    Raises:
+        InputError: another shape; weights that are negative, not finite or all 0.
+    """
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (num_rows,):
+        raise InputError("sample_weight", expected=f"shape ({num_rows},)", came=f"shape {weights.shape}")
+    if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
+        raise InputError(
+            "sample_weight",
+            expected="finite weights of at least 0, not all of them zero",
+            came=f"weights from {weights.min()} to {weights.max()}",
+        )
+    return weights
+
+
+def _examples(inputs: NDArray[Any], targets: NDArray[Any], rows: Rows, network_input: InputSpec) -> Examples:
+    """All examples as tensors; those that are learnt from weigh 1 on average."""
+    weights = None
+    if rows.weights is not None:
+        weights = np.zeros(len(inputs))
+        weights[rows.order] = rows.weights / rows.weights.mean()
+    return as_examples(as_inputs(inputs, network_input), targets, weights)
+
+
+def _seed_of(config: FitConfig) -> int:
+    assert config.random_state is not None  # noqa: S101 - _config has drawn one
+    return config.random_state
+
+
+def _with_progress(events: Iterable[FitEvent], fitting: Fitting) -> Iterator[FitEvent]:
+    """Hand the events on, and show them as a bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        total = fitting.recipe.max_epochs * fitting.num_batches
+        task = progress.add_task("", total=total, epoch=1)
+        for event in events:
+            if isinstance(event, EpochDone):
+                validation = "" if event.validation is None else f", validation {event.validation.text()}"
+                progress.update(task, description=f"loss {event.loss:.4f}{validation}", epoch=event.epoch)
+            else:
+                progress.update(task, advance=1)
+            yield event

@@ -1,0 +1,77 @@
+"""Precision, thread count and free memory of the device that learns."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+
+from torso.errors import ConfigError
+
+Precision = Literal["float32", "bfloat16"]
+
+_LARGE_BYTES = 2 * 1024**3
+_MEMINFO = Path("/proc/meminfo")
+_log = logging.getLogger(__name__)
+
+
+def announce(what: str, num_bytes: int, device: torch.device, *, remedy: str) -> None:
+    """Warn of what will outgrow the memory that ``device`` has left, or else of what is large, in GB of 10^9 bytes.
+
+    ``what`` begins the sentence, ``remedy`` says what to do.
+    """
+    left = available_bytes(device)
+    if left is not None and num_bytes > left:
+        sizes = num_bytes / 1e9, device, left / 1e9
+        _log.warning(f"{what} will take %.1f GB of memory, but %s has %.1f GB left; {remedy}", *sizes)
+    elif num_bytes > _LARGE_BYTES:
+        _log.warning(f"{what} will take %.1f GB of memory on %s", num_bytes / 1e9, device)
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be taken on ``device``; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError, ValueError, StopIteration):  # Linux; caches that would make room count as available
+        lines = _MEMINFO.read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
+    with suppress(AttributeError, OSError, ValueError):  # other systems, as far as they say
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def resolve_precision(precision: str, device: torch.device, *, pays: bool) -> Precision:
+    """Choose the precision of forward and backward; weights and optimizer stay float32.
+
+    ``auto`` takes bfloat16 where it ``pays`` (large products: convolutions, wide layers) and the hardware multiplies
+    it; small layers lose more to the casts than they gain.
+    """
+    if precision in ("float32", "bfloat16"):
+        return cast(Precision, precision)
+    if precision != "auto":
+        raise ConfigError(f"precision must be float32, bfloat16 or auto, got {precision!r}")
+    if not pays:
+        return "float32"
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if _cpu_multiplies_bfloat16() else "float32"
+
+
+@contextmanager
+def torch_threads(num_threads: int) -> Iterator[None]:
+    """Torch's intra-op threads for a while: a run's bits depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,86 @@
+"""The gradient step that classifiers and agents share: backward, clip, optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torso.agents.optim.devices import Precision
+from torso.agents.optim.flat import FlatParameters
+from torso.agents.optim.states import optimizer_state, restore_optimizer
+from torso.nets import Network, Prediction
+from torso.nets.specs.registry import State
+
+
+class GradientStep:
+    """One step down the gradient of a loss: backward, clip, optimizer.
+
+    Nothing here waits for the device: what it returns is a tensor, detached. ``flat`` are the network's parameters as
+    one, which the optimizer then steps; a network of small layers steps faster so.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        max_grad_norm: float | None = None,
+        flat: FlatParameters | None = None,
+    ) -> None:
+        self.flat = flat
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+
+    def __call__(self, loss: Tensor) -> Tensor:
+        """Take one step on ``loss``, a scalar that the network's parameters gave; returns it detached."""
+        for parameter in self.parameters:  # what Optimizer.zero_grad(set_to_none=True) does, without its hooks
+            parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.flat is not None:
+            gradients = [self.flat.gather_gradients()]
+        else:
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if self.max_grad_norm is not None:
+            _clip(gradients, self.max_grad_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Take the optimizer's state as JSON and tensors, for a checkpoint."""
+        return optimizer_state(self.optimizer)
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` took; CheckpointError when it is of other parameters."""
+        restore_optimizer(self.optimizer, state, tensors)
+
+
+def _clip(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale gradients, in place, to a total norm of at most ``max_norm``: what ``clip_grad_norm_`` computes.
+
+    On the CPU, which need not be waited for, gradients that are short enough are not multiplied by 1.
+    """
+    norms = torch._foreach_norm(gradients)
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    if scale.device.type == "cpu" and scale == 1.0:
+        return
+    torch._foreach_mul_(gradients, scale)
+
+
+def forward_in(network: Network, precision: Precision) -> Callable[..., tuple[Prediction, State]]:
+    """The network's forward in a precision; both take ``(obs, state, generator)``."""
+    return network.mixed if precision == "bfloat16" else network

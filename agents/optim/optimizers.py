@@ -1,0 +1,104 @@
+"""Optimizers by name, over the parameters of a network that learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from torso.agents.optim.flat import FlatParameters
+from torso.errors import ConfigError
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw")
+
+
+def make_optimizer(
+    network: nn.Module,
+    name: str = "adam",
+    *,
+    learning_rate: float = 1e-3,
+    momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.999),
+    rho: float = 0.9,
+    eps: float | None = None,
+    weight_decay: float = 0.0,
+    capturable: bool = False,
+) -> torch.optim.Optimizer:
+    """Build an optimizer over the parameters that learn, in torch's fused form where CPUs and GPUs both have one.
+
+    sgd: down the gradient. momentum: Polyak 1964; nesterov: Nesterov 1983, as Sutskever et al. 2013 write it; both
+    keep the share ``momentum`` of the last step's velocity, and the learning rate scales the velocity. adagrad: Duchi
+    et al. 2011. adadelta: Zeiler 2012; rmsprop: Hinton 2012; both forget squares by ``rho``. adam: Kingma & Ba 2015,
+    whose ``betas`` these are. adamw: Adam with a decoupled ``weight_decay`` (Loshchilov & Hutter 2019), which spares
+    biases and norms and is AdamW's alone. ``eps`` None is 1e-10 for adagrad, 1e-6 for adadelta, else 1e-8.
+    What the named optimizer has no use for is not read. ``capturable`` keeps step counts on a GPU, for CUDA graphs.
+
+    Raises:
+        ConfigError: an unknown name, a setting out of its range, weight decay without adamw, nothing that learns.
+    """
+    if name not in OPTIMIZERS:
+        raise ConfigError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
+    _check_ranges(name, learning_rate, momentum, betas, rho, eps, weight_decay)
+    if weight_decay and name != "adamw":
+        raise ConfigError(
+            f"weight_decay is adamw's, got {weight_decay} with {name}; use adamw, or add the penalty l2={weight_decay} "
+            "to the loss"
+        )
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not learning:
+        raise ConfigError("no parameter of the network learns; leave some of it unfrozen")
+    optim, eps = torch.optim, _EPS.get(name, 1e-8) if eps is None else eps
+    if name == "sgd":
+        return optim.SGD(learning, lr=learning_rate, fused=True)
+    if name in ("momentum", "nesterov"):
+        return optim.SGD(learning, lr=learning_rate, momentum=momentum, nesterov=name == "nesterov", fused=True)
+    if name == "adagrad":
+        if capturable:
+            raise ConfigError("adagrad cannot be captured in a CUDA graph, its step count lives on the CPU; use adam")
+        return optim.Adagrad(learning, lr=learning_rate, eps=eps, foreach=True)
+    if name == "adadelta":
+        return optim.Adadelta(learning, lr=learning_rate, rho=rho, eps=eps, foreach=True, capturable=capturable)
+    if name == "rmsprop":
+        return optim.RMSprop(learning, lr=learning_rate, alpha=rho, eps=eps, foreach=True, capturable=capturable)
+    if name == "adam":
+        return optim.Adam(learning, lr=learning_rate, betas=betas, eps=eps, fused=True, capturable=capturable)
+    groups = _decaying_and_not(network, learning, weight_decay)
+    return optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True, capturable=capturable)
+
+
+_EPS = {"adagrad": 1e-10, "adadelta": 1e-6}  # Zeiler 2012 for adadelta; the others are PyTorch's
+
+
+def _decaying_and_not(
+    network: nn.Module, learning: Sequence[nn.Parameter], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Weights, which decay, and biases and norms, which do not, as an optimizer's groups."""
+    if weight_decay and isinstance(network, FlatParameters):
+        raise ConfigError("weight decay spares biases, which flat parameters hide among the weights; pass the network")
+    weights = {"params": [p for p in learning if p.dim() > 1], "weight_decay": weight_decay}
+    others = {"params": [p for p in learning if p.dim() <= 1], "weight_decay": 0.0}
+    return [group for group in (weights, others) if group["params"]]
+
+
+def _check_ranges(
+    name: str,
+    learning_rate: float,
+    momentum: float,
+    betas: tuple[float, float],
+    rho: float,
+    eps: float | None,
+    weight_decay: float,
+) -> None:
+    if not 0 < learning_rate < math.inf:
+        raise ConfigError(f"learning_rate must be positive and finite, got {learning_rate}")
+    if name in ("momentum", "nesterov") and not 0 < momentum < 1:
+        raise ConfigError(f"momentum must lie in (0, 1), got {momentum}; without momentum it is sgd")
+    if not all(0 <= beta < 1 for beta in (*betas, rho)):
+        raise ConfigError(f"betas and rho must lie in [0, 1), got {betas} and {rho}")
+    if eps is not None and not 0 < eps < math.inf:
+        raise ConfigError(f"eps must be positive and finite, got {eps}")
+    if not 0 <= weight_decay < math.inf:
+        raise ConfigError(f"weight_decay must be at least 0 and finite, got {weight_decay}")

@@ -1,0 +1,95 @@
+"""Events of a training run: ticks, episodes, evaluations, log lines, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from torso.envs.games.atari_scores import human_normalized_score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """An episode that the env ended. ``episode_return`` is the sum of the env's own rewards."""
+
+    total_steps: int
+    env: int
+    episode_return: float
+    length_steps: int
+
+
+class Tick(NamedTuple):
+    """What one tick brought: episodes that ended, and a phase's metrics where the agent learnt."""
+
+    steps_before: int
+    total_steps: int
+    episodes: tuple[Episode, ...]
+    metrics: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """An evaluation on the selection seeds, and whether none before was better."""
+
+    total_steps: int
+    evaluation: Evaluation
+    is_best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged:
+    """A line of progress.jsonl."""
+
+    total_steps: int
+    figures: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpointed:
+    """A checkpoint was completed."""
+
+    total_steps: int
+
+
+TrainingEvent = Episode | Evaluated | Logged | Checkpointed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Returns and lengths of episodes, in the order of their seeds.
+
+    ``num_cut`` of them had not ended when they were long enough to be cut; the returns are what they had by then.
+    """
+
+    returns: tuple[float, ...]
+    lengths_steps: tuple[int, ...]
+    num_cut: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns (over the episodes; n in the denominator)."""
+        return float(np.std(self.returns))
+
+    def to_json(self, env_id: str | None = None) -> dict[str, Any]:
+        """The figures as plain data; in an Atari game that has published scores, the human-normalised one too."""
+        human = None if env_id is None else human_normalized_score(env_id, self.mean)
+        return {
+            "episodes": len(self.returns),
+            "mean_return": self.mean,
+            "std_return": self.std,
+            "min_return": min(self.returns),
+            "max_return": max(self.returns),
+            "mean_length_steps": float(np.mean(self.lengths_steps)),
+            "num_cut": self.num_cut,
+            **({} if human is None else {"human_normalized_score": human}),
+            "returns": list(self.returns),
+        }

@@ -1,0 +1,99 @@
+"""Learning curves as pictures, drawn from a run's progress.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.runs.trackers import PROGRESS, read_jsonl
+from torso.errors import RunError
+from torso.insight.pictures.canvas import BLUE, GREEN, ORANGE, new_panels, save_with_legends
+
+_CURVE = "learning_curve.png"
+
+if TYPE_CHECKING:
+    pass
+
+Line = dict[str, Any]
+
+
+def plot_fit(run: Path | str) -> Path:
+    """Draw a fit: loss and validation accuracy (or R²) by epoch, the best epoch marked. Returns the PNG's path."""
+    run = Path(run)
+    lines = read_jsonl(run / PROGRESS)
+    figure, (loss_axes, score_axes) = new_panels(_title(run), panels=2)
+    _curve(loss_axes, lines, "loss", color=BLUE, label="training")
+    _curve(loss_axes, lines, "validation_loss", color=ORANGE, label="validation")
+    if all(line["loss"] > 0 for line in lines):  # a perceptron's may be 0
+        loss_axes.set_yscale("log")
+    regression = any(line.get("validation_r2") is not None for line in lines)
+    loss_axes.set_ylabel("squared error (targets' deviations)" if regression else "loss of an example")
+    score, name = ("validation_r2", "R²") if regression else ("validation_accuracy", "accuracy")
+    _curve(score_axes, lines, score, color=ORANGE)
+    score_axes.set_ylabel(f"{name} in validation")
+    if not regression:
+        score_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+    later = [line[score] for line in lines[len(lines) // 8 :] if line.get(score) is not None]
+    if later and max(later) > min(later):  # the first epochs may leave below: the last ones' differences are the news
+        margin = 0.08 * (max(later) - min(later))
+        score_axes.set_ylim(min(later) - margin, max(later) + margin)
+    best = [line for line in lines if line.get("is_best") and line.get(score) is not None]
+    if best:
+        step, reached = best[-1]["step"], best[-1][score]
+        label = f"best: {f'{reached:.4f}' if regression else f'{reached:.2%}'} in epoch {step}"
+        score_axes.plot([step], [reached], "o", color=GREEN, zorder=3, label=label)
+    for axes in (loss_axes, score_axes):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return save_with_legends(figure, run / _CURVE)
+
+
+def plot_training(run: Path | str) -> Path:
+    """Draw a training run: returns of training episodes, and of evaluations with their spread, by step."""
+    run = Path(run)
+    lines = read_jsonl(run / PROGRESS)
+    figure, (axes,) = new_panels(_title(run), panels=1)
+    _curve(axes, lines, "episode_return", color=BLUE, label="training episodes, mean of the last 100", alpha=0.7)
+    evaluations = [line for line in lines if line.get("evaluation_return") is not None]
+    if evaluations:
+        steps = [line["step"] for line in evaluations]
+        means = [line["evaluation_return"] for line in evaluations]
+        stds = [line.get("evaluation_std") or 0.0 for line in evaluations]
+        low = [mean - std for mean, std in zip(means, stds, strict=True)]
+        high = [mean + std for mean, std in zip(means, stds, strict=True)]
+        axes.fill_between(steps, low, high, color=ORANGE, alpha=0.2, linewidth=0)
+        axes.plot(steps, means, "o-", color=ORANGE, markersize=3.5, label="greedy evaluation, mean ± deviation")
+        best = [line for line in evaluations if line.get("is_best")]
+        if best:
+            step, mean = best[-1]["step"], best[-1]["evaluation_return"]
+            axes.plot([step], [mean], "o", color=GREEN, zorder=3, label=f"best: {mean:,.4g} at step {step:,}")
+    axes.set_xlabel("step")
+    axes.set_ylabel("return of an episode")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    return save_with_legends(figure, run / _CURVE)
+
+
+def _title(run: Path) -> str:
+    """What was learnt, how, and the seed, as far as the run says it; else its directory's name."""
+    try:
+        config = RunDirectory.open(run).config
+    except RunError:
+        return run.name
+    settings = config["settings"]
+    what = settings.get("dataset") or settings.get("env_id")
+    how = settings.get("algorithm") or settings.get("net")
+    return " · ".join(str(part) for part in (what, how, f"seed {config['seed']}") if part is not None)
+
+
+def _curve(
+    axes: Axes, lines: Sequence[Line], name: str, *, color: str, label: str | None = None, alpha: float = 1.0
+) -> None:
+    points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+    if points:
+        marker = "o" if len(points) == 1 else ""
+        axes.plot(*zip(*points, strict=True), color=color, label=label, alpha=alpha, marker=marker)

@@ -1,0 +1,264 @@
+"""The settings of a fit, for classifiers and for regressors."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal
+
+from torso.agents.optim.optimizers import OPTIMIZERS
+from torso.agents.optim.schedules import SCHEDULES
+from torso.agents.supervised.augmentation import Augmentation
+from torso.agents.supervised.recipes import RECIPES, BatchSize, Recipe
+from torso.errors import ConfigError
+from torso.nets.modules.initialisation import INITS, Init
+from torso.nets.specs.calibration import CALIBRATION_METHODS, CalibrationMethod
+from torso.nets.specs.torsos import ACTIVATIONS, Activation
+
+Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
+Schedule = Literal["constant", "step", "cosine", "one-cycle"]
+Loss = Literal["auto", "softmax", "binary", "logistic", "one-vs-rest", "perceptron"]
+
+LOSSES = ("auto", "softmax", "binary", "logistic", "one-vs-rest", "perceptron")
+DEFAULT_NET = "mlp"
+BINARY_LOSSES = ("binary", "logistic", "perceptron")  # of one output, for two classes
+ONE_NEURON = ("perceptron", "logistic")  # nets that tell two classes apart by one output
+LINEAR = (*ONE_NEURON, "softmax", "linear")  # nets without a hidden layer
+CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature", "minatar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """What classifiers and regressors share. None means the net's own, which ``recipe`` tells."""
+
+    net: str | None = None  # None: mlp. linear, lenet, cnn, vgg, nature; classifiers: perceptron, logistic, softmax
+    hidden: tuple[int, ...] | None = None  # widths of the fully connected layers; None: the net's own
+    activation: Activation | None = None  # None: the net's own
+    dropout: float | None = None  # share of features dropped (Srivastava et al. 2014); None: the net's own
+    layer_norm: bool = False  # after each layer (Ba et al. 2016)
+    batch_norm: bool | None = None  # after each layer (Ioffe & Szegedy 2015); None: the net's own
+    init_torso: str | None = None  # a model or run directory, a policy's too, whose torso to begin with in net's place
+    freeze_torso: bool = False  # keep that torso as it is: only the head learns
+    init: Init | None = None  # first weights: PyTorch's default, zeros, normal, Xavier, He, orthogonal
+    optimizer: Optimizer | None = None  # None: the net's own; adamw for all but the linear ones
+    learning_rate: float | None = None  # its peak; None: the net's or the optimizer's own
+    momentum: float = 0.9  # of momentum and nesterov (Polyak 1964; Sutskever et al. 2013)
+    schedule: Schedule | None = None  # of the learning rate; one-cycle (Smith & Topin 2018) for most nets
+    batch_size: BatchSize | None = None  # examples a gradient step; full: all of them, gradient descent
+    max_epochs: int | None = None  # passes over the training data
+    weight_decay: float | None = None  # decoupled, of adamw alone (Loshchilov & Hutter 2019)
+    l1: float = 0.0  # times the sum of the weights' sizes, added to the loss; biases and norms are spared
+    l2: float = 0.0  # times half the sum of the weights' squares, added to the loss
+    max_grad_norm: float | None = None  # a longer gradient is cut to this length; None: never
+    max_shift_px: float = 0.0  # training images are moved by up to so many pixels
+    max_rotation_deg: float = 0.0  # and turned by up to so many degrees
+    max_scale: float = 0.0  # and their sides scaled by up to this share
+    elastic_px: float = 0.0  # and bent, by displacements of this deviation in pixels (Simard et al. 2003)
+    validation_fraction: float = 0.1  # of what fit() is given, to choose the best epoch by; scikit-learn's default
+    patience: int | None = 20  # epochs without a better one before the fit ends; None: never
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of forward and backward; auto: bfloat16 where it pays
+    device: str = "auto"  # auto, cpu or cuda
+    num_threads: int | None = None  # of torch; None: 1 for small minibatches, which lose by more
+    random_state: int | None = None  # everything random follows from it; None: drawn
+    verbose: int = 0  # 1 shows a progress bar
+
+    def __post_init__(self) -> None:
+        _check_torso(self)
+        _check_names(self)
+        _check_numbers(self)
+        _check_combinations(self)
+
+    @property
+    def net_name(self) -> str | None:
+        """The net, mlp where nothing was said; None where the torso is another model's."""
+        return DEFAULT_NET if self.net is None and self.init_torso is None else self.net
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether the net looks at images; what a torso looks at that was taken, its model says."""
+        return self.net in CONVOLUTIONAL
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What training images go through."""
+        return Augmentation(**{name: getattr(self, name) for name in Augmentation.__dataclass_fields__})
+
+    def recipe(self, recorded: Mapping[str, Any] | None = None) -> Recipe:
+        """What this configuration learns by: its own settings over the net's (or over those that a run recorded)."""
+        base = RECIPES[self.net or DEFAULT_NET] if recorded is None else Recipe(**recorded)
+        return base.but({name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(FitConfig):
+    """Settings of a classifier, the same that `Classifier` takes.
+
+    ``loss`` names the output too. softmax: one output a class, cross-entropy. binary: one sigmoid output for two
+    classes, binary cross-entropy; logistic is the same number written for labels -1 and +1. one-vs-rest: a sigmoid a
+    class. perceptron: a step unit. auto: the net's own, which is binary for two classes and softmax for more.
+    """
+
+    loss: Loss = "auto"
+    label_smoothing: float = 0.0  # share of a label spread over all classes (Szegedy et al. 2016)
+    class_weight: Mapping[Any, float] | Literal["balanced"] | None = None  # of examples, by label
+    calibration: CalibrationMethod | None = None  # of the probabilities, on validation data
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in LOSSES:
+            raise ConfigError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if self.calibration is not None and self.calibration not in CALIBRATION_METHODS:
+            raise ConfigError(
+                f"calibration must be one of {', '.join(CALIBRATION_METHODS)}, or None; got {self.calibration!r}"
+            )
+        _fraction("label_smoothing", self.label_smoothing)
+        weight = self.class_weight
+        if weight is not None and weight != "balanced" and not isinstance(weight, Mapping):
+            raise ConfigError(f"class_weight must be 'balanced', a weight for each label, or None; got {weight!r}")
+        if "perceptron" in (self.net, self.loss):
+            _check_perceptron(self)
+
+    def loss_for(self, num_classes: int) -> Loss:
+        """The loss that ``auto`` stands for, given the number of classes; ConfigError for one that cannot tell them."""
+        loss = self.loss
+        if loss == "auto" and self.net == "perceptron":
+            loss = "perceptron"
+        elif loss == "auto" and self.net == "logistic":
+            loss = "binary" if num_classes == 2 else "one-vs-rest"
+        elif loss == "auto":
+            loss = "binary" if num_classes == 2 and self.net != "softmax" else "softmax"
+        if num_classes != 2 and loss in BINARY_LOSSES:
+            raise ConfigError(  # in the words that scikit-learn asks for
+                f"loss {loss!r}: Only binary classification is supported. There are {num_classes} classes; use softmax "
+                "or one-vs-rest, or fewer classes"
+            )
+        return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressorConfig(FitConfig):
+    """Settings of a regressor, the same that `Regressor` takes; the loss is the sum of squared errors."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.net in (*ONE_NEURON, "softmax"):
+            raise ConfigError(f"net {self.net!r} labels; for linear regression use net='linear'")
+
+
+def as_regression(config: ClassifierConfig) -> RegressorConfig:
+    """The settings of a regressor that a command line, which has one set of options for both, has given.
+
+    Raises:
+        ConfigError: settings that only a classifier has a use for.
+    """
+    defaults = ClassifierConfig()
+    own = [name for name in ClassifierConfig.__dataclass_fields__ if name not in FitConfig.__dataclass_fields__]
+    given = [name for name in own if getattr(config, name) != getattr(defaults, name)]
+    if given:
+        names = ", ".join(given)
+        raise ConfigError(f"{names}: the targets are numbers, and only labels have a use for it; leave it out")
+    fields = asdict(config)
+    return RegressorConfig(**{name: fields[name] for name in FitConfig.__dataclass_fields__})
+
+
+def _check_torso(config: FitConfig) -> None:
+    if config.init_torso is None:
+        if config.freeze_torso:
+            raise ConfigError("freeze_torso keeps a torso as it was elsewhere: name its model in init_torso")
+        return
+    if not isinstance(config.init_torso, (str, os.PathLike)) or not os.fspath(config.init_torso):
+        raise ConfigError(f"init_torso must be the path of a model or run directory, got {config.init_torso!r}")
+    object.__setattr__(config, "init_torso", str(Path(config.init_torso)))  # plain data
+    given = [name for name in ("net", "hidden", "activation", "batch_norm") if getattr(config, name) is not None]
+    given += ["layer_norm"] if config.layer_norm else []
+    if given:
+        raise ConfigError(f"init_torso brings the whole torso: leave out {', '.join(given)}")
+    if config.freeze_torso and config.dropout is not None:
+        raise ConfigError("a frozen torso drops nothing out: leave out dropout")
+
+
+def _check_names(config: FitConfig) -> None:
+    for name, value, known in (
+        ("net", config.net, tuple(RECIPES)),
+        ("activation", config.activation, ACTIVATIONS),
+        ("init", config.init, INITS),
+        ("optimizer", config.optimizer, OPTIMIZERS),
+        ("schedule", config.schedule, SCHEDULES),
+    ):
+        if value is not None and value not in known:
+            raise ConfigError(f"{'unknown net' if name == 'net' else name} {value!r}; known are {', '.join(known)}")
+    if config.hidden is not None:
+        if not isinstance(config.hidden, Iterable) or isinstance(config.hidden, str):
+            raise ConfigError(f"hidden must hold a width for each layer, such as (128,); got {config.hidden!r}")
+        object.__setattr__(config, "hidden", tuple(config.hidden))
+
+
+_COUNTS = ("max_epochs", "batch_size", "patience", "num_threads")
+_POSITIVE = ("learning_rate", "max_grad_norm")
+_NOT_NEGATIVE = ("weight_decay", "l1", "l2", "max_shift_px", "max_rotation_deg", "max_scale", "elastic_px")
+_FRACTIONS = ("validation_fraction", "dropout", "momentum")
+_OPTIONAL = (*_POSITIVE, "weight_decay", "dropout")
+
+
+def _check_numbers(config: FitConfig) -> None:
+    for name in _COUNTS:
+        value = getattr(config, name)
+        if value is None or (name == "batch_size" and value == "full"):
+            continue
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            or_full = ", or 'full'" if name == "batch_size" else ""
+            raise ConfigError(f"{name} must be a whole number of at least 1{or_full}; got {value!r}")
+        object.__setattr__(config, name, int(value))  # numpy's are whole numbers too, but no plain data
+    for name in (*_POSITIVE, *_NOT_NEGATIVE, *_FRACTIONS):
+        value = getattr(config, name)
+        if value is None and name in _OPTIONAL:
+            continue
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ConfigError(f"{name} must be a number, got {value!r}")
+        value = float(value)
+        if name in _POSITIVE and not 0 < value < math.inf:
+            raise ConfigError(f"{name} must be positive and finite, got {value}")
+        if name in _NOT_NEGATIVE and not 0 <= value < math.inf:
+            raise ConfigError(f"{name} must be at least 0 and finite, got {value}")
+        if name in _FRACTIONS:
+            _fraction(name, value)
+        object.__setattr__(config, name, value)
+
+
+def _check_combinations(config: FitConfig) -> None:
+    if not config.augmentation.is_identity and not config.convolutional and config.init_torso is None:
+        raise ConfigError(
+            f"shifts, rotations, scaling and elastic bends are for images, which net={config.net_name!r} does not see; "
+            "use a convolutional net"
+        )
+    if config.layer_norm and config.batch_norm:
+        raise ConfigError("layer_norm and batch_norm exclude each other; choose one")
+    if config.weight_decay and config.recipe().optimizer != "adamw":
+        raise ConfigError(
+            f"weight_decay is adamw's; with optimizer={config.recipe().optimizer!r} use l2={config.weight_decay}"
+        )
+    if not config.momentum and config.recipe().optimizer in ("momentum", "nesterov"):
+        raise ConfigError("momentum must be above 0, got 0.0; without momentum it is optimizer='sgd'")
+    layers = ("hidden", "activation", "dropout", "layer_norm", "batch_norm")
+    if config.net in LINEAR and (given := [name for name in layers if getattr(config, name)]):
+        raise ConfigError(f"net {config.net!r} has no hidden layer for {', '.join(given)}; leave out, or use net='mlp'")
+    if config.batch_norm and config.recipe().batch_size == 1:
+        raise ConfigError("batch_norm has nothing to compare in minibatches of 1; use a batch_size of at least 2")
+
+
+def _check_perceptron(config: ClassifierConfig) -> None:
+    if config.loss not in ("auto", "perceptron"):
+        raise ConfigError(f"net 'perceptron' learns by its own loss, got loss={config.loss!r}; use net='linear'")
+    if config.calibration is not None:
+        raise ConfigError("a perceptron's step unit gives no probabilities to calibrate; use net='logistic'")
+    if config.label_smoothing:
+        raise ConfigError("a perceptron's labels are -1 or +1; label_smoothing needs a probability: net='logistic'")
+
+
+def _fraction(name: str, value: Any) -> None:
+    if not 0 <= value < 1:
+        raise ConfigError(f"{name} must lie in [0, 1), got {value}")

@@ -1,0 +1,261 @@
+"""The road of ``torso fit``: a fit in a run directory, with logs, models, checkpoints and exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from torso.agents.optim.devices import torch_threads
+from torso.agents.runs.checkpoints import CheckpointStore
+from torso.agents.runs.learning_curves import plot_fit
+from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.runs.trackers import Tracker
+from torso.agents.supervised.calibration import fit_calibration, require_calibratable
+from torso.agents.supervised.config import ClassifierConfig, FitConfig, RegressorConfig
+from torso.agents.supervised.example_weights import class_weights, normalised
+from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, resolve
+from torso.agents.supervised.inputs import as_inputs, input_spec_of, moments
+from torso.agents.supervised.learner import Examples, classifier_spec, regressor_spec, sees_images
+from torso.envs import Dataset, Splits
+from torso.errors import ConfigError
+from torso.insight.metrics.reliability import plot_reliability, reliability
+from torso.insight.metrics.scoring import readout_of, score_on_test
+from torso.nets import (
+    Calibration,
+    InputSpec,
+    Network,
+    NetworkSpec,
+    Predictor,
+    export_onnx,
+    make_provenance,
+    read_source,
+    save_model,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """How a fit ended. ``summary`` is None when it was stopped; ``--resume`` goes on with it then."""
+
+    run_directory: RunDirectory
+    epochs: int
+    best_epoch: int
+    summary: dict[str, Any] | None
+
+
+def fit_run(
+    data: Splits,
+    config: ClassifierConfig | RegressorConfig,
+    *,
+    seed: int,
+    out: str | os.PathLike[str],
+    source: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    on_event: Callable[[FitEvent], None] = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoint_period_s: float = 5.0,
+) -> FitResult:
+    """Fit a classifier or a regressor into a run directory and score the best epoch once on the test data.
+
+    ``source`` is what `load_dataset` was asked for; it is recorded, so that an evaluation finds the data again. With
+    ``resume``, goes on with the run in ``out`` to the same bits that it would have given without a stop. ``stop`` is
+    asked after each gradient step; when it says so, everything is saved first. Checkpoints, which change no bit of the
+    result, are ``checkpoint_period_s`` seconds apart.
+
+    Raises:
+        ConfigError, InputError: settings or data that cannot work; nothing was written.
+        RunError: ``out`` is not a run, or is one and ``resume`` is not set, or has other settings or data.
+        StorageError: the directory could not be written; the checkpoint before still loads.
+    """
+    if config.random_state not in (None, seed):
+        raise ConfigError(f"random_state {config.random_state} contradicts the seed {seed}; leave it out")
+    spec = spec_of(data.train, config)
+    with torch.device("meta"):  # without weights: a network that cannot be built is refused before anything is written
+        Network(spec)
+    if isinstance(config, ClassifierConfig) and config.calibration is not None:
+        require_calibratable(config.calibration, data.validation.labels, spec.num_outputs)
+    recipe = config.recipe()
+    settings = {
+        "dataset": data.train.name,
+        "source": {"name": data.train.name} if source is None else dict(source),
+        "data_sha256": _fingerprint(data),
+        **{name: value for name, value in asdict(config).items() if name not in ("random_state", "verbose")},
+        "net": config.net_name,
+        "init_torso_sha256": None if config.init_torso is None else read_source(config.init_torso).weights_sha256,
+    }
+    with (
+        RunDirectory.prepare(
+            out,
+            kind="fit",
+            settings=settings,
+            resolved=resolve(config, spec),
+            seed=seed,
+            resume=resume,
+            # Under another schedule a longer fit has other learning rates from its first step on.
+            extendable=("max_epochs", "patience") if recipe.schedule == "constant" else ("patience",),
+        ) as run,
+        torch_threads(run.resolved["num_threads"]),
+    ):
+        fit = _FitRun(run, data, config, spec, seed)
+        try:
+            summary = fit.to_the_end(on_event, stop, checkpoint_period_s)
+        finally:
+            fit.tracker.close()
+        fitting = fit.fitting
+        return FitResult(run_directory=run, epochs=fitting.epoch, best_epoch=fitting.best_epoch, summary=summary)
+
+
+class _FitRun:
+    """A fitting and the files around it."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        data: Splits,
+        config: ClassifierConfig | RegressorConfig,
+        spec: NetworkSpec,
+        seed: int,
+    ) -> None:
+        self.run, self.data, self.config, self.seed = run, data, config, seed
+        train = examples_of(data.train, spec.input, config)
+        validation = examples_of(data.validation, spec.input, config) if len(data.validation) else None
+        self.fitting = Fitting(config, spec, train, validation, seed=seed, resolved=run.resolved)
+        self.store = CheckpointStore(run.checkpoint)
+        checkpoint = self.store.load()
+        if checkpoint is not None:
+            self.fitting.restore(checkpoint.state["fitting"], checkpoint.tensors)
+        self.tracker = Tracker(run.path, None if checkpoint is None else checkpoint.state["tracker"])
+
+    def to_the_end(
+        self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float
+    ) -> dict[str, Any] | None:
+        """Fit, and sum up; None when ``stop`` said so before. A run that has ended stays as it is."""
+        if self.fitting.is_done:
+            summary = self.run.read_summary()
+            return self._finish() if summary is None else summary
+        self.run.drop_summary()  # of an end that was not the last
+        return self._finish() if self._fit(on_event, stop, period_s) else None
+
+    def _fit(self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float) -> bool:
+        """Fit until the end (True) or until ``stop`` says so (False); either way all is saved."""
+        saved_s = time.monotonic()
+        for event in self.fitting.run():
+            if isinstance(event, EpochDone):
+                self.tracker.log(event.epoch, event.figures())
+            on_event(event)
+            if stop() and not self.fitting.is_done:
+                self._save()
+                return False
+            if time.monotonic() - saved_s >= period_s:
+                self._save()
+                saved_s = time.monotonic()
+        self._save()
+        return True
+
+    def _finish(self) -> dict[str, Any]:
+        """Calibrate, score on the test data, export for serving, draw, and write summary.json. Its content."""
+        fitting, run = self.fitting, self.run
+        uncalibrated = Predictor.load(run.path, device=fitting.device)
+        uncalibrated.card = replace(uncalibrated.card, calibration=None)  # an end that was killed may have left one
+        method = self.config.calibration if isinstance(self.config, ClassifierConfig) else None
+        if method is not None:
+            readout = readout_of(uncalibrated, self.data.validation.inputs)
+            calibration = fit_calibration(method, readout, self.data.validation.labels)
+            self._save_model(run.best, fitting.best_network(), fitting.best_epoch, calibration)
+        export_onnx(run.path)
+        predictor = Predictor.load(run.path, device=fitting.device)
+        if method is not None:
+            self._draw_reliability({"before": uncalibrated, method: predictor})
+        scored = score_on_test(predictor, self.data.test)
+        best = fitting.epochs[fitting.best_epoch - 1]
+        summary = {
+            "dataset": self.data.train.name,
+            "net": self.config.net_name,
+            "init_torso": self.config.init_torso,
+            "seed": self.seed,
+            "num_parameters": sum(parameter.numel() for parameter in fitting.learner.network.parameters()),
+            "epochs": fitting.epoch,
+            "best_epoch": fitting.best_epoch,
+            **{name: figure for name, figure in best.figures().items() if name not in ("is_best", "learning_rate")},
+            **scored.figures,
+            "test_metrics": None if scored.metrics is None else scored.metrics.to_json(),
+        }
+        plot_fit(run.path)
+        run.write_summary(summary)
+        return summary
+
+    def _draw_reliability(self, predictors: Mapping[str, Predictor]) -> None:
+        """Draw how true the probabilities come on the test data, without and with the calibration."""
+        test = self.data.test
+        if len(test):
+            shares = {name: known.probabilities(readout_of(known, test.inputs)) for name, known in predictors.items()}
+            found = {name: reliability(share, test.labels) for name, share in shares.items()}
+            plot_reliability(self.run.reliability, found)
+
+    def _save(self) -> None:
+        """Models, then the checkpoint that knows them; a kill in between leaves models that a resume writes again."""
+        fitting = self.fitting
+        if fitting.best_epoch and fitting.validation is not None:
+            self._save_model(self.run.best, fitting.best_network(), fitting.best_epoch)
+        self._save_model(self.run.model, fitting.learner.network, fitting.epoch)
+        state, tensors = fitting.state()
+        self.store.save(fitting.epoch, {"fitting": state, "tracker": self.tracker.position()}, tensors)
+
+    def _save_model(
+        self,
+        directory: os.PathLike[str],
+        network: Network,
+        epoch: int,
+        calibration: Calibration | None = None,
+    ) -> None:
+        kind, settings = network.spec.kind, self.run.settings
+        provenance = make_provenance(
+            f"torso.agents.{kind.capitalize()}",
+            seed=self.seed,
+            dataset=settings["dataset"],
+            source=settings["source"],
+            config=asdict(self.config),
+            epoch=epoch,
+            init_torso=self.fitting.learner.init_torso,
+        )
+        labels = self.data.train.label_names
+        save_model(
+            directory, network, kind=kind, labels=labels, provenance=provenance, calibration=calibration, onnx=False
+        )
+
+
+def spec_of(train: Dataset, config: ClassifierConfig | RegressorConfig) -> NetworkSpec:
+    """The network for a data set, whose task must be the configuration's."""
+    regression = train.task == "regression"
+    if regression != isinstance(config, RegressorConfig):
+        wanted = "RegressorConfig" if regression else "ClassifierConfig"
+        raise ConfigError(f"{train.name} is for {train.task}: expected a {wanted}, got a {type(config).__name__}")
+    network_input = input_spec_of(train.inputs, convolutional=sees_images(config), image=train.image)
+    if isinstance(config, RegressorConfig):
+        return regressor_spec(config, network_input, *moments(train.labels))
+    return classifier_spec(config, network_input, len(train.label_names))
+
+
+def examples_of(data: Dataset, network_input: InputSpec, config: FitConfig) -> Examples:
+    """A data set as tensors, its examples weighted as the configuration says."""
+    weights = None
+    if isinstance(config, ClassifierConfig):
+        weights = normalised(class_weights(config.class_weight, data.labels, data.label_names))
+    return as_examples(as_inputs(data.inputs, network_input), data.labels, weights)
+
+
+def _fingerprint(data: Splits) -> str:
+    """The SHA-256 of all inputs and labels: a resume on other data is refused."""
+    digest = hashlib.sha256()
+    for part in data:
+        digest.update(f"{part.inputs.dtype} {part.inputs.shape}".encode())
+        digest.update(np.ascontiguousarray(part.inputs).data)
+        digest.update(np.ascontiguousarray(part.labels).data)
+    return digest.hexdigest()

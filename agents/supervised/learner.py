@@ -1,0 +1,306 @@
+"""Learning from labelled examples: the network that a configuration asks for, and the update it is fitted by.
+
+The network's output is a probability for each class, or a number for each target; the loss is the head's own. An agent
+regresses the same kind of output on an expectation (``value_based/learner.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torso.agents.optim.devices import Precision
+from torso.agents.optim.gradient_step import GradientStep
+from torso.agents.optim.optimizers import make_optimizer
+from torso.agents.optim.penalties import penalty
+from torso.agents.optim.schedules import scheduled_learning_rate
+from torso.agents.optim.states import strip_prefix, with_prefix
+from torso.agents.supervised.augmentation import augmented
+from torso.agents.supervised.config import DEFAULT_NET, LINEAR, ClassifierConfig, FitConfig
+from torso.agents.supervised.recipes import Recipe
+from torso.errors import CheckpointError, ConfigError
+from torso.nets import (
+    ConvNetSpec,
+    InputSpec,
+    LogitsHeadSpec,
+    MLPSpec,
+    NetworkSpec,
+    OneVsRestHeadSpec,
+    RegressionHeadSpec,
+    SigmoidHeadSpec,
+    StepHeadSpec,
+    freeze_torso,
+    load_torso,
+    net_spec,
+    read_source,
+    take_torso,
+)
+from torso.nets.modules.heads import LabelHead
+from torso.nets.modules.label_heads import RegressionHead
+from torso.nets.modules.network import Network, build_network
+
+_EVALUATION_ROWS = 1024  # rows of one forward when nothing is learnt from them
+
+
+class Examples(NamedTuple):
+    """Examples on the learner's device.
+
+    inputs: [N, *shape] raw. targets: [N] int64 labels, or [N, K] float32 for regression. weights: [N] float32, what an
+    example counts for, or None where all count the same.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor | None = None
+
+    def to(self, device: torch.device) -> Examples:
+        """The same on a device."""
+        weights = None if self.weights is None else self.weights.to(device)
+        return Examples(self.inputs.to(device), self.targets.to(device), weights)
+
+    def take(self, rows: Tensor) -> Examples:
+        """The rows named by indices."""
+        weights = None if self.weights is None else self.weights.index_select(0, rows)
+        return Examples(self.inputs.index_select(0, rows), self.targets.index_select(0, rows), weights)
+
+
+class Score(NamedTuple):
+    """How well a network does: the mean loss, and the share of right labels or, in regression, R^2.
+
+    The loss is a cross-entropy in nats for classifiers, and for regressors the mean over the examples of the sum of
+    squared errors, in standard deviations of the targets.
+    """
+
+    loss: float
+    accuracy: float | None = None
+    r2: float | None = None
+
+    @property
+    def quality(self) -> float:
+        """What the best epoch is chosen by: more is better."""
+        return -self.loss if self.accuracy is None else self.accuracy
+
+    def text(self) -> str:
+        """The figure that people want to see."""
+        return f"R² {self.r2:.4f}" if self.accuracy is None else f"{self.accuracy:.2%}"
+
+
+def classifier_spec(config: ClassifierConfig, network_input: InputSpec, num_classes: int) -> NetworkSpec:
+    """The network that a configuration asks for, given its input and the number of classes."""
+    loss, smoothing = config.loss_for(num_classes), config.label_smoothing
+    head: Any
+    if loss == "softmax":
+        head = LogitsHeadSpec(num_classes=num_classes, label_smoothing=smoothing)
+    elif loss == "one-vs-rest":
+        head = OneVsRestHeadSpec(num_classes=num_classes, label_smoothing=smoothing)
+    elif loss == "perceptron":
+        head = StepHeadSpec()
+    else:
+        head = SigmoidHeadSpec(loss="cross-entropy" if loss == "binary" else "logistic", label_smoothing=smoothing)
+    return _network_spec(config, network_input, head)
+
+
+def regressor_spec(
+    config: FitConfig, network_input: InputSpec, mean: tuple[float, ...], std: tuple[float, ...]
+) -> NetworkSpec:
+    """The same for targets of this mean and deviation, by which the network's outputs are scaled."""
+    head = RegressionHeadSpec(num_targets=len(mean), mean=mean, std=std)
+    return _network_spec(config, network_input, head)
+
+
+def sees_images(config: FitConfig) -> bool:
+    """Whether rows of a square number of pixels are images to the network that a configuration asks for."""
+    if config.init_torso is None:
+        return config.convolutional
+    return read_source(config.init_torso).network.input.layout is not None
+
+
+def _network_spec(config: FitConfig, network_input: InputSpec, head: Any) -> NetworkSpec:
+    if config.init_torso is None:
+        return NetworkSpec(input=network_input, torso=_torso_spec(config, network_input), head=head)
+    any_torso = NetworkSpec(input=network_input, torso=MLPSpec(), head=head)
+    spec = take_torso(any_torso, config.init_torso, dropout=config.dropout)
+    if spec.input.layout is None and not config.augmentation.is_identity:
+        raise ConfigError(
+            f"shifts, rotations, scaling and elastic bends are for images, which {config.init_torso} does not see"
+        )
+    return spec
+
+
+def _torso_spec(config: FitConfig, network_input: InputSpec) -> Any:
+    if config.net in LINEAR:
+        return net_spec("linear", network_input)
+    return net_spec(
+        config.net or DEFAULT_NET,
+        network_input,
+        hidden=config.hidden,
+        activation=config.activation,
+        dropout=config.dropout,
+        layer_norm=config.layer_norm,
+        batch_norm=config.batch_norm,
+    )
+
+
+class SupervisedLearner:
+    """A network, and the update that brings its output nearer to a minibatch's targets.
+
+    ``total_updates`` is what the learning rate's schedule spans. What an update draws (dropout, augmentation) comes
+    from a generator that ``seed`` starts. ``init_torso`` is what `load_torso` said, where the torso was taken.
+    """
+
+    def __init__(
+        self,
+        config: FitConfig,
+        recipe: Recipe,
+        network: Network,
+        *,
+        device: torch.device,
+        precision: Precision,
+        seed: int,
+        total_updates: int,
+        init_torso: dict[str, str] | None = None,
+    ) -> None:
+        if not isinstance(network.head, (LabelHead, RegressionHead)):
+            raise ConfigError(f"a fit needs a head that labels or regresses, got {type(network.head).__name__}")
+        self.config, self.recipe, self.device, self.total_updates = config, recipe, device, total_updates
+        self.init_torso = init_torso
+        self.network = network.to(device)
+        if config.freeze_torso:
+            freeze_torso(self.network)
+        if isinstance(network.spec.torso, ConvNetSpec):
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
+        self.head: LabelHead | RegressionHead = network.head
+        optimizer = make_optimizer(
+            self.network,
+            recipe.optimizer,
+            learning_rate=recipe.learning_rate,
+            momentum=config.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        self.step = GradientStep(self.network, optimizer, max_grad_norm=config.max_grad_norm)
+        self.peak_learning_rate = recipe.learning_rate
+        self.augmentation = config.augmentation
+        # A row's standardisation is the same in every epoch; images are small as bytes, and augmented as they are.
+        self._scales_once = network.spec.input.layout is None
+        self._bfloat16 = precision == "bfloat16"
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.num_updates = 0
+
+    @classmethod
+    def build(
+        cls,
+        config: FitConfig,
+        recipe: Recipe,
+        spec: NetworkSpec,
+        *,
+        device: torch.device,
+        precision: Precision,
+        seed: int,
+        total_updates: int,
+    ) -> SupervisedLearner:
+        """A learner whose first weights are drawn from the seed; the torso's may be taken from another model."""
+        weights = torch.Generator().manual_seed(seed)
+        network = build_network(spec, weights, recipe.init)
+        noise_seed = int(torch.randint(2**62, (), generator=weights))
+        taken = None if config.init_torso is None else load_torso(network, config.init_torso)
+        return cls(
+            config,
+            recipe,
+            network,
+            device=device,
+            precision=precision,
+            seed=noise_seed,
+            total_updates=total_updates,
+            init_torso=taken,
+        )
+
+    @torch.no_grad()
+    def prepare(self, examples: Examples) -> Examples:
+        """Examples on the device as `update` takes minibatches of them."""
+        examples = examples.to(self.device)
+        if not self._scales_once:
+            return examples
+        scaled = torch.empty((len(examples.inputs), self.network.spec.input.size), device=self.device)
+        for first in range(0, len(scaled), _EVALUATION_ROWS):
+            rows = slice(first, first + _EVALUATION_ROWS)
+            scaled[rows] = self.network.scaling(examples.inputs[rows])
+        return examples._replace(inputs=scaled)
+
+    def update(self, minibatch: Examples) -> Tensor:
+        """One gradient step on rows that `prepare` made. Returns the mean loss before it, with penalties, detached."""
+        config, (inputs, targets, weights) = self.config, minibatch
+        layout = self.network.spec.input.layout
+        if layout is not None and not self.augmentation.is_identity:
+            inputs = augmented(inputs, self.augmentation, layout, self.generator)
+        self.step.learning_rate = scheduled_learning_rate(
+            self.recipe.schedule, self.peak_learning_rate, self.num_updates, self.total_updates
+        )
+        self.num_updates += 1
+        if not self.network.training:
+            self.network.train()
+
+        inputs = inputs if self._scales_once else self.network.scaling(inputs)
+        prediction, _ = self.network.answer(inputs, (), self.generator, bfloat16=self._bfloat16)
+        losses = self.head.loss(prediction, targets)  # [B]
+        loss = losses.mean() if weights is None else (losses * weights).mean()
+        if config.l1 or config.l2:
+            loss = loss + penalty(self.network, l1=config.l1, l2=config.l2)
+        return self.step(loss)
+
+    def score(self, examples: Examples) -> Score:
+        """Score the network as a served model would do: in evaluation mode and float32."""
+        return score(self.network, examples)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Weights, optimizer, generator and counter, for a checkpoint."""
+        optimizer_state, optimizer_tensors = self.step.state()
+        tensors = {
+            **with_prefix("network", self.network.state_dict()),
+            **with_prefix("optimizer", optimizer_tensors),
+            "generator": self.generator.get_state(),
+        }
+        return {"num_updates": self.num_updates, "optimizer": optimizer_state}, tensors
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Become what ``state`` took; CheckpointError when it is of another network."""
+        try:
+            self.network.load_state_dict(strip_prefix("network", tensors))
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint's weights do not fit this network: {error}") from error
+        self.step.restore(state["optimizer"], strip_prefix("optimizer", tensors))
+        self.generator.set_state(tensors["generator"])
+        self.num_updates = state["num_updates"]
+
+
+@torch.inference_mode()
+def score(network: Network, examples: Examples) -> Score:
+    """Score a classifier or a regressor on examples, in evaluation mode, some rows at a time."""
+    head = network.head
+    if not isinstance(head, (LabelHead, RegressionHead)):
+        raise ConfigError(f"a fit needs a head that labels or regresses, got {type(head).__name__}")
+    network.eval()
+    readouts, losses = [], []
+    for first in range(0, len(examples.targets), _EVALUATION_ROWS):
+        rows = slice(first, first + _EVALUATION_ROWS)
+        prediction, _ = network(examples.inputs[rows])
+        readouts.append(head.readout(prediction))
+        losses.append(head.loss(prediction, examples.targets[rows]))
+    weights = torch.ones(len(examples.targets)) if examples.weights is None else examples.weights
+    weights = weights.to(examples.targets.device, torch.float64)  # [N]
+    total = weights.sum()
+    loss = float((torch.cat(losses) * weights).sum() / total)
+    readout = torch.cat(readouts)  # [N, K]
+    if isinstance(head, LabelHead):
+        return Score(loss, accuracy=float(weights[readout.argmax(dim=1) == examples.targets].sum() / total))
+    return Score(loss, r2=_r2(readout.double(), examples.targets.double(), weights / total))
+
+
+def _r2(predicted: Tensor, targets: Tensor, shares: Tensor) -> float:
+    """The share of the targets' variance that is explained, averaged over targets; of a constant target, 0 or 1."""
+    residual = (shares[:, None] * (targets - predicted).square()).sum(dim=0)  # [K]
+    spread = (shares[:, None] * (targets - (shares[:, None] * targets).sum(dim=0)).square()).sum(dim=0)
+    explained = torch.where(spread > 0, 1 - residual / spread, (residual == 0).to(spread.dtype))
+    return float(explained.mean())

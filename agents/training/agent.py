@@ -1,0 +1,296 @@
+"""``DQN``: the agent as scripts use it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+from torso.agents.runs.callbacks import Callback, Hooks
+from torso.agents.runs.events import Evaluation
+from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.training.driver import Training
+from torso.agents.training.session import require_trainable
+from torso.agents.training.train_runs import open_run
+from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.presets import preset
+from torso.envs import EnvSource, Wrapper
+from torso.envs.vector.world import World, recorded_world
+from torso.errors import ConfigError, EnvError, ModelNotFoundError, RunError
+from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
+from torso.nets.models.directory import CARD
+
+
+class DQN:
+    """Deep Q-learning (Mnih et al. 2015) in any Gymnasium env with Discrete actions.
+
+    Args:
+        env: a Gymnasium id, an env class, a function that makes an env, or a constructed env.
+        algorithm: whose preset for the env's id is taken: dqn, double, dueling, prioritized or n-step.
+        config: the settings instead of a preset's (with one env, where that is constructed already), or of the
+            defaults of `DQNConfig` in an env without one.
+        env_kwargs: given to the env's constructor; without them and without a ``config``, the preset's.
+        wrappers: applied to each env in order, the first innermost.
+        settings: fields of `DQNConfig`, in place of the preset's or the config's.
+
+    Raises:
+        EnvError: torso cannot learn in the env.
+        ConfigError: settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        env: EnvSource,
+        *,
+        algorithm: str = "dqn",
+        config: DQNConfig | None = None,
+        seed: int = 0,
+        env_kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[Wrapper] = (),
+        **settings: Any,
+    ) -> None:
+        world = World(env=env, env_kwargs=env_kwargs or {}, wrappers=wrappers)
+        known = preset(algorithm, world.name)
+        if config is None and env_kwargs is None and isinstance(env, str):
+            world = World(env=env, env_kwargs=known.env_kwargs, wrappers=wrappers)
+        if config is None:
+            config = replace(known.config, num_envs=1) if world.is_constructed else known.config
+        self._set_up(world, _with(config, settings), seed, algorithm=algorithm)
+
+    def _set_up(
+        self,
+        world: World,
+        config: DQNConfig,
+        seed: int,
+        *,
+        algorithm: str = "dqn",
+        loaded: tuple[ModelCard, Network] | None = None,
+        first: Network | None = None,
+    ) -> None:
+        require_trainable(world, config, seed, first)
+        self.world, self.config, self.seed = world, config, seed
+        self._loaded: tuple[ModelCard, Network] | None = loaded
+        self._first_network: Network | None = first  # weights to start from, of a model directory that was loaded
+        self._run_path: Path | None = None  # the run directory that learn() writes to
+        self._algorithm, self._video_period = algorithm, 0  # as that one records them
+        self._training: Training | None = None
+        self._predictor: Predictor | None = None
+        if loaded is not None:
+            card, network = loaded
+            self._predictor = Predictor(card, TorchBackend(copy.deepcopy(network)))
+
+    @property
+    def total_steps(self) -> int:
+        """Steps learnt since this agent was made or loaded."""
+        return 0 if self._training is None else self._training.total_steps
+
+    def learn(
+        self,
+        total_steps: int,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> DQN:
+        """Train until ``total_steps`` steps were made in all; then the best network by evaluation acts.
+
+        ``out`` makes a run directory of it, which `DQN.load` and ``torso train --resume`` go on with exactly. Callbacks
+        (`torso.agents.Callback`) are told of what happens, and may end it sooner: ``total_steps`` of the agent says
+        when, and learning goes on from there.
+
+        Interrupted by an exception (Ctrl-C), an agent with a run directory goes on from its latest checkpoint when it
+        learns again; one without goes on from where it was.
+
+        Raises:
+            ConfigError: ``total_steps`` is not more than what was learnt already.
+            RunError: ``out`` is not a new directory, or another process trains in it.
+        """
+        if total_steps <= self.total_steps:
+            raise ConfigError(
+                f"total_steps must be more than the {self.total_steps} steps learnt already, got {total_steps}"
+            )
+        Hooks(callbacks)  # refuses what is no callback, before anything is written
+        if out is not None and (self._training is not None or self._run_path is not None):
+            raise ConfigError(
+                "out is for an agent that has learnt nothing yet; this one goes on where it learnt before"
+            )
+        if out is None and self._run_path is None:
+            self._training = self._training or self._new_training(None)
+            self._consume(self._training, total_steps, callbacks)
+            return self
+        path, resume = Path(out if out is not None else self._run_path or ""), self._run_path is not None
+        with open_run(
+            self.world,
+            self.config,
+            total_steps=total_steps,
+            seed=self.seed,
+            out=path,
+            resume=resume,
+            algorithm=self._algorithm,
+            video_period=self._video_period,
+            first=self._first_network,
+        ) as run:
+            self._run_path = path
+            training, self._training = self._training or self._new_training(run), None  # None if what follows fails
+            training.run_directory = run
+            self._consume(training, total_steps, callbacks)
+            if training.is_done(total_steps):
+                training.finish(self.config.evaluation_episodes)
+            self._training = training
+        return self
+
+    def _new_training(self, run: RunDirectory | None) -> Training:
+        return Training(
+            self.world,
+            self.config,
+            seed=self.seed,
+            run=run,
+            network=self._first_network,
+            video_period=self._video_period,
+        )
+
+    def _consume(self, training: Training, total_steps: int, callbacks: Sequence[Callback]) -> None:
+        for _ in training.run(total_steps, callbacks=callbacks):
+            pass
+        self._predictor = training.predictor()
+
+    def predict(self, observation: ArrayLike) -> NDArray[np.int64] | int:
+        """The greedy action for one observation (an int), or for a batch of them (int64 [B]), as gymnasium takes it.
+
+        Raises InputError for an observation that does not fit the env's, and ConfigError before `learn` or `load`.
+        """
+        predictor = self._require_predictor()
+        single = np.shape(observation) == predictor.input.shape
+        actions, _ = predictor.act(observation)
+        return int(actions[0]) if single else actions
+
+    def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
+        """Play ``episodes`` greedy episodes in envs of their own, on seeds that chose nothing during training."""
+        seeds = evaluation_seeds(self.seed if seed is None else seed, episodes, "score")
+        return evaluate(self._require_predictor().act, self.world, seeds)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the best network as a model directory (with ``model.onnx``), for `load` and ``torso serve``."""
+        if self._training is not None:
+            self._training.save(path)
+        elif self._loaded is not None:
+            card, network = self._loaded
+            provenance = dict(card.provenance)
+            save_model(path, network, kind="policy", action_start=card.action_start, provenance=provenance)
+        else:
+            raise ConfigError("nothing to save: call learn() first")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        env: EnvSource | None = None,
+        *,
+        config: DQNConfig | None = None,
+        seed: int | None = None,
+        wrappers: Sequence[Wrapper] | None = None,
+    ) -> DQN:
+        """Load an agent.
+
+        A model directory predicts at once, and learns anew from its weights; a run directory resumes: ``learn`` goes on
+        with it from its latest checkpoint. ``env`` and ``wrappers`` are needed where the files name none that can be
+        made. ``config`` and ``seed`` (0) are for learning anew from a model; a run has its own.
+
+        Raises:
+            ConfigError: a ``config`` or a ``seed`` for a run directory, or settings that are not there.
+            ModelError: no model there, or a damaged one.
+            RunError: a run directory of another kind.
+        """
+        path = Path(path)
+        if (path / "config.json").is_file() and not (path / CARD).is_file():
+            if config is not None or seed is not None:
+                raise ConfigError(f"{path} is a run, which goes on with its own config and seed; leave both out")
+            return cls._load_run(path, env, wrappers)
+        card, network = load_model(path)
+        if card.kind != "policy":
+            raise ConfigError(f"{path} holds a {card.kind}, expected a policy; use Classifier.load")
+        config = _config_of(path, card) if config is None else config
+        world = _world_of(path, env, wrappers, card.provenance)
+        agent = cls.__new__(cls)
+        with _needing_env(path, env):
+            agent._set_up(world, config, seed or 0, loaded=(card, network), first=network)
+        return agent
+
+    @classmethod
+    def _load_run(cls, path: Path, env: EnvSource | None, wrappers: Sequence[Wrapper] | None) -> DQN:
+        run = RunDirectory.open(path)
+        if run.kind != "train":
+            raise RunError(f"{path} holds a {run.kind} run, expected a training run; use Classifier.load")
+        settings = run.settings
+        config = DQNConfig(**{name: settings[name] for name in DQNConfig.__dataclass_fields__ if name in settings})
+        world = _world_of(path, env, wrappers, settings)
+        loaded = None
+        with suppress(ModelNotFoundError):  # a run that ended before its first checkpoint can only learn
+            loaded = load_model(path)
+        agent = cls.__new__(cls)
+        with _needing_env(path, env):
+            agent._set_up(world, config, run.config["seed"], algorithm=settings["algorithm"], loaded=loaded)
+        agent._run_path, agent._video_period = path, settings.get("video_period", 0)
+        return agent
+
+    def _require_predictor(self) -> Predictor:
+        if self._predictor is None:
+            raise ConfigError("this agent has learnt nothing yet: call learn() first")
+        return self._predictor
+
+
+def _with(config: DQNConfig, settings: Mapping[str, Any]) -> DQNConfig:
+    """A configuration with some of its settings replaced."""
+    known = DQNConfig.__dataclass_fields__
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known)
+            hint = f"; did you mean {close[0]}?" if close else "; torso.agents.DQNConfig lists them"
+            raise ConfigError(f"DQN has no setting {name!r}{hint}")
+    return replace(config, **settings)
+
+
+def _world_of(
+    path: Path, given: EnvSource | None, wrappers: Sequence[Wrapper] | None, recorded: Mapping[str, Any]
+) -> World:
+    """The env that was given, or else the recorded one.
+
+    Where it is the same env, it comes with the recorded ``env_kwargs``, and with the recorded wrappers unless others
+    were given.
+    """
+    source = recorded.get("env_id") if given is None else given
+    if source is None:
+        raise EnvError(f"the files do not say which env this agent is for; give DQN.load({str(path)!r}, env)")
+    try:
+        return recorded_world(recorded, source, wrappers=wrappers)
+    except EnvError as error:
+        raise EnvError(f"{error}; give DQN.load({str(path)!r}, wrappers=[...])") from error
+
+
+@contextmanager
+def _needing_env(path: Path, given: EnvSource | None) -> Iterator[None]:
+    """Say, where the env that the files name cannot be made, that one can be given."""
+    try:
+        yield
+    except EnvError as error:
+        if given is not None:
+            raise
+        raise EnvError(f"{error}; give DQN.load({str(path)!r}, env)") from error
+
+
+def _config_of(path: Path, card: ModelCard) -> DQNConfig:
+    """The settings that a model was trained with."""
+    if "config" not in card.provenance:
+        raise ConfigError(f"{path} does not name the settings it was trained with; give DQN.load(path, config=)")
+    try:
+        return DQNConfig(**card.provenance["config"])
+    except TypeError as error:
+        raise ConfigError(f"{path} was trained with settings of another torso ({error}); give config=") from error

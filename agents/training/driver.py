@@ -1,0 +1,282 @@
+"""A training run: around the loop, logs, evaluations, the best model, checkpoints and exact resume."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import numpy as np
+
+from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+from torso.agents.acting.videos import Camera
+from torso.agents.optim.devices import resolve_precision, torch_threads
+from torso.agents.optim.schedules import multiples_passed
+from torso.agents.runs.callbacks import Callback, Hooks
+from torso.agents.runs.checkpoints import CheckpointStore
+from torso.agents.runs.events import Checkpointed, Evaluated, Evaluation, Logged, Tick, TrainingEvent
+from torso.agents.runs.learning_curves import plot_training
+from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.runs.trackers import Tracker
+from torso.agents.training.session import Session
+from torso.agents.value_based.config import DQNConfig
+from torso.envs.vector.world import World
+from torso.nets import (
+    LARGE_WEIGHTS,
+    ModelCard,
+    Network,
+    Predictor,
+    TorchBackend,
+    export_onnx,
+    make_provenance,
+    save_model,
+)
+from torso.nets.modules.devices import resolve_device
+
+E = TypeVar("E", bound=TrainingEvent)
+
+
+def resolve(config: DQNConfig) -> dict[str, Any]:
+    """What the ``auto`` settings choose on this machine, as plain data for config.json."""
+    device = resolve_device(config.device)
+    widths = zip(config.hidden, config.hidden[1:], strict=False)
+    pays = config.net != "mlp" or any(a * b >= LARGE_WEIGHTS for a, b in widths)
+    precision = resolve_precision(config.precision, device, pays=pays)
+    return {"device": str(device), "precision": precision, "checkpoint_period": config.steps_between_checkpoints}
+
+
+class Training:
+    """Trains in a world, with a run directory or in memory alone. Both give the same bits.
+
+    ``network`` gives the first weights instead of the seed. A run directory that holds a checkpoint is gone on with.
+    Every ``video_period`` steps (0: never) a run directory gets the video of a greedy episode, which changes no bit.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        config: DQNConfig,
+        *,
+        seed: int,
+        run: RunDirectory | None = None,
+        network: Network | None = None,
+        video_period: int = 0,
+    ) -> None:
+        resolved = resolve(config) if run is None else run.resolved
+        self.world, self.config, self.seed, self.run_directory = world, config, seed, run
+        self.session = Session(
+            world,
+            config,
+            seed=seed,
+            device=resolve_device(resolved["device"]),
+            precision=resolved["precision"],
+            network=network,
+        )
+        self._checkpoint_period: int = resolved["checkpoint_period"]
+        self._checkpointed_at = -1
+        self._hooks = Hooks()
+        self._camera: Camera | None = None
+        if run is not None and video_period:
+            [episode] = evaluation_seeds(seed, 1, "video")
+            self._camera = Camera(world, run.videos, seed=episode, period_steps=video_period)
+        self._tracker: Tracker | None = None
+        self._position: Mapping[str, Any] | None = None  # of the logs, at the latest checkpoint
+        self._begins_elsewhere = network is not None  # from weights that the seed does not give
+        checkpoint = None if run is None else CheckpointStore(run.checkpoint).load()
+        if run is not None and checkpoint is not None:
+            self.session.restore(checkpoint)
+            self._position = checkpoint.state["tracker"]
+            if self.session.best_network is not None:  # what is in best/ may come from steps after the checkpoint
+                self.save(run.best, onnx=False)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps made so far."""
+        return self.session.total_steps
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether an evaluation has reached ``config.stop_return``."""
+        enough, best = self.config.stop_return, self.session.best_mean
+        return enough is not None and best is not None and best >= enough
+
+    def is_done(self, until_steps: int) -> bool:
+        """Whether ``until_steps`` steps were made in all, or an evaluation is good enough."""
+        return self.total_steps >= until_steps or self.is_solved
+
+    def run(
+        self,
+        until_steps: int,
+        stop: Callable[[], bool] = lambda: False,
+        callbacks: Sequence[Callback] = (),
+    ) -> Iterator[TrainingEvent]:
+        """Train until it `is_done`, or ``stop()`` or a callback says so.
+
+        Yields what happens, after the callbacks were told. ``stop`` is asked after each tick; each of these ends writes
+        a checkpoint. An exception, or a caller that does not ask on, writes none: a run directory then stands at its
+        latest checkpoint, which a new `Training` goes on from.
+        """
+        self._hooks = Hooks(callbacks)
+        if self.is_done(until_steps):
+            return
+        if self.run_directory is not None:
+            self.run_directory.drop_summary()  # of an end that was not the last
+        interaction = self.session.interaction
+        self._tracker = None if self.run_directory is None else Tracker(self.run_directory.path, self._position)
+        try:
+            with torch_threads(self.config.num_threads):
+                if self._begins_elsewhere and self.total_steps == 0:
+                    self._write_checkpoint()  # or a run killed before its first one would begin with the seed's weights
+                interaction.begin()
+                for tick in interaction.run(until_steps):
+                    yield from self._after(tick, until_steps)
+                    if self.is_solved or self._hooks.stop or stop():
+                        break
+                if self._checkpointed_at != self.total_steps:
+                    yield self._told("on_checkpoint", self._checkpoint(planned=False))
+        finally:
+            interaction.close()
+            if self._tracker is not None:
+                self._tracker.close()
+
+    def predictor(self) -> Predictor:
+        """The best network as a predictor of its own."""
+        return self._as_predictor(copy.deepcopy(self._best()))
+
+    def score(self, episodes: int) -> Evaluation:
+        """Play fresh episodes greedily with the best network."""
+        with torch_threads(self.config.num_threads):
+            return self._play(copy.deepcopy(self._best()), evaluation_seeds(self.seed, episodes, "score"))
+
+    def save(self, directory: str | os.PathLike[str], *, best: bool = True, onnx: bool = True) -> None:
+        """Save the best, or the latest, network as a model directory."""
+        save_model(
+            directory,
+            self._best() if best else self.session.learner.online,
+            kind="policy",
+            action_start=self.world.spec.action_start,
+            provenance=make_provenance(
+                "torso.agents.DQN",
+                seed=self.seed,
+                env_id=self.world.name,
+                env_kwargs=dict(self.world.env_kwargs),
+                wrappers=self.world.wrapper_names,
+                config=asdict(self.config),
+                total_steps=self.session.best_step if best else self.total_steps,
+            ),
+            onnx=onnx,
+        )
+
+    def finish(self, score_episodes: int) -> dict[str, Any]:
+        """Score the best network on fresh seeds; write ONNX files, the learning curve and summary.json. Its content."""
+        summary = {
+            "env_id": self.world.name,
+            "seed": self.seed,
+            "total_steps": self.total_steps,
+            "num_updates": self.session.learner.num_updates,
+            "num_episodes": self.session.num_episodes,
+            "best_step": self.session.best_step,
+            "selection_mean_return": self.session.best_mean,
+            "score": self.score(score_episodes).to_json(self.world.name),
+            "cuts": self.session.cuts,
+        }
+        run = self.run_directory
+        if run is not None:
+            export_onnx(run.best)
+            export_onnx(run.model)
+            plot_training(run.path)
+            run.write_summary(summary)
+        return summary
+
+    # -- around a tick ---------------------------------------------------------------------------------------------
+
+    def _after(self, tick: Tick, until_steps: int) -> Iterator[TrainingEvent]:
+        """What a tick brings, in an order that a resume repeats: episodes, a log line, an evaluation, a checkpoint.
+
+        The last tick brings an evaluation in any case, before a checkpoint that would let a resume pass it over; and
+        so does a video come before the checkpoint.
+        """
+        config = self.config
+        self.session.take_in(tick)
+        self._hooks("on_step", tick)
+        if tick.metrics:
+            self._hooks("on_update", tick)
+        for episode in tick.episodes:
+            yield self._told("on_episode", episode)
+        before, after = tick.steps_before, tick.total_steps
+        if multiples_passed(before, after, config.log_period):
+            yield self._log()
+        if multiples_passed(before, after, config.evaluation_period) or after >= until_steps:
+            yield self._told("on_evaluation", self._evaluate())
+        if self._camera is not None and multiples_passed(before, after, self._camera.period_steps):
+            network = copy.deepcopy(self.session.learner.online).eval()
+            self._camera.film(self._as_predictor(network).act, after)
+        if multiples_passed(before, after, self._checkpoint_period):
+            yield self._told("on_checkpoint", self._checkpoint(planned=True))
+
+    def _told(self, hook: str, event: E) -> E:
+        """An event that the callbacks have been told of."""
+        self._hooks(hook, event)
+        return event
+
+    def _log(self) -> Logged:
+        figures = self.session.take_figures()
+        if self._tracker is not None:
+            self._tracker.log(self.total_steps, figures)
+        return Logged(total_steps=self.total_steps, figures=figures)
+
+    def _evaluate(self) -> Evaluated:
+        session, total_steps = self.session, self.total_steps
+        network = copy.deepcopy(session.learner.online).eval()
+        seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
+        evaluation = self._play(network, seeds)
+        if self.world.is_constructed:  # the episodes were played in the very env that training was in the middle of
+            session.interaction.cut()
+        is_best = session.best_mean is None or evaluation.mean >= session.best_mean  # of equals the later: it saw more
+        if is_best:
+            session.best_network, session.best_mean, session.best_step = network, evaluation.mean, total_steps
+            if self.run_directory is not None:
+                self.save(self.run_directory.best, onnx=False)
+        if self._tracker is not None:
+            figures = {
+                "evaluation_return": evaluation.mean,
+                "evaluation_std": evaluation.std,
+                "evaluation_length": float(np.mean(evaluation.lengths_steps)),
+                "is_best": is_best,
+            }
+            self._tracker.log(total_steps, figures)
+        return Evaluated(total_steps=total_steps, evaluation=evaluation, is_best=is_best)
+
+    def _checkpoint(self, *, planned: bool) -> Checkpointed:
+        """Cut every episode short, begin anew, and write down where that is."""
+        self.session.interaction.cut()
+        if not planned:
+            self.session.cuts.append(self.total_steps)
+        self._write_checkpoint()
+        self._checkpointed_at = self.total_steps
+        return Checkpointed(total_steps=self.total_steps)
+
+    def _write_checkpoint(self) -> None:
+        if self.run_directory is None or self._tracker is None:
+            return
+        self.save(self.run_directory.model, best=False, onnx=False)
+        store = CheckpointStore(self.run_directory.checkpoint)
+        state, tensors = self.session.state()
+        state["tracker"] = position = self._tracker.position()
+        store.save(self.total_steps, state, tensors, list(self.session.segments(store.rows)))
+        self._position = position
+
+    def _best(self) -> Network:
+        best = self.session.best_network
+        return self.session.learner.online if best is None else best
+
+    def _play(self, network: Network, seeds: Sequence[int]) -> Evaluation:
+        """Greedy episodes of a network that nobody trains, through the predictor that also serves it."""
+        return evaluate(self._as_predictor(network).act, self.world, seeds)
+
+    def _as_predictor(self, network: Network) -> Predictor:
+        start = self.world.spec.action_start
+        card = ModelCard(kind="policy", network=network.spec, weights_sha256="", action_start=start)
+        return Predictor(card, TorchBackend(network, self.session.learner.device))

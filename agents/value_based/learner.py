@@ -1,0 +1,172 @@
+"""DQN's learner: what turns sampled transitions into gradient steps.
+
+A classifier regresses its output on a label; this regresses ``Q(s, a)`` on ``r + gamma max_a' Q_target(s', a')``
+(Mnih et al. 2015). Everything else, the network, the gradient step and the model directory, is the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torso.agents.optim.devices import Precision
+from torso.agents.optim.flat import FlatParameters
+from torso.agents.optim.gradient_step import GradientStep, forward_in
+from torso.agents.optim.optimizers import make_optimizer
+from torso.agents.optim.states import strip_prefix, with_prefix
+from torso.agents.replay.batches import Batch
+from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, best_legal
+from torso.errors import CheckpointError, ConfigError
+from torso.nets import Network
+from torso.nets.models.transfer import freeze_torso, has_running_statistics
+from torso.nets.modules.heads import ValueHead
+from torso.nets.modules.torsos import round_large_weights
+
+_FEW_ROWS = 4  # below it, rounding the weights to bfloat16 costs more than the products gain
+_MOST_FLAT = 2**20  # parameters; gathering more into one costs more than stepping them one by one
+_TARGET_ROWS = 512  # rows of next states that the target network values at once: what stays in a core's cache
+
+
+class DQNLearner:
+    """The online and the target network, and the update that moves the one towards targets of the other."""
+
+    def __init__(
+        self,
+        config: DQNConfig,
+        network: Network,
+        *,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        if not isinstance(network.head, ValueHead):
+            raise ConfigError(f"DQN needs a head that values actions, got {network.spec.head!r}")
+        if config.freeze_torso:
+            freeze_torso(network)
+        elif has_running_statistics(network):
+            raise ConfigError(
+                "a torso with batch norm would learn from the replay's statistics and act on those of one state; "
+                "freeze_torso leaves them as they are"
+            )
+        self.config = config
+        self.device = device
+        self.num_actions: int = network.spec.head.num_actions
+        self.online = network.to(device).train()
+        self.head: ValueHead = network.head
+        self.target = copy.deepcopy(self.online).requires_grad_(False).eval()
+        if precision == "bfloat16" and config.target_update_rate == 1.0:
+            round_large_weights(self.target)  # once a copy, instead of in every forward; the same numbers
+        small = sum(parameter.numel() for parameter in self.online.parameters()) <= _MOST_FLAT
+        flat = FlatParameters(self.online) if small else None
+        optimizer = make_optimizer(flat or self.online, learning_rate=config.learning_rate, eps=config.adam_eps)
+        self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
+        self.next_policy: NextPolicy = GREEDY_ONLINE if config.double else GREEDY_TARGET
+        self._online = forward_in(self.online, precision)
+        self._target = forward_in(self.target, precision)
+        self.num_updates = 0
+        self._updates_at_sync = 0
+
+    def update(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Take a gradient step for each ``batch_size`` rows of the batch.
+
+        Returns metrics as detached tensors, means over the steps (the loss, and the target value), and the rows'
+        priorities, [n] float32, as the network saw them before its step on them.
+        """
+        losses, targets, priorities = [], [], []
+        for minibatch, target in self._minibatches(batch):
+            loss, priority = self._gradient_step(minibatch, target)
+            losses.append(loss)
+            targets.append(target)
+            priorities.append(priority)
+        self.num_updates += len(losses)
+        return {"loss": torch.stack(losses).mean(), "target": torch.cat(targets).mean()}, torch.cat(priorities)
+
+    def update_target(self) -> None:
+        """Move the target network towards the online one by ``target_update_rate``, or copy it where that is 1."""
+        rate = self.config.target_update_rate
+        if rate == 1.0 and self._updates_at_sync == self.num_updates:
+            return  # nothing was learnt since the last copy
+        target: list[Tensor] = [*self.target.parameters()]
+        online: list[Tensor] = [*self.online.parameters()]
+        with torch.no_grad():
+            if rate == 1.0:
+                torch._foreach_copy_(target, online)
+            else:
+                torch._foreach_lerp_(target, online, rate)
+        self._updates_at_sync = self.num_updates
+
+    def set_input_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Scale observations by these from now on; one value a feature each."""
+        self.online.set_input_statistics(mean, std)
+        self.target.set_input_statistics(mean, std)
+
+    @torch.inference_mode()
+    def act(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The greedy action of each observation, among the legal ones where a mask says which.
+
+        obs: [B, *shape] raw, on the learner's device; mask: [B, A] bool. Returns int64 [B].
+        """
+        forward = self.online if len(obs) < _FEW_ROWS else self._online
+        values = self.head.values(forward(obs)[0])  # [B, A]
+        return best_legal(values, mask)
+
+    def _minibatches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
+        """The batch's minibatches with their targets.
+
+        The target network does not change meanwhile, so its targets are computed in larger blocks. Where they also
+        depend on the online network, which every step changes, a block is a minibatch.
+        """
+        size = self.config.batch_size
+        block = size if self.next_policy.needs else size * max(1, _TARGET_ROWS // size)
+        for first in range(0, len(batch.r_t), block):
+            rows = batch.rows(first, first + block)
+            targets = self._targets(rows)
+            for start in range(0, len(targets), size):
+                yield rows.rows(start, start + size), targets[start : start + size]
+
+    def _gradient_step(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+        prediction, _ = self._online(batch.s_tm1)
+        loss, priority = self.head.loss(prediction, batch.a_tm1, target)  # [B] each
+        return self.step(torch.dot(loss, batch.weight) / len(loss)), priority
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch) -> Tensor:
+        """What each row should regress on, [B] float32, detached."""
+        needs, values = self.next_policy.needs, self.head.values
+        prediction, _ = self._target(batch.s_t)
+        forwards = Forwards(
+            target_t=values(prediction),
+            online_t=values(self._online(batch.s_t)[0]) if "online_t" in needs else None,
+            target_tm1=values(self._target(batch.s_tm1)[0]) if "target_tm1" in needs else None,
+            a_tm1=batch.a_tm1,
+            discount_t=batch.discount_t,
+            mask_t=batch.mask_t,
+        )
+        policy_t, bonus = self.next_policy(forwards)  # [B, A], [B]
+        return self.head.target(batch.r_t + bonus, batch.discount_t, prediction, policy_t)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Everything the learner knows, as JSON and tensors, for a checkpoint."""
+        optimizer, moments = self.step.state()
+        state = {"optimizer": optimizer, "num_updates": self.num_updates, "updates_at_sync": self._updates_at_sync}
+        tensors = {
+            **with_prefix("online", self.online.state_dict()),
+            **with_prefix("target", self.target.state_dict()),
+            **with_prefix("optimizer", moments),
+        }
+        return state, tensors
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave; CheckpointError when it is of another network."""
+        try:
+            self.online.load_state_dict(strip_prefix("online", tensors))
+            self.target.load_state_dict(strip_prefix("target", tensors))
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint's weights are of another network: {error}") from error
+        self.step.restore(state["optimizer"], strip_prefix("optimizer", tensors))
+        self.num_updates = int(state["num_updates"])
+        self._updates_at_sync = int(state["updates_at_sync"])

@@ -1,0 +1,72 @@
+"""Q-network specification from settings and an env's spaces, and the network learning begins with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from torso.agents.value_based.config import DQNConfig
+from torso.envs.vector.world import WorldSpec
+from torso.errors import ConfigError
+from torso.nets import InputSpec, Network, NetworkSpec, ScalarHeadSpec, build_network, net_spec
+from torso.nets.models.transfer import load_torso, take_torso
+
+
+def input_spec(env: WorldSpec) -> InputSpec:
+    """The network input that takes an env's observations as they are."""
+    return InputSpec(shape=env.shape, dtype=env.dtype, layout=env.layout, scale=env.scale)
+
+
+def q_network_spec(
+    config: DQNConfig, network_input: InputSpec, num_actions: int, first: Network | None = None
+) -> NetworkSpec:
+    """The network that a configuration asks for, given what the env observes and how many actions it has.
+
+    With ``dueling`` the last hidden layer is the head's, one for each stream (Wang et al. 2016). With
+    ``normalise_observations`` the input has a mean and a deviation to be set. With ``init_torso`` the torso is that
+    model's, whatever ``net`` says; or that of ``first``, the network whose weights learning begins with, which has it
+    already.
+
+    Raises:
+        ConfigError, SpecError: settings that do not fit the observations, or another model's torso that does not.
+    """
+    hidden, streams = config.hidden, config.hidden[:0]
+    if config.dueling and config.init_torso is None:
+        hidden, streams = config.hidden[:-1], config.hidden[-1:]
+    if config.normalise_observations:
+        if network_input.layout is not None:
+            raise ConfigError(
+                f"normalise_observations is for flat observations, these are images of shape {network_input.shape}, "
+                "which are scaled already; leave it out"
+            )
+        zeros, ones = (0.0,) * network_input.size, (1.0,) * network_input.size
+        network_input = replace(network_input, mean=zeros, std=ones)
+    torso = net_spec(
+        config.net,
+        network_input,
+        hidden=hidden,
+        activation=config.activation,
+        dropout=0.0,
+        layer_norm=config.layer_norm,
+        batch_norm=False,  # its statistics would be the replay's in updates, and those of one state in acting
+    )
+    head = ScalarHeadSpec(
+        num_actions=num_actions, huber_delta=config.huber_delta, dueling=config.dueling, hidden=streams
+    )
+    spec = NetworkSpec(input=network_input, torso=torso, head=head)
+    if config.init_torso is None:
+        return spec
+    if first is not None:
+        known = first.spec.input
+        scaled = replace(network_input, scale=known.scale, mean=known.mean, std=known.std)
+        return replace(spec, input=scaled, torso=first.spec.torso)
+    return take_torso(spec, config.init_torso, dropout=0.0)
+
+
+def first_network(config: DQNConfig, spec: NetworkSpec, seed: int) -> Network:
+    """The network that learning begins with: a function of the seed, and of ``init_torso`` where there is one."""
+    network = build_network(spec, torch.Generator().manual_seed(seed))
+    if config.init_torso is not None:
+        load_torso(network, config.init_torso)
+    return network

@@ -1,0 +1,212 @@
+"""Settings that are known to work, as data: a row an env, a row an algorithm, and where each comes from."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torso.agents.value_based.algorithms import _ALGORITHMS, ALGORITHMS
+from torso.agents.value_based.config import DQNConfig
+from torso.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings, the steps and the env's arguments that they are meant for, and their source."""
+
+    config: DQNConfig
+    total_steps: int
+    source: str
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)  # the protocol, where the env has several
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EnvRow:
+    """What an env asks of every algorithm, and what an algorithm asks there beyond its own row."""
+
+    source: str
+    total_steps: int
+    settings: Mapping[str, Any]
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    by_algorithm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+_CLASSIC: dict[str, Any] = {"hidden": (256, 256), "gamma": 0.99}
+_MINATAR = _EnvRow(
+    source="Young & Tian 2019, with Adam, 8 envs and 3-step returns",
+    total_steps=1_000_000,
+    settings={
+        "net": "minatar",
+        "hidden": (128,),
+        "num_envs": 8,
+        "n_step": 3,
+        "learning_rate": 2.5e-4,
+        "adam_eps": 3e-4,
+        "batch_size": 64,
+        "learn_period": 4,
+        "replay_capacity": 100_000,
+        "min_replay_size": 5_000,
+        "target_update_period": 1_000,
+        "epsilon_end": 0.02,
+        "epsilon_decay_steps": 100_000,
+        "evaluation_period": 50_000,
+        "log_period": 10_000,
+    },
+)
+_ATARI = _EnvRow(
+    source="Mnih et al. 2015, with CleanRL's Adam and target period, and a tenth of the steps",
+    total_steps=1_000_000,
+    env_kwargs={"protocol": "dqn2015"},
+    settings={
+        "net": "nature",
+        "hidden": (512,),
+        "num_envs": 8,
+        "n_step": 3,
+        "clip_rewards": True,
+        "learning_rate": 1e-4,
+        "batch_size": 32,
+        "learn_period": 4,
+        "replay_capacity": 1_000_000,
+        "min_replay_size": 20_000,
+        "target_update_period": 1_000,
+        "epsilon_end": 0.01,
+        "epsilon_decay_steps": 100_000,
+        "evaluation_period": 50_000,
+        "evaluation_episodes": 5,
+        "checkpoint_period": 100_000,
+        "log_period": 5_000,
+    },
+)
+_ROWS: dict[str, _EnvRow] = {
+    "CartPole-v1": _EnvRow(
+        source="RL Baselines3 Zoo, dqn.yml, CartPole-v1; 8 envs, 3-step returns, gamma and rates by torso's own runs",
+        total_steps=50_000,
+        settings={
+            **_CLASSIC,
+            "gamma": 0.995,  # looks far enough to see a slow drift off the track's end
+            "num_envs": 8,
+            "n_step": 3,
+            "learning_rate": 1e-3,
+            "learning_rate_end": 1e-5,
+            "learning_rate_decay_steps": 50_000,
+            "batch_size": 64,
+            "replay_capacity": 100_000,
+            "min_replay_size": 1_000,
+            "learn_period": 256,
+            "updates_per_phase": 128,
+            "target_update_period": 10,
+            "epsilon_end": 0.04,
+            "epsilon_decay_steps": 8_000,
+            "evaluation_period": 5_000,
+            "evaluation_episodes": 20,
+        },
+    ),
+    "LunarLander-v3": _EnvRow(
+        source="RL Baselines3 Zoo, dqn.yml, LunarLander-v2; layer norm, n = 3, gamma and rates by torso's own runs",
+        total_steps=100_000,
+        settings={
+            **_CLASSIC,
+            "gamma": 0.995,  # with 0.99 some agents hover for good: the landing is too far away to be worth it
+            "layer_norm": True,
+            "n_step": 3,
+            "learning_rate": 5e-4,
+            "learning_rate_end": 5e-5,
+            "batch_size": 128,
+            "replay_capacity": 100_000,
+            "min_replay_size": 1_000,
+            "learn_period": 4,
+            "updates_per_phase": 4,
+            "target_update_period": 4,
+            "target_update_rate": 0.02,  # a slow target steadied late learning more than any other setting
+            "precision": "float32",
+            "epsilon_end": 0.05,
+            "epsilon_decay_steps": 20_000,
+            "evaluation_period": 5_000,
+            "evaluation_episodes": 100,
+        },
+    ),
+    "Acrobot-v1": _EnvRow(
+        source="RL Baselines3 Zoo, dqn.yml, Acrobot-v1",
+        total_steps=100_000,
+        settings={
+            **_CLASSIC,
+            "learning_rate": 6.3e-4,
+            "batch_size": 128,
+            "replay_capacity": 50_000,
+            "min_replay_size": 1_000,
+            "learn_period": 4,
+            "updates_per_phase": 4,
+            "target_update_period": 250,
+            "epsilon_end": 0.1,
+            "epsilon_decay_steps": 12_000,
+        },
+    ),
+    "MountainCar-v0": _EnvRow(
+        source="RL Baselines3 Zoo, dqn.yml, MountainCar-v0",
+        total_steps=120_000,
+        settings={
+            **_CLASSIC,
+            "gamma": 0.98,
+            "learning_rate": 4e-3,
+            "batch_size": 128,
+            "replay_capacity": 10_000,
+            "min_replay_size": 1_000,
+            "learn_period": 16,
+            "updates_per_phase": 8,
+            "target_update_period": 600,
+            "epsilon_end": 0.07,
+            "epsilon_decay_steps": 24_000,
+        },
+    ),
+    "torso/Forager-v0": _EnvRow(
+        source="torso's own runs",
+        total_steps=200_000,
+        settings={
+            "hidden": (128, 128),
+            "num_envs": 8,
+            "gamma": 0.97,
+            "learning_rate": 5e-4,
+            "batch_size": 64,
+            "replay_capacity": 200_000,
+            "min_replay_size": 2_000,
+            "learn_period": 4,
+            "target_update_period": 1_000,
+            "epsilon_decay_steps": 50_000,
+            "evaluation_period": 20_000,
+        },
+    ),
+    "torso/Digits-v0": _EnvRow(
+        source="torso's own runs",
+        total_steps=10_000,
+        settings={"net": "cnn", "hidden": (128,), "gamma": 0.0, "learning_rate": 1e-3, "epsilon_decay_steps": 5_000},
+    ),
+}
+_FAMILIES = {"ALE/": _ATARI, "MinAtar/": _MINATAR}
+_DEFAULT = _EnvRow(source="defaults", total_steps=100_000, settings={})
+
+
+def preset(algorithm: str, env_id: str) -> Preset:
+    """The preset of an algorithm in an env; the algorithm's defaults for an env that has none.
+
+    ``env_id`` may name a module before a colon. Atari's games share a row, and so do MinAtar's.
+
+    Raises:
+        ConfigError: no such algorithm.
+    """
+    if algorithm not in _ALGORITHMS:
+        close = difflib.get_close_matches(algorithm, ALGORITHMS)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"unknown algorithm {algorithm!r}; known are {', '.join(ALGORITHMS)}{hint}")
+    row = _row(re.sub(r"^[\w.]+:(?=[\w/-]+-v\d+$)", "", env_id))
+    settings = {**row.settings, **_ALGORITHMS[algorithm], **row.by_algorithm.get(algorithm, {})}
+    return Preset(
+        config=DQNConfig(**settings), total_steps=row.total_steps, source=row.source, env_kwargs=dict(row.env_kwargs)
+    )
+
+
+def _row(env_id: str) -> _EnvRow:
+    family = next((row for prefix, row in _FAMILIES.items() if env_id.startswith(prefix)), _DEFAULT)
+    return _ROWS.get(env_id, family)

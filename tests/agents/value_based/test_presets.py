@@ -1,0 +1,67 @@
+"""Presets: found by algorithm and env, and good for what they promise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from torso.agents.training.agent import DQN
+from torso.agents.value_based.algorithms import ALGORITHMS
+from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.presets import preset
+from torso.errors import ConfigError
+
+ENVS = ["CartPole-v1", "LunarLander-v3", "Acrobot-v1", "MountainCar-v0", "ALE/Pong-v5", "ALE/Breakout-v5"]
+ENVS += [f"MinAtar/{game}-v1" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")]
+ENVS += ["torso/Forager-v0"]
+
+
+def test_an_env_without_a_preset_gets_the_defaults() -> None:
+    assert preset("dqn", "Taxi-v3").config == DQNConfig()
+    assert preset("double", "Taxi-v3").config == DQNConfig(double=True)
+    assert preset("dqn", "Taxi-v3").source == "defaults"
+
+
+@pytest.mark.parametrize("env_id", ENVS)
+def test_each_env_has_a_preset_for_each_algorithm(env_id: str) -> None:
+    for algorithm in ALGORITHMS:
+        known = preset(algorithm, env_id)
+        assert known.source not in ("", "defaults")
+        assert known.config != preset(algorithm, "Taxi-v3").config
+    assert preset("dqn", env_id) == preset("dqn", f"some.module:{env_id}")
+
+
+def test_an_algorithm_is_what_its_paper_says() -> None:
+    def choices(algorithm: str) -> tuple[bool, bool, bool]:
+        config = preset(algorithm, "CartPole-v1").config
+        return config.double, config.dueling, config.prioritized
+
+    assert [choices(name) for name in ("dqn", "double", "dueling", "prioritized", "n-step")] == [
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+        (True, False, True),
+        (True, False, False),
+    ]
+    assert preset("n-step", "CartPole-v1").config.n_step == 3
+
+
+def test_presets_name_the_protocol_they_follow() -> None:
+    assert preset("dqn", "ALE/Pong-v5").env_kwargs == {"protocol": "dqn2015"}
+    assert preset("dqn", "CartPole-v1").env_kwargs == {}
+
+
+def test_an_unknown_algorithm_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"unknown algorithm 'dqm'; known are dqn, .*; did you mean dqn"):
+        preset("dqm", "CartPole-v1")
+    with pytest.raises(ConfigError, match=r"unknown algorithm 'ppo'; known are dqn, double, .*n-step$"):
+        preset("ppo", "CartPole-v1")
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_cartpole_is_solved_by_its_preset(seed: int) -> None:
+    """475 of 500 is solved by the env's own threshold. The training ends once its evaluations say 500."""
+    known = preset("dqn", "CartPole-v1")
+    agent = DQN("CartPole-v1", config=replace(known.config, stop_return=500.0), seed=seed).learn(known.total_steps)
+    assert agent.evaluate(20).mean >= 475
