@@ -8,6 +8,7 @@ from typing import Literal
 from torso.checks import assign, choice, positive, whole
 from torso.errors import SpecError
 
+Layout = Literal["hw", "chw", "hwc"]  # the axes of an image: height, width, channels
 Polarity = Literal["light-on-dark", "dark-on-light", "none"]
 Centring = Literal["none", "box", "mass"]
 

@@ -30,10 +30,10 @@ import torch
 from report import Report
 from serving_sides import INFER, Sides, Subject, make_subjects, running, wait_for_file
 
-from torso.serve.backends import OnnxBackend
-from torso.serve.load_generator import Target, run_load
-from torso.serve.loads import ClosedLoop, LoadResult, OpenLoop, Timing
-from torso.serve.pool import Endpoint
+from torso.serve.client.pool import Endpoint
+from torso.serve.inference.backends import OnnxBackend
+from torso.serve.load_test.generator import Target, run_load
+from torso.serve.load_test.loads import ClosedLoop, LoadResult, OpenLoop, Timing
 
 CONNECTIONS = 4
 BATCH = 64

@@ -100,11 +100,11 @@ def _dispatch(words: list[str]) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     from torso.cli.output import log_on_stderr
-    from torso.cli.parsing import parse
+    from torso.cli.parsing import parse_options
 
-    command, module = COMMANDS[name], import_module(f"torso.cli.{name.replace('-', '_')}")
+    command, module = COMMANDS[name], import_module(f"torso.cli.commands.{name.replace('-', '_')}")
     presets = module.presets(arguments) if command.has_presets else None
-    options = parse(getattr(module, command.options), arguments, name, presets)
+    options = parse_options(getattr(module, command.options), arguments, name, presets)
     if options is None:
         return DONE
     with log_on_stderr(command.log):

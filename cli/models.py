@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError
 
 if TYPE_CHECKING:
     from torso.nets import Predictor
     from torso.serve import ActStream, Client
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ Guesses = list[list[tuple[str, float]]]
 """For each input the best labels, as text, with their probabilities, best first."""
 
 
-class Model(Protocol):
+class AnyModel(Protocol):
     """What is asked."""
 
     def label(self, inputs: Array, top_k: int) -> Guesses:
@@ -71,7 +70,7 @@ class Model(Protocol):
 
 
 @contextmanager
-def open_model(options: ModelOptions) -> Iterator[Model]:
+def open_model(options: ModelOptions) -> Iterator[AnyModel]:
     """Load the model, or connect to who serves it."""
     if options.address is None:
         given = [name for name in ("token_file", "tls", "tls_ca", "tls_cert", "tls_key") if getattr(options, name)]
@@ -80,9 +79,9 @@ def open_model(options: ModelOptions) -> Iterator[Model]:
             raise ConfigError(f"{names} without --address: a model that is loaded here needs none; add --address")
         from torso.nets import Predictor
 
-        yield LoadedModel(Predictor.load(options.model))
+        yield LocalModel(Predictor.load(options.model))
     else:
-        from torso.serve.client import Client
+        from torso.serve.client.sync_client import Client
 
         with Client(
             options.address,
@@ -93,38 +92,38 @@ def open_model(options: ModelOptions) -> Iterator[Model]:
             tls_cert=options.tls_cert,
             tls_key=options.tls_key,
         ) as client:
-            yield ServedModel(client, options.model)
+            yield RemoteModel(client, options.model)
 
 
-class LoadedModel:
+class LocalModel:
     """A model in this process."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
     def label(self, inputs: Array, top_k: int) -> Guesses:
-        """See `Model.label`."""
+        """See `AnyModel.label`."""
         self._require("classifier")
         return self._guesses(self._predictor.prepare(inputs), top_k)
 
     def label_images(self, images: Sequence[bytes], top_k: int) -> Guesses:
-        """See `Model.label_images`."""
+        """See `AnyModel.label_images`."""
         self._require("classifier")
         return self._guesses(self._predictor.prepare_images(images), top_k)
 
     def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `Model.act`."""
+        """See `AnyModel.act`."""
         self._require("policy")
         values = self._predictor.run(self._predictor.prepare(observations, field="observations"))
         return self._predictor.greedy(values), values
 
     def provenance(self, kind: str) -> Mapping[str, Any]:
-        """See `Model.provenance`."""
+        """See `AnyModel.provenance`."""
         self._require(kind)
         return self._predictor.card.provenance
 
     def stream_frames(self) -> None:
-        """See `Model.stream_frames`."""
+        """See `AnyModel.stream_frames`."""
 
     def _guesses(self, prepared: Array, top_k: int) -> Guesses:
         predictor = self._predictor
@@ -136,36 +135,36 @@ class LoadedModel:
         _require(self._predictor.kind, kind)
 
 
-class ServedModel:
+class RemoteModel:
     """A model behind a server."""
 
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
 
     def label(self, inputs: Array, top_k: int) -> Guesses:
-        """See `Model.label`."""
+        """See `AnyModel.label`."""
         answer = self._client.classify(self._name, inputs, top_k)
         return _pairs(answer.labels, answer.probabilities)
 
     def label_images(self, images: Sequence[bytes], top_k: int) -> Guesses:
-        """See `Model.label_images`."""
+        """See `AnyModel.label_images`."""
         answer = self._client.classify_images(self._name, images, top_k)
         return _pairs(answer.labels, answer.probabilities)
 
     def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `Model.act`."""
+        """See `AnyModel.act`."""
         answer = self._client.act(self._name, observations)
         return answer.actions, answer.values
 
     def provenance(self, kind: str) -> Mapping[str, Any]:
-        """See `Model.provenance`."""
+        """See `AnyModel.provenance`."""
         info = self._client.get_model(self._name)
         _require(info.kind, kind)
         # The wire has texts as they are, and what is not text as JSON.
         return {name: json.loads(text) if text[:1] in ("{", "[") else text for name, text in info.provenance.items()}
 
     def stream_frames(self) -> ActStream | None:
-        """See `Model.stream_frames`."""
+        """See `AnyModel.stream_frames`."""
         takes_frames = self._client.get_model(self._name).takes_frames
         return self._client.act_stream(self._name) if takes_frames else None
 
@@ -175,7 +174,7 @@ def read_npy(path: Path) -> Array:
     try:
         array: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{path} cannot be read as a .npy file: {reason(error)}") from error
+        raise ConfigError(f"{path} cannot be read as a .npy file: {error_text(error)}") from error
     return array
 
 
@@ -194,9 +193,9 @@ def read_token(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file {path} cannot be read: {reason(error)}") from error
+        raise ConfigError(f"--token-file {path} cannot be read: {error_text(error)}") from error
 
 
-def reason(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Why a file could not be read, without its name."""
     return str(getattr(error, "strerror", None) or error)

@@ -18,7 +18,7 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]
 """A switch that is off unless it is given; it has no ``--no-`` twin."""
 
 
-def parse(options: type[T], arguments: Sequence[str], command: str, defaults: T | None = None) -> T | None:
+def parse_options(options: type[T], arguments: Sequence[str], command: str, defaults: T | None = None) -> T | None:
     """Read a command's arguments; None where they asked for help, which is printed then.
 
     ``defaults`` hold where no argument says else, and are what the help shows.

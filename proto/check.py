@@ -20,7 +20,7 @@ RELEASED = HERE / "released.binpb"
 RULES = HERE / "buf.yaml"
 
 
-def describe(folder: Path, target: Path, *, source: bool) -> None:
+def write_descriptors(folder: Path, target: Path, *, source: bool) -> None:
     """Compile the .proto files of a folder into a descriptor set, with or without comments and line numbers."""
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PACKAGE}={folder}", f"-I{IMPORTS}"]
     command += ["--include_imports", *(["--include_source_info"] if source else []), f"--descriptor_set_out={target}"]
@@ -32,7 +32,7 @@ def check(folder: Path = HERE) -> int:
     buf = shutil.which("buf", path=sysconfig.get_path("scripts")) or "buf"
     with tempfile.TemporaryDirectory() as scratch:
         now = Path(scratch) / "now.binpb"
-        describe(folder, now, source=True)
+        write_descriptors(folder, now, source=True)
         asked = (["lint", now], ["breaking", now, "--against", RELEASED])
         return max(subprocess.run([buf, *words, "--config", RULES], check=False).returncode for words in asked) and 1
 
@@ -42,7 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", action="store_true", help="let the present files be what clients rely on")
     if parser.parse_args().release:
-        describe(HERE, RELEASED, source=False)
+        write_descriptors(HERE, RELEASED, source=False)
         return 0
     return check()
 

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from torso.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from torso.serve.async_client import AsyncClient
-    from torso.serve.client import Client
-    from torso.serve.config import ServeConfig
-    from torso.serve.results import (
+    from torso.serve.client.async_client import AsyncClient
+    from torso.serve.client.results import (
         ActResult,
         ClassifyResult,
         ImageInput,
@@ -22,27 +20,30 @@ if TYPE_CHECKING:
         StepResult,
         TensorSpec,
     )
-    from torso.serve.retries import RetryPolicy
-    from torso.serve.server import Server, create_server, serve
-    from torso.serve.streams import ActStream, AsyncActStream
+    from torso.serve.client.retries import RetryPolicy
+    from torso.serve.client.streams import ActStream, AsyncActStream
+    from torso.serve.client.sync_client import Client
+    from torso.serve.config import ServeConfig
+    from torso.serve.run import serve
+    from torso.serve.server.grpc_server import Server, create_server
 
 _HOMES = {
-    "ActResult": "results",
-    "ActStream": "streams",
-    "AsyncActStream": "streams",
-    "AsyncClient": "async_client",
-    "ClassifyResult": "results",
-    "Client": "client",
-    "ImageInput": "results",
-    "ModelInfo": "results",
-    "ModelSummary": "results",
-    "RetryPolicy": "retries",
+    "ActResult": "client.results",
+    "ActStream": "client.streams",
+    "AsyncActStream": "client.streams",
+    "AsyncClient": "client.async_client",
+    "ClassifyResult": "client.results",
+    "Client": "client.sync_client",
+    "ImageInput": "client.results",
+    "ModelInfo": "client.results",
+    "ModelSummary": "client.results",
+    "RetryPolicy": "client.retries",
     "ServeConfig": "config",
-    "Server": "server",
-    "StepResult": "results",
-    "TensorSpec": "results",
-    "create_server": "server",
-    "serve": "server",
+    "Server": "server.grpc_server",
+    "StepResult": "client.results",
+    "TensorSpec": "client.results",
+    "create_server": "server.grpc_server",
+    "serve": "run",
 }
 
 __all__ = [

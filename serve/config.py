@@ -90,7 +90,7 @@ class ServeConfig:
     finish_s: float = 30.0
     """At the end, and on Ctrl-C: the most seconds that requests in flight may take to finish."""
     token_file: Path | None = None
-    """Who may ask: lines of `name sha256 role expires` (see torso.serve.auth). SIGHUP reads it again."""
+    """Who may ask: lines of `name sha256 role expires` (see torso.serve.server.auth). SIGHUP reads it again."""
     tls_cert: Path | None = None
     """The server's certificate chain, PEM; goes with tls_key. SIGHUP reads both again."""
     tls_key: Path | None = None

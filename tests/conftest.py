@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from torso.nets.specs.registry import HEADS, TORSOS
 
-for folder in ("oracles", "golden"):
+for folder in ("", "oracles", "golden"):
     sys.path.append(str(Path(__file__).parent / folder))
 settings.register_profile("torso", deadline=None)
 settings.load_profile("torso")

@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows between the packages, read off the source and, for the lazy doors, off a process."""
+"""Who may import whom: the arrows of ``rooms.py``, read off the source and, for lazy imports, off a process."""
 
 from __future__ import annotations
 
@@ -6,35 +6,31 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from rooms import FOLDERS, THIRD_PARTY, TIERS, WITHOUT
 
 ROOT = Path(__file__).parents[1]
-# Each package may import itself, base, and these.
-ARROWS: dict[str, set[str]] = {
-    "base": set(),
-    "nets": set(),
-    "envs": set(),
-    "insight": {"nets", "envs"},
-    "agents": {"nets", "envs", "insight"},
-    "proto": set(),
-    "serve": {"nets", "proto"},
-    "cli": {"nets", "envs", "insight", "agents", "proto", "serve"},
-}
-# And of other distributions, these belong to one room of the house.
-THIRD_PARTY = {
-    "grpc": {"proto", "serve"},
-    "onnxruntime": {"serve"},
-    "gymnasium": {"envs", "agents"},
-    "ale_py": {"envs"},
-    "tyro": {"cli"},
-}
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """Every module that a file imports, whole names, wherever in the file the import stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    yield from imported_by(ast.parse(path.read_text(encoding="utf-8")), path)
+
+
+def imports_at_run_time(path: Path) -> Iterator[tuple[str, int]]:
+    """The same, without what only type checkers read."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    ]
+    yield from imported_by(tree, path)
+
+
+def imported_by(tree: ast.AST, path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -43,25 +39,72 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def files() -> list[tuple[str, Path]]:
-    return [(package, path) for package in ARROWS for path in sorted((ROOT / package).rglob("*.py"))]
+    return [(folder, path) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def test_every_package_is_drawn() -> None:
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert packages == set(ARROWS)
+def room_of(folder: str, path: Path) -> str:
+    """The sub-package that a file stands in, or its own name where it is loose."""
+    return path.relative_to(ROOT / folder).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize(
-    ("package", "path"), files(), ids=lambda value: value.name if isinstance(value, Path) else value
-)
-def test_arrows(package: str, path: Path) -> None:
+def each_file(value: object) -> str | None:
+    return value.relative_to(ROOT).as_posix() if isinstance(value, Path) else None
+
+
+def test_every_folder_and_every_room_is_drawn() -> None:
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(FOLDERS)
+    for folder, tiers in TIERS.items():
+        drawn = [room for tier in tiers for room in sorted(tier)]
+        assert len(drawn) == len(set(drawn))
+        found = {room_of(folder, path) for path in (ROOT / folder).rglob("*.py")}
+        assert found - {"__init__", "__main__"} == set(drawn), folder
+
+
+@pytest.mark.parametrize(("folder", "path"), files(), ids=each_file)
+def test_arrows_between_folders(folder: str, path: Path) -> None:
     for name, line in imports(path):
         parts = name.split(".")
-        where = f"{package}/{path.name}:{line} imports {name}"
-        assert parts[0] not in ARROWS, f"{where}: write torso.{name}"
-        if parts[0] == "torso" and len(parts) > 1 and parts[1] in ARROWS:
-            assert parts[1] == package or parts[1] in ARROWS[package], where
-        assert package in THIRD_PARTY.get(parts[0], {package}), where
+        where = f"{path.relative_to(ROOT)}:{line} imports {name}"
+        assert parts[0] not in FOLDERS, f"{where}: write torso.{name}"
+        if parts[0] == "torso" and len(parts) > 1 and parts[1] in FOLDERS:
+            assert parts[1] == folder or parts[1] in FOLDERS[folder], where
+        assert folder in THIRD_PARTY.get(parts[0], {folder}), where
+    for name, line in imports_at_run_time(path):
+        kept_out = WITHOUT.get(name.partition(".")[0], set()) & {folder, f"{folder}/{room_of(folder, path)}"}
+        assert not kept_out, f"{path.relative_to(ROOT)}:{line} imports {name}"
+
+
+@pytest.mark.parametrize(("folder", "path"), [each for each in files() if each[0] in TIERS], ids=each_file)
+def test_arrows_between_rooms(folder: str, path: Path) -> None:
+    room = room_of(folder, path)
+    if room in ("__init__", "__main__"):  # they hand on what stands anywhere in the folder
+        return
+    tiers = TIERS[folder]
+    mine = next(index for index, tier in enumerate(tiers) if room in tier)
+    below = {room, *(name for tier in tiers[:mine] for name in tier)}
+    for name, line in imports(path):
+        parts = name.split(".")
+        if parts[:2] == ["torso", folder]:
+            assert parts[2] in below, f"{path.relative_to(ROOT)}:{line} imports {name}, which is not below {room}"
+
+
+def test_no_file_is_in_a_circle_of_imports() -> None:
+    """At run time, that is: what only type checkers read may point back within a room."""
+    modules = {module_name(folder, path): path for folder, path in files()}
+    graph = {}
+    for name, path in modules.items():
+        found = {
+            known for imported, _ in imports_at_run_time(path) for known in (imported, imported.rpartition(".")[0])
+        }
+        graph[name] = {known for known in found & set(modules) if modules[known].name != "__init__.py"}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)  # CycleError names a circle
+
+
+def module_name(folder: str, path: Path) -> str:
+    inside = path.relative_to(ROOT / folder).with_suffix("").parts
+    return ".".join(
+        ["torso", *([] if folder == "base" else [folder]), *(part for part in inside if part != "__init__")]
+    )
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -79,8 +122,18 @@ def test_thin_imports(statement: str) -> None:
     assert not loaded_after(statement) & heavy
 
 
+def test_specifications_are_plain_data() -> None:
+    statement = (
+        "from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, read_card\n"
+        "spec = NetworkSpec(input=InputSpec(shape=(3,)), torso=MLPSpec(), head=LogitsHeadSpec(num_classes=2))\n"
+        "assert NetworkSpec.from_json(spec.to_json()) == spec"
+    )
+    assert not loaded_after(statement) & {"torch", "onnxruntime", "onnx", "PIL", "cv2", "safetensors"}
+
+
 def test_playing_with_a_model_that_is_elsewhere_needs_no_torch() -> None:
     statement = (
-        "from torso.agents import World, evaluate, evaluation_seeds; import torso.envs.games.atari, torso.cli.worlds"
+        "from torso.agents import World, evaluate, evaluation_seeds\n"
+        "import torso.envs.games.atari, torso.cli.worlds, torso.cli.commands.play"
     )
     assert not loaded_after(statement) & {"torch", "onnxruntime", "onnx", "sklearn", "matplotlib", "cv2"}

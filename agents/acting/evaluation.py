@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.agents.runs.events import Evaluation
+from torso.arrays import ArrayState
 from torso.envs import action_masks, action_start
 from torso.envs.vector.world import World
 from torso.errors import ConfigError
 
-State = tuple[Any, ...]
 Frames = tuple[NDArray[np.uint8], ...]
 MAX_STEPS = 27_000  # of an episode: 30 minutes of Atari, 108,000 frames (Machado et al. 2018)
 _MAX_ENVS = 32  # stepped together; a forward of 32 rows costs little more than one of 1
@@ -22,7 +22,7 @@ _MAX_ENVS = 32  # stepped together; a forward of 32 rows costs little more than 
 class Actor(Protocol):
     """What acts: a `torso.nets.Predictor`'s ``act``, a client, an agent."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[NDArray[np.int64], State]:
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[NDArray[np.int64], ArrayState]:
         """The env's own actions, int64 [B], and the next state, for ``(observations, state)``.
 
         observations: [B, *shape], as the env gives them. state: what the call before gave, at first ``()``.
@@ -92,7 +92,7 @@ def _play(act: Actor, envs: Any, max_steps: int, on_frames: Callable[[Frames], N
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     actions = np.full(num_envs, first_action, dtype=np.int64)  # any will do in an env that has finished
     playing = np.ones(num_envs, dtype=bool)
-    state: State = ()
+    state: ArrayState = ()
     obs, infos = envs.reset()
     for _ in range(max_steps):
         if on_frames is not None:

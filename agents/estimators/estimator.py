@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torso.agents.estimators.row_order import Rows
 from torso.agents.optim.devices import torch_threads
 from torso.agents.supervised.config import ClassifierConfig, FitConfig, RegressorConfig
-from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, minibatch_cuts, resolve
+from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, minibatch_cuts, resolve_fit
 from torso.agents.supervised.inputs import as_inputs
 from torso.agents.supervised.learner import Examples, SupervisedLearner
 from torso.errors import ConfigError, InputError
@@ -80,7 +80,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
             examples.take(validation) if len(validation) else None,
             rows=train,
             seed=_seed_of(config),
-            resolved=resolve(config, spec),
+            resolved=resolve_fit(config, spec),
         )
         events = fitting.run()
         with torch_threads(fitting.resolved["num_threads"]):
@@ -100,7 +100,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         config = replace(config, schedule="constant")
         if not hasattr(self, "network_"):
             self.n_iter_, self.loss_curve_, self.validation_scores_ = 0, [], []
-        resolved = resolve(config, spec)
+        resolved = resolve_fit(config, spec)
         learner = self._learner or self._new_learner(config, spec, resolved)
         spec = learner.network.spec
         examples = learner.prepare(_examples(inputs, targets, rows, spec.input))

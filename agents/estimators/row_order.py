@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from torso.arrays import Array
 
 MAX_REPEATS = 16  # weights that are counts are taken as counts while they stay below so many times the rows
 

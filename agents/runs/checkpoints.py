@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from torso.errors import CheckpointError, StorageError
 from torso.files import atomic_write_bytes, atomic_write_json, make_directory, sha256_hex
 
-FORMAT_VERSION = 1
+CHECKPOINT_FORMAT_VERSION = 1
 _LATEST = "latest.json"
 _OWN_FILE = re.compile(r"\d+-(state\.json|tensors\.safetensors)|rows-\d+-\d+\.safetensors")
 
@@ -112,7 +112,7 @@ class CheckpointStore:
             files[tensors_name] = self._write(tensors_name, _tensor_bytes(tensors))
             files[state_name] = self._write(state_name, json.dumps(state).encode())
             latest = {
-                "format_version": FORMAT_VERSION,
+                "format_version": CHECKPOINT_FORMAT_VERSION,
                 "serial": serial,
                 "step": step,
                 "state": state_name,
@@ -168,8 +168,10 @@ class CheckpointStore:
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         version = latest.get("format_version") if isinstance(latest, dict) else None
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise CheckpointError(f"{path} has format {version}, this torso reads up to {FORMAT_VERSION}: update torso")
+        if isinstance(version, int) and version > CHECKPOINT_FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format {version}, this torso reads up to {CHECKPOINT_FORMAT_VERSION}: update torso"
+            )
         if not _is_commit(latest):
             raise CheckpointError(f"{path} is damaged: it does not describe a checkpoint")
         return dict(latest)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from torso.envs.games.atari_scores import human_normalized_score
+
+if TYPE_CHECKING:
+    from torch import Tensor  # who plays with a model that is elsewhere needs no torch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,8 @@ try:
 except ImportError:  # Windows: two processes on one run are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-FORMAT_VERSION = 1
-Kind = Literal["fit", "train"]
+RUN_FORMAT_VERSION = 1
+RunKind = Literal["fit", "train"]
 _FORMAT = "torso_run"  # the field of config.json that tells a run from any other directory
 _CONFIG, _SUMMARY = "config.json", "summary.json"
 _MISSING = object()
@@ -51,7 +51,7 @@ class RunDirectory:
         cls,
         path: str | os.PathLike[str],
         *,
-        kind: Kind,
+        kind: RunKind,
         settings: Mapping[str, Any],
         resolved: Mapping[str, Any],
         seed: int,
@@ -82,7 +82,7 @@ class RunDirectory:
             return run
         make_directory(path)
         config = {
-            _FORMAT: FORMAT_VERSION,
+            _FORMAT: RUN_FORMAT_VERSION,
             "kind": kind,
             "seed": seed,
             "settings": _as_json(settings),
@@ -115,7 +115,7 @@ class RunDirectory:
             raise RunError(f"{path / _CONFIG} cannot be read: {error}") from error
         if not isinstance(config, dict) or not isinstance(config.get(_FORMAT), int):
             raise RunError(f"{path} is not a run of torso: its config.json is something else's; give another directory")
-        if config[_FORMAT] > FORMAT_VERSION:
+        if config[_FORMAT] > RUN_FORMAT_VERSION:
             raise RunError(f"{path} was written by a newer torso (format {config[_FORMAT]}): update torso")
         if not all(isinstance(config.get(name), dict) for name in ("settings", "resolved")):
             raise RunError(f"{path / _CONFIG} is damaged: settings are missing")
@@ -211,7 +211,7 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _continue(self, *, kind: Kind, settings: Mapping[str, Any], seed: int, extendable: Collection[str]) -> None:
+    def _continue(self, *, kind: RunKind, settings: Mapping[str, Any], seed: int, extendable: Collection[str]) -> None:
         """Check that a resume asks for what this run is; record settings that were extended."""
         if self.kind != kind:
             raise RunError(f"{self.path} holds a {self.kind} run, this is {kind}; give another --out")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from torso.errors import ConfigError, InputError
-from torso.nets.specs.inputs import Layout
+from torso.image_spec import Layout
 
 _ELASTIC_SCALE = 1 / 7  # of the shorter side, how far a displacement reaches: Simard et al.'s 4 pixels of 28
 _EXACT_IN_FLOAT64 = (torch.float64, torch.int32, torch.int64)  # others are exact in float32

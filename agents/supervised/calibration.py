@@ -13,6 +13,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import logsumexp
 from sklearn.isotonic import IsotonicRegression
 
+from torso.arrays import Floats, Ints
 from torso.errors import ConfigError, InputError
 from torso.insight.metrics.classification import as_indices
 from torso.nets.specs.calibration import (
@@ -27,9 +28,6 @@ from torso.nets.specs.calibration import (
 
 LEAST_ROWS = 10  # fewer say nothing of probabilities
 _TEMPERATURES = (1e-2, 1e4)
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def fit_calibration(method: str, readout: ArrayLike, labels: ArrayLike) -> Calibration:

@@ -20,7 +20,7 @@ from torso.agents.runs.trackers import Tracker
 from torso.agents.supervised.calibration import fit_calibration, require_calibratable
 from torso.agents.supervised.config import ClassifierConfig, FitConfig, RegressorConfig
 from torso.agents.supervised.example_weights import class_weights, normalised
-from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, resolve
+from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, resolve_fit
 from torso.agents.supervised.inputs import as_inputs, input_spec_of, moments
 from torso.agents.supervised.learner import Examples, classifier_spec, regressor_spec, sees_images
 from torso.envs import Dataset, Splits
@@ -95,7 +95,7 @@ def fit_run(
             out,
             kind="fit",
             settings=settings,
-            resolved=resolve(config, spec),
+            resolved=resolve_fit(config, spec),
             seed=seed,
             resume=resume,
             # Under another schedule a longer fit has other learning rates from its first step on.

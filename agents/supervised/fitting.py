@@ -60,7 +60,7 @@ _LARGE_PRODUCT = 4 * LARGE_WEIGHTS  # weights of a layer whose product, for one 
 _SMALL_BATCH_VALUES = 16_384  # input values of a minibatch; below it, threads wait for each other more than they help
 
 
-def resolve(config: FitConfig, spec: NetworkSpec) -> dict[str, Any]:
+def resolve_fit(config: FitConfig, spec: NetworkSpec) -> dict[str, Any]:
     """What the ``auto`` settings and those that were left to the net choose on this machine, as plain data."""
     device, recipe = resolve_device(config.device), config.recipe()
     widths = (spec.input.size, *getattr(spec.torso, "hidden", ()))
@@ -84,7 +84,7 @@ class Fitting:
     too few to count, the lowest loss; of equals the latest, whose learning rate was lowest. Without it the last epoch
     is taken, and nothing stops the fit early.
     ``rows`` [n] int64 says which examples an epoch goes through, each as often as it stands there; None means each
-    once. ``resolved`` is what `resolve` said.
+    once. ``resolved`` is what `resolve_fit` said.
     """
 
     def __init__(

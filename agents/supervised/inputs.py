@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.errors import InputError
-from torso.image_spec import ImageSpec
-from torso.nets.specs.inputs import InputSpec, Layout
+from torso.image_spec import ImageSpec, Layout
+from torso.nets.specs.inputs import InputSpec
 
-Array = NDArray[Any]
 _BLOCK_ROWS = 256  # turned into float64 at once: what stays in a core's cache
 _IMAGE_DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64")  # what torch computes with
 

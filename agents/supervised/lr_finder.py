@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torso.agents.optim.devices import torch_threads
 from torso.agents.supervised.config import ClassifierConfig, RegressorConfig
 from torso.agents.supervised.fit_runs import examples_of, spec_of
-from torso.agents.supervised.fitting import Fitting, resolve
+from torso.agents.supervised.fitting import Fitting, resolve_fit
 from torso.envs import Splits
 from torso.errors import ConfigError
 from torso.files import make_directory
@@ -130,6 +130,6 @@ def range_test_of(
     spec = spec_of(data.train, config)
     constant = replace(config, schedule="constant", max_epochs=num_steps)  # every step is an epoch at the least
     train = examples_of(data.train, spec.input, config)
-    fitting = Fitting(constant, spec, train, None, seed=seed, resolved=resolve(constant, spec))
+    fitting = Fitting(constant, spec, train, None, seed=seed, resolved=resolve_fit(constant, spec))
     with torch_threads(fitting.resolved["num_threads"]):
         return range_test(fitting.step_at, num_steps=num_steps)

@@ -38,7 +38,7 @@ from torso.nets.modules.devices import resolve_device
 E = TypeVar("E", bound=TrainingEvent)
 
 
-def resolve(config: DQNConfig) -> dict[str, Any]:
+def resolve_training(config: DQNConfig) -> dict[str, Any]:
     """What the ``auto`` settings choose on this machine, as plain data for config.json."""
     device = resolve_device(config.device)
     widths = zip(config.hidden, config.hidden[1:], strict=False)
@@ -64,7 +64,7 @@ class Training:
         network: Network | None = None,
         video_period: int = 0,
     ) -> None:
-        resolved = resolve(config) if run is None else run.resolved
+        resolved = resolve_training(config) if run is None else run.resolved
         self.world, self.config, self.seed, self.run_directory = world, config, seed, run
         self.session = Session(
             world,

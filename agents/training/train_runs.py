@@ -13,7 +13,7 @@ from torso.agents.runs.callbacks import Callback, Hooks
 from torso.agents.runs.checkpoints import CheckpointStore
 from torso.agents.runs.events import TrainingEvent
 from torso.agents.runs.run_directory import RunDirectory
-from torso.agents.training.driver import Training, resolve
+from torso.agents.training.driver import Training, resolve_training
 from torso.agents.training.session import require_trainable
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
@@ -68,7 +68,7 @@ def open_run(
         out,
         kind="train",
         settings=settings,
-        resolved=resolve(config),
+        resolved=resolve_training(config),
         seed=seed,
         resume=resume,
         extendable=("total_steps", "stop_return", "video_period"),

@@ -20,7 +20,7 @@ from torso.agents.optim.optimizers import make_optimizer
 from torso.agents.optim.states import strip_prefix, with_prefix
 from torso.agents.replay.batches import Batch
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, best_legal
+from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, greedy_actions
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import Network
 from torso.nets.models.transfer import freeze_torso, has_running_statistics
@@ -112,7 +112,7 @@ class DQNLearner:
         """
         forward = self.online if len(obs) < _FEW_ROWS else self._online
         values = self.head.values(forward(obs)[0])  # [B, A]
-        return best_legal(values, mask)
+        return greedy_actions(values, mask)
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """The batch's minibatches with their targets.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def best_legal(q: Tensor, mask: Tensor | None = None) -> Tensor:
+def greedy_actions(q: Tensor, mask: Tensor | None = None) -> Tensor:
     """The best action of each row, the lowest-numbered among equals; int64 [B].
 
     q: [B, A]; mask: bool [B, A], the legal actions, at least one a row; None: all are.
@@ -23,12 +23,12 @@ def best_legal(q: Tensor, mask: Tensor | None = None) -> Tensor:
     return (q if mask is None else q.masked_fill(~mask, -torch.inf)).argmax(dim=1)
 
 
-def greedy(q: Tensor, mask: Tensor | None = None) -> Tensor:
+def one_hot_greedy(q: Tensor, mask: Tensor | None = None) -> Tensor:
     """One-hot of the best action, the lowest-numbered among equals.
 
     q: [B, A]; mask: bool [B, A], the legal actions, at least one a row; None: all are. Returns [B, A] in q's dtype.
     """
-    return functional.one_hot(best_legal(q, mask), q.shape[1]).to(q.dtype)
+    return functional.one_hot(greedy_actions(q, mask), q.shape[1]).to(q.dtype)
 
 
 class Forwards(NamedTuple):
@@ -77,7 +77,7 @@ class GreedyPolicy:
         q = forwards.target_t if self.by == "target_t" else forwards.online_t
         if q is None:
             raise ValueError(f"{self!r} was called without {self.by}, which it needs")
-        return greedy(q, forwards.mask_t), torch.zeros_like(forwards.discount_t)
+        return one_hot_greedy(q, forwards.mask_t), torch.zeros_like(forwards.discount_t)
 
 
 GREEDY_TARGET = GreedyPolicy("target_t")  # Q-learning with a target network (Mnih et al. 2015)

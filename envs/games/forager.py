@@ -25,14 +25,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import seeding
-from numpy.typing import NDArray
 
-from torso.envs.games.forager_rendering import draw
+from torso.arrays import Array
+from torso.envs.games.forager_rendering import draw_forager
 from torso.envs.games.forager_world import FORWARD, WALL, ForagerSettings, ForagerWorld, forager_settings
 from torso.envs.vector.next_step import NextStepVector, require_rgb_array
 from torso.errors import EnvError
-
-Array = NDArray[Any]
 
 MAX_EPISODE_STEPS = 1_000
 _NUM_ACTIONS = 5
@@ -71,7 +69,7 @@ class ForagerEnv(gym.Env[Array, np.int64]):
 
     def render(self) -> Array | None:
         """The room as uint8 [512, 480, 3], or None without a render mode."""
-        return None if self.render_mode is None else draw(self._world, 0)
+        return None if self.render_mode is None else draw_forager(self._world, 0)
 
     def _info(self) -> dict[str, Any]:
         return {"food": int(self._world.food_eaten[0]), "poison": int(self._world.poison_eaten[0])}
@@ -124,7 +122,7 @@ class ForagerVector(NextStepVector):
     def render(self) -> tuple[Array, ...]:
         """Each env's room as uint8 [512, 480, 3]. Raises ``EnvError`` when made without a render mode."""
         self.require_rendered()
-        return tuple(draw(self._world, env) for env in range(self.num_envs))
+        return tuple(draw_forager(self._world, env) for env in range(self.num_envs))
 
     def _infos(self) -> dict[str, Any]:
         infos: dict[str, Any] = {}

@@ -5,12 +5,9 @@ All of it is elementwise and in float64, so that a row of a batch has the same b
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from torso.arrays import Array
 
 
 def to_discs(dx: Array, dy: Array, cos: Array, sin: Array, radius: float) -> Array:

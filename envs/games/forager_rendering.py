@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.envs.games.forager_world import AGENT_RADIUS, FOOD, ITEM_RADIUS, POISON, ROOM_SIDE, WALL, ForagerWorld
 
-Array = NDArray[Any]
 Colour = tuple[int, int, int]
 
 FRAME_SHAPE = (512, 480, 3)  # the score's line, and below it the room
@@ -26,7 +24,7 @@ _AGENT, _AGENT_EDGE, _NOTHING = (47, 109, 179), (27, 70, 122), (178, 180, 186)
 _RAYS = {WALL: (130, 142, 160), FOOD: _FOOD, POISON: _POISON}
 
 
-def draw(world: ForagerWorld, env: int) -> Array:
+def draw_forager(world: ForagerWorld, env: int) -> Array:
     """One room of a world as uint8 [512, 480, 3]."""
     picture = _empty_room(world)
     _draw_rays(picture, world, env)

@@ -12,12 +12,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.envs.games.forager_eyes import to_boxes, to_discs
 from torso.errors import ConfigError
-
-Array = NDArray[Any]
 
 ROOM_SIDE = 48.0
 # x_low, y_low, x_high, y_high: four walls that jut into the room, one from each side. The room looks the same when it

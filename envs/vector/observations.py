@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
 
 from torso.errors import EnvError
+from torso.image_spec import Layout
 
-Layout: TypeAlias = Literal["hw", "chw", "hwc"] | None
 
-
-def observation_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], str, Layout]:
+def observation_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], str, Layout | None]:
     """``(shape, NumPy dtype name, layout)`` of one observation of a Box space.
 
     The layout says which axes are the image's, for networks that convolve: two axes are ``"hw"``; three are ``"chw"``
@@ -23,7 +22,7 @@ def observation_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], str, Lay
     if not isinstance(space, spaces.Box) or space.dtype is None:
         raise EnvError(f"expected a Box observation space, got {space}")
     shape = tuple(int(size) for size in space.shape)
-    layout: Layout = None
+    layout: Layout | None = None
     if len(shape) == 2:
         layout = "hw"
     elif len(shape) == 3:

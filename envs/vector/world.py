@@ -13,9 +13,10 @@ from gymnasium.vector import VectorEnv
 
 from torso.envs.vector.making import action_start, make_vector
 from torso.envs.vector.masks import action_masks
-from torso.envs.vector.observations import Layout, observation_layout, observation_scale
+from torso.envs.vector.observations import observation_layout, observation_scale
 from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
 from torso.errors import ConfigError
+from torso.image_spec import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class WorldSpec:
     """Of one observation."""
     dtype: str
     """NumPy's name of the observations' dtype."""
-    layout: Layout
+    layout: Layout | None
     """The axes of an image; None where observations are plain vectors."""
     scale: float
     """What a network multiplies observations by."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from torso.arrays import Array
 from torso.insight.inspect.settings import Drawn, InspectionSettings
 from torso.insight.inspect.subjects import Subject
 from torso.insight.metrics.regression import regression_metrics
@@ -19,10 +18,8 @@ from torso.insight.pictures.input_pictures import channels_last, drawable
 from torso.insight.units.adversarial import accuracy_by_epsilon, fgsm, fgsm_direction
 from torso.insight.units.layers import layers, responses
 
-Array = NDArray[Any]
 
-
-def draw_adversarial(subject: Subject, settings: InspectionSettings, out: Path) -> Drawn:
+def view_adversarial(subject: Subject, settings: InspectionSettings, out: Path) -> Drawn:
     """Fast-gradient-sign attacks: accuracy by epsilon, and some inputs before and after."""
     inputs, labels, bounds = subject.examples, subject.labels, subject.bounds
     epsilons = settings.epsilons
@@ -83,7 +80,7 @@ def _say(subject: Subject, probabilities: Array) -> list[str]:
     return [f"{subject.names[index]} · {row[index]:.0%}" for index, row in zip(best, probabilities, strict=True)]
 
 
-def draw_surface(subject: Subject, out: Path) -> Drawn:
+def view_surface(subject: Subject, out: Path) -> Drawn:
     """What the model says of the plane around its test data."""
     points = subject.examples.float().numpy().reshape(-1, 2)
     plane = surfaces.plane_around(points)
@@ -108,7 +105,7 @@ def draw_surface(subject: Subject, out: Path) -> Drawn:
     return Drawn(name="surface", path=path)
 
 
-def draw_confusion(subject: Subject, out: Path) -> Drawn:
+def view_confusion(subject: Subject, out: Path) -> Drawn:
     """The confusion matrix, with the mistakes that the model was surest of."""
     truth = subject.test.labels
     said = subject.probabilities.argmax(axis=1)
@@ -142,7 +139,7 @@ def draw_confusion(subject: Subject, out: Path) -> Drawn:
     return Drawn(name="confusion", path=path, figures={"confusion": confusion.tolist(), "worst": worst_figures})
 
 
-def draw_reliability(subject: Subject, out: Path) -> Drawn:
+def view_reliability(subject: Subject, out: Path) -> Drawn:
     """Whether the probabilities come true; before and after calibration, where there is one."""
     labels = subject.test.labels
     found = {}
@@ -156,7 +153,7 @@ def draw_reliability(subject: Subject, out: Path) -> Drawn:
     return Drawn(name="reliability", path=path, figures=figures)
 
 
-def draw_scatter(subject: Subject, out: Path) -> Drawn:
+def view_scatter(subject: Subject, out: Path) -> Drawn:
     """A regressor's predictions against the truth."""
     metrics = regression_metrics(subject.readout, subject.test.labels, target_names=subject.names)
     path = out / "scatter.png"

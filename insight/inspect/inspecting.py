@@ -86,24 +86,24 @@ class _Example:
 
 def _draw(subject: Subject, settings: InspectionSettings, out: Path, example: _Example | None) -> Iterator[Drawn]:
     try:
-        yield layer_views.draw_weights(subject, out)
+        yield layer_views.view_weights(subject, out)
     except InputError:
         if example is None and subject.data is None:
             raise  # there is nothing else to see
     if example is not None:
-        yield layer_views.draw_activations(subject, out, example.values, example.name, example.truth)
+        yield layer_views.view_activations(subject, out, example.values, example.name, example.truth)
     if subject.data is None or len(subject.data) == 0:
         return
-    yield from layer_views.draw_units(subject, settings, out)
+    yield from layer_views.view_units(subject, settings, out)
     if subject.predictor.kind == "regressor":
-        yield answer_views.draw_scatter(subject, out)
+        yield answer_views.view_scatter(subject, out)
         return
-    yield answer_views.draw_adversarial(subject, settings, out)
+    yield answer_views.view_adversarial(subject, settings, out)
     if subject.predictor.input.size == 2:
-        yield answer_views.draw_surface(subject, out)
-    yield answer_views.draw_confusion(subject, out)
+        yield answer_views.view_surface(subject, out)
+    yield answer_views.view_confusion(subject, out)
     if subject.predictor.probabilistic:
-        yield answer_views.draw_reliability(subject, out)
+        yield answer_views.view_reliability(subject, out)
 
 
 def _example(subject: Subject, example: bytes | NDArray[Any] | int | None) -> _Example | None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.insight.inspect.settings import Drawn, InspectionSettings
 from torso.insight.inspect.subjects import Subject
 from torso.insight.pictures import layer_pictures, surfaces
 from torso.insight.units.layers import OUTPUT, activations, first_layer_weights, layers, responses
 from torso.insight.units.unit_portraits import Excitement, excite, parse_units, telling_units
 
-Array = NDArray[Any]
 
-
-def draw_weights(subject: Subject, out: Path) -> Drawn:
+def view_weights(subject: Subject, out: Path) -> Drawn:
     """The first layer's weights; InputError where they have no picture."""
     found = first_layer_weights(subject.network)
     weights = found.weights.float().cpu().numpy()
@@ -35,7 +32,7 @@ def draw_weights(subject: Subject, out: Path) -> Drawn:
     return Drawn(name="weights", path=path, figures={"layer": found.layer, "shape": list(weights.shape)})
 
 
-def draw_activations(subject: Subject, out: Path, example: Array, what: str, truth: str | None = None) -> Drawn:
+def view_activations(subject: Subject, out: Path, example: Array, what: str, truth: str | None = None) -> Drawn:
     """Every layer's values for one input. example: [1, *shape] as the model takes it; ``what`` names it."""
     predictor = subject.predictor
     found = activations(subject.network, torch.tensor(example))
@@ -77,7 +74,7 @@ def _shown(subject: Subject, example: Array) -> layer_pictures.Shown:
     return layer_pictures.Shown(row=deviations, feature_names=subject.feature_names, title="input, in deviations")
 
 
-def draw_units(subject: Subject, settings: InspectionSettings, out: Path) -> Iterator[Drawn]:
+def view_units(subject: Subject, settings: InspectionSettings, out: Path) -> Iterator[Drawn]:
     """What excites units most: test inputs, and the optimal stimulus."""
     network, inputs = subject.network, subject.examples
     generator = torch.Generator().manual_seed(settings.seed)

@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from torso.arrays import Array
 from torso.envs import Dataset
 from torso.errors import ConfigError, InputError
 from torso.insight.metrics.scoring import readout_of
 from torso.insight.pictures.input_pictures import are_images, as_pictures
 from torso.insight.units.bounds import Bounds, input_bounds
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, find_model, load_model
-
-Array = NDArray[Any]
 
 _MOST_EXAMPLES = 2_000  # test inputs that units and attacks are looked at with
 

@@ -21,6 +21,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from torso.arrays import Floats, Ints
 from torso.errors import InputError
 from torso.insight.metrics.regression import RegressionMetrics, TargetMetrics, regression_metrics
 from torso.insight.metrics.text_tables import figure, text_table
@@ -38,9 +39,6 @@ __all__ = [
 LIFT_SHARE = 0.25  # of the examples, those with the highest scores: Caruana & Niculescu-Mizil's threshold
 _MOST_CLASSES_SHOWN = 20  # in a table of K columns
 _LARGEST_K = 5  # of top-k errors
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)

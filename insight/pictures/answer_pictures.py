@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.insight.pictures.canvas import (
     BLUE,
     DIVERGING,
@@ -27,8 +26,6 @@ from torso.insight.pictures.canvas import (
     tile_height_in,
     title_width_in,
 )
-
-Array = NDArray[Any]
 
 _MOST_NUMBERS = 15  # classes up to which a confusion matrix has its counts written in
 

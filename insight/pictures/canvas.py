@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.files import atomic_write_bytes
-
-Array = NDArray[Any]
 
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#2f6db3", "#d9722c", "#3a8f4d", "#b3322f", "#6b7280", "#1f2937"
 PALE = "#e5e7eb"

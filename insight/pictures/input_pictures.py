@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.insight.units.bounds import Bounds
 from torso.nets.specs.inputs import InputSpec
-
-Array = NDArray[Any]
 
 
 def are_images(spec: InputSpec) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.insight.pictures.canvas import (
     BLUE,
     DIVERGING,
@@ -26,8 +25,6 @@ from torso.insight.pictures.canvas import (
     tile_height_in,
     title_width_in,
 )
-
-Array = NDArray[Any]
 
 _MOST_TILES = 64
 _TILE_IN, _GAP_IN = 0.72, 0.09

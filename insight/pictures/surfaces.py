@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.insight.pictures.canvas import DIVERGING, GREY, INK, bare, class_colour, new_figure, quiet, save
-
-Array = NDArray[Any]
 
 _SIDE = 240  # points of a side
 _MOST_LINES = 64

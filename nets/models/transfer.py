@@ -21,10 +21,10 @@ from torso.nets.specs.inputs import InputSpec
 from torso.nets.specs.network import NetworkSpec
 from torso.nets.specs.torsos import MLPSpec
 
-Source = str | os.PathLike[str]
+TorsoSource = str | os.PathLike[str]
 
 
-def read_source(source: Source) -> ModelCard:
+def read_source(source: TorsoSource) -> ModelCard:
     """The card of the model that a torso would be taken from; its ``weights_sha256`` says which weights those are.
 
     ``source`` is a model directory or a run directory (its ``best/``, or else its ``model/``), of any kind.
@@ -35,7 +35,7 @@ def read_source(source: Source) -> ModelCard:
     return read_card(find_model(source))
 
 
-def take_torso(spec: NetworkSpec, source: Source, *, dropout: float | None = None) -> NetworkSpec:
+def take_torso(spec: NetworkSpec, source: TorsoSource, *, dropout: float | None = None) -> NetworkSpec:
     """``spec`` with the source's torso in place of its own; the head, and what one input is, stay ``spec``'s.
 
     Where both tasks' inputs have the same dtype (or are both floats), scale, mean and std are the source's too: the
@@ -62,7 +62,7 @@ def take_torso(spec: NetworkSpec, source: Source, *, dropout: float | None = Non
     return replace(spec, input=network_input, torso=_with_dropout(known.torso, dropout))
 
 
-def load_torso(network: Network, source: Source) -> dict[str, str]:
+def load_torso(network: Network, source: TorsoSource) -> dict[str, str]:
     """Copy the weights and buffers of the source's torso into the network's, in place.
 
     The network is one that was built from what `take_torso` gave, on any device. Returns what a provenance keeps of it:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from torso.arrays import Array
 from torso.checks import each, number, positive
 from torso.errors import SpecError
 from torso.nets.modules.heads import Head, Prediction
@@ -20,7 +20,6 @@ from torso.nets.modules.torsos import MLP, ConvNet
 from torso.nets.specs.network import NetworkSpec
 from torso.nets.specs.registry import HEADS, TORSOS, State
 
-Array = NDArray[Any]
 _global_generator = threading.Lock()  # held by whoever has put another state in its place
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.nets.modules.network import Network
-
-Array = NDArray[Any]
 
 
 class Backend(Protocol):

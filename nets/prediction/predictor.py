@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from torso.arrays import Array, ArrayState
 from torso.errors import InputError
 from torso.nets.models.card import Label, ModelCard
 from torso.nets.models.directory import find_model
 from torso.nets.models.loading import load_model
-from torso.nets.prediction.backend import Array, Backend, ProbabilitiesBackend, TorchBackend
+from torso.nets.prediction.backend import Backend, ProbabilitiesBackend, TorchBackend
 from torso.nets.prediction.choosing import best_k, best_legal, random_legal
 from torso.nets.prediction.image_inputs import decode_image
 from torso.nets.specs.inputs import InputSpec
@@ -23,7 +24,6 @@ from torso.pictures import MAX_PIXELS
 
 _LARGEST = float(np.finfo(np.float32).max)
 _ASKED_WITH = {"classifier": "classify", "policy": "act", "regressor": "regress"}
-State = tuple[Array, ...]
 
 
 class Classification(NamedTuple):
@@ -240,12 +240,12 @@ class Predictor:
     def act(
         self,
         observations: ArrayLike,
-        state: State = (),
+        state: ArrayState = (),
         *,
         epsilon: float = 0.0,
         rng: np.random.Generator | None = None,
         mask: NDArray[np.bool_] | None = None,
-    ) -> tuple[NDArray[np.int64], State]:
+    ) -> tuple[NDArray[np.int64], ArrayState]:
         """The env's action for each observation, and the next state.
 
         observations: as `prepare` takes them. With ``epsilon`` above 0, each row's action is, with that probability,

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from torso.arrays import Floats
 from torso.checks import assign, each, number, positive, whole
 from torso.errors import SpecError
 from torso.plain import from_fields, plain, shown
 
 CalibrationMethod = Literal["platt", "isotonic", "temperature"]
 
-Array = NDArray[np.float64]
 
 LARGEST_READOUT = 1e38  # beyond it is cut off, so that scores, thresholds and products with parameters stay finite
 
@@ -42,7 +42,7 @@ class Calibration(ABC):
     def __post_init__(self) -> None:
         assign(self, num_classes=whole("num_classes", self.num_classes, least=2))
 
-    def apply(self, readout: ArrayLike) -> Array:
+    def apply(self, readout: ArrayLike) -> Floats:
         """Calibrated probabilities. readout: [B, K] of any float dtype; returns [B, K] float64, rows sum to 1.
 
         A row's probabilities depend on that row alone.
@@ -56,7 +56,7 @@ class Calibration(ABC):
         return self._probabilities(logits)
 
     @abstractmethod
-    def _probabilities(self, logits: Array) -> Array:
+    def _probabilities(self, logits: Floats) -> Floats:
         """[B, K] finite float64 to [B, K] float64."""
 
     @property
@@ -93,7 +93,7 @@ class TemperatureScaling(Calibration):
         super().__post_init__()
         assign(self, temperature=positive("temperature", self.temperature))
 
-    def _probabilities(self, logits: Array) -> Array:
+    def _probabilities(self, logits: Floats) -> Floats:
         return _softmax(logits / self.temperature)
 
 
@@ -114,7 +114,7 @@ class PlattScaling(Calibration):
         assign(self, slopes=slopes, intercepts=intercepts)
         _one_a_map(self, slopes=slopes, intercepts=intercepts)
 
-    def _probabilities(self, logits: Array) -> Array:
+    def _probabilities(self, logits: Floats) -> Floats:
         odds = class_scores(logits) * np.array(self.slopes) + np.array(self.intercepts)  # [B, maps], log-odds
         if self.num_classes == 2:
             return np.exp(np.hstack([_log_sigmoid(-odds), _log_sigmoid(odds)]))
@@ -147,7 +147,7 @@ class IsotonicCalibration(Calibration):
             if (np.diff(ys) < 0).any() or ys[0] < 0 or ys[-1] > 1:
                 raise SpecError(f"values[{index}] must be probabilities that never fall, got {shown(ys)}")
 
-    def _probabilities(self, logits: Array) -> Array:
+    def _probabilities(self, logits: Floats) -> Floats:
         scores = class_scores(logits)  # [B, maps]
         maps = zip(scores.T, self.scores, self.values, strict=True)
         # Interpolation may round beyond its end points.
@@ -156,7 +156,7 @@ class IsotonicCalibration(Calibration):
             return np.hstack([1 - values, values])
         largest = values.max(axis=1, keepdims=True)
         shares = np.divide(values, largest, out=np.ones_like(values), where=largest > 0)
-        probabilities: Array = shares / _row_sums(shares)
+        probabilities: Floats = shares / _row_sums(shares)
         return probabilities
 
 
@@ -166,13 +166,13 @@ _CLASSES: dict[str, type[Calibration]] = {
 CALIBRATION_METHODS: tuple[str, ...] = tuple(_CLASSES)
 
 
-def class_scores(readout: Array) -> Array:
+def class_scores(readout: Floats) -> Floats:
     """Each class's log-odds under the softmax: ``readout_k - logsumexp of the others``; of two classes, the second's.
 
     readout: [B, K] float64, finite. Returns [B, K] float64, or [B, 1] where K is 2.
     """
     if readout.shape[1] == 2:
-        margin: Array = readout[:, 1:] - readout[:, :1]
+        margin: Floats = readout[:, 1:] - readout[:, :1]
         return margin
     rows = np.arange(len(readout))
     best = readout.argmax(axis=1)
@@ -180,7 +180,7 @@ def class_scores(readout: Array) -> Array:
     odds = np.exp(readout - largest[:, np.newaxis])  # [B, K]; the best one's is 1
     # What the others add up to: safe to take off a sum that also holds the best's 1, for all but the best itself.
     rest = np.maximum(_row_sums(odds) - odds, 1.0)
-    scores: Array = readout - largest[:, np.newaxis] - np.log(rest)
+    scores: Floats = readout - largest[:, np.newaxis] - np.log(rest)
     others = readout.copy()
     others[rows, best] = -np.inf
     second = others.max(axis=1)
@@ -189,19 +189,19 @@ def class_scores(readout: Array) -> Array:
     return scores
 
 
-def _softmax(logits: Array) -> Array:
+def _softmax(logits: Floats) -> Floats:
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Array = odds / _row_sums(odds)
+    probabilities: Floats = odds / _row_sums(odds)
     return probabilities
 
 
-def _row_sums(values: Array) -> Array:
-    sums: Array = values.sum(axis=1, keepdims=True)
+def _row_sums(values: Floats) -> Floats:
+    sums: Floats = values.sum(axis=1, keepdims=True)
     return sums
 
 
-def _log_sigmoid(x: Array) -> Array:
-    logarithm: Array = -np.logaddexp(0.0, -x)
+def _log_sigmoid(x: Floats) -> Floats:
+    logarithm: Floats = -np.logaddexp(0.0, -x)
     return logarithm
 
 

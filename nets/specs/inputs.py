@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from torso.checks import FLOAT32, assign, choice, each, number, positive, whole
 from torso.errors import SpecError
-from torso.image_spec import ImageSpec
+from torso.image_spec import ImageSpec, Layout
 from torso.plain import from_fields, shown
-
-Layout = Literal["hw", "chw", "hwc"]
 
 # What travels on the wire.
 INTEGER_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")

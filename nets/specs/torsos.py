@@ -11,7 +11,7 @@ from torso.nets.specs.registry import register_torso
 from torso.plain import from_fields, shown
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity"]
-Pool = Literal["max", "avg"]
+Pooling = Literal["max", "avg"]
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity")  # identity: a deep linear network
 
@@ -38,7 +38,7 @@ class ConvLayerSpec:
     kernel: int
     stride: int = 1
     padding: int = 0
-    pool: Pool | None = None
+    pool: Pooling | None = None
     pool_size: int = 2
 
     def __post_init__(self) -> None:

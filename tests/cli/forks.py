@@ -12,7 +12,13 @@ from importlib import import_module
 
 from torso.cli import main
 
-for module in ("torso.cli.train", "torso.envs.games.atari", "torso.envs.games.minatar", "torch._dynamo", "onnxscript"):
+for module in (
+    "torso.cli.commands.train",
+    "torso.envs.games.atari",
+    "torso.envs.games.minatar",
+    "torch._dynamo",
+    "onnxscript",
+):
     import_module(module)
 
 

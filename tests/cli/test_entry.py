@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from torso import __version__
+from torso.cli.commands.export import ExportOptions
 from torso.cli.entry import COMMANDS
-from torso.cli.export import ExportOptions
 
 Run = Callable[..., Any]
 
@@ -127,7 +127,7 @@ def test_what_is_logged_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
         logging.getLogger("torso.anything").debug("a detail")
         return 0
 
-    monkeypatch.setattr("torso.cli.export.run", logging_run)
+    monkeypatch.setattr("torso.cli.commands.export.run", logging_run)
     ended = run("export", "model")
     assert (ended.code, ended.err) == (0, "about to do much\n")
     assert logging.getLogger("torso").level == logging.NOTSET

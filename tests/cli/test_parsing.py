@@ -14,11 +14,11 @@ from torso.agents.supervised.config import ClassifierConfig
 from torso.agents.supervised.recipes import fit_preset
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
-from torso.cli.fit import FitOptions, FitSettings
-from torso.cli.fit import presets as fit_presets
-from torso.cli.parsing import given, parse
-from torso.cli.train import TrainOptions
-from torso.cli.train import presets as train_presets
+from torso.cli.commands.fit import FitOptions, FitSettings
+from torso.cli.commands.fit import presets as fit_presets
+from torso.cli.commands.train import TrainOptions
+from torso.cli.commands.train import presets as train_presets
+from torso.cli.parsing import given, parse_options
 
 Run = Callable[..., Any]
 CARTPOLE = ["dqn", "--env", "CartPole-v1"]
@@ -26,14 +26,14 @@ CARTPOLE = ["dqn", "--env", "CartPole-v1"]
 
 def train(*arguments: object) -> TrainOptions:
     words = [str(argument) for argument in arguments]
-    options = parse(TrainOptions, words, "train", train_presets(words))
+    options = parse_options(TrainOptions, words, "train", train_presets(words))
     assert options is not None
     return options
 
 
 def fit(*arguments: object) -> FitOptions:
     words = [str(argument) for argument in arguments]
-    options = parse(FitOptions, words, "fit", fit_presets(words))
+    options = parse_options(FitOptions, words, "fit", fit_presets(words))
     assert options is not None
     return options
 

@@ -172,7 +172,7 @@ def test_it_imports_nothing_that_computes(run: Run, breakout: Path, address: str
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     imported = set(done.stderr.split())
-    assert {"grpc", "ale_py", "torso.serve.streams"} <= imported
+    assert {"grpc", "ale_py", "torso.serve.client.streams"} <= imported
     assert not imported & {"torch", "onnxruntime", "onnx", "cv2", "sklearn", "scipy", "matplotlib", "safetensors"}
     assert not {name for name in imported if name.startswith("torso.nets")}
     here = json.loads(run("play", "--model", breakout, *options).out)

@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from torso.serve import ServeConfig
-from torso.serve.listen import Listener
+from torso.serve.server.listener import Listener
 
 
 @dataclass

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from torso.serve import ServeConfig
-from torso.serve.catalogue import Catalogue
-from torso.serve.manager import Manager
-from torso.serve.metrics import Metrics
-from torso.serve.repository import Repository
+from torso.serve.models.catalogue import Catalogue
+from torso.serve.models.manager import Manager
+from torso.serve.models.repository import Repository
+from torso.serve.observability.metrics import Metrics
 
 
 class Served:

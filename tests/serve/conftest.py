@@ -33,8 +33,8 @@ from torso.nets import (
 from torso.proto import prediction_pb2
 from torso.proto.prediction_pb2_grpc import PredictionServiceStub
 from torso.serve import ServeConfig, Server, create_server
-from torso.serve.requests import Door
-from torso.serve.status import from_wire
+from torso.serve.services.request_handler import RequestHandler
+from torso.serve.wire.status import from_wire
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,11 @@ def refused() -> Callable[..., contextlib.AbstractContextManager[None]]:
 
 
 @contextlib.asynccontextmanager
-async def _behind(door: Door, *answers: Callable[..., Any]) -> AsyncIterator[grpc.aio.Channel]:
+async def _behind(handler: RequestHandler, *answers: Callable[..., Any]) -> AsyncIterator[grpc.aio.Channel]:
     methods = {
-        answer.__name__: door.stream(answer)
+        answer.__name__: handler.stream(answer)
         if inspect.isasyncgenfunction(answer)
-        else door.unary(answer, prediction_pb2.GetModelRequest)
+        else handler.unary(answer, prediction_pb2.GetModelRequest)
         for answer in answers
     }
     server = grpc.aio.server()
@@ -222,12 +222,12 @@ async def _behind(door: Door, *answers: Callable[..., Any]) -> AsyncIterator[grp
             yield channel
     finally:
         await server.stop(5)
-        door.end()
+        handler.end()
 
 
 @pytest.fixture
 def behind() -> Callable[..., contextlib.AbstractAsyncContextManager[grpc.aio.Channel]]:
-    """``async with behind(door, method, ...) as channel:`` methods of a test, at ``/test.Door/NAME``.
+    """``async with behind(handler, method, ...) as channel:`` methods of a test, at ``/test.Door/NAME``.
 
     A coroutine function answers a `GetModelRequest`, an async generator function a stream of bytes. The channel's
     ``port`` is where they are.

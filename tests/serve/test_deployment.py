@@ -15,9 +15,9 @@ import pytest
 import tyro
 import yaml
 
-from torso.cli.serve import ServeOptions
+from torso.cli.commands.serve import ServeOptions
 from torso.errors import ServerError
-from torso.serve.auth import check_bind
+from torso.serve.server.auth import check_bind
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -190,7 +190,7 @@ KILLED_EVERYWHERE = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from torso.agents.checkpoints import CheckpointStore, Segment
+from torso.agents.runs.checkpoints import CheckpointStore, Segment
 
 torch.set_num_threads(1)
 root = Path(sys.argv[1])

@@ -180,9 +180,9 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from torso.agents.checkpoints import CheckpointStore
+from torso.agents.runs.checkpoints import CheckpointStore
 from torso.agents import ClassifierConfig
-from torso.agents.fit_runs import fit_run
+from torso.agents.supervised.fit_runs import fit_run
 from torso.envs import Splits, load_dataset
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import torch
 
 from torso.agents.runs.checkpoints import CheckpointStore
 from torso.agents.supervised.config import ClassifierConfig, RegressorConfig
-from torso.agents.supervised.fitting import BatchDone, EpochDone, Fitting, as_examples, resolve
+from torso.agents.supervised.fitting import BatchDone, EpochDone, Fitting, as_examples, resolve_fit
 from torso.agents.supervised.learner import Examples, classifier_spec, regressor_spec, score
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import InputSpec
@@ -33,7 +33,7 @@ def fitting(*, validation: int = 40, seed: int = 0, **settings: Any) -> Fitting:
     config = ClassifierConfig(**{"net": "cnn", "max_epochs": 4, "batch_size": 16, **settings})
     spec = classifier_spec(config, INPUT, 3)
     held_out = stripes(validation, 1) if validation else None
-    resolved = {**resolve(config, spec), "num_threads": 1}
+    resolved = {**resolve_fit(config, spec), "num_threads": 1}
     return Fitting(config, spec, stripes(70, 0), held_out, seed=seed, resolved=resolved)
 
 
@@ -98,7 +98,7 @@ def test_epochs_that_hardly_differ_are_equals() -> None:
     validation = stripes(100, 1)._replace(weights=torch.where(torch.arange(100) < 5, 1.0, 1e-9))
     config = ClassifierConfig(net="linear", max_epochs=12, patience=3, batch_size=16, learning_rate=0.2)
     spec = classifier_spec(config, INPUT, 3)
-    resolved = {**resolve(config, spec), "num_threads": 1}
+    resolved = {**resolve_fit(config, spec), "num_threads": 1}
     fit = Fitting(config, spec, stripes(70, 0), validation, seed=0, resolved=resolved)
     done = [event for event in fit.run() if isinstance(event, EpochDone)]
     accuracies = [event.validation.accuracy for event in done if event.validation and event.validation.accuracy]
@@ -114,7 +114,7 @@ def test_a_regressor_chooses_by_loss(validation: int) -> None:
     targets = (inputs[:, :2] + rng.normal(size=(len(inputs), 2))).astype(np.float32)
     spec = regressor_spec(config, InputSpec(shape=(3,)), (0.0, 0.0), (1.0, 1.0))
     train, held_out = (as_examples(inputs[some], targets[some]) for some in (slice(60), slice(60, None)))
-    fit = Fitting(config, spec, train, held_out, seed=0, resolved={**resolve(config, spec), "num_threads": 1})
+    fit = Fitting(config, spec, train, held_out, seed=0, resolved={**resolve_fit(config, spec), "num_threads": 1})
     done = [event for event in fit.run() if isinstance(event, EpochDone)]
     losses = [event.validation.loss for event in done if event.validation is not None]
     assert fit.best_epoch == 1 + losses.index(min(losses)) < 8
@@ -226,4 +226,4 @@ def test_nothing_to_fit() -> None:
     config = ClassifierConfig()
     spec = classifier_spec(config, INPUT, 3)
     with pytest.raises(ConfigError, match="0 examples"):
-        Fitting(config, spec, stripes(0, 0), None, seed=0, resolved=resolve(config, spec))
+        Fitting(config, spec, stripes(0, 0), None, seed=0, resolved=resolve_fit(config, spec))

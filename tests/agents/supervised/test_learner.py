@@ -22,7 +22,7 @@ from torso.agents.optim.optimizers import OPTIMIZERS
 from torso.agents.optim.schedules import SCHEDULES, scheduled_learning_rate
 from torso.agents.supervised.config import FitConfig
 from torso.agents.supervised.fit_runs import examples_of, spec_of
-from torso.agents.supervised.fitting import Fitting, as_examples, minibatch_cuts, resolve
+from torso.agents.supervised.fitting import Fitting, as_examples, minibatch_cuts, resolve_fit
 from torso.agents.supervised.learner import Examples, Score, SupervisedLearner, classifier_spec, regressor_spec, score
 from torso.envs import Dataset, Splits, load_dataset
 from torso.errors import ConfigError, InputError
@@ -96,7 +96,7 @@ def test_each_net_and_loss_builds_its_head_and_learns(net: str, loss: Any, num_c
     assert spec.head == head
     assert spec.torso.hidden == (() if net != "mlp" else (128,))
     data, test = points(120, num_classes), points(60, num_classes, seed=1)
-    fit = Fitting(config, spec, data, None, seed=0, resolved={**resolve(config, spec), "num_threads": 1})
+    fit = Fitting(config, spec, data, None, seed=0, resolved={**resolve_fit(config, spec), "num_threads": 1})
     before = score(fit.learner.network, test)
     list(fit.run())
     after = score(fit.best_network(), test)
@@ -160,7 +160,7 @@ def test_the_perceptron_is_rosenblatts_rule(seed: int) -> None:
 def test_an_epoch_of_the_perceptron_is_one_example_at_a_time() -> None:
     config = ClassifierConfig(net="perceptron", max_epochs=3, patience=None)
     spec = classifier_spec(config, PLANE, 2)
-    fit = Fitting(config, spec, points(30, 2), None, seed=0, resolved=resolve(config, spec))
+    fit = Fitting(config, spec, points(30, 2), None, seed=0, resolved=resolve_fit(config, spec))
     list(fit.run())
     assert (fit.num_batches, fit.learner.num_updates, fit.learner.recipe.optimizer) == (30, 90, "sgd")
     assert fit.learner.recipe.schedule == "constant"
@@ -170,7 +170,7 @@ def test_an_epoch_of_the_perceptron_is_one_example_at_a_time() -> None:
         points(30, 2),
         None,
         seed=0,
-        resolved=resolve(config, spec),
+        resolved=resolve_fit(config, spec),
     )
     list(halved.run())
     for name, whole in parameters(fit.learner).items():  # from zeros, the step's size is the weights' scale alone
@@ -199,7 +199,7 @@ def test_a_full_batch_step_goes_down_the_gradient_of_the_mean(loss: Any, weighte
     data = points(40, 2)
     if weighted:
         data = data._replace(weights=torch.linspace(0.0, 2.0, 40))
-    fit = Fitting(config, spec, data, None, seed=0, resolved={**resolve(config, spec), "num_threads": 1})
+    fit = Fitting(config, spec, data, None, seed=0, resolved={**resolve_fit(config, spec), "num_threads": 1})
     assert fit.num_batches == 1
     before = {name: tensor.double().requires_grad_() for name, tensor in parameters(fit.learner).items()}
     w1, b1, w2, b2 = before.values()
@@ -228,7 +228,7 @@ def test_smoothed_labels_are_learnt_and_others_are_scored(loss: Any) -> None:
             net="linear", loss=loss, label_smoothing=smoothing, learning_rate=0.1, max_epochs=60, patience=None
         )
         spec = classifier_spec(config, PLANE, 2)
-        fit = Fitting(config, spec, data, data, seed=0, resolved={**resolve(config, spec), "num_threads": 1})
+        fit = Fitting(config, spec, data, data, seed=0, resolved={**resolve_fit(config, spec), "num_threads": 1})
         list(fit.run())
         network = fit.learner.network.eval()
         readout = network.readout(data.inputs).double()
@@ -248,7 +248,7 @@ def test_smoothed_labels_are_learnt_and_others_are_scored(loss: Any) -> None:
 def test_the_schedule_spans_the_fit() -> None:
     config = ClassifierConfig(net="linear", schedule="step", learning_rate=0.4, optimizer="sgd", max_epochs=8)
     spec = classifier_spec(config, PLANE, 2)
-    fit = Fitting(config, spec, points(64, 2), None, seed=0, resolved=resolve(config, spec))
+    fit = Fitting(config, spec, points(64, 2), None, seed=0, resolved=resolve_fit(config, spec))
     list(fit.run())
     assert [epoch.learning_rate for epoch in fit.epochs] == pytest.approx([0.4] * 4 + [0.04] * 2 + [0.004] * 2)
     assert fit.epochs[3].learning_rate == scheduled_learning_rate("step", 0.4, 7, 16)
@@ -279,7 +279,7 @@ def test_minibatches_are_no_smaller_than_batch_norm_bears(batch_size: Any, batch
     size = config.recipe().batch_size
     assert set(sizes[:-1]) <= {size}
     assert sizes[-1] <= 33 if size == "full" else sizes[-1] <= size + batch_norm
-    fit = Fitting(config, spec, points(33, 2), points(1, 2), seed=0, resolved=resolve(config, spec))
+    fit = Fitting(config, spec, points(33, 2), points(1, 2), seed=0, resolved=resolve_fit(config, spec))
     list(fit.run())  # also scores a single example
     assert math.isfinite(fit.epochs[-1].loss)
     if batch_norm:
@@ -320,7 +320,7 @@ def test_zeros_never_break_the_symmetry_and_warn() -> None:
     config = ClassifierConfig(hidden=(6,), activation="sigmoid", init="zeros", max_epochs=20, learning_rate=0.05)
     spec = classifier_spec(config, PLANE, 3)
     with pytest.warns(UserWarning, match="symmetry is never broken"):
-        fit = Fitting(config, spec, points(60, 3), None, seed=0, resolved=resolve(config, spec))
+        fit = Fitting(config, spec, points(60, 3), None, seed=0, resolved=resolve_fit(config, spec))
     list(fit.run())
     weight = next(iter(parameters(fit.learner).values()))
     assert weight.abs().max() > 0.1  # it does learn
@@ -359,7 +359,7 @@ def test_any_fit_goes_on_to_the_bit(
         data, held_out = (each._replace(targets=each.inputs[:, :1] * each.inputs[:, 1:]) for each in (data, held_out))
     if len(stops) > 1:
         data = data._replace(weights=torch.linspace(0.5, 1.5, 21))
-    resolved = {**resolve(config, spec), "num_threads": 1}
+    resolved = {**resolve_fit(config, spec), "num_threads": 1}
 
     def begin() -> Fitting:
         return Fitting(config, spec, data, held_out, seed=0, resolved=resolved)

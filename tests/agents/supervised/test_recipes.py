@@ -10,7 +10,7 @@ import pytest
 from torso.agents import ClassifierConfig, RegressorConfig
 from torso.agents.supervised.config import LINEAR, as_regression
 from torso.agents.supervised.recipes import RECIPES, Recipe, fit_preset
-from torso.cli.fit import FitSettings
+from torso.cli.commands.fit import FitSettings
 from torso.errors import ConfigError
 from torso.nets.specs.named_torsos import NETS
 

@@ -124,14 +124,6 @@ def test_illegal_actions_are_never_taken_and_never_bootstrapped_from(epsilon: fl
         assert torch.equal(batch.mask_t.long().argmax(dim=1), batch.s_t[:, 0].long() % 3)
 
 
-def test_random_actions_are_even_among_the_legal_ones() -> None:
-    made = interaction(masked=True)
-    made._mask = np.array([[True, False, True], [False, True, False], [True, True, True]])
-    drawn = np.stack([made._random_actions(np.array([True, True, True])) for _ in range(3_000)])
-    counts = np.stack([(drawn == action).mean(axis=0) for action in range(3)], axis=1)  # [env, action]
-    np.testing.assert_allclose(counts, [[0.5, 0, 0.5], [0, 1, 0], [1 / 3] * 3], atol=0.03)
-
-
 @pytest.mark.parametrize("num_envs", [1, 5, 16])
 def test_target_updates_and_phases_come_in_the_order_of_their_steps(num_envs: int) -> None:
     made = interaction(num_envs=num_envs, learn_period=3, target_update_period=4, min_replay_size=40, batch_size=2)

@@ -20,7 +20,7 @@ from torso.agents.training.agent import DQN
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
 from torso.agents.value_based.network import first_network, q_network_spec
-from torso.agents.value_based.next_policies import greedy
+from torso.agents.value_based.next_policies import one_hot_greedy
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, build_network
 
@@ -145,7 +145,7 @@ def test_rows_of_weight_zero_count_for_nothing() -> None:
 
 def test_the_best_next_action_is_the_first_of_equals() -> None:
     q = torch.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [0.0, -1.0, 0.5]])
-    assert greedy(q).tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    assert one_hot_greedy(q).tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     assert learner().act(torch.tensor([[2.0, 1.0], [2.0, 0.0], [0.0, 1.0]])).tolist() == [0, 0, 1]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, greedy
+from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, one_hot_greedy
 from torso.nets import Prediction, ScalarHeadSpec
 from torso.nets.modules.value_heads import ScalarHead
 
@@ -94,13 +94,15 @@ rows_of_values = hnp.arrays(
 def test_greedy_is_one_hot_on_the_first_best_legal_action(q: Array, data: st.DataObject) -> None:
     mask = data.draw(hnp.arrays(np.bool_, q.shape))
     mask[:, data.draw(st.integers(0, q.shape[1] - 1))] = True
-    policy = greedy(torch.from_numpy(q), torch.from_numpy(mask))
+    policy = one_hot_greedy(torch.from_numpy(q), torch.from_numpy(mask))
     assert policy.dtype == torch.float64
     for row, legal, chosen in zip(q.tolist(), mask.tolist(), policy.tolist(), strict=True):
         best = max(value for value, may in zip(row, legal, strict=True) if may)
         first = next(a for a, value in enumerate(row) if legal[a] and value == best)
         assert chosen == [float(a == first) for a in range(len(row))]
-    assert torch.equal(greedy(torch.from_numpy(q), torch.ones(q.shape, dtype=torch.bool)), greedy(torch.from_numpy(q)))
+    assert torch.equal(
+        one_hot_greedy(torch.from_numpy(q), torch.ones(q.shape, dtype=torch.bool)), one_hot_greedy(torch.from_numpy(q))
+    )
 
 
 # -- a rule of another kind --------------------------------------------------------------------------------------------

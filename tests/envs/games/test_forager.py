@@ -236,7 +236,7 @@ def test_pictures_show_the_room():
 
 
 def test_pictures_have_things_where_they_are():
-    from torso.envs.games.forager_rendering import draw
+    from torso.envs.games.forager_rendering import draw_forager
     from torso.envs.games.forager_world import ForagerSettings, ForagerWorld
 
     world = ForagerWorld(1, ForagerSettings(num_food=1, num_poison=1, num_eyes=1))
@@ -244,7 +244,7 @@ def test_pictures_have_things_where_they_are():
     world.item_x[:], world.item_y[:] = [[18, 36]], [[36, 24]]
 
     def colour(x: float, y: float) -> list[int]:
-        return draw(world, 0)[round(40 + (48 - y) * 464 / 48), round(8 + x * 464 / 48)].tolist()
+        return draw_forager(world, 0)[round(40 + (48 - y) * 464 / 48), round(8 + x * 464 / 48)].tolist()
 
     red, green, blue = (int(np.argmax(colour(*at))) for at in ((18, 35.6), (36.5, 24), (11.8, 36)))
     assert (red, green, blue) == (0, 1, 2)
@@ -256,10 +256,10 @@ def test_pictures_have_things_where_they_are():
     world.item_x[0, 0] = 40
     ray = colour(15, 36)
     assert max(ray) - min(ray) < 30  # grey, for it sees nothing
-    before = draw(world, 0)
+    before = draw_forager(world, 0)
     world.food_eaten[:] = 1
-    assert not np.array_equal(draw(world, 0)[:32], before[:32])
-    assert np.array_equal(draw(world, 0)[32:], before[32:])
+    assert not np.array_equal(draw_forager(world, 0)[:32], before[:32])
+    assert np.array_equal(draw_forager(world, 0)[32:], before[32:])
 
 
 # Mistakes

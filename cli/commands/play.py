@@ -1,0 +1,114 @@
+"""``torso play``: episodes, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from torso.cli.models import AnyModel, ModelOptions, open_model
+from torso.cli.output import result
+from torso.cli.parsing import Flag
+from torso.errors import ConfigError
+from torso.nets.prediction.choosing import best_legal
+
+if TYPE_CHECKING:
+    from torso.agents.acting.evaluation import Frames
+    from torso.envs.vector.world import World
+
+
+@tyro.conf.configure(tyro.conf.DisallowNone)
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions(ModelOptions):
+    """Play episodes greedily, with a model here or one that is served, and print each return.
+
+    Of Atari's games a served model is sent what the console shows, and its server makes observations of that; this
+    process then loads nothing that computes.
+    """
+
+    env: str | None = None
+    """A Gymnasium id; None: the one that the model was trained in."""
+    env_kwargs: str | None = None
+    """Arguments of the env's constructor, as a JSON object; None: those of the model's training."""
+    episodes: int = 1
+    """How many episodes."""
+    seed: int = 0
+    """Which episodes: a seed gives the same ones each time, and to torso evaluate."""
+    render: Flag = False
+    """Show the env in a window."""
+    video: Path | None = None
+    """Film the episodes, one after the other, into this .mp4 file."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+def run(options: PlayOptions) -> int:
+    """Play, and print a line for each episode as it ends."""
+    from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+    from torso.agents.runs.events import Evaluation
+    from torso.cli.worlds import choose_world, in_a_window, with_raw_frames
+
+    if options.episodes < 1:
+        raise ConfigError(f"--episodes must be at least 1, got {options.episodes}")
+    if options.video is not None and options.render:
+        raise ConfigError("--video and --render: an env draws into a file or into a window; give one of them")
+    if options.video is not None and options.video.suffix.lower() != ".mp4":
+        raise ConfigError(f"--video must name a file that ends in .mp4, got {options.video}")
+    returns: list[float] = []
+    lengths: list[int] = []
+    num_cut = 0
+    with open_model(options) as model, ExitStack() as stack:
+        world = choose_world(options.env, options.env_kwargs, model.provenance("policy"))
+        act = _actor(model, world)
+        env_id, on_frames = world.name, None
+        raw = with_raw_frames(world)
+        if raw is not None and (stream := model.stream_frames()) is not None:
+            world, act = raw, stack.enter_context(stream).act_together
+        if options.render:
+            world = stack.enter_context(in_a_window(world))
+        elif options.video is not None:
+            on_frames = stack.enter_context(_filming(world, options.video))
+        for seed in evaluation_seeds(options.seed, options.episodes, "score"):
+            played = evaluate(act, world, [seed], on_frames=on_frames)
+            returns += played.returns
+            lengths += played.lengths_steps
+            num_cut += played.num_cut
+            if not options.json:
+                print(f"episode {len(returns)}: return {returns[-1]:,.1f}, {lengths[-1]:,} steps", flush=True)
+    evaluation = Evaluation(returns=tuple(returns), lengths_steps=tuple(lengths), num_cut=num_cut)
+    figures = {"model": options.model, "env_id": env_id, "seed": options.seed, **evaluation.to_json(env_id)}
+    text = f"mean return {evaluation.mean:,.1f}"
+    if options.video is not None:
+        figures["video"] = str(options.video)
+        text += f"\nvideo: {options.video}"
+    result({**figures, "lengths_steps": lengths}, text, as_json=options.json)
+    return 0
+
+
+@contextmanager
+def _filming(world: World, path: Path) -> Iterator[Callable[[Frames], None]]:
+    """Write what is shown into a video."""
+    from torso.agents.acting.videos import film, frames_per_second
+
+    with film(path, frames_per_second(world)) as add:
+        yield lambda frames: add(frames[0])
+
+
+def _actor(model: AnyModel, world: World) -> Any:
+    """What chooses in the env; where only some actions are legal, by the values that the model gives to those."""
+
+    def act(
+        observations: NDArray[Any], state: tuple[Any, ...], mask: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], tuple[Any, ...]]:
+        actions, values = model.act(observations)
+        if mask is not None:
+            actions = best_legal(values, mask) + world.spec.action_start
+        return actions, state
+
+    return act

@@ -1,0 +1,28 @@
+"""``torso serve``: models, over gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tyro
+
+from torso.serve.config import ServeConfig
+
+
+@tyro.conf.configure(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(ServeConfig):
+    """Serve models over gRPC until Ctrl-C or SIGTERM; then finish what is under way, and end with exit code 0."""
+
+    models: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Model or run directories. A model's name is its directory's name; NAME=DIR chooses another."""
+
+
+def run(options: ServeOptions) -> int:
+    """Serve. The log is the whole process' own, in the form that is asked for."""
+    from torso.serve import serve
+    from torso.serve.observability.logs import log_as
+
+    with log_as(options.log_format):
+        serve(options)
+    return 0

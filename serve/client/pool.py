@@ -1,0 +1,139 @@
+"""Where a client's calls go: the endpoint, and several connections to it, each call over the one with least to do."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from torso.errors import ConfigError
+
+GrpcChannel = TypeVar("GrpcChannel", grpc.Channel, grpc.aio.Channel)
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a channel's connection is its own
+    ("grpc.initial_reconnect_backoff_ms", 100),  # a server that has just started is found soon
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
+
+class Endpoint:
+    """A server's address, and what is shown to it: a token, a certificate.
+
+    ``tls_ca``: a PEM file of certificates to trust (``tls`` alone: those that the system trusts). ``tls_cert`` and
+    ``tls_key``: PEM files of the client's own certificate chain and its key, for a server that asks for one.
+    Raises ConfigError where a file cannot be used or the settings do not go together.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: str | None = None,
+        *,
+        tls: bool = False,
+        tls_ca: str | Path | None = None,
+        tls_cert: str | Path | None = None,
+        tls_key: str | Path | None = None,
+    ) -> None:
+        self.address = address
+        self.metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self.credentials: grpc.ChannelCredentials | None = None
+        if (tls_cert is None) != (tls_key is None):
+            raise ConfigError("tls_cert and tls_key go together: expected both or neither, got one")
+        if tls or tls_ca is not None or tls_cert is not None:
+            self.credentials = grpc.ssl_channel_credentials(_authorities(tls_ca), *_own_certificate(tls_cert, tls_key))
+
+    def channel(self) -> grpc.Channel:
+        """Open a channel with a connection of its own."""
+        if self.credentials is None:
+            return grpc.insecure_channel(self.address, OPTIONS)
+        return grpc.secure_channel(self.address, self.credentials, OPTIONS)
+
+    def aio_channel(self) -> grpc.aio.Channel:
+        """Open a channel with a connection of its own, for the running event loop."""
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(self.address, OPTIONS)
+        return grpc.aio.secure_channel(self.address, self.credentials, OPTIONS)
+
+
+class Connection(Generic[GrpcChannel]):
+    """A channel, the calls in flight on it, and the methods that were called on it."""
+
+    def __init__(self, channel: GrpcChannel) -> None:
+        self.channel: GrpcChannel = channel
+        self.in_flight = 0
+        self._methods: dict[str, Callable[..., Any]] = {}
+
+    def method(self, path: str, request_class: type[Message], response_class: type[Message]) -> Callable[..., Any]:
+        """Return a unary method of the server, ready to be called."""
+        method = self._methods.get(path)
+        if method is None:
+            method = self.channel.unary_unary(path, request_class.SerializeToString, response_class.FromString)
+            self._methods[path] = method
+        return method
+
+
+class ConnectionPool(Generic[GrpcChannel]):
+    """Connections to one endpoint. Those with equally few calls in flight take turns. Safe to share between threads."""
+
+    def __init__(self, channels: Sequence[GrpcChannel]) -> None:
+        self.connections: tuple[Connection[GrpcChannel], ...] = tuple(Connection(channel) for channel in channels)
+        self._turn = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def take(self) -> Iterator[Connection[GrpcChannel]]:
+        """Lend the connection with least to do to one call."""
+        with self._lock:
+            count = len(self.connections)
+            turn = min(range(self._turn, self._turn + count), key=lambda index: self._at(index).in_flight)
+            connection = self._at(turn)
+            connection.in_flight += 1
+            self._turn = (turn + 1) % count
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                connection.in_flight -= 1
+
+    def _at(self, turn: int) -> Connection[GrpcChannel]:
+        return self.connections[turn % len(self.connections)]
+
+
+def check_connections(connections: int) -> int:
+    """Return the number of connections; ConfigError where there would be none."""
+    if connections < 1:
+        raise ConfigError(f"connections: expected at least 1, got {connections}")
+    return connections
+
+
+def _authorities(tls_ca: str | Path | None) -> bytes | None:
+    """Read certificates to trust; gRPC itself would complain only when it connects, and not to the caller."""
+    if tls_ca is None:
+        return None
+    try:
+        ssl.create_default_context(cafile=tls_ca)
+        return Path(tls_ca).read_bytes()
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"tls_ca: cannot read {tls_ca} as PEM certificates: {error}") from error
+
+
+def _own_certificate(tls_cert: str | Path | None, tls_key: str | Path | None) -> tuple[bytes | None, bytes | None]:
+    """Read the key and the chain, in gRPC's order."""
+    if tls_cert is None or tls_key is None:
+        return None, None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(tls_cert, tls_key)
+        return Path(tls_key).read_bytes(), Path(tls_cert).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"tls_cert: cannot use {tls_cert} with {tls_key}: {error}") from error

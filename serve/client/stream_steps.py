@@ -1,0 +1,93 @@
+"""A stream without its transport: what a client says of each step of an episode, and what the answers mean."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+
+import grpc
+import numpy as np
+from google.rpc import status_pb2
+from numpy.typing import ArrayLike
+
+from torso.errors import InputError, ServiceError
+from torso.proto import prediction_pb2 as pb
+from torso.serve.client.operations import fit
+from torso.serve.client.results import ModelInfo, StepResult
+from torso.serve.wire.status import DETAILS_KEY, from_wire
+from torso.serve.wire.tensors import SERVICE, array_to_tensor, tensor_to_array
+
+METHOD = f"/{SERVICE}/ActStream", pb.ActStreamRequest.SerializeToString, pb.ActStreamResponse.FromString
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Steps:
+    """The requests of one stream, the first of which names the model."""
+
+    def __init__(self, info: ModelInfo, version: str) -> None:
+        self._input = info.inputs[0]
+        self._model = info.name
+        self._version = version
+
+    def step(
+        self, observation: ArrayLike, episode: int, start: bool, epsilon: float, seed: int | None
+    ) -> pb.ActStreamRequest:
+        """An episode's next observation, of the model's dtype where that loses nothing; the server judges the rest."""
+        try:
+            array = np.asarray(observation)
+        except ValueError as error:
+            raise InputError("observation", expected="an array of one shape", came=f"a ragged one ({error})") from error
+        return pb.ActStreamRequest(
+            episode=_uint64(episode, "episode"),
+            start=start,
+            observation=array_to_tensor(fit(array[np.newaxis], self._input)[0], "observation"),
+            epsilon=epsilon,
+            seed=None if seed is None else _uint64(seed, "seed"),
+        )
+
+    def end(self, episode: int) -> pb.ActStreamRequest:
+        """An episode's end."""
+        return pb.ActStreamRequest(episode=_uint64(episode, "episode"), end=True)
+
+    def named(self, request: pb.ActStreamRequest) -> pb.ActStreamRequest:
+        """The request as it is sent, next after those before; the first names the model."""
+        request.model, request.version = self._model, self._version
+        self._model = self._version = ""
+        return request
+
+
+def settle(asked: Future[StepResult] | asyncio.Future[StepResult], response: pb.ActStreamResponse) -> None:
+    """Give an answer, or the error in its place, to who waits for it."""
+    if asked.done():  # nobody does
+        return
+    if response.HasField("error"):
+        asked.set_exception(_error(response.error))
+        return
+    values = tensor_to_array(response.values, "values").astype(np.float32, copy=False)
+    asked.set_result(StepResult(action=response.action, values=values, version=response.version))
+
+
+def _error(status: status_pb2.Status) -> ServiceError:
+    return from_wire(_Failure(status), "the server")
+
+
+class _Failure:
+    """A status within a message, in the form of a failed call."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        self._status = status
+
+    def code(self) -> grpc.StatusCode:
+        return _CODES.get(self._status.code, grpc.StatusCode.UNKNOWN)
+
+    def details(self) -> str:
+        return str(self._status.message)
+
+    def trailing_metadata(self) -> object:
+        return ((DETAILS_KEY, self._status.SerializeToString()),)
+
+
+def _uint64(value: int, field: str) -> int:
+    if not 0 <= value < 2**64:
+        raise InputError(field, expected="a number from 0 to 2**64 - 1", came=str(value))
+    return int(value)

@@ -1,0 +1,271 @@
+"""A client's streams, on which it plays episodes: one that blocks, and its twin for asyncio.
+
+The server holds what an episode needs, such as its frame stack, for as long as the stream lives. Where a stream breaks,
+its episodes are lost: begin them anew on another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, suppress
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from torso.errors import DeadlineError, ServiceError, UnavailableError
+from torso.proto import prediction_pb2 as pb
+from torso.serve.client.pool import Connection, Endpoint
+from torso.serve.client.results import ModelInfo, StepResult
+from torso.serve.client.stream_steps import METHOD, Steps, settle
+from torso.serve.wire.status import from_wire
+
+
+class ActStream:
+    """A stream to one model, safe to share between threads; ``with`` ends it. Made by `Client.act_stream`."""
+
+    def __init__(
+        self,
+        connection: AbstractContextManager[Connection[grpc.Channel]],
+        endpoint: Endpoint,
+        timeout_s: float,
+        info: ModelInfo,
+        version: str,
+    ) -> None:
+        self._steps = Steps(info, version)
+        self._timeout_s = timeout_s
+        self._address = endpoint.address
+        self._held = ExitStack()  # the connection, until the stream is closed
+        self._outgoing: SimpleQueue[pb.ActStreamRequest | None] = SimpleQueue()
+        self._due: deque[Future[StepResult]] = deque()
+        self._lock = threading.Lock()
+        self._ended: ServiceError | None = None
+        method = self._held.enter_context(connection).channel.stream_stream(*METHOD)
+        self._call = method(iter(self._outgoing.get, None), metadata=endpoint.metadata)
+        self._reading = threading.Thread(target=self._read, name="act-stream", daemon=True)
+        self._reading.start()
+
+    def act(
+        self,
+        observation: ArrayLike,
+        *,
+        episode: int = 0,
+        start: bool = False,
+        epsilon: float = 0.0,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+    ) -> StepResult:
+        """Choose an action by an episode's next observation.
+
+        observation: one, as the model takes it or, where ``ModelInfo.takes_frames``, its newest frame alone,
+        [84, 84], or an Atari step's last two raw ones, uint8 [2, H, 160, 3]. episode: a number for it, of your choice.
+        start: the episode begins with this observation. epsilon: the probability of an action drawn evenly from all;
+        ``seed`` with ``start``: what seeds an episode's draws.
+
+        Raises the errors of `Client.act`, after which the episode is as it was; WrongKindError also for an episode that
+        was not started; DeadlineError where no answer comes in time, and none knows how far the episode is.
+        """
+        asked = self.submit(observation, episode=episode, start=start, epsilon=epsilon, seed=seed)
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return asked.result(limit_s)
+        except TimeoutError:
+            raise _late(limit_s) from None
+
+    def submit(
+        self,
+        observation: ArrayLike,
+        *,
+        episode: int = 0,
+        start: bool = False,
+        epsilon: float = 0.0,
+        seed: int | None = None,
+    ) -> Future[StepResult]:
+        """Do as `act` without waiting: several episodes' requests share batches. The server reads 64 ahead."""
+        asked: Future[StepResult] = Future()
+        asked.set_running_or_notify_cancel()  # what is sent cannot be taken back
+        request = self._steps.step(observation, episode, start, epsilon, seed)
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended
+            self._due.append(asked)
+            self._outgoing.put(self._steps.named(request))
+        return asked
+
+    def act_together(
+        self, observations: NDArray[Any], state: tuple[NDArray[np.int64], ...] = (), *, epsilon: float = 0.0
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...]]:
+        """Choose an action in each of several envs: int64 [B], and the next ``state``, the episodes' numbers.
+
+        observations: [B, ...], each as `act` takes it. state: what the call before gave; ``()`` begins an episode in
+        each env, and forgets those of before.
+        """
+        start = not state
+        numbers = np.arange(len(observations)) if start else state[0]
+        asked = [
+            self.submit(observation, episode=int(number), start=start, epsilon=epsilon)
+            for observation, number in zip(observations, numbers, strict=True)
+        ]
+        try:
+            actions = [each.result(self._timeout_s).action for each in asked]
+        except TimeoutError:
+            raise _late(self._timeout_s) from None
+        return np.array(actions, dtype=np.int64), (numbers,)
+
+    def end(self, episode: int = 0) -> None:
+        """Let the server forget an episode."""
+        request = self._steps.end(episode)
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended
+            self._outgoing.put(self._steps.named(request))
+
+    def close(self) -> None:
+        """End the stream, once what was asked is answered."""
+        self._outgoing.put(None)
+        self._reading.join(self._timeout_s)
+        self._cancel()
+
+    def _cancel(self) -> None:
+        self._call.cancel()
+        self._outgoing.put(None)
+        self._reading.join()
+        self._held.close()
+
+    def _read(self) -> None:
+        """Give each answer to who waits for it. This is the stream's own thread."""
+        error: ServiceError = UnavailableError("the stream has ended", status="UNAVAILABLE")
+        try:
+            for response in self._call:
+                settle(self._due.popleft(), response)
+        except grpc.RpcError as failure:
+            error = from_wire(failure, self._address)
+        with self._lock:
+            self._ended = error
+        for asked in self._due:
+            asked.set_exception(error)
+
+    def __enter__(self) -> ActStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._cancel()
+
+
+class AsyncActStream:
+    """`ActStream` for asyncio: several `act` at once share batches. Made by `AsyncClient.act_stream`."""
+
+    def __init__(
+        self,
+        connection: AbstractContextManager[Connection[grpc.aio.Channel]],
+        endpoint: Endpoint,
+        timeout_s: float,
+        describe: Callable[[], Awaitable[ModelInfo]],
+        version: str,
+    ) -> None:
+        self._connection = connection
+        self._held = ExitStack()
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._describe = describe
+        self._version = version
+        self._outgoing: asyncio.Queue[pb.ActStreamRequest | None] = asyncio.Queue()
+        self._due: deque[asyncio.Future[StepResult]] = deque()
+        self._ended: ServiceError | None = None
+
+    async def act(
+        self,
+        observation: ArrayLike,
+        *,
+        episode: int = 0,
+        start: bool = False,
+        epsilon: float = 0.0,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+    ) -> StepResult:
+        """See `ActStream.act`."""
+        request = self._steps.step(observation, episode, start, epsilon, seed)
+        if self._ended is not None:
+            raise self._ended
+        asked: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
+        self._due.append(asked)
+        self._outgoing.put_nowait(self._steps.named(request))
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await asked
+        except TimeoutError:
+            raise _late(limit_s) from None
+
+    async def end(self, episode: int = 0) -> None:
+        """See `ActStream.end`."""
+        request = self._steps.end(episode)
+        if self._ended is not None:
+            raise self._ended
+        self._outgoing.put_nowait(self._steps.named(request))
+
+    async def close(self) -> None:
+        """See `ActStream.close`."""
+        self._outgoing.put_nowait(None)
+        await asyncio.wait((self._reading,), timeout=self._timeout_s)
+        await self._cancel()
+
+    async def _cancel(self) -> None:
+        self._call.cancel()
+        self._writing.cancel()
+        await asyncio.wait((self._reading, self._writing))
+        self._held.close()
+
+    async def _write(self) -> None:
+        # A task of its own: a write that is cancelled, as with an `act` that was not awaited, would cancel the stream.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # `_read` learns why
+            while (request := await self._outgoing.get()) is not None:
+                await self._call.write(request)
+            await self._call.done_writing()
+
+    async def _read(self) -> None:
+        error: ServiceError = UnavailableError("the stream has ended", status="UNAVAILABLE")
+        try:
+            async for response in self._call:
+                settle(self._due.popleft(), response)
+        except grpc.aio.AioRpcError as failure:
+            error = from_wire(failure, self._endpoint.address)
+        except asyncio.CancelledError:  # closed, or the channel is
+            error = UnavailableError("the stream is closed", status="UNAVAILABLE")
+        self._ended = error
+        for asked in self._due:
+            if not asked.done():
+                asked.set_exception(error)
+
+    async def __aenter__(self) -> AsyncActStream:
+        self._steps = Steps(await self._describe(), self._version)
+        method = self._held.enter_context(self._connection).channel.stream_stream(*METHOD)
+        self._call = method(metadata=self._endpoint.metadata)
+        self._reading = asyncio.ensure_future(self._read())
+        self._writing = asyncio.ensure_future(self._write())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:
+            await self._cancel()
+
+
+def _late(limit_s: float) -> DeadlineError:
+    return DeadlineError(f"no answer within {limit_s:g} s", status="DEADLINE_EXCEEDED")

@@ -1,0 +1,289 @@
+"""Batches from what is queued: while the model computes, requests gather; when it is free, it takes them all at once.
+
+The queue lives on the event loop, so it needs no locks. A small batch is computed there and then, since a thread's hop
+would cost more than the batch itself; a larger one in the model's own thread. Limits count rows, not requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable, Generator
+from time import monotonic  # the event loop's clock; uvloop's own reading of it goes by milliseconds
+
+from torso.arrays import Array, Readout
+from torso.errors import DeadlineError, InputError, OverloadedError, UnavailableError
+from torso.serve.inference.forward import Forward, InferenceThread
+from torso.serve.inference.forward_times import LatencyEstimate
+from torso.serve.inference.queue import HEADROOM, INFINITY, LATE, Admission, QueuedBatch, RequestQueue
+from torso.serve.observability.metrics import ModelMetrics
+from torso.serve.wire.status import internal_error
+
+__all__ = ["Admission", "Batcher"]
+
+
+MIN_RETRY_S, MAX_RETRY_S = 0.01, 5.0
+TIMER_S = 0.002  # what is nearer than this, a loop's timers, which go by milliseconds, would miss
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Let everything else that is ready on the loop run first."""
+    yield
+
+
+class Batcher:
+    """One model's queue, and what computes it.
+
+    ``forward`` maps [B, *shape] to [B, K]; it is never called twice at once. A batch holds at most ``max_batch_rows``;
+    a request of more makes a batch of its own, computed in pieces of that size. A batch of at most ``inline_rows`` is
+    computed on the event loop; a request of as many that finds the model free, in `compute_now`, without waiting for
+    others. A batch that is not full waits until its oldest request is ``max_delay_us`` old. ``pace``
+    tells what forwards take, where that is known: what then has no hope of an answer in time is refused at once. Times
+    are `time.monotonic`'s, the event loop's clock. All methods belong to the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[[Array], Readout],
+        *,
+        max_batch_rows: int,
+        max_queue_rows: int,
+        max_delay_us: int = 0,
+        inline_rows: int = 0,
+        metrics: ModelMetrics | None = None,
+        pace: LatencyEstimate | None = None,
+    ) -> None:
+        self.name = name
+        self.max_batch_rows = max_batch_rows
+        self.max_queue_rows = max_queue_rows
+        self.max_delay_us = max_delay_us
+        self.inline_rows = inline_rows
+        self._at_once_rows = 0 if max_delay_us else min(inline_rows, max_queue_rows)
+        self.queued_rows = 0
+        self._metrics = ModelMetrics() if metrics is None else metrics
+        self._pace = LatencyEstimate() if pace is None else pace
+        self._forward = Forward(name, forward, max_batch_rows)
+        self._thread = InferenceThread(f"infer-{name}")
+        self._waiting = RequestQueue(max_batch_rows, max_delay_us * 1e-6, self._pace)
+        self._computing: QueuedBatch | None = None  # in the thread
+        self._timer: asyncio.Handle | None = None
+        self._requests = 0  # admitted, and not yet at the end of their ``with`` blocks
+        self._drained: list[asyncio.Future[None]] = []  # who waits for there to be none
+        self._closed = False
+
+    @property
+    def forwards(self) -> int:
+        """How often the model was called."""
+        return self._forward.calls
+
+    @property
+    def rows(self) -> int:
+        """The rows that it was called with."""
+        return self._forward.rows
+
+    # -- a request ----------------------------------------------------------------------------------------------------
+
+    def admit(self, rows: int, field: str) -> Admission:
+        """Let a request of so many rows in, before any work is done for it.
+
+        Raises OverloadedError while the queue is too full for it, InputError where it could never fit, UnavailableError
+        after `close`.
+        """
+        if self._closed:
+            raise UnavailableError("the server is shutting down")
+        if self.queued_rows + rows > self.max_queue_rows:
+            if rows > self.max_queue_rows:
+                raise InputError(field, expected=f"at most {self.max_queue_rows} rows a request", came=f"{rows}")
+            raise OverloadedError(
+                f"model {self.name!r}: {self.queued_rows} of at most {self.max_queue_rows} rows are queued; "
+                f"no room for {rows} more",
+                retry_after_s=_retry_s(self._expected_s(rows, monotonic())),
+            )
+        return Admission(self._count, rows)
+
+    def takes_now(self, rows: int) -> bool:
+        """Say whether `compute_now` takes so many rows: the model is free, and nobody waits for it."""
+        return rows <= self._at_once_rows and self._computing is None and not self._waiting.rows and not self._closed
+
+    def compute_now(self, inputs: Array, deadline: float | None = None) -> Readout:
+        """Compute one request's rows, [b, *shape] to [b, K], here and now, where `takes_now` says so: it needs no place
+        in the queue.
+
+        Raises DeadlineError where the ``deadline`` has passed; InternalServiceError where the forward fails.
+        """
+        started = monotonic()
+        if deadline is not None and deadline <= started:
+            raise DeadlineError(LATE)
+        try:
+            readout = self._forward(inputs)
+        except Exception as error:
+            raise internal_error(error, f"a forward of model {self.name!r}") from error
+        done = monotonic()
+        self._metrics.computed_at_once(len(inputs), done - started)
+        if self._metrics.trace is not None:
+            self._metrics.trace(started, started, done, len(inputs))
+        return readout
+
+    async def submit(self, inputs: Array, admission: Admission, deadline: float | None = None) -> Readout:
+        """Compute one request's rows, [b, *shape] to [b, K], together with whatever else is queued.
+
+        Raises OverloadedError where the queue is too long for its ``deadline``; DeadlineError where that passes in the
+        queue, and nothing is computed then; InternalServiceError where the forward fails. When the caller is cancelled
+        its rows leave the queue.
+        """
+        if self._closed:
+            raise UnavailableError("the server is shutting down")
+        now = monotonic()
+        if deadline is None:
+            deadline = INFINITY
+        elif self._waiting.rows or self._computing is not None:
+            self._refuse_hopeless(len(inputs), deadline, now)
+        self._waiting.append(admission, inputs, deadline, now)
+        try:
+            if self._computing is None:
+                await _turn()  # what arrives in this turn of the loop comes along
+                if admission.waiting and self._computing is None:
+                    self._start()
+            if not admission.done:
+                admission.wake = asyncio.get_running_loop().create_future()
+                await admission.wake
+        finally:
+            if admission.waiting:  # its caller goes away
+                self._waiting.remove(admission)
+        if admission.error is not None:
+            try:
+                raise admission.error
+            finally:
+                admission.error = None  # or they would keep each other, through this frame
+        if self._metrics.trace is not None:
+            batch = admission.batch
+            self._metrics.trace(admission.queued_at, batch.taken_at, batch.computed_at, batch.rows)
+        return admission.readout
+
+    def _count(self, rows: int, requests: int) -> None:
+        self.queued_rows += rows
+        self._metrics.queued_rows += rows
+        self._requests += requests
+        if self._drained:
+            self._tell_drained()
+
+    def _refuse_hopeless(self, rows: int, deadline: float, now: float) -> None:
+        if deadline <= now:
+            raise DeadlineError(LATE)
+        expected_s = self._expected_s(rows, now)
+        if HEADROOM * expected_s > deadline - now:
+            raise OverloadedError(
+                f"model {self.name!r}: too much is queued for an answer before the deadline",
+                retry_after_s=_retry_s(expected_s),
+            )
+
+    def _expected_s(self, rows: int, now: float) -> float:
+        """Return how long it is expected to take to compute all that there is, and so many rows more."""
+        expected_s = self._waiting.compute_s(rows)
+        if self._computing is not None:
+            end = self._computing.taken_at + self._pace.seconds(self._computing.rows)
+            expected_s += max(end - now, 0.0)
+        return expected_s
+
+    # -- a batch ------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Begin the next batch, if the model is free and it is time."""
+        if self._computing is not None or not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        now = monotonic()
+        delay_s = self._waiting.delay_s(now)
+        if delay_s > 0:
+            self._start_in(delay_s, loop)
+            return
+        batch = self._waiting.take(now)
+        if batch is None:
+            return
+        for request in batch.requests:
+            self._metrics.queue.observe(now - request.queued_at)
+        if batch.rows > self.inline_rows:
+            self._computing = batch
+            self._thread.submit(loop, self._compute, batch, self._finish)
+            return
+        self._compute(batch)
+        self._pace.observe(batch.rows, batch.seconds)
+        self._answer(batch)
+        if self._waiting:
+            loop.call_soon(self._start)
+
+    def _start_in(self, delay_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Come back in so many seconds; where they are too few for a timer, at every turn of the loop."""
+        if self._timer is None:
+            timed = delay_s > TIMER_S
+            self._timer = loop.call_later(delay_s - TIMER_S / 2, self._wake) if timed else loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._start()
+
+    def _compute(self, batch: QueuedBatch) -> None:
+        """Compute a batch, here or in the thread."""
+        started = monotonic()
+        batch.outcomes = self._forward.outcomes([request.inputs for request in batch.requests])
+        batch.computed_at = monotonic()
+        batch.seconds = batch.computed_at - started
+
+    def _finish(self, batch: QueuedBatch) -> None:
+        """Come back from the thread. The next batch begins first, so that it computes while answers are written."""
+        self._computing = None
+        self._pace.observe(batch.rows, monotonic() - batch.taken_at)
+        if self._waiting.rows > self.inline_rows:
+            self._start()
+        self._answer(batch)
+        self._start()
+        self._tell_drained()
+
+    def _answer(self, batch: QueuedBatch) -> None:
+        """Hand out what came of a batch."""
+        failures = [outcome for outcome in batch.outcomes if isinstance(outcome, Exception)]
+        if failures:
+            self._tell_failures(batch, failures)
+        else:
+            self._metrics.computed(batch.rows, len(batch.requests), batch.seconds)
+        for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
+            if not isinstance(outcome, Exception):
+                request.answer(outcome, batch)
+
+    def _tell_failures(self, batch: QueuedBatch, failures: list[Exception]) -> None:
+        """Log one incident where the model fails for all, else one for each request that it fails for."""
+        where = f"a forward of model {self.name!r}"
+        common = internal_error(failures[0], where) if len(failures) == len(batch.requests) else None
+        for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                request.fail(common or internal_error(outcome, where))
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def drained(self) -> None:
+        """Return once no request is in here any more, and nothing computes."""
+        while self._requests or self._computing is not None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._drained.append(waiter)
+            await waiter
+
+    def _tell_drained(self) -> None:
+        if not self._requests and self._computing is None:
+            for waiter in self._drained:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._drained.clear()
+
+    def close(self) -> None:
+        """Refuse what waits and what comes, and let the running forward end."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiting.clear(UnavailableError("the server is shutting down"))
+        self._thread.close()
+
+
+def _retry_s(expected_s: float) -> float:
+    return min(max(expected_s, MIN_RETRY_S), MAX_RETRY_S)

@@ -1,0 +1,101 @@
+"""A batch computed: its requests' rows together, and where that fails, each request alone."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import numpy as np
+
+from torso.arrays import Array, Readout
+
+T = TypeVar("T")
+
+
+class Forward:
+    """A model's forward, [B, *shape] to [B, K], of any number of rows: more than ``max_rows`` go in pieces.
+
+    It is never called twice at once. ``calls`` and ``rows`` count what was computed.
+    """
+
+    def __init__(self, name: str, forward: Callable[[Array], Readout], max_rows: int) -> None:
+        self.calls = 0
+        self.rows = 0
+        self._name = name
+        self._forward = forward
+        self._max_rows = max_rows
+
+    def __call__(self, rows: Array) -> Readout:
+        """Compute rows, [B, *shape] to [B, K]."""
+        if len(rows) > self._max_rows:
+            starts = range(0, len(rows), self._max_rows)
+            return np.concatenate([self(rows[start : start + self._max_rows]) for start in starts])
+        self.calls += 1
+        self.rows += len(rows)
+        readout = self._forward(rows)
+        if len(readout) != len(rows):
+            raise RuntimeError(f"model {self._name!r} answered {len(readout)} rows for {len(rows)}")
+        return readout
+
+    def outcomes(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
+        """Compute several requests' inputs, [b, *shape] each; return each one's readout, [b, K], or what it raised.
+
+        A failure of all together is looked into by computing each alone, so that no request fails for its neighbour.
+        """
+        try:
+            return self._together(inputs)
+        except Exception as error:  # noqa: BLE001 - the boundary: whoever asked is told, and the model lives on
+            return [error] if len(inputs) == 1 else [self._alone(rows) for rows in inputs]
+
+    def _together(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
+        if len(inputs) == 1:
+            return [self(inputs[0])]
+        readout = self(np.concatenate(inputs))
+        split: list[Readout | Exception] = []
+        end = 0
+        for rows in inputs:
+            start, end = end, end + len(rows)
+            split.append(readout[start:end])
+        return split
+
+    def _alone(self, rows: Array) -> Readout | Exception:
+        try:
+            return self(rows)
+        except Exception as error:  # noqa: BLE001 - as above
+            return error
+
+
+class InferenceThread:
+    """One thread that works for an event loop. It begins with its first work."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: SimpleQueue[tuple[AbstractEventLoop, Callable[[Any], None], Any, Callable[[Any], object]] | None]
+        self._jobs = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, loop: AbstractEventLoop, work: Callable[[T], None], item: T, then: Callable[[T], object]) -> None:
+        """Call ``work(item)``, which must not raise, in the thread, and ``then(item)`` on the loop."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self._jobs.put((loop, work, item, then))
+
+    def close(self) -> None:
+        """Let the running work end, and the thread with it."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            loop, work, item, then = job
+            work(item)
+            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile, and with it whoever asked
+                loop.call_soon_threadsafe(then, item)
+            del job, item  # while it waits for the next, this one's memory is free

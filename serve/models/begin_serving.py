@@ -1,0 +1,123 @@
+"""One model from its directory to ready to serve: the backend chosen, warmed up and measured."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from torso.errors import ServerError
+from torso.nets import Predictor, find_model, load_model
+from torso.serve.config import ServeConfig
+from torso.serve.inference.backends import WrapBackend, choose_backend, probe_batch
+from torso.serve.inference.batcher import Batcher
+from torso.serve.inference.forward_times import LatencyEstimate
+from torso.serve.inference.padding import batch_sizes
+from torso.serve.models.served_model import METHODS, ServedModel
+from torso.serve.observability.metrics import ModelMetrics
+from torso.serve.wire.oip_tensors import Signature
+
+logger = logging.getLogger(__name__)
+
+INLINE_S = 300e-6  # the longest forward for which the event loop stands still
+MEASUREMENTS = 20  # of each batch size
+MEASURE_S = 0.05  # after which no further one begins
+
+
+def load_served_model(
+    name: str,
+    version: str,
+    directory: Path,
+    config: ServeConfig,
+    metrics: ModelMetrics,
+    wrap_backend: WrapBackend | None = None,
+) -> ServedModel:
+    """Load one model and make it ready; this takes a while, and belongs in a thread.
+
+    ``directory`` is a model or run directory. ``wrap_backend(name, backend)`` may put something around what computes; a
+    backend that waits for others says so by an attribute ``inline = False``, and never runs on the event loop.
+
+    Raises TorsoError or OSError: see `torso.nets.load_model`; ServerError for a kind that is not served.
+    """
+    started = time.perf_counter()
+    directory = find_model(directory)
+    card, network = load_model(directory)
+    if card.kind not in METHODS:
+        raise ServerError(
+            f"a {card.kind} cannot be served; regressors answer through torso.nets.Predictor, the service labels "
+            "and acts"
+        )
+    max_rows = config.max_batch_rows
+    backend = choose_backend(
+        directory,
+        card,
+        network,
+        config.backend,
+        threads=config.threads,
+        cache_dir=config.cache_dir,
+        max_rows=max_rows,
+    )
+    if wrap_backend is not None:
+        backend = wrap_backend(name, backend)
+    predictor = Predictor(card, backend)
+    seconds = {rows: measure_forward(predictor, rows) for rows in batch_sizes(max_rows)}
+    inline_rows = choose_inline_rows(seconds) if getattr(backend, "inline", True) else 0
+    batcher = Batcher(
+        name,
+        predictor.answer,  # probabilities once a batch, not once a request
+        max_batch_rows=max_rows,
+        max_queue_rows=config.max_queue_rows,
+        max_delay_us=config.max_delay_us,
+        inline_rows=inline_rows,
+        metrics=metrics,
+        pace=LatencyEstimate(seconds),
+    )
+    logger.info(
+        "model %s version %s: %s, %s %s -> %d outputs, by %s (%.2f ms a row, %.2f ms %d rows; %s), "
+        "loaded from %s in %.1f s",
+        *(name, version, card.kind, predictor.input.dtype, list(predictor.input.shape), predictor.num_outputs),
+        *(backend.name, seconds[1] * 1e3, seconds[max_rows] * 1e3, max_rows, _told(inline_rows, max_rows)),
+        *(directory, time.perf_counter() - started),
+    )
+    return ServedModel(
+        name=name,
+        version=version,
+        directory=directory,
+        predictor=predictor,
+        signature=Signature(predictor),
+        batcher=batcher,
+        metrics=metrics,
+    )
+
+
+def measure_forward(predictor: Predictor, rows: int) -> float:
+    """Warm up a forward of so many rows, whose first call is slower than the rest, and return its seconds."""
+    probe = probe_batch(predictor.input, rows)
+    predictor.answer(probe)
+    best_s, end = math.inf, time.perf_counter() + MEASURE_S
+    for _ in range(MEASUREMENTS):
+        started = time.perf_counter()
+        predictor.answer(probe)
+        ended = time.perf_counter()
+        best_s = min(best_s, ended - started)  # what else runs on the machine only ever adds to it
+        if ended > end:
+            break
+    return best_s
+
+
+def choose_inline_rows(seconds: Mapping[int, float]) -> int:
+    """Return the most rows, of those measured, up to which forwards are short enough for the event loop; 0: none."""
+    inline_rows = 0
+    for rows, forward_s in sorted(seconds.items()):
+        if forward_s > INLINE_S:
+            break
+        inline_rows = rows
+    return inline_rows
+
+
+def _told(inline_rows: int, max_rows: int) -> str:
+    if inline_rows == 0:
+        return "in a thread"
+    return "on the event loop" if inline_rows == max_rows else f"on the event loop up to {inline_rows} rows"

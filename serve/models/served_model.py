@@ -1,0 +1,34 @@
+"""A served model: one version of it, loaded, with its batcher and its counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torso.errors import WrongKindError
+from torso.nets import Predictor
+from torso.serve.inference.batcher import Batcher
+from torso.serve.observability.metrics import ModelMetrics
+from torso.serve.wire.oip_tensors import Signature
+
+METHODS = {"classifier": "Classify", "policy": "Act"}  # what a model of each served kind is asked with
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """One version of one model. Whoever holds it may go on asking it, whatever is served meanwhile."""
+
+    name: str
+    version: str
+    directory: Path
+    predictor: Predictor
+    signature: Signature
+    batcher: Batcher
+    metrics: ModelMetrics
+
+    def require(self, kind: str) -> ServedModel:
+        """Return the model; WrongKindError where it is of another kind."""
+        if self.predictor.kind != kind:
+            came = self.predictor.kind
+            raise WrongKindError(f"model {self.name!r} is a {came}, not a {kind}: ask it with {METHODS[came]}")
+        return self

@@ -1,0 +1,209 @@
+"""One process' server: its models, its port, and what answers there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from torso.errors import ServerError
+from torso.serve.config import ServeConfig
+from torso.serve.inference.backends import WrapBackend
+from torso.serve.models.catalogue import Catalogue
+from torso.serve.models.control import Control, named_states
+from torso.serve.models.manager import Manager
+from torso.serve.models.repository import Repository
+from torso.serve.observability.exposition import to_text
+from torso.serve.observability.metrics import Metrics
+from torso.serve.observability.ops_port import Ops
+from torso.serve.server.lifecycle import import_modules
+from torso.serve.server.listener import Listener, allow_connections
+from torso.serve.services.oip import OipServicer
+from torso.serve.services.prediction import PredictionServicer
+from torso.serve.services.reflection import enable_reflection
+from torso.serve.services.request_handler import RequestHandler
+from torso.serve.wire.oip_tensors import OIP_SERVICE
+from torso.serve.wire.tensors import SERVICE
+
+if TYPE_CHECKING:
+    from torso.serve.observability.tracing import Tracing
+
+logger = logging.getLogger(__name__)
+
+LINGER_S = 0.2  # requests that are on their way when the server drains are still told so
+FLUSH_S = 1.0  # what replies may take to leave once the last request is answered
+WHOLE = (SERVICE, OIP_SERVICE, "")  # health of the server, not of a model
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Server:
+    """A server that is to be bound to ``address`` and ``port``: `start` does that, `load` makes it ready.
+
+    From `start` on it answers: health says NOT_SERVING and predictions are UNAVAILABLE until the models are loaded.
+    Create it inside the running loop; `drain` or `stop` ends it. A worker gets its ``control`` from outside, shares its
+    port with others (``reuse_port``), and has its models before it starts.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        wrap_backend: WrapBackend | None = None,
+        *,
+        control: Control | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        self.config = config
+        self.ready = False  # whether requests should be sent here
+        self.address, self.port, self.ops_port = "", 0, 0
+        self._tracing = _tracing(config)
+        self.handler = RequestHandler(Metrics(), log_requests=config.log_requests, tracing=self._tracing)
+        self.repository = Repository(config, self.handler.metrics, wrap_backend, self._follow)
+        self._manager: Manager | None = None
+        if control is None:
+            control = self._manager = Manager(config, Catalogue(config), self.repository)
+        self.control = control
+        self._servicers = (
+            PredictionServicer(self.repository, self.handler, config),
+            OipServicer(self.repository, self.handler, self.control, config, lambda: self.ready),
+        )
+        self._health = health.aio.HealthServicer()
+        self._told: set[asyncio.Task[None]] = set()  # changes of health on their way
+        self._reuse_port = reuse_port
+        self._listener: Listener | None = None
+        self._ops: Ops | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Answer, though not yet with predictions.
+
+        ServerError where it cannot listen as configured, or the token file or certificates cannot be used.
+        """
+        allow_connections(self.config.max_connections)
+        if self.config.ops_port is not None:
+            self._ops = Ops(self.config.ops_host, self.config.ops_port, lambda: self.ready, self._metrics)
+            await self._ops.start()
+            self.ops_port = self._ops.port
+        for name in WHOLE:
+            await self._health.set(name, NOT_SERVING)
+        await self._tell(dict.fromkeys(self.repository.names, False))
+        self._listener = Listener(
+            self.config, self._register, reuse_port=self._reuse_port, on_refusal=self._count_refusal
+        )
+        self.address, self.port = self._listener.address, self._listener.port
+        await self._listener.start()
+
+    async def load(self) -> None:
+        """Load and warm up the models, without blocking the loop; then serve. ServerError where one cannot be."""
+        if self._manager is not None:
+            await self._manager.start()
+        self.ready = True
+        await self._tell(self.repository.states)
+        for name in WHOLE:
+            await self._health.set(name, SERVING)
+        logger.info("serving %s on %s", ", ".join(self.repository.models) or "no model yet", self.address)
+
+    async def leave(self) -> None:
+        """Say that it is about to end: health does, and ``/readyz``. Requests are still answered."""
+        self.ready = False
+        await self._health.enter_graceful_shutdown()
+
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Leave in good order: health says so first, new requests are UNAVAILABLE, those in flight finish, all ends.
+
+        After ``grace_s`` seconds (default: the configuration's ``finish_s``) what still runs is cancelled.
+        """
+        await self.leave()
+        self.handler.closed = True
+        if self._manager is not None:
+            await self._manager.close()
+        try:
+            async with asyncio.timeout(self.config.finish_s if grace_s is None else grace_s):
+                await self.handler.wait_idle()
+                if self._listener is not None:
+                    await asyncio.sleep(LINGER_S)
+            flush_s = FLUSH_S
+        except TimeoutError:
+            flush_s = 0
+        if self._listener is not None:
+            await self._listener.stop(flush_s)  # health watchers and reflection streams end here at the latest
+        self.handler.end()
+        self.repository.close()
+        if self._tracing is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._tracing.end)
+        if self._ops is not None:
+            await self._ops.stop()
+
+    async def stop(self) -> None:
+        """End at once; what is in flight is cancelled."""
+        await self.drain(0)
+
+    async def reload(self) -> None:
+        """Read tokens and certificates again. What cannot be used is logged, and what was read before stays in use."""
+        if self._listener is not None:
+            self._listener.reload()
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- what answers -------------------------------------------------------------------------------------------------
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        for servicer in self._servicers:
+            servicer.add_to(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        enable_reflection(server, (SERVICE, OIP_SERVICE, health.SERVICE_NAME))
+
+    def _count_refusal(self, status: str) -> None:
+        self.handler.metrics.unknown.ended(status, 0.0)
+
+    def _follow(self, states: Mapping[str, bool]) -> None:
+        """Have health follow which models are served; it knows each by its name."""
+        if self.ready:
+            telling = asyncio.ensure_future(self._tell(dict(states)))
+            self._told.add(telling)
+            telling.add_done_callback(self._told.discard)
+
+    async def _tell(self, states: Mapping[str, bool]) -> None:
+        for name, serves in states.items():
+            await self._health.set(name, SERVING if serves else NOT_SERVING)
+
+    async def _metrics(self) -> bytes:
+        return to_text(await self.control.snapshot(), named_states(await self.control.index()))
+
+
+async def create_server(config: ServeConfig, wrap_backend: WrapBackend | None = None) -> Server:
+    """Start a server in this process and load its models; it is ready, on its ``port``, when this returns.
+
+    ``async with await create_server(config) as server: ...`` stops it at the end. Raises ServerError.
+    """
+    if config.workers > 1:
+        raise ServerError(f"workers: a server in this process is one, got {config.workers}; `serve` starts several")
+    import_modules(config)
+    server = Server(config, wrap_backend)
+    try:
+        await server.start()
+        await server.load()
+    except BaseException:
+        await server.stop()
+        raise
+    return server
+
+
+def _tracing(config: ServeConfig) -> Tracing | None:
+    if not config.otlp_endpoint:
+        return None
+    from torso.serve.observability.tracing import Tracing
+
+    return Tracing.to(config.otlp_endpoint)

@@ -1,0 +1,116 @@
+"""What a stream holds of its episodes: the last observation, for the next frame to join, and the draws to explore by.
+
+Nothing is held of a request that fails: an episode is as it was after the last one that was answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torso.arrays import Array
+from torso.errors import InputError, OverloadedError, WrongKindError
+from torso.nets import Predictor
+from torso.nets.prediction.atari_frames import SIZE, STACK, WIDTH, preprocess, stack
+from torso.nets.specs.inputs import InputSpec
+
+STACKED = (STACK, SIZE, SIZE)
+_FORMS = (
+    f"uint8 {list(STACKED)}, its newest frame alone {[SIZE, SIZE]}, or a step's last two raw ones [2, H, {WIDTH}, 3]"
+)
+
+
+class ServedEpisode:
+    """One episode. seed: what its draws begin from; None: the system's entropy."""
+
+    __slots__ = ("_observation", "_rng", "_seed")
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._seed = seed
+        self._rng: np.random.Generator | None = None
+        self._observation: Array | None = None  # the last, of a model whose observations are stacks of frames
+
+    def prepare(self, predictor: Predictor, came: Array) -> Array:
+        """What came of an observation as the model takes it, [1, *shape]; the episode stays as it is.
+
+        came: one observation of the model's own shape and dtype or, to stacks of frames, their newest one, [84, 84], or
+        a step's last two raw ones, [2, H, 160, 3]. Raises InputError.
+        """
+        spec = predictor.input
+        if is_stacked(spec) and came.shape != spec.shape and came.dtype == np.uint8:
+            return stack(self._observation, _plane(came))[np.newaxis]
+        if came.shape != spec.shape:
+            expected = _FORMS if is_stacked(spec) else f"{spec.dtype} {list(spec.shape)}"
+            raise InputError("observation.shape", expected=expected, came=f"{came.dtype} {list(came.shape)}")
+        return predictor.prepare(came[np.newaxis], strict=True, field="observation")
+
+    def advance(self, predictor: Predictor, prepared: Array, readout: NDArray[np.float32], epsilon: float) -> int:
+        """Go on by one step: hold what was prepared, and choose the env's action by its readout, [1, A].
+
+        With probability ``epsilon`` it is drawn evenly from all. The draws are those of `Predictor.act` with the
+        episode's seed.
+        """
+        if is_stacked(predictor.input):
+            self._observation = prepared[0]
+        if epsilon > 0 and self._rng is None:
+            self._rng = np.random.default_rng(self._seed)
+        return int(predictor.explore(predictor.greedy(readout), epsilon, self._rng)[0])
+
+
+class Episodes:
+    """The episodes that one stream holds, by the numbers that its client chose."""
+
+    def __init__(self, max_episodes: int) -> None:
+        self._max_episodes = max_episodes
+        self._held: dict[int, ServedEpisode] = {}
+        self._starting: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @contextmanager
+    def turn(self, number: int, *, start: bool, seed: int | None = None) -> Iterator[ServedEpisode]:
+        """The episode of a request that is being answered; one at a time for each number.
+
+        One that starts is held, in place of what was held under its number, only where the block ends without an error.
+        Raises OverloadedError where as many are held as may be, WrongKindError for an unknown number, InputError for a
+        seed without a start.
+        """
+        if not start:
+            if seed is not None:
+                raise InputError("seed", expected="one where an episode starts, alone", came="one without `start`")
+            episode = self._held.get(number)
+            if episode is None:
+                raise WrongKindError(f"episode {number} is unknown to this stream: begin it with `start`")
+            yield episode
+            return
+        if number not in self._held and len(self._held) + len(self._starting) >= self._max_episodes:
+            raise OverloadedError(f"this stream holds {self._max_episodes} episodes, the most that one may: end some")
+        if number not in self._held:
+            self._starting.add(number)
+        try:
+            episode = ServedEpisode(seed)
+            yield episode
+            self._held[number] = episode
+        finally:
+            self._starting.discard(number)
+
+    def end(self, number: int) -> None:
+        """Forget an episode, if it is known."""
+        self._held.pop(number, None)
+
+
+def is_stacked(spec: InputSpec) -> bool:
+    """Whether a model observes stacks of frames, such as Atari's."""
+    return spec.shape == STACKED and spec.dtype == "uint8"
+
+
+def _plane(came: Array) -> Array:
+    if came.shape == (SIZE, SIZE):
+        return came
+    if came.ndim != 4 or (came.shape[0], *came.shape[2:]) != (2, WIDTH, 3) or came.shape[1] < SIZE:
+        raise InputError("observation.shape", expected=_FORMS, came=f"{came.dtype} {list(came.shape)}")
+    return preprocess(came)

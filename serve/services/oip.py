@@ -1,0 +1,253 @@
+"""The Open Inference Protocol V2, ``inference.GRPCInferenceService``, beside torso's own service and on its batchers.
+
+As there, validation comes before queueing: no request can spoil the batch that it lands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+from itertools import islice
+
+import grpc
+import grpc.aio
+
+import torso
+from torso.errors import InputError, UnavailableError, UnknownModelError
+from torso.proto import oip_pb2 as pb
+from torso.serve.config import ServeConfig
+from torso.serve.models.control import Control
+from torso.serve.models.repository import Repository
+from torso.serve.models.served_model import ServedModel
+from torso.serve.services.in_order import in_order
+from torso.serve.services.oip_statistics import model_statistics
+from torso.serve.services.prediction import OFFLOAD_ROWS
+from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, Context, RequestHandler
+from torso.serve.wire.messages import parse_message
+from torso.serve.wire.oip_tensors import (
+    INPUT,
+    OIP_SERVICE,
+    TensorMetadata,
+    given_input,
+    read_input,
+    wanted_outputs,
+    write_answer,
+)
+from torso.serve.wire.status import WireStatus
+from torso.serve.wire.tensors import quoted
+
+EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
+AT_ONCE = 64  # requests of one stream that are under way
+SHOWN_NAMES = 10
+SHAPE = f"{INPUT}.shape"
+ASKS_WHETHER_FINAL, IS_FINAL = "triton_enable_empty_final_response", "triton_final_response"
+
+
+class OipServicer:
+    """Answers the protocol's methods. ``ready`` says whether requests should be sent here."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        handler: RequestHandler,
+        control: Control,
+        config: ServeConfig,
+        ready: Callable[[], bool],
+    ) -> None:
+        self._repository = repository
+        self._handler = handler
+        self._control = control
+        self._config = config
+        self._ready = ready
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the methods. Messages pass as bytes: the request handler decodes and encodes them."""
+        unary = self._handler.unary
+        methods = {
+            "ServerLive": grpc.unary_unary_rpc_method_handler(self.server_live),
+            "ServerReady": grpc.unary_unary_rpc_method_handler(self.server_ready),
+            "ServerMetadata": unary(self.server_metadata, pb.ServerMetadataRequest),
+            "ModelReady": unary(self.model_ready, pb.ModelReadyRequest),
+            "ModelMetadata": unary(self.model_metadata, pb.ModelMetadataRequest),
+            "ModelConfig": unary(self.model_config, pb.ModelConfigRequest),
+            "ModelInfer": unary(self.model_infer, pb.ModelInferRequest),
+            "ModelStreamInfer": self._handler.stream(self.model_stream_infer),
+            "ModelStatistics": unary(self.model_statistics, pb.ModelStatisticsRequest),
+            "RepositoryIndex": unary(self.repository_index, pb.RepositoryIndexRequest),
+            "RepositoryModelLoad": unary(self.repository_model_load, pb.RepositoryModelLoadRequest),
+            "RepositoryModelUnload": unary(self.repository_model_unload, pb.RepositoryModelUnloadRequest),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(OIP_SERVICE, methods),))
+
+    # -- the server: answered like health, also while the server drains ------------------------------------------
+
+    async def server_live(self, _request: bytes, _context: Context) -> bytes:
+        """Say that the server answers."""
+        return pb.ServerLiveResponse(live=True).SerializeToString()
+
+    async def server_ready(self, _request: bytes, _context: Context) -> bytes:
+        """Say whether the server answers with predictions."""
+        return pb.ServerReadyResponse(ready=self._ready()).SerializeToString()
+
+    async def server_metadata(self, _request: pb.ServerMetadataRequest, _call: Call) -> pb.ServerMetadataResponse:
+        """Name the server, and, to callers that it knows, its version."""
+        known = self._config.token_file is not None or self._config.tls_client_ca is not None
+        return pb.ServerMetadataResponse(
+            name="torso", version=torso.__version__ if known else "", extensions=EXTENSIONS
+        )
+
+    # -- a model -------------------------------------------------------------------------------------------------
+
+    async def model_ready(self, request: pb.ModelReadyRequest, _call: Call) -> pb.ModelReadyResponse:
+        """Say whether a model is served; one that there is not is not."""
+        try:
+            self._repository.get(request.name, request.version)
+        except (UnknownModelError, UnavailableError):
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
+
+    async def model_metadata(self, request: pb.ModelMetadataRequest, _call: Call) -> pb.ModelMetadataResponse:
+        """Describe a model's tensors, the batch as their first axis."""
+        model = self._repository.get(request.name, request.version)
+        signature = model.signature
+        return pb.ModelMetadataResponse(
+            name=model.name,
+            versions=[other.version for other in self._repository.served if other.name == model.name],
+            platform=_platform(model),
+            inputs=[_metadata(signature.input)],
+            outputs=[_metadata(output) for output in signature.outputs.values()],
+        )
+
+    async def model_config(self, request: pb.ModelConfigRequest, _call: Call) -> pb.ModelConfigResponse:
+        """Describe a model in Triton's terms, the batch left out of shapes."""
+        model = self._repository.get(request.name, request.version)
+        signature = model.signature
+        return pb.ModelConfigResponse(
+            config=pb.ModelConfig(
+                name=model.name,
+                platform=_platform(model),
+                backend="torso",
+                max_batch_size=self._config.max_batch_rows,
+                input=[
+                    pb.ModelInput(
+                        name=signature.input.name, data_type=_data_type(signature.input), dims=signature.input.shape
+                    )
+                ],
+                output=[
+                    pb.ModelOutput(name=tensor.name, data_type=_data_type(tensor), dims=tensor.shape)
+                    for tensor in signature.outputs.values()
+                ],
+                dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=self._config.max_delay_us),
+            )
+        )
+
+    async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> bytes:
+        """Compute a request's rows; returns a serialised ModelInferResponse."""
+        model = self._repository.get(request.model_name, request.model_version)
+        call.metrics = model.metrics
+        signature = model.signature
+        wanted = wanted_outputs(request, signature)
+        given = given_input(request, signature)
+        heavy = given.rows * signature.row_bytes > OFFLOAD_BYTES
+        _, answers = await self._handler.compute(
+            model.batcher, call, given.rows, SHAPE, heavy, read_input, given, signature
+        )
+        version = (model.name, model.version)
+        if given.rows <= OFFLOAD_ROWS:
+            return write_answer(version, request.id, model.predictor, signature, answers, wanted)
+        return await self._handler.offload(
+            True, write_answer, version, request.id, model.predictor, signature, answers, wanted
+        )
+
+    async def model_stream_infer(
+        self, requests: AsyncIterator[bytes], call: Call
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Compute a stream's requests side by side; answers leave in order, and a request's error ends only that."""
+        async with aclosing(in_order(requests, partial(self._answer_message, call), at_once=AT_ONCE)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _answer_message(self, stream: Call, data: bytes) -> pb.ModelStreamInferResponse:
+        request = pb.ModelInferRequest()
+
+        async def answer(call: Call) -> pb.ModelInferResponse:
+            nonlocal request
+            request = await self._handler.offload(len(data) > OFFLOAD_BYTES, parse_message, pb.ModelInferRequest, data)
+            return pb.ModelInferResponse.FromString(await self.model_infer(request, call))
+
+        answered = await self._handler.message(stream, answer)
+        if isinstance(answered, WireStatus):
+            which = pb.ModelInferResponse(id=request.id)
+            return pb.ModelStreamInferResponse(error_message=answered.message, infer_response=which)
+        if request.parameters[ASKS_WHETHER_FINAL].bool_param:
+            answered.parameters[IS_FINAL].bool_param = True  # each request has one answer
+        return pb.ModelStreamInferResponse(infer_response=answered)
+
+    async def model_statistics(self, request: pb.ModelStatisticsRequest, _call: Call) -> pb.ModelStatisticsResponse:
+        """Tell what was counted of every version that is served, or of one model, over all workers."""
+        if request.name:
+            self._repository.get(request.name, request.version)  # raises where there is none
+        asked = [
+            (model.name, model.version)
+            for model in self._repository.served
+            if request.name in ("", model.name) and request.version in ("", model.version)
+        ]
+        counts = await self._control.snapshot()
+        return pb.ModelStatisticsResponse(
+            model_stats=[model_statistics(*key, counts[key]) for key in asked if key in counts]
+        )
+
+    # -- the repository ------------------------------------------------------------------------------------------
+
+    async def repository_index(self, request: pb.RepositoryIndexRequest, _call: Call) -> pb.RepositoryIndexResponse:
+        """List every model that there is, or those that are ready."""
+        _check_repository(request.repository_name)
+        return pb.RepositoryIndexResponse(
+            models=[
+                pb.RepositoryIndexResponse.ModelIndex(
+                    name=state.name, version=state.version, state=state.state, reason=state.reason
+                )
+                for state in await self._control.index()
+                if state.state == "READY" or not request.ready
+            ]
+        )
+
+    async def repository_model_load(
+        self, request: pb.RepositoryModelLoadRequest, _call: Call
+    ) -> pb.RepositoryModelLoadResponse:
+        """Load a model, or load it anew; it is served by all workers when this returns."""
+        _check_repository(request.repository_name)
+        if request.parameters:
+            came = ", ".join(quoted(name) for name in islice(request.parameters, SHOWN_NAMES))
+            raise InputError("parameters", expected="none: models are loaded as the repository has them", came=came)
+        await self._control.load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, request: pb.RepositoryModelUnloadRequest, _call: Call
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Serve a model no more; no worker does when this returns. Parameters say nothing: no model has dependents."""
+        _check_repository(request.repository_name)
+        await self._control.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise InputError("repository_name", expected="none: there is one repository", came=quoted(name))
+
+
+def _platform(model: ServedModel) -> str:
+    return f"torso_{model.predictor.backend.name}"
+
+
+def _metadata(tensor: TensorMetadata) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=tensor.name, datatype=tensor.datatype, shape=(-1, *tensor.shape)
+    )
+
+
+def _data_type(tensor: TensorMetadata) -> pb.DataType:
+    number: pb.DataType = pb.DataType.Value(f"TYPE_{tensor.datatype}")  # type: ignore[assignment]  # it is an int
+    return number

@@ -1,0 +1,157 @@
+"""``torso.v1.PredictionService``: validate, predict, answer.
+
+Validation comes before queueing: no request can spoil the batch that it lands in.
+"""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+import grpc.aio
+import numpy as np
+from numpy.typing import NDArray
+
+from torso.arrays import Array
+from torso.errors import InputError
+from torso.proto import prediction_pb2 as pb
+from torso.serve.config import ServeConfig
+from torso.serve.models.repository import Repository
+from torso.serve.models.served_model import ServedModel
+from torso.serve.services.act_stream import ActStreams
+from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
+from torso.serve.wire.tensors import KINDS, SERVICE, array_to_tensor, tensor_to_array
+
+OFFLOAD_ROWS = 256
+
+
+class PredictionServicer:
+    """Answers torso's own methods."""
+
+    def __init__(self, repository: Repository, handler: RequestHandler, config: ServeConfig) -> None:
+        self._repository = repository
+        self._handler = handler
+        self._streams = ActStreams(repository, handler, config)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the methods. Messages pass as bytes: the request handler decodes and encodes them."""
+        methods = {
+            "Classify": self._handler.unary(self.classify, pb.ClassifyRequest),
+            "Act": self._handler.unary(self.act, pb.ActRequest),
+            "ListModels": self._handler.unary(self.list_models, pb.ListModelsRequest),
+            "GetModel": self._handler.unary(self.get_model, pb.GetModelRequest),
+        }
+        self._streams.add_to(methods)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+
+    # -- the methods ------------------------------------------------------------------------------------------------
+
+    async def classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
+        """Label each row."""
+        model = self._repository.get(request.model, request.version).require("classifier")
+        call.metrics = model.metrics
+        top_k = request.top_k if request.HasField("top_k") else 1
+        if top_k < 1:
+            raise InputError("top_k", expected="at least 1", came=str(top_k))
+        match request.WhichOneof("inputs"):
+            case "tensor":
+                answers = await self._predict(model, request.tensor, "tensor", call)
+            case "images":
+                answers = await self._predict_images(model, list(request.images.encoded), call)
+            case _:
+                raise InputError("inputs", expected="tensor or images", came="neither")
+        return await self._handler.offload(len(answers) > OFFLOAD_ROWS, _rank, model, answers, top_k)
+
+    async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
+        """Choose each row's greedy action."""
+        model = self._repository.get(request.model, request.version).require("policy")
+        call.metrics = model.metrics
+        if request.state:
+            raise InputError(
+                "state", expected="none: this model is not recurrent", came=f"{len(request.state)} tensors"
+            )
+        if not request.HasField("observations"):
+            raise InputError("observations", expected="a tensor", came="none")
+        values = await self._predict(model, request.observations, "observations", call)
+        actions = model.predictor.greedy(values)
+        return pb.ActResponse(actions=actions.tolist(), values=array_to_tensor(values), version=model.version)
+
+    async def list_models(self, _request: pb.ListModelsRequest, _call: Call) -> pb.ListModelsResponse:
+        """Name what is served."""
+        summaries = [
+            pb.ModelSummary(name=model.name, version=model.version, kind=KINDS[model.predictor.kind])
+            for model in self._repository.served
+        ]
+        return pb.ListModelsResponse(models=summaries)
+
+    async def get_model(self, request: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
+        """Describe one model."""
+        return model_description(self._repository.get(request.model, request.version))
+
+    # -- the stages ----------------------------------------------------------------------------------------------------
+
+    async def _predict(self, model: ServedModel, tensor: pb.Tensor, field: str, call: Call) -> NDArray[np.float32]:
+        """Validate a tensor and compute its rows, [B, K]. They count as queued before anything is done for them."""
+        rows = max(tensor.shape[0], 0) if tensor.shape else 0  # as claimed; validation holds the claim to it
+        heavy = len(tensor.data) > OFFLOAD_BYTES
+        where = f"{field}.shape"
+        _, answers = await self._handler.compute(
+            model.batcher, call, rows, where, heavy, _prepare, model, tensor, field
+        )
+        return answers
+
+    async def _predict_images(self, model: ServedModel, images: list[bytes], call: Call) -> NDArray[np.float32]:
+        """Decode image files and compute their rows, [B, K]. They count as queued before any is decoded."""
+        where = "images.encoded"
+        _, answers = await self._handler.compute(
+            model.batcher, call, len(images), where, True, _prepare_images, model, images
+        )
+        return answers
+
+
+def _prepare(model: ServedModel, tensor: pb.Tensor, field: str) -> Array:
+    return model.predictor.prepare(tensor_to_array(tensor, field), strict=True, field=field)
+
+
+def _prepare_images(model: ServedModel, images: list[bytes]) -> Array:
+    return model.predictor.prepare_images(images, field="images.encoded")
+
+
+def _rank(model: ServedModel, answers: NDArray[np.float32], top_k: int) -> pb.ClassifyResponse:
+    labels = [str(label) for label in model.predictor.labels]
+    indices, probabilities = model.predictor.top_k(answers, top_k)
+    rows = [
+        pb.Ranking(labels=[labels[index] for index in row], indices=row, probabilities=best)
+        for row, best in zip(indices.tolist(), probabilities.tolist(), strict=True)
+    ]
+    return pb.ClassifyResponse(rows=rows, version=model.version)
+
+
+def model_description(model: ServedModel) -> pb.GetModelResponse:
+    """Describe a model: what it takes, what it answers, where it came from."""
+    predictor = model.predictor
+    spec = predictor.input
+    classifier = predictor.kind == "classifier"
+    description = pb.GetModelResponse(
+        name=model.name,
+        version=model.version,
+        kind=KINDS[predictor.kind],
+        inputs=[
+            pb.TensorInfo(name="tensor" if classifier else "observations", dtype=spec.dtype, shape=[-1, *spec.shape])
+        ],
+        outputs=[
+            pb.TensorInfo(
+                name="probabilities" if classifier else "values", dtype="float32", shape=[-1, predictor.num_outputs]
+            )
+        ],
+        labels=[str(label) for label in predictor.labels] if classifier else [],
+        provenance={
+            str(key): value if isinstance(value, str) else json.dumps(value)
+            for key, value in predictor.card.provenance.items()
+        },
+        backend=predictor.backend.name,
+    )
+    if spec.image is not None:
+        image = {name: getattr(spec.image, name) for name in pb.ImageInfo.DESCRIPTOR.fields_by_name}
+        description.image.CopyFrom(pb.ImageInfo(**image))
+    return description

@@ -1,0 +1,74 @@
+"""Server reflection that also tells of ``inference.*`` (the Open Inference Protocol V2).
+
+The process' own pool of descriptors must not know that package: tritonclient registers it there, under a file of its
+own. So reflection reads from a private pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc.aio
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import Default, DescriptorPool
+from grpc_reflection.v1alpha import reflection
+
+from torso.proto import oip_pb2
+from torso.serve.wire.oip_tensors import OIP_SERVICE
+
+OUR_PACKAGE = oip_pb2.DESCRIPTOR.package
+WIRE_PACKAGE, _, _ = OIP_SERVICE.rpartition(".")
+
+
+def enable_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
+    """Let callers of a server ask what these services are, and reflection itself."""
+    services = (*services, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(services, server, pool=describing(services))
+
+
+def describing(services: Iterable[str]) -> DescriptorPool:
+    """Build a pool that describes services: that of the Open Inference Protocol under its name on the wire."""
+    pool = DescriptorPool()
+    added: set[str] = set()
+    for service in services:
+        if service == OIP_SERVICE:
+            pool.Add(_as_on_the_wire(oip_pb2.DESCRIPTOR))
+        else:
+            _add(pool, Default().FindServiceByName(service).file, added)
+    return pool
+
+
+def _add(pool: DescriptorPool, file: FileDescriptor, added: set[str]) -> None:
+    if file.name in added:
+        return
+    added.add(file.name)
+    for dependency in file.dependencies:
+        _add(pool, dependency, added)
+    pool.AddSerializedFile(file.serialized_pb)
+
+
+def _as_on_the_wire(file: FileDescriptor) -> FileDescriptorProto:
+    """Copy the description of a file that imports none, its package called as on the wire."""
+    copy = FileDescriptorProto.FromString(file.serialized_pb)
+    copy.name = f"{WIRE_PACKAGE}.proto"
+    copy.package = WIRE_PACKAGE
+    for message in copy.message_type:
+        _rename(message)
+    for service in copy.service:
+        for method in service.method:
+            method.input_type = _renamed(method.input_type)
+            method.output_type = _renamed(method.output_type)
+    return copy
+
+
+def _rename(message: DescriptorProto) -> None:
+    for field in message.field:
+        if field.type_name:
+            field.type_name = _renamed(field.type_name)
+    for nested in message.nested_type:
+        _rename(nested)
+
+
+def _renamed(name: str) -> str:
+    return f".{WIRE_PACKAGE}{name.removeprefix(f'.{OUR_PACKAGE}')}"

@@ -1,0 +1,310 @@
+"""What every request passes, whichever protocol it speaks: counted in, decoded, answered, counted out.
+
+Calls arrive as bytes, so that whatever a stranger sends, readable or not, ends in a status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic  # the event loop's clock, but for uvloop's, which stands still within a millisecond
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from torso.arrays import Array
+from torso.errors import UnavailableError
+from torso.serve.observability.logs import ID_KEY, given_id, handled
+from torso.serve.observability.metrics import Metrics, ModelMetrics
+from torso.serve.wire.messages import Request, parse_message
+from torso.serve.wire.status import WireStatus, to_wire
+
+if TYPE_CHECKING:
+    from torso.serve.inference.batcher import Batcher
+    from torso.serve.observability.tracing import RequestSpan, Tracing
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+T = TypeVar("T")
+
+OFFLOAD_BYTES = 1 << 18  # work on more than this leaves the event loop for a thread
+WORKERS = 2  # threads that decode images and handle large messages
+DEADLINE_SLACK_S = 0.01  # a caller's clock starts earlier than ours: what it gives up on by then was its deadline
+
+
+class Call:
+    """One request, or one stream, under way. ``deadline`` is on the event loop's clock; None: there is none."""
+
+    __slots__ = ("_in_flight", "_metrics", "_request_id", "context", "deadline", "method", "span", "started")
+
+    def __init__(
+        self, method: str, context: Context, metrics: ModelMetrics, started: float, *, in_flight: int = 0
+    ) -> None:
+        self.method = method
+        self.context = context
+        self.started = started
+        remaining_s = context.time_remaining()
+        self.deadline = None if remaining_s is None else started + remaining_s
+        self.span: RequestSpan | None = None
+        self._metrics = metrics
+        self._in_flight = in_flight  # 1: it counts as a request in flight; a stream does not, its messages do
+        self._request_id: str | None = None
+        metrics.in_flight += in_flight
+
+    @property
+    def metrics(self) -> ModelMetrics:
+        """Where the call counts: set it to the model's once it is known whose, and it is in flight there."""
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, metrics: ModelMetrics) -> None:
+        self._metrics.in_flight -= self._in_flight
+        metrics.in_flight += self._in_flight
+        self._metrics = metrics
+
+    @property
+    def request_id(self) -> str:
+        """The caller's id for the call, or one that is made up now."""
+        if self._request_id is None:
+            self._request_id = secrets.token_hex(8)
+        return self._request_id
+
+
+class RequestHandler:
+    """Lets requests in and counts them: what is in flight, how each ended. Failures leave as statuses.
+
+    ``log_requests`` logs a line for every request, and one for every stream when it ends; ``tracing`` makes spans of
+    both. Without them a request costs about a microsecond more than its counts.
+    """
+
+    def __init__(self, metrics: Metrics, *, log_requests: bool = False, tracing: Tracing | None = None) -> None:
+        self.metrics = metrics
+        self.closed = False  # requests are refused
+        self._log_requests = log_requests
+        self._tracing = tracing
+        self._telling = log_requests or tracing is not None
+        if tracing is not None:
+            metrics.trace = tracing.computed
+        self._in_flight = 0
+        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._workers = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="codec")
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests are in flight."""
+        return self._in_flight > 0
+
+    async def wait_idle(self) -> None:
+        """Return once no request is in flight."""
+        while self._in_flight:
+            waiter = asyncio.get_running_loop().create_future()
+            self._idle_waiters.append(waiter)
+            await waiter
+
+    def end(self) -> None:
+        """End the worker threads."""
+        self._workers.shutdown(wait=True)
+
+    def _enter(self) -> None:
+        """Count one request, or one message of a stream, as in flight. UnavailableError once the server drains."""
+        if self.closed:  # not counted as in flight, or a stream of refusals would keep the server alive
+            raise UnavailableError("the server is shutting down")
+        self._in_flight += 1
+
+    def _leave(self) -> None:
+        """Count it out."""
+        self._in_flight -= 1
+        if self._in_flight == 0 and self._idle_waiters:
+            for waiter in self._idle_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._idle_waiters.clear()
+
+    def unary(
+        self, answer: Callable[[Request, Call], Awaitable[Message | bytes]], request_class: type[Request]
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """Wrap a method of one request and one response, which may be serialised: bytes in, bytes or a status out."""
+        name = answer.__name__
+
+        async def handle(data: bytes, context: Context) -> bytes:
+            call = self._begin(name, context, in_flight=1)
+            request: Any = None
+            refusal: WireStatus | None = None
+            status = "OK"
+            try:
+                try:
+                    self._enter()
+                    try:
+                        if len(data) > OFFLOAD_BYTES:
+                            request = await self.offload(True, parse_message, request_class, data)
+                        else:
+                            request = parse_message(request_class, data)
+                        response = await answer(request, call)
+                        return response if isinstance(response, bytes) else response.SerializeToString()
+                    finally:
+                        self._leave()
+                except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
+                    refusal = to_wire(error, name)
+                    status = refusal.code.name
+                data, request = b"", None
+                await _abort(call, refusal)
+            except asyncio.CancelledError:
+                status = _cancelled(call)
+                raise
+            finally:
+                self._end(call, status, refusal)
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def stream(
+        self, answer: Callable[[AsyncIterator[bytes], Call], AsyncIterator[Message]]
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """Wrap a method of many requests and many responses. It answers each request, once decoded, in `message`."""
+        name = answer.__name__
+
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            call = self._begin(name, context, in_flight=0)
+            refusal: WireStatus | None = None
+            status = "CANCELLED"  # also where the generator is closed
+            try:
+                try:
+                    async for response in answer(requests, call):
+                        yield response.SerializeToString()
+                    status = "OK"
+                except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
+                    refusal = to_wire(error, name)
+                    status = refusal.code.name
+                if refusal is not None:
+                    await _abort(call, refusal)
+            except asyncio.CancelledError:
+                status = _cancelled(call)
+                raise
+            finally:
+                self._end(call, status, refusal)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def message(self, stream: Call, answer: Callable[[Call], Awaitable[T]]) -> T | WireStatus:
+        """Answer one request of a stream, counted and told of as one that came alone; a failure is returned.
+
+        Each request of a stream that is answered beside others needs a task of its own, for its trace's sake.
+        """
+        call = Call(stream.method, stream.context, self.metrics.unknown, monotonic(), in_flight=1)
+        call._request_id = stream._request_id
+        if self._tracing is not None and stream.span is not None:
+            call.span = self._tracing.begin_message(stream.span, call.method, call.started)
+        refusal: WireStatus | None = None
+        status = "OK"
+        try:
+            self._enter()
+            try:
+                return await answer(call)
+            finally:
+                self._leave()
+        except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
+            refusal = to_wire(error, call.method)
+            status = refusal.code.name
+            return refusal
+        except asyncio.CancelledError:
+            status = _cancelled(call)
+            raise
+        finally:
+            self._end(call, status, refusal)
+
+    async def offload(self, heavy: bool, work: Callable[..., T], *arguments: Any) -> T:
+        """Call ``work`` here, or, where it is heavy, in a thread."""
+        if heavy:
+            run = contextvars.copy_context().run  # what is logged there has the request's id, too
+            return await asyncio.get_running_loop().run_in_executor(self._workers, run, work, *arguments)
+        return work(*arguments)
+
+    async def compute(
+        self,
+        batcher: Batcher,
+        call: Call,
+        rows: int,
+        field: str,
+        heavy: bool,
+        read: Callable[..., Array],
+        *arguments: Any,
+    ) -> tuple[Array, NDArray[np.float32]]:
+        """Read and compute a request's inputs; returns them, [B, *shape], and the model's answers, [B, K].
+
+        ``rows`` are as claimed; ``read(*arguments)`` validates. They count as queued before anything is done for them,
+        unless all is done at once. InputErrors are about ``field``; `Batcher` says what else may be raised.
+        """
+        if not heavy and batcher.takes_now(rows):
+            inputs = read(*arguments)
+            return inputs, batcher.compute_now(inputs, call.deadline)
+        with batcher.admit(rows, field) as admission:
+            inputs = await self.offload(heavy, read, *arguments)
+            return inputs, await batcher.submit(inputs, admission, call.deadline)
+
+    def _begin(self, method: str, context: Context, *, in_flight: int) -> Call:
+        """Take a call in; what this context logs from now on has the call's id."""
+        call = Call(method, context, self.metrics.unknown, monotonic(), in_flight=in_flight)
+        handled.set(call)
+        metadata = context.invocation_metadata()
+        call._request_id = given_id(metadata)
+        if self._telling or call._request_id is not None:
+            context.set_trailing_metadata(((ID_KEY, call.request_id),))
+        if self._tracing is not None:
+            call.span = self._tracing.begin(method, metadata, call.started)
+        return call
+
+    def _end(self, call: Call, status: str, refusal: WireStatus | None) -> None:
+        """Let a call out, and count it if it is a request."""
+        seconds = monotonic() - call.started
+        metrics = call.metrics
+        if call._in_flight:
+            metrics.in_flight -= 1
+            metrics.ended(status, seconds)
+        if self._telling:
+            problem = "" if refusal is None else refusal.message
+            if call.span is not None:
+                call.span.end(seconds, status, problem, call.request_id, metrics.name, metrics.version)
+            if self._log_requests:
+                _log(call, status, problem, seconds)
+
+
+async def _abort(call: Call, refusal: WireStatus) -> NoReturn:
+    """End a call in a status.
+
+    gRPC keeps what this raises with the call, a cycle that only the garbage collector finds, and with it the frames
+    that it passes: so call this outside of ``except``, and from where nothing large, such as a message or a model, is
+    at hand.
+    """
+    metadata: tuple[tuple[str, str | bytes], ...] = (*refusal.trailing_metadata, (ID_KEY, call.request_id))
+    await call.context.abort(refusal.code, refusal.message, metadata)
+
+
+def _cancelled(call: Call) -> str:
+    """Name why a call was cancelled: gRPC does that both for callers who go away and for those whose time is up."""
+    late = call.deadline is not None and monotonic() > call.deadline - DEADLINE_SLACK_S
+    return "DEADLINE_EXCEEDED" if late else "CANCELLED"
+
+
+def _log(call: Call, status: str, problem: str, seconds: float) -> None:
+    metrics = call.metrics
+    logger.info(
+        "%s%s%s %s in %.3f ms%s",
+        call.method,
+        "" if call._in_flight else " stream",
+        f" of {metrics.name}" if metrics.name else "",
+        status,
+        seconds * 1e3,
+        f": {problem}" if problem else "",
+        extra={
+            **({"model": metrics.name, "version": metrics.version} if metrics.name else {}),
+            **{"method": call.method, "status": status, "seconds": round(seconds, 6)},
+        },
+    )

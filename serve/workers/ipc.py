@@ -1,0 +1,152 @@
+"""A line between two processes of one program: either end calls what the other offers, many calls at once.
+
+Frames are a length of four bytes and a pickle: whoever could write on the line already is this program and its user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from torso.errors import TorsoError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+LENGTH_BYTES = 4
+
+IpcHandler = Callable[..., Awaitable[Any]]
+
+
+class PeerGoneError(UnavailableError):
+    """The process at the other end has ended, or is ending."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status="UNAVAILABLE")
+
+
+class IpcChannel:
+    """One end of the line. ``handlers`` are what the other end may call, by name; ``peer`` names it in errors.
+
+    What a handler raises is raised at the other end: torso's own errors as they are, OSError with its text, whatever
+    else as RuntimeError, after its traceback is logged here.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        handlers: Mapping[str, IpcHandler],
+        peer: str,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._handlers = handlers
+        self._peer = peer
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._calls = 0
+        self._answering: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
+        self._reading = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def open(cls, end: socket.socket, handlers: Mapping[str, IpcHandler], peer: str) -> IpcChannel:
+        """Take over one end of a ``socket.socketpair()``."""
+        end.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=end)
+        return cls(reader, writer, handlers, peer)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the other end has closed the line, by ending or otherwise."""
+        return self._closed.is_set()
+
+    async def wait_closed(self) -> None:
+        """Return once the other end has closed the line; what it said before has arrived then."""
+        await self._closed.wait()
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Have the other end do something. PeerGoneError where it ends before it has."""
+        if self.closed:
+            raise PeerGoneError(f"{self._peer} has ended")
+        self._calls += 1
+        number = self._calls
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(_frame(number, method, arguments))
+            return await future
+        finally:
+            del self._waiting[number]
+
+    def close(self) -> None:
+        """Close this end; the other end sees it."""
+        self._writer.close()
+        self._end()
+
+    def _end(self) -> None:
+        self._closed.set()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(PeerGoneError(f"{self._peer} has ended"))
+
+    def _send(self, frame: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(frame)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
+                self._take(*pickle.loads(await self._reader.readexactly(length)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._end()
+
+    def _take(self, number: int, method: str | None, content: Any) -> None:
+        """Take a call (a method and its arguments), or what came of one of ours (no method; a value or an error)."""
+        if method is not None:
+            answering = asyncio.ensure_future(self._answer(number, method, content))
+            self._answering.add(answering)
+            answering.add_done_callback(self._answering.discard)
+            return
+        future = self._waiting.get(number)
+        if future is None or future.done():  # whoever called does not wait any more
+            return
+        value, error = content
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(_unpacked(*error))
+
+    async def _answer(self, number: int, method: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            frame = _frame(number, None, (await self._handlers[method](*arguments), None))
+        except Exception as error:  # noqa: BLE001 - it is raised where the call came from
+            frame = _frame(number, None, (None, _packed(error, method)))
+        self._send(frame)
+
+
+def _frame(*message: object) -> bytes:
+    data = pickle.dumps(message)
+    return len(data).to_bytes(LENGTH_BYTES, "big") + data
+
+
+def _packed(error: Exception, method: str) -> tuple[type[Exception], str, dict[str, Any]]:
+    """An error as data: errors with arguments of their own do not survive being pickled as they are."""
+    if isinstance(error, TorsoError):
+        return type(error), str(error), vars(error)
+    if isinstance(error, OSError):
+        return OSError, str(error), {}
+    logger.error("%s failed", method, exc_info=error)
+    return RuntimeError, f"{type(error).__name__}: {error}", {}
+
+
+def _unpacked(kind: type[Exception], text: str, attributes: dict[str, Any]) -> Exception:
+    error = kind.__new__(kind, text)
+    Exception.__init__(error, text)
+    vars(error).update(attributes)
+    return error

@@ -1,0 +1,107 @@
+"""CUDA graphs: what is around them on any machine, they themselves where there is a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from torso.errors import ServerError
+from torso.nets import TorchBackend, load_model
+from torso.serve.inference.backends import choose_backend, equal_readouts, probe_batch
+from torso.serve.inference.cuda_backend import CudaBackend
+from torso.serve.inference.padding import PaddedForwards, batch_sizes
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Sums:
+    """A forward of a fixed size: each row's sum, and which rows it was shown."""
+
+    def __init__(self, size: int, made: list[Sums]) -> None:
+        made.append(self)
+        self.inputs = np.full((size, 3), 7.0, dtype=np.float32)
+        self.ran: list[list[float]] = []
+        self._answer = np.empty((size, 1), dtype=np.float32)
+
+    def run(self) -> np.ndarray:
+        self.ran.append(self.inputs[:, 0].tolist())
+        self._answer[:] = self.inputs.sum(axis=1, keepdims=True)
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "sizes"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]), (48, [1, 2, 4, 8, 16, 32, 48])]
+)
+def test_batch_sizes_are_powers_of_two_and_the_largest(max_rows: int, sizes: list[int]) -> None:
+    assert batch_sizes(max_rows) == sizes
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 13])
+def test_any_number_of_rows_is_padded_up_or_goes_in_pieces(rows: int) -> None:
+    made: list[Sums] = []
+    forwards = PaddedForwards(lambda size: Sums(size, made), 6)
+    assert [len(forward.inputs) for forward in made] == [6, 4, 2, 1]
+    inputs = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    assert np.array_equal(forwards.run(inputs), inputs.sum(axis=1, keepdims=True))
+    sizes = {1: [1], 2: [2], 3: [4], 4: [4], 5: [6], 6: [6], 7: [6, 1], 13: [6, 6, 1]}
+    assert [len(ran) for forward in made for ran in forward.ran] == sizes[rows]
+
+
+def test_padding_is_zeros_whatever_came_before_and_answers_stay_as_they_are() -> None:
+    forward = Sums(4, [])
+    forwards = PaddedForwards(lambda size: forward if size == 4 else Sums(size, []), 4)
+    first = forwards.run(np.full((4, 3), 5, dtype=np.float32))
+    forwards.run(np.full((3, 3), 2, dtype=np.float32))
+    assert forward.ran == [[5, 5, 5, 5], [2, 2, 2, 0]]
+    assert first.tolist() == [[15]] * 4
+
+
+def test_without_a_device_it_is_refused(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    card, network = load_model(models.cartpole)
+    with pytest.raises(
+        ServerError, match="backend cuda: expected a CUDA device and a torch that can use it, found none"
+    ):
+        choose_backend(models.cartpole, card, network, "cuda")
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["digits", "cartpole", "frames", "plain"])
+def test_graphs_give_torchs_answers(models: Any, name: str) -> None:
+    directory: Path = getattr(models, name)
+    card, network = load_model(directory)
+    backend = choose_backend(directory, card, network, "cuda", max_rows=24)
+    assert backend.name == "cuda"
+    reference = TorchBackend(load_model(directory)[1])
+    for rows in (*range(1, 26), 100):
+        probe = probe_batch(card.network.input, rows)
+        answers = backend.run(probe)
+        assert equal_readouts(answers, reference.run(probe))
+        assert np.array_equal(backend.run(probe), answers)  # same backend and same batch: the same bits
+
+
+@needs_cuda
+def test_the_network_that_was_given_stays_where_it_is(models: Any) -> None:
+    _, network = load_model(models.frames)
+    CudaBackend(network, max_rows=2)
+    assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
+
+
+@needs_cuda
+def test_a_model_serves_while_another_is_captured(models: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    card, network = load_model(models.frames)
+    serving = CudaBackend(network, max_rows=16)
+    probe = probe_batch(card.network.input, 16)
+    wanted = serving.run(probe)
+    with ThreadPoolExecutor(2) as threads:
+        captures = [threads.submit(CudaBackend, load_model(models.frames)[1], max_rows=16) for _ in range(4)]
+        while not all(capture.done() for capture in captures):
+            assert np.array_equal(serving.run(probe), wanted)
+        for capture in captures:
+            assert np.array_equal(capture.result().run(probe), wanted)

@@ -1,0 +1,41 @@
+"""From fit to wire: what a fit has calibrated is what a caller gets; a regressor is refused at the handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torso.agents import ClassifierConfig, RegressorConfig, fit_run
+from torso.envs import load_dataset
+from torso.errors import ServerError
+from torso.insight.metrics.scoring import readout_of
+from torso.nets import Predictor, read_card
+from torso.serve import Client, ServeConfig, create_server
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_a_calibrated_fit_is_served_as_calibrated(
+    tmp_path: Path, config: Callable[..., ServeConfig], running: Any, method: Any
+) -> None:
+    data = load_dataset("breast-cancer")
+    fit_run(data, ClassifierConfig(net="logistic", max_epochs=8, calibration=method), seed=0, out=tmp_path / "cancer")
+    with running(config(tmp_path / "cancer", backend="torch")) as server, Client(server.address) as client:
+        answer = client.classify("cancer", data.test.inputs, top_k=2)
+    calibration = read_card(tmp_path / "cancer" / "best").calibration
+    assert calibration is not None
+    readout = readout_of(Predictor.load(tmp_path / "cancer"), data.test.inputs)
+    served = np.take_along_axis(answer.probabilities, answer.indices.argsort(axis=1), axis=1)
+    np.testing.assert_allclose(served, calibration.apply(readout), atol=1e-5)
+    assert np.abs(served[:, 1] - 1 / (1 + np.exp(readout[:, 0] - readout[:, 1]))).max() > 0.01
+    assert {label for row in answer.labels for label in row} == {"malignant", "benign"}
+
+
+def test_a_fitted_regressor_is_refused(tmp_path: Path, config: Callable[..., ServeConfig]) -> None:
+    fit_run(load_dataset("diabetes"), RegressorConfig(net="linear", max_epochs=1), seed=0, out=tmp_path / "diabetes")
+    with pytest.raises(ServerError, match="regressor"):
+        asyncio.run(create_server(config(tmp_path / "diabetes")))
