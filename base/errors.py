@@ -47,14 +47,19 @@ class SpecError(ConfigError):
 class InputError(TorsoError, ValueError):
     """An input does not fit the model.
 
-    Attributes name the offending ``field``, what was ``expected`` and what ``came``; servers report all three.
+    Attributes name the offending ``field``, what was ``expected`` and what it ``got``; servers report all three.
     """
 
-    def __init__(self, field: str, *, expected: str, came: str) -> None:
-        super().__init__(f"{field}: expected {expected}, got {came}")
+    def __init__(self, field: str, *, expected: str, got: str) -> None:
+        super().__init__(f"{field} must be {expected}, got {got}")
         self.field = field
         self.expected = expected
-        self.came = came
+        self.got = got
+
+    @property
+    def came(self) -> str:
+        """The name that ``got`` had before 0.2."""
+        return self.got
 
 
 class MissingExtraError(TorsoError, ImportError):

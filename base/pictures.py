@@ -52,24 +52,24 @@ def decode_pixels(
             checked before decoding.
     """
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise InputError(field, expected="the bytes of a PNG or JPEG", came=type(data).__name__)
+        raise InputError(field, expected="the bytes of a PNG or JPEG", got=type(data).__name__)
     with _without_warnings():
         try:
             image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)  # reads the header only
         except Image.DecompressionBombError as error:
-            raise InputError(field, expected=f"at most {max_pixels} decoded pixels", came="far more") from error
+            raise InputError(field, expected=f"at most {max_pixels} decoded pixels", got="far more") from error
         except _UNREADABLE as error:
-            raise InputError(field, expected="a PNG or JPEG", came=f"{len(data)} bytes that are neither") from error
+            raise InputError(field, expected="a PNG or JPEG", got=f"{len(data)} bytes that are neither") from error
         with image:
             width, height = image.size
             if width * height > max_pixels:
-                raise InputError(field, expected=f"at most {max_pixels} decoded pixels", came=f"{width} x {height}")
+                raise InputError(field, expected=f"at most {max_pixels} decoded pixels", got=f"{width} x {height}")
             try:
                 image.load()
                 return _pixels(_upright(image), channels)
             except _UNREADABLE as error:
                 raise InputError(
-                    field, expected="a whole PNG or JPEG", came=f"one that cannot be decoded ({error})"
+                    field, expected="a whole PNG or JPEG", got=f"one that cannot be decoded ({error})"
                 ) from error
 
 

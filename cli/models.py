@@ -178,10 +178,10 @@ def read_npy(path: Path) -> Array:
     return array
 
 
-def _require(came: str, expected: str) -> None:
-    if came != expected:
-        advice = "torso classify" if came == "classifier" else "torso act or torso play"
-        raise ConfigError(f"--model is a {came}, expected a {expected}; ask it with {advice}")
+def _require(got: str, expected: str) -> None:
+    if got != expected:
+        advice = "torso classify" if got == "classifier" else "torso act or torso play"
+        raise ConfigError(f"--model is a {got}, expected a {expected}; ask it with {advice}")
 
 
 def _pairs(labels: Sequence[Sequence[str]], probabilities: NDArray[np.float32]) -> Guesses:

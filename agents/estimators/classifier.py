@@ -135,7 +135,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         weights = checked_weights(sample_weight, len(inputs))
         classes = np.unique(targets if weights is None else targets[weights > 0])
         if len(classes) < 2:
-            raise InputError("y", expected="at least 2 classes", came=f"1 class, {classes[0]!r}")
+            raise InputError("y", expected="at least 2 classes", got=f"1 class, {classes[0]!r}")
         rows, labels = self._arranged(config, inputs, targets, weights, classes)
         held_out = hold_out(labels[rows.order], config.validation_fraction, config.random_state or 0)
         if config.calibration is not None and not held_out.any():
@@ -171,10 +171,10 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         """
         config, first = self._config(), not hasattr(self, "network_")
         if first and classes is None:
-            raise InputError("classes", expected="all labels at the first call of partial_fit", came="None")
+            raise InputError("classes", expected="all labels at the first call of partial_fit", got="None")
         known = np.unique(np.asarray(classes)) if classes is not None else self.classes_
         if not first and not np.array_equal(known, self.classes_):
-            raise InputError("classes", expected=f"those of the first call, {self.classes_}", came=str(known))
+            raise InputError("classes", expected=f"those of the first call, {self.classes_}", got=str(known))
         inputs, targets = self._checked(X, reset=first), _labels(y)
         check_consistent_length(inputs, targets)
         weights = checked_weights(sample_weight, len(inputs))
@@ -235,7 +235,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         labels = np.searchsorted(classes, targets).clip(max=len(classes) - 1)
         unknown = classes[labels] != targets
         if unknown.any() and (weights is None or weights[unknown].any()):
-            raise InputError("y", expected=f"labels among {classes}", came=f"{np.unique(targets[unknown])}")
+            raise InputError("y", expected=f"labels among {classes}", got=f"{np.unique(targets[unknown])}")
         rows = arrange(inputs, labels, weights)
         by_class = class_weights(config.class_weight, labels[rows.order], classes.tolist())
         if by_class is None:
@@ -256,7 +256,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
 def _labels(y: ArrayLike) -> NDArray[Any]:
     given = getattr(y, "dtype", None)
     if given is not None and given.kind == "f" and not np.isfinite(np.asarray(y)).all():
-        raise InputError("y", expected="labels", came="NaN or infinity")
+        raise InputError("y", expected="labels", got="NaN or infinity")
     check_classification_targets(y)
     targets: NDArray[Any] = column_or_1d(y, warn=True)
     return targets

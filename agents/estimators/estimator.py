@@ -266,12 +266,12 @@ def checked_weights(sample_weight: ArrayLike | None, num_rows: int) -> NDArray[n
         return None
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (num_rows,):
-        raise InputError("sample_weight", expected=f"shape ({num_rows},)", came=f"shape {weights.shape}")
+        raise InputError("sample_weight", expected=f"shape ({num_rows},)", got=f"shape {weights.shape}")
     if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
         raise InputError(
             "sample_weight",
             expected="finite weights of at least 0, not all of them zero",
-            came=f"weights from {weights.min()} to {weights.max()}",
+            got=f"weights from {weights.min()} to {weights.max()}",
         )
     return weights
 

@@ -159,9 +159,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
     def _targets(self, y: ArrayLike, *, first: bool) -> NDArray[np.float32]:
         """[N, K] float32, from [N] or [N, K]."""
         if y is None:
-            raise InputError(
-                "y", expected="targets", came="None: fit requires y to be passed, but the target y is None"
-            )
+            raise InputError("y", expected="targets", got="None: fit requires y to be passed, but the target y is None")
         checked: NDArray[Any] = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
         if first:
             self._flat_targets = checked.ndim == 1 or (checked.ndim == 2 and checked.shape[1] == 1)
@@ -170,7 +168,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         with np.errstate(over="ignore"):
             targets = checked.reshape(len(checked), -1).astype(np.float32)
         if not np.isfinite(targets).all():
-            raise InputError("y", expected="finite float32 numbers", came="larger ones")
+            raise InputError("y", expected="finite float32 numbers", got="larger ones")
         if not first and targets.shape[1] != self.network_.spec.num_outputs:
-            raise InputError("y", expected=f"{self.network_.spec.num_outputs} targets", came=f"{targets.shape[1]}")
+            raise InputError("y", expected=f"{self.network_.spec.num_outputs} targets", got=f"{targets.shape[1]}")
         return targets

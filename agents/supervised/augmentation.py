@@ -168,6 +168,6 @@ def _sampled(images: Tensor, source: Tensor, layout: Layout, precise: torch.dtyp
 def _batch_and_sides(images: Tensor, layout: Layout) -> tuple[int, int, int]:
     if images.dim() != (3 if layout == "hw" else 4):
         axes = "[B, H, W]" if layout == "hw" else "[B, C, H, W]" if layout == "chw" else "[B, H, W, C]"
-        raise InputError("images", expected=f"a batch {axes}", came=f"the shape {list(images.shape)}")
+        raise InputError("images", expected=f"a batch {axes}", got=f"the shape {list(images.shape)}")
     first = 2 if layout == "chw" else 1
     return len(images), images.shape[first], images.shape[first + 1]

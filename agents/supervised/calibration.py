@@ -47,9 +47,9 @@ def fit_calibration(method: str, readout: ArrayLike, labels: ArrayLike) -> Calib
         raise ConfigError(f"calibration must be one of {', '.join(CALIBRATION_METHODS)}; got {method!r}")
     logits = np.asarray(readout)
     if logits.ndim != 2 or logits.dtype.kind != "f" or logits.shape[1] < 2:
-        raise InputError("readout", expected="floats [N, K], K >= 2", came=f"{logits.dtype} {list(logits.shape)}")
+        raise InputError("readout", expected="floats [N, K], K >= 2", got=f"{logits.dtype} {list(logits.shape)}")
     if not np.isfinite(logits).all():
-        raise InputError("readout", expected="finite numbers", came="NaN or infinity")
+        raise InputError("readout", expected="finite numbers", got="NaN or infinity")
     truth = as_indices("labels", labels, len(logits))
     require_calibratable(method, truth, logits.shape[1])
     return fits[method](np.clip(logits.astype(np.float64), -LARGEST_READOUT, LARGEST_READOUT), truth)
@@ -62,15 +62,15 @@ def require_calibratable(method: str, labels: Ints, num_classes: int) -> None:
         InputError: as `fit_calibration`.
     """
     if len(labels) < LEAST_ROWS:
-        raise InputError("readout", expected=f"at least {LEAST_ROWS} rows to calibrate on", came=str(len(labels)))
+        raise InputError("readout", expected=f"at least {LEAST_ROWS} rows to calibrate on", got=str(len(labels)))
     if labels.max() >= num_classes:
-        raise InputError("labels", expected=f"classes below {num_classes}", came=str(labels.max()))
+        raise InputError("labels", expected=f"classes below {num_classes}", got=str(labels.max()))
     missing = sorted(set(range(num_classes)) - set(labels.tolist()))
     if missing and method != "temperature":
         raise InputError(
             "labels",
             expected=f"every class among the rows that {method} calibration is fitted on",
-            came=f"none of class {missing[0]}; hold more rows back, or use method temperature",
+            got=f"none of class {missing[0]}; hold more rows back, or use method temperature",
         )
 
 

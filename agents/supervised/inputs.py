@@ -31,13 +31,13 @@ def input_spec_of(
         InputError: an array that is none of these, holds NaN or infinity, or rows whose columns are all constant.
     """
     if inputs.dtype.kind not in "biuf":
-        raise InputError("X", expected="numbers", came=f"dtype {inputs.dtype}")
+        raise InputError("X", expected="numbers", got=f"dtype {inputs.dtype}")
     if inputs.ndim not in (2, 3, 4) or 0 in inputs.shape:
         raise InputError(
-            "X", expected="rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C]", came=str(list(inputs.shape))
+            "X", expected="rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C]", got=str(list(inputs.shape))
         )
     if not _all_finite(inputs):
-        raise InputError("X", expected="finite numbers", came="NaN or infinity")
+        raise InputError("X", expected="finite numbers", got="NaN or infinity")
     shape: tuple[int, ...] = inputs.shape[1:]
     if inputs.ndim == 2 and convolutional:
         shape = _square(inputs.shape[1])
@@ -46,7 +46,7 @@ def input_spec_of(
         mean, std = moments(inputs, learnt)
         first = inputs[0 if learnt is None else learnt[0]]
         if len(inputs) > 1 and all((block == first).all() for block in _blocks(inputs, learnt)):
-            raise InputError("X", expected="at least one column that varies", came="constant columns alone")
+            raise InputError("X", expected="at least one column that varies", got="constant columns alone")
         return InputSpec(shape=shape, dtype="float32", mean=mean, std=std)
     dtype = inputs.dtype.name if inputs.dtype.name in _IMAGE_DTYPES else "float32"
     if inputs.ndim == 2 and inputs.dtype != np.uint8:
@@ -74,12 +74,12 @@ def as_inputs(inputs: Array, spec: InputSpec) -> Array:
     if inputs.ndim == 2 and inputs.shape[1] == spec.size:
         inputs = inputs.reshape(-1, *spec.shape)
     if inputs.shape[1:] != spec.shape:
-        raise InputError("X", expected=wanted, came=str(list(inputs.shape)))
+        raise InputError("X", expected=wanted, got=str(list(inputs.shape)))
     cast = inputs.astype(spec.numpy_dtype, copy=False)
     if not _all_finite(cast):
-        raise InputError("X", expected="finite float32 numbers", came="NaN, infinity or larger ones")
+        raise InputError("X", expected="finite float32 numbers", got="NaN, infinity or larger ones")
     if cast.dtype.kind != "f" and not np.array_equal(cast, inputs):
-        raise InputError("X", expected=f"values that {spec.dtype} can hold", came=f"other {inputs.dtype} values")
+        raise InputError("X", expected=f"values that {spec.dtype} can hold", got=f"other {inputs.dtype} values")
     return np.ascontiguousarray(cast)
 
 
@@ -98,7 +98,7 @@ def _square(num_features: int) -> tuple[int, ...]:
             "X",
             expected="images [N, H, W], or rows of a square number of pixels, for a convolutional net; "
             "reshape X, or use net='mlp'",
-            came=f"rows of {num_features}",
+            got=f"rows of {num_features}",
         )
     return side, side
 

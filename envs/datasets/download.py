@@ -152,9 +152,9 @@ def _start_of(response: http.client.HTTPResponse, offset: int, file: RemoteFile)
     if response.status == http.client.PARTIAL_CONTENT:
         start = offset
         expected = f"bytes {offset}-{file.num_bytes - 1}/{file.num_bytes}"
-        came = response.headers.get("Content-Range", "no Content-Range")
-        if came != expected:
-            raise _MirrorError(f"expected {expected}, got {came}")
+        got = response.headers.get("Content-Range", "no Content-Range")
+        if got != expected:
+            raise _MirrorError(f"expected {expected}, got {got}")
     elif response.status != http.client.OK:
         raise _MirrorError(f"expected HTTP status 200 or 206, got {response.status}")
     length = response.headers.get("Content-Length")
@@ -176,10 +176,10 @@ def _receive(response: http.client.HTTPResponse, received: int, file: RemoteFile
 def _check(file: RemoteFile, part: Path) -> None:
     """Remove what has the wrong hash."""
     with part.open("rb") as content:
-        came = hashlib.file_digest(content, "sha256").hexdigest()
-    if came != file.sha256:
+        got = hashlib.file_digest(content, "sha256").hexdigest()
+    if got != file.sha256:
         part.unlink()
-        raise _MirrorError(f"expected SHA-256 {file.sha256}, got {came}; the download was removed")
+        raise _MirrorError(f"expected SHA-256 {file.sha256}, got {got}; the download was removed")
 
 
 def _size(path: Path) -> int:

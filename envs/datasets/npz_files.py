@@ -61,8 +61,8 @@ def read_npz(path: Path, *, name: str, task: Task | None = None) -> Parts:
         )
     shapes = {part: list(inputs.shape[1:]) for part, (inputs, _) in examples.items()}
     if any(shape != shapes["train"] for shape in shapes.values()):
-        came = ", ".join(f"{shape} for {part}" for part, shape in shapes.items())
-        raise DatasetError(f"{path}: expected inputs of one shape, got {came}")
+        got = ", ".join(f"{shape} for {part}" for part, shape in shapes.items())
+        raise DatasetError(f"{path}: expected inputs of one shape, got {got}")
     labels = _labels_of(archive, [pair[1] for pair in examples.values()], task)
     feature_names = _names(archive, ("feature_names",))
     ends = np.cumsum([len(pair[1]) for pair in examples.values()])
@@ -163,10 +163,8 @@ def _as_float32(archive: _Archive, key: str, values: _Array) -> npt.NDArray[np.f
 def _labels_of(archive: _Archive, parts: list[_Array], task: Task | None) -> _Labels:
     kinds = {"text" if part.dtype.kind in "US" else "numbers" if part.dtype.kind in "biuf" else "" for part in parts}
     if len(kinds) > 1 or "" in kinds or len({part.shape[1:] for part in parts}) > 1:
-        came = ", ".join(f"{list(part.shape)} {part.dtype}" for part in parts)
-        raise DatasetError(
-            f"{archive.path}: expected labels that are all numbers, or all text, of one form, got {came}"
-        )
+        got = ", ".join(f"{list(part.shape)} {part.dtype}" for part in parts)
+        raise DatasetError(f"{archive.path}: expected labels that are all numbers, or all text, of one form, got {got}")
     labels = np.concatenate(parts).reshape(sum(map(len, parts)), -1)  # [N, K]
     if labels.dtype.kind == "f":
         labels = _as_float32(archive, "the labels", labels)

@@ -164,9 +164,9 @@ def require_next_step(vector_env: VectorEnv[Any, Any, Any]) -> None:
     """Raise ``EnvError`` unless the vector env resets in ``NEXT_STEP`` mode (see this module's docstring)."""
     mode = (vector_env.metadata or {}).get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.NEXT_STEP.value):
-        came = "none" if mode is None else getattr(mode, "name", mode)
+        got = "none" if mode is None else getattr(mode, "name", mode)
         raise EnvError(
-            f"{vector_env} declares the autoreset mode {came}; torso needs NEXT_STEP, which returns an "
+            f"{vector_env} declares the autoreset mode {got}; torso needs NEXT_STEP, which returns an "
             "episode's last observation as any other: pass autoreset_mode=AutoresetMode.NEXT_STEP, or use make_vector"
         )
 
@@ -230,5 +230,5 @@ def _require_alike(envs: Sequence[gym.Env[Any, Any]]) -> None:
 
 def _require_frame(frame: Any) -> None:
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        came = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise EnvError(f"expected the env to render uint8 [H, W, 3], got {came}")
+        got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise EnvError(f"expected the env to render uint8 [H, W, 3], got {got}")

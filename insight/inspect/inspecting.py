@@ -113,7 +113,7 @@ def _example(subject: Subject, example: bytes | NDArray[Any] | int | None) -> _E
     if isinstance(example, np.ndarray):
         values = predictor.prepare(example, field="input")
         if len(values) != 1:
-            raise InputError("input.shape", expected="one input", came=f"{len(values)} rows")
+            raise InputError("input.shape", expected="one input", got=f"{len(values)} rows")
         return _Example(values, "an input")
     if subject.data is None or len(subject.data) == 0:
         if example is not None:
@@ -121,7 +121,7 @@ def _example(subject: Subject, example: bytes | NDArray[Any] | int | None) -> _E
         return None
     row = 0 if example is None else example
     if not 0 <= row < len(subject.data):
-        raise InputError("input", expected=f"a row of the test data, 0 to {len(subject.data) - 1}", came=str(row))
+        raise InputError("input", expected=f"a row of the test data, 0 to {len(subject.data) - 1}", got=str(row))
     label = subject.data.labels[row]
     truth = subject.names[int(label)] if predictor.kind == "classifier" else ", ".join(f"{x:.3g}" for x in label)
     return _Example(predictor.prepare(subject.data.inputs[row : row + 1]), f"test input {row}", truth)

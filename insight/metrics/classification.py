@@ -160,7 +160,7 @@ def classification_metrics(
         InputError: arrays that do not fit one another, or no examples.
     """
     if probabilities is None and predicted is None:
-        raise InputError("probabilities, predicted", expected="one of the two at least", came="neither")
+        raise InputError("probabilities, predicted", expected="one of the two at least", got="neither")
     truth = as_indices("labels", labels)
     shares = None if probabilities is None else as_probabilities(probabilities, len(truth))
     if predicted is not None:
@@ -175,10 +175,10 @@ def classification_metrics(
         num_classes = max(int(truth.max()), int(said.max()), 1) + 1
     for field, indices in (("labels", truth), ("predicted", said)):
         if indices.max() >= num_classes:
-            raise InputError(field, expected=f"classes below {num_classes}", came=str(indices.max()))
+            raise InputError(field, expected=f"classes below {num_classes}", got=str(indices.max()))
     names = as_labels(range(num_classes) if label_names is None else label_names)
     if len(names) != num_classes:
-        raise InputError("label_names", expected=f"{num_classes} names", came=str(len(names)))
+        raise InputError("label_names", expected=f"{num_classes} names", got=str(len(names)))
     return ClassificationMetrics(
         num_examples=len(truth),
         accuracy=float(accuracy_score(truth, said)),
@@ -255,11 +255,11 @@ def as_indices(field: str, values: ArrayLike | None, num_examples: int | None = 
     """Classes as int64 [N]; InputError unless they are whole, not below 0, and as many as ``num_examples``."""
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "iub" or len(array) == 0:
-        raise InputError(field, expected="whole numbers [N], at least 1", came=_described(array))
+        raise InputError(field, expected="whole numbers [N], at least 1", got=_described(array))
     if num_examples is not None and len(array) != num_examples:
-        raise InputError(field, expected=f"{num_examples} of them, one an example", came=str(len(array)))
+        raise InputError(field, expected=f"{num_examples} of them, one an example", got=str(len(array)))
     if array.min() < 0:
-        raise InputError(field, expected="classes from 0", came=str(array.min()))
+        raise InputError(field, expected="classes from 0", got=str(array.min()))
     return array.astype(np.int64)
 
 
@@ -267,11 +267,11 @@ def as_probabilities(values: ArrayLike, num_examples: int) -> Floats:
     """Probabilities as float64 [N, K], K at least 2, rows brought to a sum of exactly 1; InputError for others."""
     array = np.asarray(values)
     if array.ndim != 2 or array.dtype.kind != "f" or len(array) != num_examples or array.shape[1] < 2:
-        raise InputError("probabilities", expected=f"floats [{num_examples}, K], K >= 2", came=_described(array))
+        raise InputError("probabilities", expected=f"floats [{num_examples}, K], K >= 2", got=_described(array))
     shares = array.astype(np.float64)
     sums = shares.sum(axis=1, keepdims=True)
     if not (shares >= 0).all() or not (np.abs(sums - 1) <= 1e-3).all():  # NaN fails both
-        raise InputError("probabilities", expected="shares of at least 0 that sum to 1 in each row", came=_range(sums))
+        raise InputError("probabilities", expected="shares of at least 0 that sum to 1 in each row", got=_range(sums))
     normalised: Floats = shares / sums
     return normalised
 

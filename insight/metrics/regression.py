@@ -81,22 +81,22 @@ def regression_metrics(
     Raises:
         InputError: arrays that do not fit one another, numbers that are not finite, or no examples.
     """
-    wanted, came = _columns("targets", targets), _columns("predicted", predicted)
-    if came.shape != wanted.shape:
-        raise InputError("predicted", expected=f"the targets' shape {list(wanted.shape)}", came=str(list(came.shape)))
+    wanted, got = _columns("targets", targets), _columns("predicted", predicted)
+    if got.shape != wanted.shape:
+        raise InputError("predicted", expected=f"the targets' shape {list(wanted.shape)}", got=str(list(got.shape)))
     num_examples, num_targets = wanted.shape
     names = as_labels(range(num_targets) if target_names is None else target_names)
     if len(names) != num_targets:
-        raise InputError("target_names", expected=f"{num_targets} names", came=str(len(names)))
-    rmse = root_mean_squared_error(wanted, came, multioutput="raw_values")  # [K]
-    mae = mean_absolute_error(wanted, came, multioutput="raw_values")
+        raise InputError("target_names", expected=f"{num_targets} names", got=str(len(names)))
+    rmse = root_mean_squared_error(wanted, got, multioutput="raw_values")  # [K]
+    mae = mean_absolute_error(wanted, got, multioutput="raw_values")
     varies = wanted.min(axis=0) < wanted.max(axis=0)
     found = [
         TargetMetrics(
             label=name,
             rmse=float(rmse[k]),
             mae=float(mae[k]),
-            r2=float(r2_score(wanted[:, k], came[:, k])) if varies[k] else None,
+            r2=float(r2_score(wanted[:, k], got[:, k])) if varies[k] else None,
         )
         for k, name in enumerate(names)
     ]
@@ -108,7 +108,7 @@ def _columns(field: str, values: ArrayLike) -> NDArray[np.float64]:
     if array.ndim == 1:
         array = array[:, np.newaxis]
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
-        raise InputError(field, expected="numbers [N, K] or [N], at least 1", came=f"{array.dtype} {list(array.shape)}")
+        raise InputError(field, expected="numbers [N, K] or [N], at least 1", got=f"{array.dtype} {list(array.shape)}")
     if not np.isfinite(array).all():
-        raise InputError(field, expected="finite numbers", came="NaN or infinity")
+        raise InputError(field, expected="finite numbers", got="NaN or infinity")
     return array.astype(np.float64)

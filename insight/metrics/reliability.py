@@ -57,7 +57,7 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
     shares = as_probabilities(probabilities, len(truth))
     num_examples, num_classes = shares.shape
     if truth.max() >= num_classes:
-        raise InputError("labels", expected=f"classes below {num_classes}", came=str(truth.max()))
+        raise InputError("labels", expected=f"classes below {num_classes}", got=str(truth.max()))
     said = shares.argmax(axis=1)
     confidence = shares[np.arange(num_examples), said]
     edges = np.linspace(0, 1, bins + 1)

@@ -30,7 +30,7 @@ def fgsm(network: Network, inputs: Tensor, labels: Tensor, epsilon: float, bound
 def fgsm_direction(network: Network, inputs: Tensor, labels: Tensor) -> Tensor:
     """The sign of the gradient of the cross-entropy with respect to the raw input: float [B, *shape] of -1, 0 and 1."""
     if network.spec.kind != "classifier":
-        raise InputError("model", expected="a classifier", came=f"a {network.spec.kind}, which has no labels to lose")
+        raise InputError("model", expected="a classifier", got=f"a {network.spec.kind}, which has no labels to lose")
     with evaluation_mode(network):
         signs = [
             _sign(network, rows, right)
@@ -55,7 +55,7 @@ def _sign(network: Network, inputs: Tensor, labels: Tensor) -> Tensor:
 
 def _moved(inputs: Tensor, direction: Tensor, epsilon: float, bounds: Bounds) -> Tensor:
     if not 0 <= epsilon <= 1:
-        raise InputError("epsilon", expected="a share of the input's range, in [0, 1]", came=str(epsilon))
+        raise InputError("epsilon", expected="a share of the input's range, in [0, 1]", got=str(epsilon))
     moved = inputs.to(direction.dtype) + epsilon * bounds.span.to(direction.device) * direction
     low, high = bounds.low.to(direction.device), bounds.high.to(direction.device)
     return torch.minimum(torch.maximum(moved, low), high)
@@ -73,7 +73,7 @@ def accuracy_by_epsilon(
         InputError: an epsilon outside [0, 1]; no inputs; a network that does not label.
     """
     if len(inputs) == 0:
-        raise InputError("inputs", expected="at least 1", came="0")
+        raise InputError("inputs", expected="at least 1", got="0")
     with torch.enable_grad():
         direction = fgsm_direction(network, inputs, labels)
     device = network.scaling.scale.device

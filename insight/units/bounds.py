@@ -58,7 +58,7 @@ def input_bounds(spec: InputSpec, inputs: Tensor | None = None) -> Bounds:
         grounds = {"light-on-dark": low, "dark-on-light": high}
         return Bounds(low, high, grounds.get(spec.image.polarity, (low + high) / 2))
     if inputs is None or len(inputs) == 0:
-        raise InputError("inputs", expected="some inputs, to read the range of each feature off", came="none")
+        raise InputError("inputs", expected="some inputs, to read the range of each feature off", got="none")
     values = inputs.float().cpu()
     if spec.layout is None:
         low, high = values.amin(dim=0), values.amax(dim=0)

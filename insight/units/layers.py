@@ -102,9 +102,9 @@ def find_layer(network: Network, name: str, unit: int | None = None) -> Layer:
     for layer in known:
         if layer.name == name:
             if unit is not None and not 0 <= unit < layer.num_units:
-                raise InputError("unit", expected=f"one of {sizes}", came=f"{name}:{unit}")
+                raise InputError("unit", expected=f"one of {sizes}", got=f"{name}:{unit}")
             return layer
-    raise InputError("layer", expected=f"one of {sizes}", came=repr(name))
+    raise InputError("layer", expected=f"one of {sizes}", got=repr(name))
 
 
 @torch.no_grad()
@@ -242,7 +242,7 @@ def first_layer_weights(network: Network) -> FirstLayerWeights:
     raise InputError(
         "model",
         expected="a network that begins with a convolution or a dense layer",
-        came=f"a {type(network.torso).__name__}, whose first weights have no picture",
+        got=f"a {type(network.torso).__name__}, whose first weights have no picture",
     )
 
 

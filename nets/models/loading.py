@@ -94,11 +94,11 @@ def _check_fit(card: ModelCard, state: dict[str, Tensor], directory: Path) -> No
     if missing or extra:
         raise ModelDamagedError(f"{directory / WEIGHTS} does not fit {CARD}: missing {missing}, not expected {extra}")
     for name, tensor in expected.items():
-        came = state[name]
-        if came.shape != tensor.shape or _number_kind(came) != _number_kind(tensor):
+        got = state[name]
+        if got.shape != tensor.shape or _number_kind(got) != _number_kind(tensor):
             raise ModelDamagedError(
                 f"{directory / WEIGHTS} does not fit {CARD}: {name} should be {tensor.dtype} {list(tensor.shape)}, "
-                f"it is {came.dtype} {list(came.shape)}"
+                f"it is {got.dtype} {list(got.shape)}"
             )
 
 

@@ -62,8 +62,8 @@ def _plane(pair: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _require_frames(frames: Any) -> None:
     expected = f"a step's last two raw RGB frames, uint8 [2, height, {WIDTH}, 3], or a batch of them"
     if not isinstance(frames, np.ndarray):
-        raise InputError("frames", expected=expected, came=type(frames).__name__)
+        raise InputError("frames", expected=expected, got=type(frames).__name__)
     pair = frames.shape[-4:]
     fits = frames.ndim in (4, 5) and (pair[0], *pair[2:]) == (2, WIDTH, 3) and pair[1] >= SIZE
     if frames.dtype != np.uint8 or not fits:
-        raise InputError("frames", expected=expected, came=f"{frames.dtype} {list(frames.shape)}")
+        raise InputError("frames", expected=expected, got=f"{frames.dtype} {list(frames.shape)}")

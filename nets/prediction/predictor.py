@@ -85,18 +85,18 @@ class Predictor:
             array = np.asarray(inputs)
         except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths, tensors of another device
             raise InputError(
-                field, expected=wanted, came=f"{type(inputs).__name__} that is no array ({error})"
+                field, expected=wanted, got=f"{type(inputs).__name__} that is no array ({error})"
             ) from error
         if not strict:
             array = self._shape(self._cast(array, field, wanted))
         elif array.dtype != self.input.numpy_dtype:
-            raise InputError(f"{field}.dtype", expected=self.input.dtype, came=str(array.dtype))
+            raise InputError(f"{field}.dtype", expected=self.input.dtype, got=str(array.dtype))
         if array.ndim != len(self.input.shape) + 1 or array.shape[1:] != self.input.shape:
-            raise InputError(f"{field}.shape", expected=wanted, came=str(list(array.shape)))
+            raise InputError(f"{field}.shape", expected=wanted, got=str(list(array.shape)))
         if array.shape[0] == 0:
-            raise InputError(f"{field}.shape", expected="at least 1 row", came="0 rows")
+            raise InputError(f"{field}.shape", expected="at least 1 row", got="0 rows")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(field, expected="finite numbers", came="NaN or infinity")
+            raise InputError(field, expected="finite numbers", got="NaN or infinity")
         return np.ascontiguousarray(array)
 
     def _shape(self, array: Array) -> Array:
@@ -111,7 +111,7 @@ class Predictor:
         if array.dtype == target:
             return array
         if array.dtype.kind not in "biuf":
-            raise InputError(f"{field}.dtype", expected=wanted, came=str(array.dtype))
+            raise InputError(f"{field}.dtype", expected=wanted, got=str(array.dtype))
         with np.errstate(over="ignore", invalid="ignore"):
             cast = array.astype(target)
         if target.kind == "f":
@@ -119,7 +119,7 @@ class Predictor:
         else:
             held = np.can_cast(array.dtype, target, "safe") or np.array_equal(cast, array)
         if not held:
-            raise InputError(field, expected=f"values that {self.input.dtype} can hold", came=_value_range(array))
+            raise InputError(field, expected=f"values that {self.input.dtype} can hold", got=_value_range(array))
         return cast
 
     def prepare_images(self, images: Sequence[bytes], *, field: str = "images", max_pixels: int = MAX_PIXELS) -> Array:
@@ -131,12 +131,12 @@ class Predictor:
         spec = self.input.image
         if spec is None:
             raise InputError(
-                field, expected=f"tensors of {self.input.dtype} {list(self.input.shape)}", came="image files"
+                field, expected=f"tensors of {self.input.dtype} {list(self.input.shape)}", got="image files"
             )
         if isinstance(images, (bytes, bytearray, str)):
-            raise InputError(field, expected="a list of image files", came=type(images).__name__)
+            raise InputError(field, expected="a list of image files", got=type(images).__name__)
         if len(images) == 0:
-            raise InputError(field, expected="at least 1 image", came="0 images")
+            raise InputError(field, expected="at least 1 image", got="0 images")
         rows = []
         for index, data in enumerate(images):
             pixels = decode_image(data, spec, field=f"{field}[{index}]", max_pixels=max_pixels)  # [H, W, C]
@@ -188,7 +188,7 @@ class Predictor:
             InputError: ``k`` below 1.
         """
         if not isinstance(k, (int, np.integer)) or k < 1:
-            raise InputError("top_k", expected="a whole number of at least 1", came=str(k))
+            raise InputError("top_k", expected="a whole number of at least 1", got=str(k))
         return best_k(probabilities, k)
 
     def greedy(self, readout: NDArray[np.float32], mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
@@ -219,11 +219,11 @@ class Predictor:
             InputError: an ``epsilon`` outside [0, 1], or above 0 without an ``rng``.
         """
         if not 0 <= epsilon <= 1:
-            raise InputError("epsilon", expected="a number in [0, 1]", came=str(epsilon))
+            raise InputError("epsilon", expected="a number in [0, 1]", got=str(epsilon))
         if epsilon == 0:
             return actions
         if rng is None:
-            raise InputError("rng", expected="a numpy Generator when epsilon is above 0", came="None")
+            raise InputError("rng", expected="a numpy Generator when epsilon is above 0", got="None")
         explores = rng.random(len(actions)) < epsilon
         drawn = rng.integers(self.num_outputs, size=len(actions)) if mask is None else random_legal(mask, rng)
         return np.where(explores, drawn + self.card.action_start, actions)
@@ -265,18 +265,18 @@ class Predictor:
 
     def _require(self, kind: str) -> None:
         if self.kind != kind:
-            raise InputError("model", expected=f"a {kind}", came=f"a {self.kind}; use {_ASKED_WITH[self.kind]}()")
+            raise InputError("model", expected=f"a {kind}", got=f"a {self.kind}; use {_ASKED_WITH[self.kind]}()")
 
 
 def _check_mask(mask: object, shape: tuple[int, ...]) -> None:
     wanted = f"bool {list(shape)}, True for legal actions"
     if not isinstance(mask, np.ndarray):
-        raise InputError("mask", expected=wanted, came=type(mask).__name__)
+        raise InputError("mask", expected=wanted, got=type(mask).__name__)
     if mask.dtype != np.bool_ or mask.shape != shape:
-        raise InputError("mask", expected=wanted, came=f"{mask.dtype} {list(mask.shape)}")
+        raise InputError("mask", expected=wanted, got=f"{mask.dtype} {list(mask.shape)}")
     illegal = np.flatnonzero(~mask.any(axis=1))
     if len(illegal):
-        raise InputError("mask", expected="at least one legal action a row", came=f"none in row {illegal[0]}")
+        raise InputError("mask", expected="at least one legal action a row", got=f"none in row {illegal[0]}")
 
 
 def _value_range(array: Array) -> str:

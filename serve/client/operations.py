@@ -69,7 +69,7 @@ class Operations:
     ) -> Operation[ClassifyResult]:
         """Label PNG or JPEG files."""
         if isinstance(images, (bytes, bytearray)):
-            raise InputError("images", expected="a list of files' bytes", came="one file's bytes")
+            raise InputError("images", expected="a list of files' bytes", got="one file's bytes")
         request = pb.ClassifyRequest(
             model=model, version=version, images=pb.Images(encoded=images), top_k=_int32(top_k, "top_k")
         )
@@ -154,7 +154,7 @@ class Operations:
         try:
             array = np.asarray(inputs)
         except ValueError as error:
-            raise InputError(field, expected="an array of one shape", came=f"a ragged one ({error})") from error
+            raise InputError(field, expected="an array of one shape", got=f"a ragged one ({error})") from error
         info = self._infos.get((model, version)) or (yield from self.get_model(model, version))
         return fit(array, info.inputs[0]) if info.inputs else array
 
@@ -179,7 +179,7 @@ def fit(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
 
 def _int32(value: int, field: str) -> int:
     if not -(2**31) <= value < 2**31:
-        raise InputError(field, expected="a 32-bit number", came=str(value))
+        raise InputError(field, expected="a 32-bit number", got=str(value))
     return int(value)
 
 

@@ -30,7 +30,7 @@ def cut(inputs: Inputs, rows: int, field: str) -> Iterator[Array]:
     """
     if isinstance(inputs, np.ndarray):
         if inputs.ndim == 0:
-            raise InputError(field, expected="an array of [N, ...] or an iterable of inputs", came="a single number")
+            raise InputError(field, expected="an array of [N, ...] or an iterable of inputs", got="a single number")
         for start in range(0, len(inputs), rows):
             yield inputs[start : start + rows]
         return
@@ -39,7 +39,7 @@ def cut(inputs: Inputs, rows: int, field: str) -> Iterator[Array]:
         try:
             yield np.asarray(piece)
         except ValueError as error:
-            raise InputError(field, expected="inputs of one shape", came=f"ragged ones ({error})") from error
+            raise InputError(field, expected="inputs of one shape", got=f"ragged ones ({error})") from error
 
 
 def pipelined(pieces: Iterable[Array], ask: Callable[[Array], T], in_flight: int) -> Iterator[T]:

@@ -36,7 +36,7 @@ class Steps:
         try:
             array = np.asarray(observation)
         except ValueError as error:
-            raise InputError("observation", expected="an array of one shape", came=f"a ragged one ({error})") from error
+            raise InputError("observation", expected="an array of one shape", got=f"a ragged one ({error})") from error
         return pb.ActStreamRequest(
             episode=_uint64(episode, "episode"),
             start=start,
@@ -89,5 +89,5 @@ class _Failure:
 
 def _uint64(value: int, field: str) -> int:
     if not 0 <= value < 2**64:
-        raise InputError(field, expected="a number from 0 to 2**64 - 1", came=str(value))
+        raise InputError(field, expected="a number from 0 to 2**64 - 1", got=str(value))
     return int(value)

@@ -95,7 +95,7 @@ class Batcher:
             raise UnavailableError("the server is shutting down")
         if self.queued_rows + rows > self.max_queue_rows:
             if rows > self.max_queue_rows:
-                raise InputError(field, expected=f"at most {self.max_queue_rows} rows a request", came=f"{rows}")
+                raise InputError(field, expected=f"at most {self.max_queue_rows} rows a request", got=f"{rows}")
             raise OverloadedError(
                 f"model {self.name!r}: {self.queued_rows} of at most {self.max_queue_rows} rows are queued; "
                 f"no room for {rows} more",

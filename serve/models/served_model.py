@@ -29,6 +29,6 @@ class ServedModel:
     def require(self, kind: str) -> ServedModel:
         """Return the model; WrongKindError where it is of another kind."""
         if self.predictor.kind != kind:
-            came = self.predictor.kind
-            raise WrongKindError(f"model {self.name!r} is a {came}, not a {kind}: ask it with {METHODS[came]}")
+            got = self.predictor.kind
+            raise WrongKindError(f"model {self.name!r} is a {got}, not a {kind}: ask it with {METHODS[got]}")
         return self

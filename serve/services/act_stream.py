@@ -92,7 +92,7 @@ class _Stream:
 
     def _open(self, request: pb.ActStreamRequest) -> None:
         if not request.model:
-            raise InputError("model", expected="a model's name in a stream's first request", came="none")
+            raise InputError("model", expected="a model's name in a stream's first request", got="none")
         model = self._repository.get(request.model, request.version)
         self._call.metrics = model.metrics
         model.require("policy")
@@ -138,14 +138,14 @@ class _Stream:
         )
 
     def _check(self, request: pb.ActStreamRequest) -> None:
-        for name, came, own in (("model", request.model, self._model), ("version", request.version, self._version)):
-            if came not in ("", own):
-                raise InputError(name, expected=f"none after a stream's first request, {own!r}", came=repr(came[:128]))
+        for name, got, own in (("model", request.model, self._model), ("version", request.version, self._version)):
+            if got not in ("", own):
+                raise InputError(name, expected=f"none after a stream's first request, {own!r}", got=repr(got[:128]))
         if not 0 <= request.epsilon <= 1:
-            raise InputError("epsilon", expected="a number in [0, 1]", came=str(request.epsilon))
+            raise InputError("epsilon", expected="a number in [0, 1]", got=str(request.epsilon))
         if request.end or not request.HasField("observation"):
-            expected, came = ("none with `end`", "one") if request.end else ("a tensor", "none")
-            raise InputError("observation", expected=expected, came=came)
+            expected, got = ("none with `end`", "one") if request.end else ("a tensor", "none")
+            raise InputError("observation", expected=expected, got=got)
 
 
 class _Watch:

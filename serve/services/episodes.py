@@ -33,19 +33,19 @@ class ServedEpisode:
         self._rng: np.random.Generator | None = None
         self._observation: Array | None = None  # the last, of a model whose observations are stacks of frames
 
-    def prepare(self, predictor: Predictor, came: Array) -> Array:
+    def prepare(self, predictor: Predictor, got: Array) -> Array:
         """What came of an observation as the model takes it, [1, *shape]; the episode stays as it is.
 
         came: one observation of the model's own shape and dtype or, to stacks of frames, their newest one, [84, 84], or
         a step's last two raw ones, [2, H, 160, 3]. Raises InputError.
         """
         spec = predictor.input
-        if is_stacked(spec) and came.shape != spec.shape and came.dtype == np.uint8:
-            return stack(self._observation, _plane(came))[np.newaxis]
-        if came.shape != spec.shape:
+        if is_stacked(spec) and got.shape != spec.shape and got.dtype == np.uint8:
+            return stack(self._observation, _plane(got))[np.newaxis]
+        if got.shape != spec.shape:
             expected = _FORMS if is_stacked(spec) else f"{spec.dtype} {list(spec.shape)}"
-            raise InputError("observation.shape", expected=expected, came=f"{came.dtype} {list(came.shape)}")
-        return predictor.prepare(came[np.newaxis], strict=True, field="observation")
+            raise InputError("observation.shape", expected=expected, got=f"{got.dtype} {list(got.shape)}")
+        return predictor.prepare(got[np.newaxis], strict=True, field="observation")
 
     def advance(self, predictor: Predictor, prepared: Array, readout: NDArray[np.float32], epsilon: float) -> int:
         """Go on by one step: hold what was prepared, and choose the env's action by its readout, [1, A].
@@ -81,7 +81,7 @@ class Episodes:
         """
         if not start:
             if seed is not None:
-                raise InputError("seed", expected="one where an episode starts, alone", came="one without `start`")
+                raise InputError("seed", expected="one where an episode starts, alone", got="one without `start`")
             episode = self._held.get(number)
             if episode is None:
                 raise WrongKindError(f"episode {number} is unknown to this stream: begin it with `start`")
@@ -108,9 +108,9 @@ def is_stacked(spec: InputSpec) -> bool:
     return spec.shape == STACKED and spec.dtype == "uint8"
 
 
-def _plane(came: Array) -> Array:
-    if came.shape == (SIZE, SIZE):
-        return came
-    if came.ndim != 4 or (came.shape[0], *came.shape[2:]) != (2, WIDTH, 3) or came.shape[1] < SIZE:
-        raise InputError("observation.shape", expected=_FORMS, came=f"{came.dtype} {list(came.shape)}")
-    return preprocess(came)
+def _plane(got: Array) -> Array:
+    if got.shape == (SIZE, SIZE):
+        return got
+    if got.ndim != 4 or (got.shape[0], *got.shape[2:]) != (2, WIDTH, 3) or got.shape[1] < SIZE:
+        raise InputError("observation.shape", expected=_FORMS, got=f"{got.dtype} {list(got.shape)}")
+    return preprocess(got)

@@ -219,8 +219,8 @@ class OipServicer:
         """Load a model, or load it anew; it is served by all workers when this returns."""
         _check_repository(request.repository_name)
         if request.parameters:
-            came = ", ".join(quoted(name) for name in islice(request.parameters, SHOWN_NAMES))
-            raise InputError("parameters", expected="none: models are loaded as the repository has them", came=came)
+            got = ", ".join(quoted(name) for name in islice(request.parameters, SHOWN_NAMES))
+            raise InputError("parameters", expected="none: models are loaded as the repository has them", got=got)
         await self._control.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
@@ -235,7 +235,7 @@ class OipServicer:
 
 def _check_repository(name: str) -> None:
     if name:
-        raise InputError("repository_name", expected="none: there is one repository", came=quoted(name))
+        raise InputError("repository_name", expected="none: there is one repository", got=quoted(name))
 
 
 def _platform(model: ServedModel) -> str:

@@ -52,14 +52,14 @@ class PredictionServicer:
         call.metrics = model.metrics
         top_k = request.top_k if request.HasField("top_k") else 1
         if top_k < 1:
-            raise InputError("top_k", expected="at least 1", came=str(top_k))
+            raise InputError("top_k", expected="at least 1", got=str(top_k))
         match request.WhichOneof("inputs"):
             case "tensor":
                 answers = await self._predict(model, request.tensor, "tensor", call)
             case "images":
                 answers = await self._predict_images(model, list(request.images.encoded), call)
             case _:
-                raise InputError("inputs", expected="tensor or images", came="neither")
+                raise InputError("inputs", expected="tensor or images", got="neither")
         return await self._handler.offload(len(answers) > OFFLOAD_ROWS, _rank, model, answers, top_k)
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
@@ -67,11 +67,9 @@ class PredictionServicer:
         model = self._repository.get(request.model, request.version).require("policy")
         call.metrics = model.metrics
         if request.state:
-            raise InputError(
-                "state", expected="none: this model is not recurrent", came=f"{len(request.state)} tensors"
-            )
+            raise InputError("state", expected="none: this model is not recurrent", got=f"{len(request.state)} tensors")
         if not request.HasField("observations"):
-            raise InputError("observations", expected="a tensor", came="none")
+            raise InputError("observations", expected="a tensor", got="none")
         values = await self._predict(model, request.observations, "observations", call)
         actions = model.predictor.greedy(values)
         return pb.ActResponse(actions=actions.tolist(), values=array_to_tensor(values), version=model.version)

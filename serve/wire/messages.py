@@ -17,6 +17,4 @@ def parse_message(request_class: type[Request], data: bytes) -> Request:
         return request_class.FromString(data)
     except DecodeError as error:
         expected = f"a {request_class.DESCRIPTOR.full_name}"
-        raise InputError(
-            "request", expected=expected, came=f"{len(data)} bytes that cannot be parsed as one"
-        ) from error
+        raise InputError("request", expected=expected, got=f"{len(data)} bytes that cannot be parsed as one") from error

@@ -87,19 +87,19 @@ def given_input(request: pb.ModelInferRequest, signature: Signature) -> Given:
 def _claimed_rows(request: pb.ModelInferRequest, signature: Signature) -> int:
     wanted = signature.input
     if len(request.inputs) != 1:
-        raise InputError("inputs", expected=f"one, named {wanted.name!r}", came=str(len(request.inputs)))
+        raise InputError("inputs", expected=f"one, named {wanted.name!r}", got=str(len(request.inputs)))
     tensor = request.inputs[0]
     if tensor.name != wanted.name:
-        raise InputError(f"{INPUT}.name", expected=repr(wanted.name), came=quoted(tensor.name))
+        raise InputError(f"{INPUT}.name", expected=repr(wanted.name), got=quoted(tensor.name))
     if tensor.datatype != wanted.datatype:
-        raise InputError(f"{INPUT}.datatype", expected=wanted.datatype, came=quoted(tensor.datatype))
+        raise InputError(f"{INPUT}.datatype", expected=wanted.datatype, got=quoted(tensor.datatype))
     if len(tensor.shape) != len(wanted.shape) + 1:
-        raise InputError(f"{INPUT}.shape", expected=_in_words(wanted), came=f"{len(tensor.shape)} axes")
+        raise InputError(f"{INPUT}.shape", expected=_in_words(wanted), got=f"{len(tensor.shape)} axes")
     rows = tensor.shape[0]
     if rows < 1 or tuple(tensor.shape[1:]) != wanted.shape:
-        raise InputError(f"{INPUT}.shape", expected=_in_words(wanted), came=str(list(tensor.shape)))
+        raise InputError(f"{INPUT}.shape", expected=_in_words(wanted), got=str(list(tensor.shape)))
     if SHARED_MEMORY in tensor.parameters:
-        raise InputError(f"{INPUT}.parameters", expected="values in the request", came="shared memory")
+        raise InputError(f"{INPUT}.parameters", expected="values in the request", got="shared memory")
     if request.raw_input_contents:
         _check_raw(request, tensor, rows * signature.row_bytes)
     else:
@@ -113,27 +113,27 @@ def _in_words(tensor: TensorMetadata) -> str:
 
 def _check_raw(request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, num_bytes: int) -> None:
     if tensor.HasField("contents"):
-        raise InputError(f"{INPUT}.contents", expected="none beside raw_input_contents", came="both")
+        raise InputError(f"{INPUT}.contents", expected="none beside raw_input_contents", got="both")
     raw = request.raw_input_contents
     if len(raw) != 1:
-        raise InputError("raw_input_contents", expected="1, as inputs", came=str(len(raw)))
+        raise InputError("raw_input_contents", expected="1, as inputs", got=str(len(raw)))
     if len(raw[0]) != num_bytes:
         expected = f"{num_bytes} bytes for shape {list(tensor.shape)} of {tensor.datatype}"
-        raise InputError("raw_input_contents[0]", expected=expected, came=f"{len(raw[0])} bytes")
+        raise InputError("raw_input_contents[0]", expected=expected, got=f"{len(raw[0])} bytes")
 
 
 def _check_contents(tensor: pb.ModelInferRequest.InferInputTensor, num_values: int) -> None:
     name = CONTENTS[tensor.datatype][0] if tensor.datatype in CONTENTS else None
     if name is None:
-        raise InputError("raw_input_contents", expected=f"1: {tensor.datatype} has no typed contents", came="none")
+        raise InputError("raw_input_contents", expected=f"1: {tensor.datatype} has no typed contents", got="none")
     filled = [field.name for field, _ in tensor.contents.ListFields()]
     if not filled:
-        raise InputError("raw_input_contents", expected=f"1, or values in {INPUT}.contents.{name}", came="neither")
+        raise InputError("raw_input_contents", expected=f"1, or values in {INPUT}.contents.{name}", got="neither")
     if filled != [name]:
-        raise InputError(f"{INPUT}.contents", expected=f"values in {name}", came=f"{', '.join(filled)}")
-    came = len(getattr(tensor.contents, name))
-    if came != num_values:
-        raise InputError(f"{INPUT}.contents.{name}", expected=f"{num_values} values", came=str(came))
+        raise InputError(f"{INPUT}.contents", expected=f"values in {name}", got=f"{', '.join(filled)}")
+    got = len(getattr(tensor.contents, name))
+    if got != num_values:
+        raise InputError(f"{INPUT}.contents.{name}", expected=f"{num_values} values", got=str(got))
 
 
 def read_input(given: Given, signature: Signature) -> Array:
@@ -145,7 +145,7 @@ def read_input(given: Given, signature: Signature) -> Array:
     if isinstance(given.values, bytes):
         array = np.frombuffer(given.values, signature.dtype)
         if signature.dtype.kind == "b" and int(array.view(np.uint8).max()) > 1:
-            raise InputError("raw_input_contents[0]", expected="BOOLs of 0 or 1", came="another byte")
+            raise InputError("raw_input_contents[0]", expected="BOOLs of 0 or 1", got="another byte")
     else:
         array = _typed_values(given.values, signature.dtype)
     return array.reshape(given.rows, *signature.input.shape).astype(signature.native_dtype, copy=False)
@@ -156,8 +156,8 @@ def _typed_values(tensor: pb.ModelInferRequest.InferInputTensor, dtype: np.dtype
     values = np.array(getattr(tensor.contents, name), dtype=wide)
     narrow = values.astype(dtype)
     if narrow.dtype.kind in "iu" and not np.array_equal(narrow, values):
-        came = f"values from {values.min()} to {values.max()}"
-        raise InputError(f"{INPUT}.contents.{name}", expected=f"values that {tensor.datatype} can hold", came=came)
+        got = f"values from {values.min()} to {values.max()}"
+        raise InputError(f"{INPUT}.contents.{name}", expected=f"values that {tensor.datatype} can hold", got=got)
     return narrow
 
 
@@ -167,12 +167,12 @@ def wanted_outputs(request: pb.ModelInferRequest, signature: Signature) -> Wante
         return signature.everything
     if len(request.outputs) > len(signature.outputs):
         known = ", ".join(signature.outputs)
-        raise InputError("outputs", expected=f"each at most once of {known}", came=str(len(request.outputs)))
+        raise InputError("outputs", expected=f"each at most once of {known}", got=str(len(request.outputs)))
     wanted: dict[str, int] = {}
     for index, output in enumerate(request.outputs):
         if output.name not in signature.outputs or output.name in wanted:
-            came = f"{quoted(output.name)}{' again' if output.name in wanted else ''}"
-            raise InputError(f"outputs[{index}].name", expected=f"one of {', '.join(signature.outputs)}", came=came)
+            got = f"{quoted(output.name)}{' again' if output.name in wanted else ''}"
+            raise InputError(f"outputs[{index}].name", expected=f"one of {', '.join(signature.outputs)}", got=got)
         wanted[output.name] = _checked_parameters(output, f"outputs[{index}].parameters", signature)
     return tuple(wanted.items())
 
@@ -181,13 +181,13 @@ def _checked_parameters(
     output: pb.ModelInferRequest.InferRequestedOutputTensor, field: str, signature: Signature
 ) -> int:
     if SHARED_MEMORY in output.parameters:
-        raise InputError(field, expected="an answer that holds the values", came="shared memory")
+        raise InputError(field, expected="an answer that holds the values", got="shared memory")
     if CLASSIFICATION not in output.parameters:
         return 0
     classes = output.parameters[CLASSIFICATION].int64_param
     if classes < 1 or output.name != signature.readout.name:
         expected = f"a classification of 1 or more, of {signature.readout.name}"
-        raise InputError(field, expected=expected, came=f"{classes}, of {output.name}")
+        raise InputError(field, expected=expected, got=f"{classes}, of {output.name}")
     return classes
 
 

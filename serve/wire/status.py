@@ -74,7 +74,7 @@ class RpcFailure(Protocol):
 def to_wire(error: BaseException, method: str) -> WireStatus:
     """Turn what a request raised into the status that its caller sees; what nobody raised on purpose is INTERNAL."""
     if isinstance(error, errors.InputError):
-        description = f"expected {error.expected}, got {error.came}"
+        description = f"must be {error.expected}, got {error.got}"
         return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), ((error.field, description),))
     if not isinstance(error, errors.ServiceError) or type(error) not in _CODES:
         error = internal_error(error, method)

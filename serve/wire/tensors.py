@@ -28,7 +28,7 @@ def array_to_tensor(array: npt.ArrayLike, field: str = "tensor") -> prediction_p
     array = np.asarray(array)
     dtype = DTYPES.get(array.dtype.name)
     if dtype is None:
-        raise InputError(field, expected=f"an array of one of {', '.join(DTYPES)}", came=f"dtype {array.dtype.name}")
+        raise InputError(field, expected=f"an array of one of {', '.join(DTYPES)}", got=f"dtype {array.dtype.name}")
     data = np.ascontiguousarray(array, dtype=dtype).tobytes()
     return prediction_pb2.Tensor(dtype=dtype.name, shape=array.shape, data=data)
 
@@ -41,18 +41,18 @@ def tensor_to_array(tensor: prediction_pb2.Tensor, field: str = "tensor") -> npt
     """
     dtype = DTYPES.get(tensor.dtype)
     if dtype is None:
-        raise InputError(f"{field}.dtype", expected=f"one of {', '.join(DTYPES)}", came=quoted(tensor.dtype))
+        raise InputError(f"{field}.dtype", expected=f"one of {', '.join(DTYPES)}", got=quoted(tensor.dtype))
     shape = _checked_shape(tuple(tensor.shape), f"{field}.shape")
     expected_bytes = math.prod(shape) * dtype.itemsize
     if len(tensor.data) != expected_bytes:
         raise InputError(
             f"{field}.data",
             expected=f"{expected_bytes} bytes for shape {list(shape)} of {dtype.name}",
-            came=f"{len(tensor.data)} bytes",
+            got=f"{len(tensor.data)} bytes",
         )
     array = np.frombuffer(tensor.data, dtype=dtype).reshape(shape)
     if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
-        raise InputError(f"{field}.data", expected="bools of 0 or 1", came="another byte")
+        raise InputError(f"{field}.data", expected="bools of 0 or 1", got="another byte")
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
@@ -63,11 +63,11 @@ def kind_name(kind: int) -> str:
 
 def _checked_shape(shape: tuple[int, ...], field: str) -> tuple[int, ...]:
     if len(shape) > MAX_RANK:
-        raise InputError(field, expected=f"at most {MAX_RANK} axes", came=f"{len(shape)}")
+        raise InputError(field, expected=f"at most {MAX_RANK} axes", got=f"{len(shape)}")
     if any(length < 0 for length in shape):
-        raise InputError(field, expected="axes of length 0 or more", came=f"{list(shape)}")
+        raise InputError(field, expected="axes of length 0 or more", got=f"{list(shape)}")
     if math.prod(max(length, 1) for length in shape) > MAX_ELEMENTS:
-        raise InputError(field, expected=f"at most {MAX_ELEMENTS} elements", came=f"{list(shape)}")
+        raise InputError(field, expected=f"at most {MAX_ELEMENTS} elements", got=f"{list(shape)}")
     return shape
 
 

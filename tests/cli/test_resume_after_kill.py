@@ -125,9 +125,9 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(
     ended = run("train", "--out", killed, "--resume")
     assert ended.code == 0, ended.err
 
-    came = learnt(killed)
-    assert came.keys() == expected.keys()
+    got = learnt(killed)
+    assert got.keys() == expected.keys()
     for part, value in expected.items():
-        assert came[part] == value, part
+        assert got[part] == value, part
     assert len(expected) > 8
     assert not list(killed.rglob("*.tmp"))

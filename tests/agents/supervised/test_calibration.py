@@ -134,8 +134,8 @@ def test_platt_is_at_the_bottom_whatever_the_scale(seed: int, scale: float, outl
 def test_platt_of_separated_classes_is_finite_and_smoothed() -> None:
     labels = np.repeat([0, 1], 10)
     readout = np.stack([np.zeros(20), np.where(labels, 1000.0, -1000.0)], axis=1)
-    came = fit_calibration("platt", readout, labels).apply(readout)[:, 1]
-    np.testing.assert_allclose(came, np.where(labels, 11 / 12, 1 / 12), rtol=1e-6)
+    got = fit_calibration("platt", readout, labels).apply(readout)[:, 1]
+    np.testing.assert_allclose(got, np.where(labels, 11 / 12, 1 / 12), rtol=1e-6)
 
 
 def test_isotonic_of_two_classes_equals_scikit_learns() -> None:
@@ -153,8 +153,8 @@ def test_isotonic_by_hand() -> None:
     labels = np.repeat([0, 1, 0, 1], 10)
     calibration = fit_calibration("isotonic", np.stack([np.zeros(40), margin], axis=1), labels)
     asked = np.array([-5.0, -2.0, -1.5, -1.0, 0.0, 1.0, 1.5, 2.0, 5.0])
-    came = calibration.apply(np.stack([np.zeros(9), asked], axis=1))[:, 1]
-    np.testing.assert_allclose(came, [0, 0, 0.25, 0.5, 0.5, 0.5, 0.75, 1, 1], atol=1e-15)
+    got = calibration.apply(np.stack([np.zeros(9), asked], axis=1))[:, 1]
+    np.testing.assert_allclose(got, [0, 0, 0.25, 0.5, 0.5, 0.5, 0.75, 1, 1], atol=1e-15)
 
 
 # -- what a calibration is for -----------------------------------------------------------------------------------------

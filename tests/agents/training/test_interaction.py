@@ -347,12 +347,12 @@ def cartpole_trace(seed: int = 69) -> dict[str, Any]:
 
 
 def test_golden_trace() -> None:
-    expected, came = json.loads(GOLDEN.read_text()), cartpole_trace()
-    assert came["actions"] == expected["actions"]
-    assert came["rewards"] == expected["rewards"]
-    assert len(came["losses"]) == 11
+    expected, got = json.loads(GOLDEN.read_text()), cartpole_trace()
+    assert got["actions"] == expected["actions"]
+    assert got["rewards"] == expected["rewards"]
+    assert len(got["losses"]) == 11
     for name in ("last_observations", "losses", "values"):
-        np.testing.assert_allclose(came[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 if __name__ == "__main__":

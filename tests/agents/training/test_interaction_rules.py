@@ -132,10 +132,10 @@ def test_target_updates_and_phases_come_in_the_order_of_their_steps(num_envs: in
     phases = [step for step in range(40, made.total_steps + 1) if step % 3 == 0]
     targets = range(4, made.total_steps + 1, 4)
     due = sorted([(step, 0, "target") for step in targets] + [(step, 1, "phase") for step in phases])
-    came: list[str] = []
+    got: list[str] = []
     for each in made.learner.tape:
-        came += ["target"] if each == "target" else ["phase"] * (len(each.r_t) // 2)
-    assert came == [what for _, _, what in due]
+        got += ["target"] if each == "target" else ["phase"] * (len(each.r_t) // 2)
+    assert got == [what for _, _, what in due]
 
 
 def test_rewards_are_clipped_for_the_learner_alone() -> None:

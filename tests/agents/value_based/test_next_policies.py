@@ -46,8 +46,8 @@ def target_of(rule: NextPolicy, seen: Forwards, r_t: Tensor) -> Tensor:
     return head.target(r_t + bonus, seen.discount_t, Prediction(seen.target_t), policy_t)
 
 
-def equal(came: Tensor, expected: object) -> None:
-    torch.testing.assert_close(came, tensor(expected), rtol=1e-12, atol=1e-12)
+def equal(got: Tensor, expected: object) -> None:
+    torch.testing.assert_close(got, tensor(expected), rtol=1e-12, atol=1e-12)
 
 
 # -- greedy ------------------------------------------------------------------------------------------------------------
@@ -176,12 +176,12 @@ def test_a_soft_rule_with_a_bonus_has_all_it_needs(n_step: int, masked: bool) ->
     policy_t, _ = rule(seen)
     torch.testing.assert_close(policy_t.sum(dim=1), torch.ones(rows).double())
     assert (policy_t[~torch.tensor(masks[1])] == 0).all()
-    came = target_of(rule, seen, tensor(rewards @ gamma ** np.arange(n_step)))
+    got = target_of(rule, seen, tensor(rewards @ gamma ** np.arange(n_step)))
     by_row = zip(rewards, ended, q_tm1, a_tm1, q_t, masks.swapaxes(0, 1), strict=True)
     expected = [
         munchausen_target(rule, r, gamma, end, before, a, after, legal) for r, end, before, a, after, legal in by_row
     ]
-    torch.testing.assert_close(came, tensor(expected), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(got, tensor(expected), rtol=1e-12, atol=1e-12)
 
 
 def test_a_mixture_of_distributions_needs_no_more_than_a_mixture_of_values() -> None:

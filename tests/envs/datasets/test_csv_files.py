@@ -264,12 +264,12 @@ def test_what_is_written_is_read(tmp_path: Path, data: st.DataObject, delimiter:
     path.write_bytes(text.getvalue().encode())
     splits = load_dataset(path, label_column=columns[-1], task="classification")
     expected = sorted((*map(np.float32, numbers), label) for numbers, label in rows)
-    came = sorted(
+    got = sorted(
         (*inputs, str(split.label_names[label]))
         for split in splits
         for inputs, label in zip(split.inputs, split.labels, strict=True)
     )
-    assert came == expected
+    assert got == expected
     assert splits.train.feature_names == tuple(columns[:-1])
 
 

@@ -21,8 +21,8 @@ def test_naming_what_is_shown_is_rewarded_and_nothing_else(action_start: int):
         obs, _ = env.reset(seed=offset)
         ends = []
         for _ in range(8):
-            obs, came, terminated, truncated, _ = env.step(np.int64((obs + offset) % 3 + action_start))
-            assert came == reward
+            obs, got, terminated, truncated, _ = env.step(np.int64((obs + offset) % 3 + action_start))
+            assert got == reward
             ends.append((terminated, truncated))
         assert ends == [(False, False)] * 7 + [(True, False)]
 

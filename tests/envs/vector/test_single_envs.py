@@ -92,9 +92,9 @@ def test_what_cannot_be_rendered_as_asked(source, message: str):
         (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\]"),
     ],
 )
-def test_frames_of_another_kind_are_refused(frame: object, came: str):
+def test_frames_of_another_kind_are_refused(frame: object, got: str):
     vector = make_vector(Paints, env_kwargs={"frame": frame}, render_mode="rgb_array")
-    with pytest.raises(EnvError, match=rf"expected the env to render uint8 \[H, W, 3\], got {came}"):
+    with pytest.raises(EnvError, match=rf"expected the env to render uint8 \[H, W, 3\], got {got}"):
         vector.render()
     vector.close()
     other = make_vector(Paints, env_kwargs={"frame": frame}, render_mode="ansi")

@@ -62,9 +62,9 @@ def examples(num_classes: int) -> tuple[Array, Array]:
     return rng.normal(size=(20, NUM_INPUTS)), rng.integers(num_classes, size=20)
 
 
-def equal(came: list[Layer], expected: list[Layer]) -> None:
-    assert len(came) == len(expected)
-    for one, other in zip(came, expected, strict=True):
+def equal(got: list[Layer], expected: list[Layer]) -> None:
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
         assert np.abs(other.weight).max() > 1e-3, "gradients of 0 would prove nothing"
         np.testing.assert_allclose(one.weight, other.weight, rtol=0, atol=1e-10)
         np.testing.assert_allclose(one.bias, other.bias, rtol=0, atol=1e-10)
@@ -75,9 +75,9 @@ def equal(came: list[Layer], expected: list[Layer]) -> None:
 def test_one_sigmoid_output(hidden: tuple[int, ...], loss: Any) -> None:
     network = network_of(hidden, SigmoidHeadSpec(loss=loss))
     x, y = examples(2)
-    came, gradients = loss_and_gradients(network, x, y)
+    got, gradients = loss_and_gradients(network, x, y)
     expected, by_hand = binary(layers_of(network), x, y)
-    np.testing.assert_allclose(came, expected, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
     equal(gradients, by_hand)
 
 
@@ -85,9 +85,9 @@ def test_one_sigmoid_output(hidden: tuple[int, ...], loss: Any) -> None:
 def test_softmax_with_cross_entropy(hidden: tuple[int, ...]) -> None:
     network = network_of(hidden, LogitsHeadSpec(num_classes=4))
     x, y = examples(4)
-    came, gradients = loss_and_gradients(network, x, y)
+    got, gradients = loss_and_gradients(network, x, y)
     expected, by_hand = categorical(layers_of(network), x, y)
-    np.testing.assert_allclose(came, expected, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
     equal(gradients, by_hand)
 
 

@@ -44,8 +44,8 @@ def gradient(loss: Tensor, by: Tensor) -> Tensor:
     return result
 
 
-def equal(came: Tensor, expected: Tensor, atol: float = 1e-15) -> None:
-    torch.testing.assert_close(came, expected, rtol=1e-14, atol=atol)
+def equal(got: Tensor, expected: Tensor, atol: float = 1e-15) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-14, atol=atol)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

@@ -364,10 +364,10 @@ def test_frames_meet_weights_that_are_scaled_in_their_place(fields: dict[str, An
     assert (single - double).abs().max() < 1e-4 * double.abs().max()
     for output in outputs:
         (output - 1).square().sum().backward()
-    for came, expected in zip(network.parameters(), exact.parameters(), strict=True):
-        assert came.grad is not None
+    for got, expected in zip(network.parameters(), exact.parameters(), strict=True):
+        assert got.grad is not None
         assert expected.grad is not None
-        assert came.grad.dtype == torch.float32
+        assert got.grad.dtype == torch.float32
     first = [one.torso.convs[0].weight.grad.double() for one in (network, exact)]
     torch.testing.assert_close(*(grad / grad.norm() for grad in first), rtol=0, atol=0.02)
 
@@ -456,10 +456,10 @@ def test_layouts_become_channels_first(shape: tuple[int, ...], layout: Any, chan
     images = (np.moveaxis(obs, 3, 1) if layout == "hwc" else obs.reshape(3, channels, 5, 7)) / 255.0  # [B, C, 5, 7]
     per_channel = (1, channels, 1, 1)
     expected = (images - np.reshape(mean, per_channel)) / np.reshape(std, per_channel)
-    came = scaling(torch.from_numpy(obs))
-    assert came.dtype == torch.float32
-    assert came.shape == (3, channels, 5, 7)
-    np.testing.assert_allclose(came.numpy(), expected, rtol=1e-5, atol=1e-6)
+    got = scaling(torch.from_numpy(obs))
+    assert got.dtype == torch.float32
+    assert got.shape == (3, channels, 5, 7)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)])

@@ -158,8 +158,8 @@ def test_the_order_of_the_two_frames_and_of_their_bytes_says_nothing(golden):
         ([[1]], "list"),
     ],
 )
-def test_what_is_not_a_pair_of_frames_is_refused(frames, came):
-    with pytest.raises(InputError, match=f"frames: expected .*last two raw RGB frames.*, got .*{came}"):
+def test_what_is_not_a_pair_of_frames_is_refused(frames, got):
+    with pytest.raises(InputError, match=f"frames: expected .*last two raw RGB frames.*, got .*{got}"):
         preprocess(frames)
 
 

@@ -140,7 +140,7 @@ def test_inputs_that_are_refused(model: Predictor, inputs: Any, message: str) ->
         model.prepare(inputs)
     assert caught.value.field.startswith("inputs")
     assert caught.value.expected
-    assert caught.value.came
+    assert caught.value.got
 
 
 @pytest.mark.parametrize(

@@ -84,14 +84,14 @@ def test_scores_equal_their_definition_and_ignore_a_shift(readout: np.ndarray, s
 
 def test_temperature_2_halves_the_logits() -> None:
     calibration = TemperatureScaling(num_classes=3, temperature=2.0)
-    came = calibration.apply([[2 * LN2, 2 * LN3, 2 * LN5]])
-    np.testing.assert_allclose(came, [[0.2, 0.3, 0.5]], rtol=1e-15)
+    got = calibration.apply([[2 * LN2, 2 * LN3, 2 * LN5]])
+    np.testing.assert_allclose(got, [[0.2, 0.3, 0.5]], rtol=1e-15)
 
 
 def test_platt_of_two_classes_is_a_sigmoid_of_the_margin() -> None:
     calibration = PlattScaling(num_classes=2, slopes=(2.0,), intercepts=(LN3,))
-    came = calibration.apply([[1.0, 1.0], [LN3, LN2]])  # log-odds LN3, and 2 (LN2 - LN3) + LN3
-    np.testing.assert_allclose(came, [[1 / 4, 3 / 4], [3 / 7, 4 / 7]], rtol=1e-15)
+    got = calibration.apply([[1.0, 1.0], [LN3, LN2]])  # log-odds LN3, and 2 (LN2 - LN3) + LN3
+    np.testing.assert_allclose(got, [[1 / 4, 3 / 4], [3 / 7, 4 / 7]], rtol=1e-15)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 7])
@@ -110,9 +110,9 @@ def test_platt_of_three_classes_is_normalised() -> None:
 
 def test_isotonic_interpolates_and_holds_its_ends() -> None:
     calibration = IsotonicCalibration(num_classes=2, scores=((-1.0, 1.0),), values=((0.2, 0.6),))
-    came = calibration.apply([[0.0, -9.0], [0.0, -1.0], [0.0, 0.5], [0.0, 9.0]])
-    np.testing.assert_allclose(came[:, 1], [0.2, 0.2, 0.5, 0.6], rtol=1e-15)
-    np.testing.assert_allclose(came[:, 0], [0.8, 0.8, 0.5, 0.4], rtol=1e-15)
+    got = calibration.apply([[0.0, -9.0], [0.0, -1.0], [0.0, 0.5], [0.0, 9.0]])
+    np.testing.assert_allclose(got[:, 1], [0.2, 0.2, 0.5, 0.6], rtol=1e-15)
+    np.testing.assert_allclose(got[:, 0], [0.8, 0.8, 0.5, 0.4], rtol=1e-15)
 
 
 def test_isotonic_of_three_classes_is_normalised_and_uniform_where_all_is_0() -> None:
@@ -152,14 +152,14 @@ EXTREME = st.one_of(st.floats(-1000, 1000), st.sampled_from([-np.inf, np.inf, 3e
 def test_rows_sum_to_1_and_depend_on_themselves_alone(calibration: Calibration, data: st.DataObject) -> None:
     size = data.draw(st.integers(1, 9))
     readout = data.draw(arrays(np.float64, (size, calibration.num_classes), elements=EXTREME))
-    came = calibration.apply(readout)
-    assert came.shape == readout.shape
-    assert came.dtype == np.float64
-    assert (came >= 0).all()
-    np.testing.assert_allclose(came.sum(axis=1), 1, rtol=1e-15)
-    for row, alone in zip(came, readout, strict=True):
+    got = calibration.apply(readout)
+    assert got.shape == readout.shape
+    assert got.dtype == np.float64
+    assert (got >= 0).all()
+    np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-15)
+    for row, alone in zip(got, readout, strict=True):
         assert calibration.apply(alone[None])[0].tobytes() == row.tobytes()
-    assert calibration.apply(np.asfortranarray(readout)).tobytes() == came.tobytes()
+    assert calibration.apply(np.asfortranarray(readout)).tobytes() == got.tobytes()
 
 
 @pytest.mark.parametrize("readout", [np.zeros(3), np.zeros((2, 4)), np.zeros((2, 3, 1))])

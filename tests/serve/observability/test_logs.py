@@ -56,7 +56,7 @@ async def answer(asked: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
     if asked.model == "bug":
         raise KeyError("of a bug")
     if asked.model == "mistake":
-        raise InputError("model", expected="another\nINFO line", came="\x1b[31m")
+        raise InputError("model", expected="another\nINFO line", got="\x1b[31m")
     return pb.GetModelResponse(name=asked.model)
 
 

@@ -129,7 +129,7 @@ def test_requests_count_where_they_belong(behind: Callable[..., Any]) -> None:
 
     async def answer(request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         if request.model == "":
-            raise InputError("model", expected="a name", came="none")
+            raise InputError("model", expected="a name", got="none")
         call.metrics = digits
         if request.model == "slow":
             entered.set()
@@ -202,7 +202,7 @@ def test_requests_of_a_stream_count_one_by_one_and_the_stream_does_not(behind: C
                 seen.append(digits.in_flight)
                 assert handler.busy
                 if data == b"bad":
-                    raise InputError("data", expected="good", came="bad")
+                    raise InputError("data", expected="good", got="bad")
                 return pb.GetModelResponse(name=data.decode())
 
             outcome = await handler.message(stream, one)

@@ -83,7 +83,7 @@ def answering(metrics: Metrics) -> Callable[..., Any]:
         queued = monotonic()
         await asyncio.sleep(0)
         if asked.model == "mistake":
-            raise InputError("model", expected="another", came="this")
+            raise InputError("model", expected="another", got="this")
         if asked.model == "bug":
             raise KeyError("secret")
         assert model.trace is not None
@@ -223,7 +223,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, ExportTraceServiceRequest]] = []
-        self.came = threading.Event()
+        self.got = threading.Event()
         self.answers = threading.Event()
         self.answers.set()
         self.url = ""
@@ -259,7 +259,7 @@ def collecting() -> Iterator[Collector]:
             request = ExportTraceServiceRequest.FromString(body)
             path = self.requestline.split()[1]  # `path` has lost a second slash
             collector.requests.append((path, self.headers["content-type"], request))
-            collector.came.set()
+            collector.got.set()
             assert collector.answers.wait(60)
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
@@ -313,7 +313,7 @@ def test_an_endpoint_that_does_not_answer_does_not_hold_the_end(monkeypatch: pyt
         tracing.begin("answer", None, monotonic()).end(0.1, "OK", "", "7", "", "")
         tracing.end()
         [still_ending] = [thread for thread in threading.enumerate() if thread.name == "end-of-traces"]
-        assert collector.came.wait(60)
+        assert collector.got.wait(60)
         collector.answers.set()
         still_ending.join()
 

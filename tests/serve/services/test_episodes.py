@@ -82,9 +82,9 @@ def test_preparing_alone_changes_nothing(frames_model: Predictor) -> None:
         (np.zeros((), np.uint8), r"uint8 \[\]"),
     ],
 )
-def test_what_is_no_frame_is_refused(frames_model: Predictor, observation: Array, came: str) -> None:
+def test_what_is_no_frame_is_refused(frames_model: Predictor, observation: Array, got: str) -> None:
     expected = r"uint8 \[4, 84, 84\], its newest frame alone \[84, 84\], or a step's last two raw ones"
-    with pytest.raises(InputError, match=rf"^observation.shape: expected {expected}.*, got {came}$"):
+    with pytest.raises(InputError, match=rf"^observation.shape: expected {expected}.*, got {got}$"):
         ServedEpisode().prepare(frames_model, observation)
 
 

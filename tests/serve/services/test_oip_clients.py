@@ -186,8 +186,8 @@ def test_the_async_client_is_answered(served: Any) -> None:
             )
         assert [result.get_response().id for result in results] == [str(seed) for seed in range(20)]
         rows = np.concatenate([scans(1, seed) for seed in range(20)])
-        came = np.concatenate([result.as_numpy("probabilities") for result in results])
-        np.testing.assert_allclose(came, expected(served.address, rows), rtol=1e-4, atol=1e-5)
+        got = np.concatenate([result.as_numpy("probabilities") for result in results])
+        np.testing.assert_allclose(got, expected(served.address, rows), rtol=1e-4, atol=1e-5)
 
     asyncio.run(scenario())
 
@@ -203,17 +203,17 @@ def test_a_streams_answers_come_in_order_and_its_errors_leave_it_open(
     for seed in range(150):
         model = "nobody" if seed % 10 == 7 else "digits"
         client.async_stream_infer(model, digits(1, seed), request_id=str(seed), enable_empty_final_response=seed == 3)
-    came = [answers.get(timeout=STREAM_TIMEOUT_S) for _ in range(150)]
+    got = [answers.get(timeout=STREAM_TIMEOUT_S) for _ in range(150)]
     client.stop_stream()
-    wrong = [seed for seed, (_, error) in enumerate(came) if error is not None]
+    wrong = [seed for seed, (_, error) in enumerate(got) if error is not None]
     assert wrong == list(range(7, 150, 10))
-    assert "unknown model 'nobody'" in str(came[7][1])
+    assert "unknown model 'nobody'" in str(got[7][1])
     right = [seed for seed in range(150) if seed not in wrong]
-    assert [came[seed][0].get_response().id for seed in right] == list(map(str, right))
-    assert came[3][0].get_response().parameters["triton_final_response"].bool_param
-    assert not came[4][0].get_response().parameters
+    assert [got[seed][0].get_response().id for seed in right] == list(map(str, right))
+    assert got[3][0].get_response().parameters["triton_final_response"].bool_param
+    assert not got[4][0].get_response().parameters
     rows = np.concatenate([scans(1, seed) for seed in right])
-    probabilities = np.concatenate([came[seed][0].as_numpy("probabilities") for seed in right])
+    probabilities = np.concatenate([got[seed][0].as_numpy("probabilities") for seed in right])
     np.testing.assert_allclose(probabilities, expected(served.address, rows), rtol=1e-4, atol=1e-5)
 
 
@@ -239,8 +239,8 @@ def test_bytes_that_are_no_request_are_an_error_in_the_stream(served: Any) -> No
     good.raw_input_contents.append(scans(1).tobytes())
     with grpc.insecure_channel(served.address) as channel:
         stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
-        came = list(stream(iter([b"\xff", good.SerializeToString()]), timeout=30))
-    first, second = map(service_pb2.ModelStreamInferResponse.FromString, came)
+        got = list(stream(iter([b"\xff", good.SerializeToString()]), timeout=30))
+    first, second = map(service_pb2.ModelStreamInferResponse.FromString, got)
     assert "1 bytes that cannot be parsed" in first.error_message
     assert second.error_message == ""
     assert second.infer_response.id == "good"

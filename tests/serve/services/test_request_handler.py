@@ -44,7 +44,7 @@ def test_a_refused_call_lets_go_of_the_model_that_it_asked(behind: Callable[...,
     async def answer(_request: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
         model = Heavy()
         held.append(weakref.ref(model))
-        raise InputError("field", expected="something else", came=type(model).__name__)
+        raise InputError("field", expected="something else", got=type(model).__name__)
 
     async def answer_stream(requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[pb.GetModelResponse]:
         async for _ in requests:
@@ -64,7 +64,7 @@ def test_a_refused_call_lets_go_of_the_model_that_it_asked(behind: Callable[...,
 
 def test_a_refused_calls_message_is_not_kept(behind: Callable[..., Any]) -> None:
     async def answer(request: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
-        raise InputError("model", expected="a shorter name", came=f"{len(request.model)} letters")
+        raise InputError("model", expected="a shorter name", got=f"{len(request.model)} letters")
 
     async def scenario() -> None:
         async with behind(RequestHandler(Metrics()), answer) as channel:

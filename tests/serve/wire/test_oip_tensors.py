@@ -90,9 +90,9 @@ def test_raw_values_of_every_datatype_arrive_as_they_were_sent(dtype: str) -> No
     request = raw_request(sent)
     given = given_input(request, signature)
     assert given.rows == 4
-    came = read_input(given, signature)
-    assert came.dtype == sent.dtype
-    np.testing.assert_array_equal(came, sent)
+    got = read_input(given, signature)
+    assert got.dtype == sent.dtype
+    np.testing.assert_array_equal(got, sent)
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in INPUT_DTYPES if dtype != "float16"])
@@ -103,9 +103,9 @@ def test_typed_values_of_every_datatype_arrive_as_they_were_sent(dtype: str) -> 
     request = typed_request(sent, **{CONTENTS[signature.input.datatype][0]: sent.ravel().tolist()})
     given = given_input(request, signature)
     assert given.rows == 4
-    came = read_input(given, signature)
-    assert came.dtype == sent.dtype
-    np.testing.assert_array_equal(came, sent)
+    got = read_input(given, signature)
+    assert got.dtype == sent.dtype
+    np.testing.assert_array_equal(got, sent)
 
 
 def test_every_dtype_of_a_model_has_a_datatype_that_the_stock_client_calls_the_same() -> None:

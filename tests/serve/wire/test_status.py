@@ -27,7 +27,7 @@ class Failure:
 
 
 def test_an_input_error_names_the_field_what_was_expected_and_what_came() -> None:
-    status = to_wire(errors.InputError("tensor.shape", expected="[batch, 4]", came="[5]"), "classify")
+    status = to_wire(errors.InputError("tensor.shape", expected="[batch, 4]", got="[5]"), "classify")
     assert status.code is grpc.StatusCode.INVALID_ARGUMENT
     back = from_wire(Failure(status), "here")
     assert type(back) is errors.InvalidRequestError
@@ -62,7 +62,7 @@ def test_a_bug_is_an_id_on_the_wire_and_a_traceback_in_the_log(caplog: pytest.Lo
 
 
 def test_a_long_message_fits_into_headers() -> None:
-    status = to_wire(errors.InputError("f" * 10_000, expected="e" * 10_000, came="ü" * 10_000), "classify")
+    status = to_wire(errors.InputError("f" * 10_000, expected="e" * 10_000, got="ü" * 10_000), "classify")
     assert sum(len(value) for _, value in status.trailing_metadata) + len(status.message.encode()) < 8192
 
 

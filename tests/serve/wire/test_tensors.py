@@ -45,14 +45,14 @@ def test_elements_travel_little_endian_in_c_order() -> None:
 def test_any_tensor_is_an_array_or_an_input_error(dtype: str, shape: list[int], data: bytes) -> None:
     tensor = pb.Tensor(dtype=dtype, shape=shape, data=data)
     try:
-        came: bytes | InputError = tensor_to_array(tensor, "observations").tobytes()
+        got: bytes | InputError = tensor_to_array(tensor, "observations").tobytes()
     except InputError as error:
-        came = error
-    if isinstance(came, InputError):
-        assert came.field.startswith("observations.")
-        assert len(str(came)) < 700
+        got = error
+    if isinstance(got, InputError):
+        assert got.field.startswith("observations.")
+        assert len(str(got)) < 700
     else:
-        assert came == data
+        assert got == data
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_any_tensor_is_an_array_or_an_input_error(dtype: str, shape: list[int], 
         (pb.Tensor(dtype="bool", shape=[1], data=b"\2"), "t.data", "bools of 0 or 1", "another byte"),
     ],
 )
-def test_a_bad_tensor_is_named(tensor: pb.Tensor, field: str, expected: str, came: str) -> None:
+def test_a_bad_tensor_is_named(tensor: pb.Tensor, field: str, expected: str, got: str) -> None:
     with pytest.raises(InputError) as caught:
         tensor_to_array(tensor, "t")
     assert caught.value.field == field
     assert expected in caught.value.expected
-    assert came in caught.value.came
+    assert got in caught.value.got
 
 
 @pytest.mark.parametrize("array", [np.array(["a"]), np.array([object()]), np.array([1j]), np.zeros(1, "datetime64[s]")])

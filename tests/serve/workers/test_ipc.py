@@ -86,7 +86,7 @@ def test_a_call_that_takes_long_holds_up_no_other() -> None:
     [
         UnknownModelError("unknown model 'a'"),
         DeadlineError("too late", status="DEADLINE_EXCEEDED", violations=(("a", "b"),), retry_after_s=0.5),
-        InputError("tensor.shape", expected="[4]", came="[5]"),
+        InputError("tensor.shape", expected="[4]", got="[5]"),
         MissingExtraError("tracing", "otel"),
         ModelDamagedError("weights.safetensors is truncated"),
         ServerError("the port is taken"),
