@@ -12,6 +12,7 @@ from typing import Literal, cast
 import torch
 
 from torso.errors import ConfigError
+from torso.private_apis import cpu_multiplies_bfloat16
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -59,7 +60,7 @@ def resolve_precision(precision: str, device: torch.device, *, pays: bool) -> Pr
         return "float32"
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if _cpu_multiplies_bfloat16() else "float32"
+    return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
 
 
 @contextmanager
@@ -71,7 +72,3 @@ def torch_threads(num_threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

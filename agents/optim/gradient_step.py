@@ -13,6 +13,9 @@ from torso.agents.optim.flat import FlatParameters
 from torso.agents.optim.states import optimizer_state, restore_optimizer
 from torso.nets import Network, Prediction
 from torso.nets.specs.registry import State
+from torso.private_apis import torch_foreach
+
+_FOREACH = torch_foreach()
 
 
 class GradientStep:
@@ -73,12 +76,12 @@ def _clip(gradients: list[Tensor], max_norm: float) -> None:
 
     On the CPU, which need not be waited for, gradients that are short enough are not multiplied by 1.
     """
-    norms = torch._foreach_norm(gradients)
+    norms = _FOREACH.norm(gradients)
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     if scale.device.type == "cpu" and scale == 1.0:
         return
-    torch._foreach_mul_(gradients, scale)
+    _FOREACH.mul_(gradients, scale)
 
 
 def forward_in(network: Network, precision: Precision) -> Callable[..., tuple[Prediction, State]]:

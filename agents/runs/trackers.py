@@ -18,14 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from tensorboardX import summary as tensorboard_summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-
 from torso.errors import CheckpointError, StorageError
 from torso.files import make_directory
+from torso.private_apis import tensorboard
 
 PROGRESS, TIMING, TENSORBOARD = "progress.jsonl", "timing.jsonl", "tensorboard"
+_TENSORBOARD = tensorboard()
 _FLUSH_PERIOD_S = 2.0  # for who watches TensorBoard; flushing waits for the disk
 
 
@@ -111,8 +109,8 @@ class Tracker:
     def _log_events(self, step: int, figures: Mapping[str, Any]) -> None:
         numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
         for name, value in numbers.items():
-            scalar = tensorboard_summary.scalar(name, value)
-            self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+            scalar = _TENSORBOARD.scalar(name, value)
+            self._events.write_event(_TENSORBOARD.event(wall_time=time.time(), step=step, summary=scalar))
         if time.monotonic() - self._flushed_s > _FLUSH_PERIOD_S:
             self._events.flush()
             self._flushed_s = time.monotonic()
@@ -149,10 +147,10 @@ def _open_events(directory: Path, purge_step: int) -> Any:
     try:
         directory.mkdir(exist_ok=True)
         # Event files are named by second and host; the suffix keeps a quick resume from overwriting the file before.
-        writer = EventsWriter(str(directory / "events"), f".{secrets.token_hex(4)}")
+        writer = _TENSORBOARD.events_writer(str(directory / "events"), f".{secrets.token_hex(4)}")
         if purge_step > 1:
-            start = SessionLog(status=SessionLog.START)
-            writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
+            start = _TENSORBOARD.session_log(status=_TENSORBOARD.session_log.START)
+            writer.write_event(_TENSORBOARD.event(wall_time=time.time(), step=purge_step, session_log=start))
         writer.flush()
         return writer
     except OSError as error:

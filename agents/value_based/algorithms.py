@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 # What each algorithm is, as settings; every combination of them is an algorithm too.
-_ALGORITHMS: dict[str, dict[str, Any]] = {
+ALGORITHM_SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {},  # Mnih et al. 2015
     "double": {"double": True},  # van Hasselt et al. 2016
     "dueling": {"double": True, "dueling": True},  # Wang et al. 2016
     "prioritized": {"double": True, "prioritized": True},  # Schaul et al. 2016
     "n-step": {"double": True, "n_step": 3},  # Hessel et al. 2018
 }
-ALGORITHMS = tuple(_ALGORITHMS)
+ALGORITHMS = tuple(ALGORITHM_SETTINGS)

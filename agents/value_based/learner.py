@@ -26,6 +26,9 @@ from torso.nets import Network
 from torso.nets.models.transfer import freeze_torso, has_running_statistics
 from torso.nets.modules.heads import ValueHead
 from torso.nets.modules.torsos import round_large_weights
+from torso.private_apis import torch_foreach
+
+_FOREACH = torch_foreach()
 
 _FEW_ROWS = 4  # below it, rounding the weights to bfloat16 costs more than the products gain
 _MOST_FLAT = 2**20  # parameters; gathering more into one costs more than stepping them one by one
@@ -94,9 +97,9 @@ class DQNLearner:
         online: list[Tensor] = [*self.online.parameters()]
         with torch.no_grad():
             if rate == 1.0:
-                torch._foreach_copy_(target, online)
+                _FOREACH.copy_(target, online)
             else:
-                torch._foreach_lerp_(target, online, rate)
+                _FOREACH.lerp_(target, online, rate)
         self._updates_at_sync = self.num_updates
 
     def set_input_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:

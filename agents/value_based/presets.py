@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torso.agents.value_based.algorithms import _ALGORITHMS, ALGORITHMS
+from torso.agents.value_based.algorithms import ALGORITHM_SETTINGS, ALGORITHMS
 from torso.agents.value_based.config import DQNConfig
 from torso.errors import ConfigError
 
@@ -196,12 +196,12 @@ def preset(algorithm: str, env_id: str) -> Preset:
     Raises:
         ConfigError: no such algorithm.
     """
-    if algorithm not in _ALGORITHMS:
+    if algorithm not in ALGORITHM_SETTINGS:
         close = difflib.get_close_matches(algorithm, ALGORITHMS)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"unknown algorithm {algorithm!r}; known are {', '.join(ALGORITHMS)}{hint}")
     row = _row(re.sub(r"^[\w.]+:(?=[\w/-]+-v\d+$)", "", env_id))
-    settings = {**row.settings, **_ALGORITHMS[algorithm], **row.by_algorithm.get(algorithm, {})}
+    settings = {**row.settings, **ALGORITHM_SETTINGS[algorithm], **row.by_algorithm.get(algorithm, {})}
     return Preset(
         config=DQNConfig(**settings), total_steps=row.total_steps, source=row.source, env_kwargs=dict(row.env_kwargs)
     )

@@ -25,6 +25,7 @@ from torso.nets.models.card import ModelCard, read_card
 from torso.nets.models.directory import find_model, remove_temporary_files
 from torso.nets.models.loading import load_model
 from torso.nets.modules.network import Network
+from torso.private_apis import ONNX_EXPORTER_LOGGER
 
 ONNX = "model.onnx"
 WEIGHTS_KEY, GRAPH_KEY, STATISTICS_KEY = "torso.weights_sha256", "torso.graph_sha256", "torso.statistics_sha256"
@@ -160,7 +161,7 @@ def _drop_remarks(message: Message) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's remarks about itself (absent torchvision, its own deprecations) from the user."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    registration = logging.getLogger(ONNX_EXPORTER_LOGGER)
     level = registration.level
     registration.setLevel(logging.ERROR)
     try:

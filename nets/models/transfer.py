@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch.nn.modules.batchnorm import _NormBase
 
 from torso.errors import SpecError
 from torso.nets.models.card import ModelCard, read_card
 from torso.nets.models.directory import find_model
 from torso.nets.models.loading import load_model
+from torso.nets.modules.layers import RUNNING_NORMS
 from torso.nets.modules.network import Network
 from torso.nets.specs.inputs import InputSpec
 from torso.nets.specs.network import NetworkSpec
@@ -98,7 +98,7 @@ def freeze_torso(network: Network) -> None:
 
 def has_running_statistics(network: Network) -> bool:
     """Whether the torso moves statistics of its own while it trains (a batch norm), which no optimizer knows of."""
-    return any(isinstance(part, _NormBase) and part.track_running_stats for part in network.torso.modules())
+    return any(isinstance(part, RUNNING_NORMS) and part.track_running_stats for part in network.torso.modules())
 
 
 def _same_numbers(one: InputSpec, other: InputSpec) -> bool:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from torso.checks import choice
+from torso.nets.modules.layers import RUNNING_NORMS
 
 Init = Literal["default", "zeros", "normal", "xavier", "he", "orthogonal"]
 INITS = ("default", "zeros", "normal", "xavier", "he", "orthogonal")
 
 _NORMAL_STD = 0.01  # Krizhevsky et al. 2012
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORMS = (*RUNNING_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def initialise(network: nn.Module, method: Init, generator: torch.Generator | None = None) -> None:

@@ -18,6 +18,12 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "identity": nn.Identity,
 }
 
+# Layers that normalise by running statistics; a subclass of one, such as a lazy one, is one too.
+RUNNING_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+
 
 class InputScaling(nn.Module):
     """Raw inputs ``[B, *shape]`` of any dtype to float ``[B, F]`` or ``[B, C, H, W]``: ``(x * scale - mean) / std``."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.errors import InputError
+from torso.nets.specs.inputs import ATARI_STACK
 
-STACK: Final = 4
-SIZE: Final = 84
+STACK, SIZE, _ = ATARI_STACK
 WIDTH: Final = 160
 # Red, green, blue, and a bit to round halves up: in float32, whatever the colour, the result equals the exact one.
 _GRAY = np.array([[0.2989, 0.587, 0.114, 5e-5]], dtype=np.float32)

@@ -13,6 +13,7 @@ from torso.errors import SpecError
 from torso.image_spec import ImageSpec, Layout
 from torso.plain import from_fields, shown
 
+ATARI_STACK = (4, 84, 84)  # frames, height, width (Mnih et al. 2015)
 # What travels on the wire.
 INTEGER_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 INPUT_DTYPES = (*INTEGER_DTYPES, "float16", "float32", "float64")
@@ -95,9 +96,19 @@ class InputSpec:
         return (channels, height, width)
 
     @property
+    def is_atari_stack(self) -> bool:
+        """Whether it is Atari's observation, a stack of four frames, so that raw frames may be sent in its place."""
+        return is_atari_stack(self.shape, self.dtype)
+
+    @property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype as numpy has it."""
         return np.dtype(self.dtype)
+
+
+def is_atari_stack(shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether an input is Atari's observation as Mnih et al. 2015 preprocess it: four frames, uint8 [4, 84, 84]."""
+    return shape == ATARI_STACK and dtype == "uint8"
 
 
 def _largest(dtype: np.dtype[Any]) -> float:

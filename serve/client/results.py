@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torso.nets.specs.inputs import is_atari_stack
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassifyResult:
@@ -97,4 +99,4 @@ class ModelInfo:
     @property
     def takes_frames(self) -> bool:
         """Whether it observes stacks of frames, such as Atari's, so that a stream may send it raw ones."""
-        return any((spec.dtype, spec.shape) == ("uint8", (4, 84, 84)) for spec in self.inputs)
+        return any(is_atari_stack(spec.shape, spec.dtype) for spec in self.inputs)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from torso.errors import ModelDamagedError, ModelError
 from torso.nets import Backend, InputSpec, ModelCard, Network, Predictor, TorchBackend
 from torso.nets.models.onnx_export import INPUT_NAME, ONNX, OUTPUT_NAME, PROBABILITIES, read_onnx, with_probabilities
+from torso.private_apis import onnxruntime_errors
 from torso.serve.config import BackendChoice
 from torso.serve.inference.export_cache import cached_onnx
 from torso.serve.inference.padding import batch_sizes
@@ -31,10 +31,7 @@ RTOL, ATOL = 1e-4, 1e-5  # what "equal" means for answers of different backends 
 PROBE_ROWS = 16
 BOUND_ROWS = 8
 
-# ONNX Runtime's errors have no common class of their own.
-_ONNX_ERRORS = tuple(
-    error for error in vars(onnxruntime_errors).values() if isinstance(error, type) and issubclass(error, Exception)
-)
+_ONNX_ERRORS = onnxruntime_errors()
 
 
 class OnnxBackend:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torso.arrays import Array
 from torso.errors import InputError, OverloadedError, WrongKindError
 from torso.nets import Predictor
-from torso.nets.prediction.atari_frames import SIZE, STACK, WIDTH, preprocess, stack
-from torso.nets.specs.inputs import InputSpec
+from torso.nets.prediction.atari_frames import SIZE, WIDTH, preprocess, stack
+from torso.nets.specs.inputs import ATARI_STACK
 
-STACKED = (STACK, SIZE, SIZE)
 _FORMS = (
-    f"uint8 {list(STACKED)}, its newest frame alone {[SIZE, SIZE]}, or a step's last two raw ones [2, H, {WIDTH}, 3]"
+    f"uint8 {list(ATARI_STACK)}, its newest frame alone {[SIZE, SIZE]}, "
+    f"or a step's last two raw ones [2, H, {WIDTH}, 3]"
 )
 
 
@@ -40,10 +40,10 @@ class ServedEpisode:
         a step's last two raw ones, [2, H, 160, 3]. Raises InputError.
         """
         spec = predictor.input
-        if is_stacked(spec) and got.shape != spec.shape and got.dtype == np.uint8:
+        if spec.is_atari_stack and got.shape != spec.shape and got.dtype == np.uint8:
             return stack(self._observation, _plane(got))[np.newaxis]
         if got.shape != spec.shape:
-            expected = _FORMS if is_stacked(spec) else f"{spec.dtype} {list(spec.shape)}"
+            expected = _FORMS if spec.is_atari_stack else f"{spec.dtype} {list(spec.shape)}"
             raise InputError("observation.shape", expected=expected, got=f"{got.dtype} {list(got.shape)}")
         return predictor.prepare(got[np.newaxis], strict=True, field="observation")
 
@@ -53,7 +53,7 @@ class ServedEpisode:
         With probability ``epsilon`` it is drawn evenly from all. The draws are those of `Predictor.act` with the
         episode's seed.
         """
-        if is_stacked(predictor.input):
+        if predictor.input.is_atari_stack:
             self._observation = prepared[0]
         if epsilon > 0 and self._rng is None:
             self._rng = np.random.default_rng(self._seed)
@@ -101,11 +101,6 @@ class Episodes:
     def end(self, number: int) -> None:
         """Forget an episode, if it is known."""
         self._held.pop(number, None)
-
-
-def is_stacked(spec: InputSpec) -> bool:
-    """Whether a model observes stacks of frames, such as Atari's."""
-    return spec.shape == STACKED and spec.dtype == "uint8"
 
 
 def _plane(got: Array) -> Array:

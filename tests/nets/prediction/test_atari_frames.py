@@ -140,7 +140,7 @@ def test_the_order_of_the_two_frames_and_of_their_bytes_says_nothing(golden):
 
 
 @pytest.mark.parametrize(
-    ("frames", "came"),
+    ("frames", "got"),
     [
         (np.zeros((2, 210, 160, 3)), "float64"),
         (np.zeros((2, 210, 160, 3), np.int8), "int8"),

@@ -11,8 +11,9 @@ import pytest
 from torso.errors import InputError, OverloadedError, WrongKindError
 from torso.nets import InputSpec, Predictor
 from torso.nets.prediction.atari_frames import SIZE, STACK, preprocess, stack
+from torso.nets.specs.inputs import ATARI_STACK
 from torso.serve.client.results import ModelInfo, TensorSpec
-from torso.serve.services.episodes import STACKED, Episodes, ServedEpisode, is_stacked
+from torso.serve.services.episodes import Episodes, ServedEpisode
 
 Array = np.ndarray[Any, Any]
 
@@ -54,7 +55,7 @@ def test_frames_raw_and_made_join_the_stack_as_local_play_stacks_them(frames_mod
 def test_a_whole_observation_takes_the_stacks_place(frames_model: Predictor) -> None:
     episode = ServedEpisode()
     step(episode, frames_model, noise(0, 84, 84))
-    whole, plane = noise(1, *STACKED), noise(2, 84, 84)
+    whole, plane = noise(1, *ATARI_STACK), noise(2, 84, 84)
     np.testing.assert_array_equal(step(episode, frames_model, whole)[0], whole[np.newaxis])
     np.testing.assert_array_equal(step(episode, frames_model, plane)[0][0], [*whole[1:], plane])
 
@@ -70,7 +71,7 @@ def test_preparing_alone_changes_nothing(frames_model: Predictor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("observation", "came"),
+    ("observation", "got"),
     [
         (np.zeros((3, 84, 84), np.uint8), r"uint8 \[3, 84, 84\]"),
         (np.zeros((1, 4, 84, 84), np.uint8), r"uint8 \[1, 4, 84, 84\]"),
@@ -102,17 +103,21 @@ def test_other_models_take_their_own_observations_alone(cartpole: Predictor, fra
     with pytest.raises(InputError, match="observation: expected finite numbers"):
         episode.prepare(cartpole, np.float32([0, math.nan, 0, 0]))
     with pytest.raises(InputError, match=r"observation\.dtype: expected uint8, got int8"):
-        episode.prepare(frames_model, np.zeros(STACKED, np.int8))
+        episode.prepare(frames_model, np.zeros(ATARI_STACK, np.int8))
 
 
 def test_which_models_are_shown_stacks() -> None:
-    assert STACKED == (STACK, SIZE, SIZE)
-    assert is_stacked(InputSpec(shape=STACKED, dtype="uint8", layout="chw"))
-    for shape, dtype in (((3, 84, 84), "uint8"), (STACKED, "float32")):
-        assert not is_stacked(InputSpec(shape=shape, dtype=dtype, layout="chw"))
+    assert ATARI_STACK == (STACK, SIZE, SIZE)
+    assert InputSpec(shape=ATARI_STACK, dtype="uint8", layout="chw").is_atari_stack
+    for shape, dtype in (((3, 84, 84), "uint8"), (ATARI_STACK, "float32")):
+        assert not InputSpec(shape=shape, dtype=dtype, layout="chw").is_atari_stack
     described: dict[str, Any] = {"name": "", "version": "", "kind": "policy", "outputs": (), "labels": ()}
     described |= {"image": None, "provenance": {}, "backend": ""}
-    for shape, dtype, takes in ((STACKED, "uint8", True), (STACKED, "float32", False), ((84, 84), "uint8", False)):
+    for shape, dtype, takes in (
+        (ATARI_STACK, "uint8", True),
+        (ATARI_STACK, "float32", False),
+        ((84, 84), "uint8", False),
+    ):
         info = ModelInfo(inputs=(TensorSpec(name="observations", dtype=dtype, shape=shape),), **described)
         assert info.takes_frames == takes  # what clients go by
 

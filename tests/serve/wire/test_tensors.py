@@ -56,7 +56,7 @@ def test_any_tensor_is_an_array_or_an_input_error(dtype: str, shape: list[int], 
 
 
 @pytest.mark.parametrize(
-    ("tensor", "field", "expected", "came"),
+    ("tensor", "field", "expected", "got"),
     [
         (
             pb.Tensor(dtype="float32", shape=[2], data=b"1234567"),

@@ -1,0 +1,1 @@
+../../base/private_apis.py

@@ -1,0 +1,69 @@
+"""Private APIs of other packages that torso uses because no public one does the job; one function each.
+
+Each says why. `tests/test_private_apis.py` has a test for each, so that a release which moves one fails by its name.
+Nothing is imported before it is called: base is imported by processes that have no use for torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Foreach(NamedTuple):
+    """Torch's operations on lists of tensors, one call for all of them."""
+
+    norm: Callable[[Sequence[Any]], list[Any]]
+    """``norm(tensors)``: the 2-norm of each."""
+    mul_: Callable[[Sequence[Any], Any], None]
+    """``mul_(tensors, factor)``: multiply each in place."""
+    copy_: Callable[[Sequence[Any], Sequence[Any]], None]
+    """``copy_(targets, sources)``: copy each in place."""
+    lerp_: Callable[[Sequence[Any], Sequence[Any], float], None]
+    """``lerp_(targets, sources, weight)``: move each towards its source in place."""
+
+
+def torch_foreach() -> Foreach:
+    """Torch's list operations. The public ones are optimizers and clipping, which cannot copy a target network."""
+    torch = import_module("torch")
+    return Foreach(torch._foreach_norm, torch._foreach_mul_, torch._foreach_copy_, torch._foreach_lerp_)
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16 products; ``torch.cpu.get_capabilities`` is newer than 2.6."""
+    cpu = import_module("torch.cpu")
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
+ONNX_EXPORTER_LOGGER = "torch.onnx._internal.exporter._registration"  # it remarks on an absent torchvision
+
+
+def onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """The exceptions of ONNX Runtime, which have neither a public name nor a base class of their own."""
+    state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    return tuple(each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception))
+
+
+class TensorBoard(NamedTuple):
+    """Parts of tensorboardX that write an event file in place."""
+
+    events_writer: Any
+    """``events_writer(prefix, suffix)``: a writer of one file, with ``write_event``, ``flush`` and ``close``."""
+    event: Any
+    """The protobuf class of an event."""
+    session_log: Any
+    """The protobuf class of a session's start."""
+    scalar: Callable[[str, float], Any]
+    """``scalar(name, value)``: the summary of one number."""
+
+
+def tensorboard() -> TensorBoard:
+    """Write events without tensorboardX's thread: the flush of its public ``SummaryWriter`` does not wait for that."""
+    events = import_module("tensorboardX.proto.event_pb2")
+    return TensorBoard(
+        import_module("tensorboardX.event_file_writer").EventsWriter,
+        events.Event,
+        events.SessionLog,
+        import_module("tensorboardX.summary").scalar,
+    )
