@@ -1,6 +1,6 @@
-"""What learns: DQN agents from worlds that reward, classifiers from data sets that label.
+"""Reinforcement learning agents (DQN) and supervised estimators (classifier, regressor).
 
-Names are handed on lazily: who plays with a model that is served elsewhere needs `evaluation` alone, and no torch.
+Exports are lazy: acting through a model server imports `evaluation` alone, and no torch.
 """
 
 from __future__ import annotations

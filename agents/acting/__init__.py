@@ -1,4 +1,4 @@
-"""Acting without learning: evaluation over whole episodes, and videos of them.
+"""Acting without learning: evaluation over whole episodes, and videos of episodes.
 
 May import optim, replay and runs. Begin with `evaluation.py`.
 """

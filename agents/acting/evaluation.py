@@ -1,4 +1,4 @@
-"""Evaluation: an agent's true returns over whole episodes, in envs of its own."""
+"""Evaluation: undiscounted returns of a policy over whole episodes, in separate envs."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from torso.errors import ConfigError
 
 Frames = tuple[NDArray[np.uint8], ...]
 MAX_STEPS = 27_000  # of an episode: 30 minutes of Atari, 108,000 frames (Machado et al. 2018)
-_MAX_ENVS = 32  # stepped together; a forward of 32 rows costs little more than one of 1
+_MAX_ENVS = 32  # stepped in parallel; a forward of 32 rows costs little more than one of 1
 
 
 class Actor(Protocol):
-    """What acts: a `torso.nets.Predictor`'s ``act``, a client, an agent."""
+    """Policy interface: a `torso.nets.Predictor`'s ``act``, a client, an agent."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[NDArray[np.int64], ArrayState]:
-        """The env's own actions, int64 [B], and the next state, for ``(observations, state)``.
+        """Select the env's own actions, int64 [B], and the next state, for ``(observations, state)``.
 
-        observations: [B, *shape], as the env gives them. state: what the call before gave, at first ``()``.
-        ``mask``: bool [B, A], the legal actions; given by this keyword alone, and only where the env tells them.
-        An actor whose state stays ``()`` is asked about the episodes alone that have not ended, so B may shrink.
+        observations: [B, *shape], as the env returns them. state: as the previous call returned it, initially ``()``.
+        ``mask``: bool [B, A], the legal actions; a keyword argument, passed only where the env provides masks.
+        An actor whose state stays ``()`` is called for unfinished episodes alone, so B may shrink.
         """
         ...
 
 
 def evaluation_seeds(seed: int, episodes: int, purpose: str) -> list[int]:
-    """A seed for each episode, from a stream of its own for each purpose.
+    """Derive a seed for each episode, from a separate random stream for each purpose.
 
-    ``selection`` seeds choose the best model during training; ``score`` seeds are fresh ones, to score it on; ``video``
-    seeds are those of the episodes that are filmed.
+    ``selection`` seeds select the best model during training; ``score`` seeds are fresh ones, to score it on; ``video``
+    seeds are those of the recorded episodes.
     Raises ConfigError for less than 1 episode, and for a seed below 0.
     """
     if episodes < 1:
-        raise ConfigError(f"an evaluation needs at least 1 episode, got {episodes}")
+        raise ConfigError(f"episodes of an evaluation must be at least 1, got {episodes}")
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
     stream = {"selection": 1, "score": 2, "video": 3}[purpose]
@@ -56,41 +56,41 @@ def evaluate(
     max_steps: int = MAX_STEPS,
     on_frames: Callable[[Frames], None] | None = None,
 ) -> Evaluation:
-    """Play one episode for each seed, to its end, and give the env's own undiscounted returns.
+    """Play one episode for each seed, to its end, and return the env's own undiscounted returns.
 
-    Every episode counts, however long it is: envs that finish first wait for the others. One that does not end is cut
-    after ``max_steps`` steps. ``on_frames`` is given what the envs that play together look like, a uint8 [H, W, 3] for
-    each, when they begin and after each step.
+    Every episode counts, however long it is: envs that finish first wait for the others. One that does not end is
+    truncated after ``max_steps`` steps. ``on_frames`` is called with the rendered frames of the envs stepped in
+    parallel, a uint8 [H, W, 3] for each, at the start and after each step.
 
-    Raises ConfigError for no seeds or no steps, and EnvError where frames are asked for and the env draws none.
+    Raises ConfigError for no seeds or no steps, and EnvError where frames are requested and the env renders none.
     """
     if not seeds:
-        raise ConfigError("an evaluation needs at least 1 episode, got 0")
+        raise ConfigError("seeds of an evaluation must hold at least 1 episode's, got 0")
     if max_steps < 1:
         raise ConfigError(f"max_steps of an episode must be at least 1, got {max_steps}")
     render_mode = None if on_frames is None else "rgb_array"
     returns: list[float] = []
     lengths: list[int] = []
     num_cut = 0
-    together = 1 if world.is_constructed else _MAX_ENVS
-    for start in range(0, len(seeds), together):
-        envs = world.make(seeds[start : start + together], render_mode=render_mode)
+    num_parallel = 1 if world.is_constructed else _MAX_ENVS
+    for start in range(0, len(seeds), num_parallel):
+        envs = world.make(seeds[start : start + num_parallel], render_mode=render_mode)
         try:
-            played = _play(act, envs, max_steps, on_frames)
+            evaluation = _rollout(act, envs, max_steps, on_frames)
         finally:
             envs.close()
-        returns += played.returns
-        lengths += played.lengths_steps
-        num_cut += played.num_cut
+        returns += evaluation.returns
+        lengths += evaluation.lengths_steps
+        num_cut += evaluation.num_cut
     return Evaluation(returns=tuple(returns), lengths_steps=tuple(lengths), num_cut=num_cut)
 
 
-def _play(act: Actor, envs: Any, max_steps: int, on_frames: Callable[[Frames], None] | None) -> Evaluation:
-    """The first episode of each env."""
+def _rollout(act: Actor, envs: Any, max_steps: int, on_frames: Callable[[Frames], None] | None) -> Evaluation:
+    """Play the first episode of each env."""
     num_envs, num_actions = envs.num_envs, int(envs.single_action_space.n)
     first_action = action_start(envs.single_action_space)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
-    actions = np.full(num_envs, first_action, dtype=np.int64)  # any will do in an env that has finished
+    actions = np.full(num_envs, first_action, dtype=np.int64)  # ignored in an env that has finished
     playing = np.ones(num_envs, dtype=bool)
     state: ArrayState = ()
     obs, infos = envs.reset()
@@ -99,11 +99,11 @@ def _play(act: Actor, envs: Any, max_steps: int, on_frames: Callable[[Frames], N
             on_frames(envs.render())
         mask = action_masks(infos, num_envs, num_actions)
         rows = slice(None) if state or playing.all() else playing  # a state has a row for every env
-        masked = {}
+        options = {}
         if mask is not None:
-            masked["mask"] = mask[rows]
+            options["mask"] = mask[rows]
             actions = first_action + mask.argmax(axis=1)  # any that is legal
-        actions[rows], state = act(obs[rows], state, **masked)
+        actions[rows], state = act(obs[rows], state, **options)
         obs, rewards, terminated, truncated, infos = envs.step(actions)
         returns += np.where(playing, rewards, 0.0)
         lengths += playing

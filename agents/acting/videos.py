@@ -1,4 +1,4 @@
-"""Videos of episodes, as MP4 files. The extra ``video`` installs what encodes them (ffmpeg)."""
+"""Video recording of episodes as MP4 files. The extra ``video`` installs the encoder (ffmpeg)."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ from torso.errors import EnvError, MissingExtraError, StorageError, TorsoError
 from torso.files import make_directory, sync_directory
 
 Frame: TypeAlias = NDArray[np.uint8]  # [H, W, 3]
-_SMALLEST_SIDE = 400  # pixels of the longer side at least, by a whole factor
-_FRAMES_PER_S = 30.0  # where the env does not say
-_MAX_STEPS = 9_000  # of a film during training: five minutes at 30 frames a second
+_SMALLEST_SIDE = 400  # minimum of the longer side in pixels, reached by an integer scale factor
+_FRAMES_PER_S = 30.0  # where the env does not specify it
+_MAX_STEPS = 9_000  # of a video during training: five minutes at 30 frames a second
 
 
 def frames_per_second(world: World) -> float:
-    """How many steps of an episode a second of its video shows: what the env says, or else 30.
+    """Frame rate of an env's videos, one frame a step: its metadata's ``render_fps``, or else 30.
 
-    Asked before anything is written or trained, it refuses what cannot be filmed.
+    Called before anything is written or trained, it checks that the env can be recorded.
 
     Raises:
-        MissingExtraError: nothing here encodes videos.
-        EnvError: the env draws no frames, or fails to.
+        MissingExtraError: no video encoder is installed.
+        EnvError: the env renders no frames, or fails to.
     """
     _ffmpeg()
     envs = world.make([0], render_mode="rgb_array")
     try:
-        with _without_a_display():
+        with _headless_sdl():
             envs.reset()
             envs.render()
         return float((envs.metadata or {}).get("render_fps") or _FRAMES_PER_S)
     except TorsoError:
         raise
     except Exception as error:
-        raise EnvError(f"{world.name} cannot be filmed: {type(error).__name__}: {error}") from error
+        raise EnvError(f"{world.name} cannot be recorded: {type(error).__name__}: {error}") from error
     finally:
         envs.close()
 
 
 class Camera:
-    """Films an episode of a run now and then, each time the same one, into a folder."""
+    """Video recorder of a training run: records one episode, always with the same seed, into a folder."""
 
     def __init__(self, world: World, folder: Path, *, seed: int, period_steps: int) -> None:
         self.period_steps = period_steps
         self._world, self._folder, self._seed = world, folder, seed
         self._frames_per_s = frames_per_second(world)
-        for leftover in folder.glob(".*.mp4.tmp"):  # of a run that was killed while it filmed
+        for leftover in folder.glob(".*.mp4.tmp"):  # of a run that was killed during a recording
             leftover.unlink(missing_ok=True)
 
     def film(self, act: Actor, total_steps: int) -> Path:
-        """Play in an env of its own, and leave the video in the folder; raises StorageError as `film` does."""
+        """Record an episode in a separate env and return the video's path; raises StorageError as `film` does."""
         path = self._folder / f"step-{total_steps:08d}.mp4"
         with film(path, self._frames_per_s) as add:
             evaluate(act, self._world, [self._seed], max_steps=_MAX_STEPS, on_frames=lambda frames: add(frames[0]))
@@ -69,22 +69,22 @@ class Camera:
 
 @contextmanager
 def film(path: Path | str, frames_per_s: float) -> Iterator[Callable[[Frame], None]]:
-    """Make an MP4 file (H.264). Gives what takes the frames, uint8 [H, W, 3], all of one size.
+    """Write an MP4 file (H.264). Yields a function that adds a frame, uint8 [H, W, 3], all of one size.
 
     The file appears when the block ends without an error, and only then.
 
     Raises:
-        MissingExtraError: nothing here encodes videos.
-        StorageError: the file could not be written; an older one is as it was.
+        MissingExtraError: no video encoder is installed.
+        StorageError: the file could not be written; an older one is unchanged.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")  # the next attempt writes over a killed one's
+    temporary = path.with_name(f".{path.name}.tmp")  # the next attempt overwrites a killed one's
     make_directory(path.parent)
-    with tempfile.TemporaryFile() as said, _without_a_display():
-        encoder = _Encoder(_ffmpeg(), temporary, frames_per_s, said)
+    with tempfile.TemporaryFile() as stderr, _headless_sdl():
+        encoder = _Encoder(_ffmpeg(), temporary, frames_per_s, stderr)
         try:
             yield encoder.add
-            if encoder.end():
+            if encoder.finish():
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
@@ -100,10 +100,10 @@ def film(path: Path | str, frames_per_s: float) -> Iterator[Callable[[Frame], No
 
 
 class _Encoder:
-    """ffmpeg, once there is a frame; what it complains of goes into ``said``, and is raised as OSError."""
+    """ffmpeg process, started at the first frame; its errors go to the file ``stderr``, and are raised as OSError."""
 
-    def __init__(self, ffmpeg: str, path: Path, frames_per_s: float, said: IO[bytes]) -> None:
-        self._ffmpeg, self._path, self._frames_per_s, self._said = ffmpeg, path, frames_per_s, said
+    def __init__(self, ffmpeg: str, path: Path, frames_per_s: float, stderr: IO[bytes]) -> None:
+        self._ffmpeg, self._path, self._frames_per_s, self._stderr = ffmpeg, path, frames_per_s, stderr
         self._shape: tuple[int, ...] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -111,28 +111,28 @@ class _Encoder:
         """Encode a frame."""
         if self._process is None:
             self._shape = frame.shape
-            self._process = self._start(_enlarged(frame))
+            self._process = self._start(_upscale(frame))
         elif frame.shape != self._shape:
-            raise EnvError(f"frames of a video are of one size, expected {self._shape}, got {frame.shape}")
+            raise EnvError(f"frames of a video must be of one size, {self._shape}, got {frame.shape}")
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         try:
-            self._process.stdin.write(_enlarged(frame).tobytes())
+            self._process.stdin.write(_upscale(frame).tobytes())
         except BrokenPipeError as error:
-            raise self._failed() from error
+            raise self._error() from error
 
-    def end(self) -> bool:
-        """Wait until all is written; whether there was anything to write."""
+    def finish(self) -> bool:
+        """Wait until all frames are encoded; returns whether there were any."""
         if self._process is None:
             return False
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-        with suppress(BrokenPipeError):  # of a process that ended before; its exit code says so
+        with suppress(BrokenPipeError):  # of a process that ended before; its exit code is checked below
             self._process.stdin.close()
         if self._process.wait() != 0:
-            raise self._failed()
+            raise self._error()
         return True
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """Kill the process, if it is still running."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.communicate()
@@ -142,23 +142,23 @@ class _Encoder:
         command = [
             *(self._ffmpeg, "-loglevel", "error", "-y"),
             *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._frames_per_s}"),
-            *("-i", "-", "-an", "-c:v", "libx264", "-crf", "23", "-pix_fmt", "yuv420p"),  # what every player plays
+            *("-i", "-", "-an", "-c:v", "libx264", "-crf", "23", "-pix_fmt", "yuv420p"),  # supported by every player
             *("-movflags", "+faststart", "-f", "mp4", str(self._path.absolute())),
         ]
-        # A group of its own: Ctrl-C is for the training to take, which goes on to save.
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._said, process_group=0)
+        # A separate process group: Ctrl-C reaches only the training, which then saves.
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._stderr, process_group=0)
 
-    def _failed(self) -> OSError:
+    def _error(self) -> OSError:
         assert self._process is not None  # noqa: S101 - it failed
         self._process.wait()
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace").strip().splitlines()
-        return OSError(said[-1] if said else "the encoder failed")
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return OSError(lines[-1] if lines else "the encoder failed")
 
 
 @contextmanager
-def _without_a_display() -> Iterator[None]:
-    """For a while, let envs that draw with SDL (pygame) look for no display, which a film does not need."""
+def _headless_sdl() -> Iterator[None]:
+    """Run SDL (pygame) headless within the block: envs that render with it then need no display."""
     before = os.environ.get("SDL_VIDEODRIVER")
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     try:
@@ -171,7 +171,7 @@ def _without_a_display() -> Iterator[None]:
 
 
 def _ffmpeg() -> str:
-    """The program that encodes."""
+    """Path of the ffmpeg executable."""
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
 
@@ -180,8 +180,8 @@ def _ffmpeg() -> str:
         raise MissingExtraError("recording videos", "video") from error
 
 
-def _enlarged(frame: Frame) -> Frame:
-    """A frame by a whole factor, so that pixels stay sharp, and with even sides, as H.264 wants them."""
+def _upscale(frame: Frame) -> Frame:
+    """Scale a frame by an integer factor, so that pixels stay sharp, and pad it to even sides, as H.264 requires."""
     factor = math.ceil(_SMALLEST_SIDE / max(frame.shape[:2]))
     large = frame.repeat(factor, axis=0).repeat(factor, axis=1)
     height, width = large.shape[:2]

@@ -1,4 +1,4 @@
-"""``Classifier``: a network as scikit-learn's users know an estimator."""
+"""Scikit-learn classifier: `Classifier`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
-from torso.agents.estimators.estimator import Estimator, checked_weights
-from torso.agents.estimators.row_order import Rows, arrange
+from torso.agents.estimators.estimator import Estimator, validate_sample_weight
+from torso.agents.estimators.row_order import Rows, canonical_rows
 from torso.agents.supervised.calibration import fit_calibration, require_calibratable
 from torso.agents.supervised.config import BINARY_LOSSES, ClassifierConfig, Loss, Optimizer, Schedule
 from torso.agents.supervised.example_weights import class_weights
 from torso.agents.supervised.inputs import input_spec_of
-from torso.agents.supervised.learner import classifier_spec, sees_images
+from torso.agents.supervised.learner import classifier_spec, takes_images
 from torso.agents.supervised.recipes import BatchSize
 from torso.errors import ConfigError, InputError
 from torso.nets import NetworkSpec
@@ -35,15 +35,17 @@ def _has_probabilities(estimator: Classifier) -> bool:
 
 
 class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[misc]
-    """Classification by any torso, with scikit-learn's conventions; the settings are `ClassifierConfig`'s.
+    """Classification by any torso, with scikit-learn's conventions.
+
+    The parameters are the fields of `ClassifierConfig`, which documents them; ``hidden`` may also be any sequence,
+    ``init_torso`` any path, and ``random_state`` a RandomState, as scikit-learn takes it.
 
     ``X`` is rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C]; a convolutional net takes rows of a square
-    number of pixels as images too. ``y`` holds labels of any kind. A share of the examples, ``validation_fraction``, is
-    held out to choose the best epoch by. What is learnt does not depend on the rows' order; a row of weight 2 is as two
-    rows, one of weight 0 as none. A saved model takes arrays; image files are for those of `fit_run`, whose data sets
-    say how a picture becomes an input.
+    number of pixels as images too. ``y`` holds labels of any kind. What is learnt does not depend on the rows' order; a
+    row of weight 2 equals two rows, one of weight 0 none. A saved model takes arrays; image files are for those of
+    `fit_run`, whose data sets say how a picture becomes an input.
 
-    After ``fit``: ``classes_``; ``network_``, the best epoch's; ``n_iter_``, epochs made; ``best_epoch_``;
+    After ``fit``: ``classes_``; ``network_``, the best epoch's; ``n_iter_``, epochs completed; ``best_epoch_``;
     ``loss_curve_`` and ``validation_scores_`` by epoch; ``n_features_in_``, values of one input.
     """
 
@@ -88,55 +90,22 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         calibration: CalibrationMethod | None = None,
     ) -> None:
-        self.net = net
-        self.hidden = hidden
-        self.activation = activation
-        self.dropout = dropout
-        self.layer_norm = layer_norm
-        self.batch_norm = batch_norm
-        self.init_torso = init_torso
-        self.freeze_torso = freeze_torso
-        self.init = init
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.schedule = schedule
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.weight_decay = weight_decay
-        self.l1 = l1
-        self.l2 = l2
-        self.max_grad_norm = max_grad_norm
-        self.max_shift_px = max_shift_px
-        self.max_rotation_deg = max_rotation_deg
-        self.max_scale = max_scale
-        self.elastic_px = elastic_px
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.precision = precision
-        self.device = device
-        self.num_threads = num_threads
-        self.random_state = random_state
-        self.verbose = verbose
-        self.loss = loss
-        self.label_smoothing = label_smoothing
-        self.class_weight = class_weight
-        self.calibration = calibration
+        self._set_parameters(locals())
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit to labelled examples, from fresh weights. sample_weight: [N], what each counts for, or None.
+        """Fit to labelled examples, from fresh weights. sample_weight: [N], each example's weight, or None.
 
         Raises:
             ConfigError: settings that cannot work. InputError: examples or labels that cannot be learnt from.
         """
         config = self._config()
-        inputs, targets = self._checked(X, reset=True), _labels(y)
+        inputs, targets = self._validate_inputs(X, reset=True), _labels(y)
         check_consistent_length(inputs, targets)
-        weights = checked_weights(sample_weight, len(inputs))
+        weights = validate_sample_weight(sample_weight, len(inputs))
         classes = np.unique(targets if weights is None else targets[weights > 0])
         if len(classes) < 2:
-            raise InputError("y", expected="at least 2 classes", got=f"1 class, {classes[0]!r}")
-        rows, labels = self._arranged(config, inputs, targets, weights, classes)
+            raise InputError("y", expected="labels of at least 2 classes", got=f"1 class, {classes[0]!r}")
+        rows, labels = self._arrange_rows(config, inputs, targets, weights, classes)
         held_out = hold_out(labels[rows.order], config.validation_fraction, config.random_state or 0)
         if config.calibration is not None and not held_out.any():
             raise ConfigError(
@@ -149,9 +118,9 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         self.classes_ = classes
         validation = self._fit(config, spec, inputs, labels, rows, held_out)
         if config.calibration is not None and validation is not None:
-            readout = self._run(validation.inputs.cpu().numpy())
+            readout = self._run_network(validation.inputs.cpu().numpy())
             calibration = fit_calibration(config.calibration, readout, validation.targets.cpu().numpy())
-            self._take(config, self.network_, epoch=self.best_epoch_, calibration=calibration)
+            self._set_fitted(config, self.network_, epoch=self.best_epoch_, calibration=calibration)
         return self
 
     def partial_fit(
@@ -161,9 +130,9 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Go once through these examples, from the weights that there are, at the learning rate's peak.
+        """Run one epoch over these examples, from the current weights, at the learning rate's peak.
 
-        The first call needs ``classes``, all labels that will ever come, and fixes how inputs are scaled. Nothing is
+        The first call needs ``classes``, all labels of all calls, and fixes how inputs are scaled. Nothing is
         held out and nothing calibrated.
 
         Raises:
@@ -175,28 +144,28 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         known = np.unique(np.asarray(classes)) if classes is not None else self.classes_
         if not first and not np.array_equal(known, self.classes_):
             raise InputError("classes", expected=f"those of the first call, {self.classes_}", got=str(known))
-        inputs, targets = self._checked(X, reset=first), _labels(y)
+        inputs, targets = self._validate_inputs(X, reset=first), _labels(y)
         check_consistent_length(inputs, targets)
-        weights = checked_weights(sample_weight, len(inputs))
-        rows, labels = self._arranged(config, inputs, targets, weights, known)
+        weights = validate_sample_weight(sample_weight, len(inputs))
+        rows, labels = self._arrange_rows(config, inputs, targets, weights, known)
         spec = self._spec(config, inputs, rows.order, len(known)) if first else self.network_.spec
         self.classes_ = known
         self._partial_fit(config, spec, inputs, labels, rows)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
-        """How far X lies on a class's side: log-odds [N] of the second class of two, else scores [N, K]."""
+        """Compute decision values: log-odds [N] of the second class of two, else scores [N, K]."""
         readout = self._readout(X)
         return readout[:, 1] - readout[:, 0] if len(self.classes_) == 2 else readout
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
-        """The probability of each class, in the order of ``classes_``: [N, K] float32, rows sum to 1."""
+        """Predict the probability of each class, in the order of ``classes_``: [N, K] float32, rows sum to 1."""
         readout = self._readout(X)
         return self._predictor().probabilities(readout)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable label of each input: [N], of the labels' own dtype."""
+        """Predict the most probable label of each input: [N], of the labels' own dtype."""
         readout = self._readout(X)
         best = self._predictor().probabilities(readout).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
@@ -204,7 +173,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> Self:
-        """Load a classifier from a model directory or a run directory; it predicts at once, and ``fit`` starts anew.
+        """Load a classifier from a model directory or a run directory; it is ready to predict, and ``fit`` starts anew.
 
         Raises:
             ModelError: no model there, or a damaged one.
@@ -223,7 +192,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
     def _labels(self) -> tuple[Label, ...]:
         return tuple(self.classes_.tolist())
 
-    def _arranged(
+    def _arrange_rows(
         self,
         config: ClassifierConfig,
         inputs: NDArray[Any],
@@ -231,31 +200,33 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         weights: NDArray[np.float64] | None,
         classes: NDArray[Any],
     ) -> tuple[Rows, NDArray[np.int64]]:
-        """The rows to learn from, weighted by class too, and every row's label as an index into ``classes``."""
+        """Arrange the rows to learn from, weighted by class too, and index every row's label into ``classes``."""
         labels = np.searchsorted(classes, targets).clip(max=len(classes) - 1)
         unknown = classes[labels] != targets
         if unknown.any() and (weights is None or weights[unknown].any()):
             raise InputError("y", expected=f"labels among {classes}", got=f"{np.unique(targets[unknown])}")
-        rows = arrange(inputs, labels, weights)
+        rows = canonical_rows(inputs, labels, weights)
         by_class = class_weights(config.class_weight, labels[rows.order], classes.tolist())
         if by_class is None:
             return rows, labels
         counted = by_class > 0
         if not counted.any():
-            raise ConfigError(f"class_weight leaves no example a weight above 0: {config.class_weight}")
+            raise ConfigError(
+                f"class_weight must give at least one example a weight above 0, got {config.class_weight}"
+            )
         by_class = by_class if rows.weights is None else by_class * rows.weights
         return Rows(rows.order[counted], by_class[counted]), labels
 
     def _spec(
         self, config: ClassifierConfig, inputs: NDArray[Any], rows: NDArray[np.int64], num_classes: int
     ) -> NetworkSpec:
-        network_input = input_spec_of(inputs, convolutional=sees_images(config), learnt=rows)
+        network_input = input_spec_of(inputs, convolutional=takes_images(config), training_rows=rows)
         return classifier_spec(config, network_input, num_classes)
 
 
 def _labels(y: ArrayLike) -> NDArray[Any]:
-    given = getattr(y, "dtype", None)
-    if given is not None and given.kind == "f" and not np.isfinite(np.asarray(y)).all():
+    dtype = getattr(y, "dtype", None)
+    if dtype is not None and dtype.kind == "f" and not np.isfinite(np.asarray(y)).all():
         raise InputError("y", expected="labels", got="NaN or infinity")
     check_classification_targets(y)
     targets: NDArray[Any] = column_or_1d(y, warn=True)
@@ -263,7 +234,7 @@ def _labels(y: ArrayLike) -> NDArray[Any]:
 
 
 def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Mark the rows to validate on: this share of each class, rounded down, drawn by the seed. Returns bool [N]."""
+    """Draw a stratified hold-out: this share of each class, rounded down, by the seed. Returns a mask, bool [N]."""
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

@@ -1,4 +1,4 @@
-"""What `Classifier` and `Regressor` share: scikit-learn's conventions around a fit."""
+"""Base class of `Classifier` and `Regressor`: scikit-learn's conventions around a fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torso.agents.estimators.row_order import Rows
 from torso.agents.optim.devices import torch_threads
 from torso.agents.supervised.config import ClassifierConfig, FitConfig, RegressorConfig
-from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, minibatch_cuts, resolve_fit
+from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, minibatch_bounds, resolve_fit
 from torso.agents.supervised.inputs import as_inputs
 from torso.agents.supervised.learner import Examples, SupervisedLearner
 from torso.errors import ConfigError, InputError
@@ -45,7 +45,10 @@ C = TypeVar("C", ClassifierConfig, RegressorConfig)
 
 
 class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
-    """A network that is fitted to arrays. Subclasses say what a target is and what the network makes of it."""
+    """Base estimator: fits a network to arrays. Subclasses validate the targets and convert predictions.
+
+    Its parameters are the fields of ``config_class``, which subclasses set.
+    """
 
     config_class: ClassVar[Any]
 
@@ -57,9 +60,9 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
     validation_scores_: list[float]
     _card: ModelCard
     _learner: SupervisedLearner | None = None  # of partial_fit
-    _init_torso: dict[str, str] | None = None  # where the torso was taken
+    _init_torso: dict[str, str] | None = None  # origin of the torso
 
-    # -- learning --------------------------------------------------------------------------------------------------
+    # -- fitting ----------------------------------------------------------------------------------------------------
 
     def _fit(
         self,
@@ -70,7 +73,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         rows: Rows,
         held_out: NDArray[np.bool_],
     ) -> Examples | None:
-        """Fit from fresh weights; ``held_out`` [n] marks the rows to choose the best epoch by, which are returned."""
+        """Fit from fresh weights; returns the validation examples, the rows that ``held_out`` [n] marks, or None."""
         examples = _examples(inputs, targets, rows, spec.input)
         train, validation = (torch.from_numpy(rows.order[mask]) for mask in (~held_out, held_out))
         fitting = Fitting(
@@ -90,13 +93,13 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         self.n_iter_ = fitting.epoch
         self.loss_curve_ = [epoch.loss for epoch in fitting.epochs]
         self.validation_scores_ = [epoch.validation.quality for epoch in fitting.epochs if epoch.validation is not None]
-        self._take(config, fitting.best_network(), epoch=fitting.best_epoch)
+        self._set_fitted(config, fitting.best_network(), epoch=fitting.best_epoch)
         return fitting.validation
 
     def _partial_fit(
         self, config: C, spec: NetworkSpec, inputs: NDArray[Any], targets: NDArray[Any], rows: Rows
     ) -> None:
-        """Go once through the rows, from where the network stands; ``spec`` is for the first call."""
+        """Run one epoch over the rows, from the current weights; ``spec`` is for the first call."""
         config = replace(config, schedule="constant")
         if not hasattr(self, "network_"):
             self.n_iter_, self.loss_curve_, self.validation_scores_ = 0, [], []
@@ -104,25 +107,25 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         learner = self._learner or self._new_learner(config, spec, resolved)
         spec = learner.network.spec
         examples = learner.prepare(_examples(inputs, targets, rows, spec.input))
-        cuts = minibatch_cuts(len(rows.order), learner.recipe.batch_size, spec)
+        bounds = minibatch_bounds(len(rows.order), learner.recipe.batch_size, spec)
         order = torch.randperm(len(rows.order), generator=torch.Generator().manual_seed(learner.num_updates))
         order = torch.from_numpy(rows.order)[order]
         loss = 0.0
         with torch_threads(resolved["num_threads"]):
-            for first, stop in pairwise(cuts):
+            for first, stop in pairwise(bounds):
                 loss += float(learner.update(examples.take(order[first:stop].to(learner.device)))) * (stop - first)
         self._learner = learner
         self.n_iter_ += 1
         self.loss_curve_.append(loss / len(order))
-        self._take(config, learner.network, epoch=self.n_iter_)
+        self._set_fitted(config, learner.network, epoch=self.n_iter_)
 
     def _new_learner(self, config: C, spec: NetworkSpec, resolved: Mapping[str, Any]) -> SupervisedLearner:
-        """A learner for `partial_fit`: of the network that was fitted or loaded, or of a new one."""
+        """Build a learner for `partial_fit`: of the network that was fitted or loaded, or of a new one."""
         settings: dict[str, Any] = {
             "device": resolve_device(resolved["device"]),
             "precision": resolved["precision"],
             "seed": _seed_of(config),
-            "total_updates": 1,  # a constant learning rate does not ask
+            "total_updates": 1,  # a constant learning rate does not use it
         }
         if hasattr(self, "network_"):
             return SupervisedLearner(config, config.recipe(), self.network_, **settings)
@@ -130,8 +133,8 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         self._init_torso = learner.init_torso
         return learner
 
-    def _take(self, config: C, network: Network, *, epoch: int, calibration: Calibration | None = None) -> None:
-        """Make a network the fitted one."""
+    def _set_fitted(self, config: C, network: Network, *, epoch: int, calibration: Calibration | None = None) -> None:
+        """Set the fitted network, its model card and the fitted attributes."""
         self.network_, self.best_epoch_, self.n_features_in_ = network, epoch, network.spec.input.size
         self._card = ModelCard(
             kind=network.spec.kind,
@@ -149,30 +152,30 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         )
 
     def _labels(self) -> tuple[Label, ...] | None:
-        """What model.json names the outputs."""
+        """Labels of the outputs in model.json."""
         return None
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- prediction ------------------------------------------------------------------------------------------------
 
     def _predictor(self) -> Predictor:
         check_is_fitted(self, "network_")
         return Predictor(self._card, TorchBackend(self.network_, next(self.network_.parameters()).device))
 
     def _readout(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
-        """The network's readout of X, [N, K]."""
+        """Compute the network's readout of X, [N, K]."""
         check_is_fitted(self, "network_")
-        return self._run(as_inputs(self._checked(X, reset=False), self.network_.spec.input))
+        return self._run_network(as_inputs(self._validate_inputs(X, reset=False), self.network_.spec.input))
 
-    def _run(self, inputs: NDArray[Any]) -> NDArray[np.floating[Any]]:
-        """The readout of inputs as the network takes them, some rows at a time.
+    def _run_network(self, inputs: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """Compute the readout of inputs in the network's specification, in batches.
 
-        Of a table it is computed in float64: in float32 a row's last digits depend on how many rows come with it.
+        Of a table it is computed in float64: in float32 a row's last digits depend on the number of rows in its batch.
         """
-        run = self._predictor().run if self.network_.spec.input.layout is not None else self._in_float64()
+        run = self._predictor().run if self.network_.spec.input.layout is not None else self._float64_forward()
         rows = range(0, len(inputs), _PREDICTION_ROWS)
         return np.concatenate([run(inputs[first : first + _PREDICTION_ROWS]) for first in rows])
 
-    def _in_float64(self) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
+    def _float64_forward(self) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
         network = copy.deepcopy(self.network_).double().eval()
         device = next(network.parameters()).device
 
@@ -201,7 +204,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> Self:
-        """Load from a model directory or a run directory; it predicts at once, and ``fit`` starts anew.
+        """Load from a model directory or a run directory; it is ready to predict, and ``fit`` starts anew.
 
         Raises:
             ModelError: no model there, or a damaged one.
@@ -210,12 +213,11 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         card, network = load_model(path, device)
         kind = cls.__name__.lower()
         if card.kind != kind:
-            raise ConfigError(f"{path} holds a {card.kind}, expected a {kind}; use {_LOADERS[card.kind]}.load")
-        known = {field.name for field in fields(cls.config_class)}
+            raise ConfigError(f"{path} must hold a {kind}, got a {card.kind}; use {_LOADERS[card.kind]}.load")
         settings = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in dict(card.provenance.get("config", {})).items()
-            if name in known
+            if name in cls._parameter_names()
         }
         loaded = cls(**settings)
         loaded._card, loaded.network_ = card, network
@@ -225,11 +227,21 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         loaded.loss_curve_, loaded.validation_scores_ = [], []
         return loaded
 
-    # -- arguments -------------------------------------------------------------------------------------------------
+    # -- parameters ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _parameter_names(cls) -> tuple[str, ...]:
+        """Names of the estimator's parameters: the fields of its configuration class."""
+        return tuple(field.name for field in fields(cls.config_class))
+
+    def _set_parameters(self, arguments: Mapping[str, Any]) -> None:
+        """Set each parameter as an attribute, unchecked and uncopied, as scikit-learn asks of ``__init__``."""
+        for name in self._parameter_names():
+            setattr(self, name, arguments[name])
 
     def _config(self) -> C:
-        """The settings, checked, with the seed that ``random_state`` stands for."""
-        settings = {field.name: getattr(self, field.name) for field in fields(self.config_class)}
+        """Build the configuration from the parameters, checked, with the seed that ``random_state`` draws."""
+        settings = {name: getattr(self, name) for name in self._parameter_names()}
         if isinstance(self.random_state, Integral):
             settings["random_state"] = int(self.random_state)
         else:
@@ -237,12 +249,12 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         config: C = self.config_class(**settings)
         return config
 
-    def _checked(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        """X as an array of finite numbers; rows go through scikit-learn's checks of feature names and counts."""
+    def _validate_inputs(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        """Validate X as an array of finite numbers; rows pass scikit-learn's checks of feature names and counts."""
         if getattr(X, "ndim", 2) == 2:
             checked: NDArray[Any] = validate_data(self, X, reset=reset, dtype="numeric")
             return checked
-        if reset and hasattr(self, "feature_names_in_"):  # of a frame that was fitted before
+        if reset and hasattr(self, "feature_names_in_"):  # of an earlier fit on a frame
             del self.feature_names_in_
         checked = check_array(X, dtype="numeric", allow_nd=True)
         return checked
@@ -256,8 +268,8 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
 _LOADERS = {"classifier": "Classifier", "regressor": "Regressor", "policy": "DQN"}
 
 
-def checked_weights(sample_weight: ArrayLike | None, num_rows: int) -> NDArray[np.float64] | None:
-    """Weights of examples as an array, [num_rows] float64; None where all are the same.
+def validate_sample_weight(sample_weight: ArrayLike | None, num_rows: int) -> NDArray[np.float64] | None:
+    """Validate weights of examples as an array, [num_rows] float64; None stays None.
 
     Raises:
         InputError: another shape; weights that are negative, not finite or all 0.
@@ -266,7 +278,7 @@ def checked_weights(sample_weight: ArrayLike | None, num_rows: int) -> NDArray[n
         return None
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (num_rows,):
-        raise InputError("sample_weight", expected=f"shape ({num_rows},)", got=f"shape {weights.shape}")
+        raise InputError("sample_weight", expected=f"of shape ({num_rows},)", got=f"shape {weights.shape}")
     if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
         raise InputError(
             "sample_weight",
@@ -277,7 +289,7 @@ def checked_weights(sample_weight: ArrayLike | None, num_rows: int) -> NDArray[n
 
 
 def _examples(inputs: NDArray[Any], targets: NDArray[Any], rows: Rows, network_input: InputSpec) -> Examples:
-    """All examples as tensors; those that are learnt from weigh 1 on average."""
+    """Convert all examples to tensors; those that are learnt from weigh 1 on average."""
     weights = None
     if rows.weights is not None:
         weights = np.zeros(len(inputs))
@@ -286,12 +298,12 @@ def _examples(inputs: NDArray[Any], targets: NDArray[Any], rows: Rows, network_i
 
 
 def _seed_of(config: FitConfig) -> int:
-    assert config.random_state is not None  # noqa: S101 - _config has drawn one
+    assert config.random_state is not None  # noqa: S101 - _config draws one
     return config.random_state
 
 
 def _with_progress(events: Iterable[FitEvent], fitting: Fitting) -> Iterator[FitEvent]:
-    """Hand the events on, and show them as a bar on stderr."""
+    """Yield the events, and show them as a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

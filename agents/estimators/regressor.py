@@ -1,4 +1,4 @@
-"""``Regressor``: a network that puts out numbers, as scikit-learn's users know an estimator."""
+"""Scikit-learn regressor: `Regressor`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_consistent_length
 
-from torso.agents.estimators.estimator import Estimator, checked_weights
-from torso.agents.estimators.row_order import arrange
+from torso.agents.estimators.estimator import Estimator, validate_sample_weight
+from torso.agents.estimators.row_order import canonical_rows
 from torso.agents.supervised.config import Optimizer, RegressorConfig, Schedule
 from torso.agents.supervised.inputs import input_spec_of, moments
-from torso.agents.supervised.learner import regressor_spec, sees_images
+from torso.agents.supervised.learner import regressor_spec, takes_images
 from torso.agents.supervised.recipes import BatchSize
 from torso.errors import InputError
 from torso.nets import NetworkSpec
@@ -25,11 +25,11 @@ from torso.nets.specs.torsos import Activation
 
 
 class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[misc]
-    """Regression by any torso, of one target or several; the settings are `RegressorConfig`'s.
+    """Regression by any torso, of one target or several, with scikit-learn's conventions.
 
-    The loss is the sum of squared errors, of targets in standard deviations; ``predict`` gives them as they were.
-    ``X``, the held-out share, weights and what stands there after ``fit`` are as in `Classifier`; ``y`` is [N] or
-    [N, K].
+    The parameters are the fields of `RegressorConfig`, which documents them. The loss is the sum of squared errors, of
+    targets in standard deviations; ``predict`` returns them in their own units. ``X``, weights and the attributes after
+    ``fit`` are as in `Classifier`; ``y`` is [N] or [N, K].
     """
 
     config_class: ClassVar[Any] = RegressorConfig
@@ -69,48 +69,19 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.net = net
-        self.hidden = hidden
-        self.activation = activation
-        self.dropout = dropout
-        self.layer_norm = layer_norm
-        self.batch_norm = batch_norm
-        self.init_torso = init_torso
-        self.freeze_torso = freeze_torso
-        self.init = init
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.schedule = schedule
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.weight_decay = weight_decay
-        self.l1 = l1
-        self.l2 = l2
-        self.max_grad_norm = max_grad_norm
-        self.max_shift_px = max_shift_px
-        self.max_rotation_deg = max_rotation_deg
-        self.max_scale = max_scale
-        self.elastic_px = elastic_px
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.precision = precision
-        self.device = device
-        self.num_threads = num_threads
-        self.random_state = random_state
-        self.verbose = verbose
+        self._set_parameters(locals())
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit to examples with numbers to predict, from fresh weights. sample_weight: [N], or None.
+        """Fit to examples with numeric targets, from fresh weights. sample_weight: [N], or None.
 
         Raises:
             ConfigError: settings that cannot work. InputError: examples that cannot be learnt from.
         """
         config = self._config()
-        inputs = self._checked(X, reset=True)
+        inputs = self._validate_inputs(X, reset=True)
         targets = self._targets(y, first=True)
         check_consistent_length(inputs, targets)
-        rows = arrange(inputs, targets, checked_weights(sample_weight, len(inputs)))
+        rows = canonical_rows(inputs, targets, validate_sample_weight(sample_weight, len(inputs)))
         held_out = np.zeros(len(rows.order), dtype=bool)
         drawn = np.random.default_rng(config.random_state).permutation(len(rows.order))
         held_out[drawn[: int(config.validation_fraction * len(drawn))]] = True
@@ -119,7 +90,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         return self
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Go once through these examples, from the weights that there are, at the learning rate's peak.
+        """Run one epoch over these examples, from the current weights, at the learning rate's peak.
 
         The first call fixes how inputs and targets are scaled.
 
@@ -127,16 +98,16 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
             ConfigError: settings that cannot work. InputError: examples that cannot be learnt from.
         """
         config, first = self._config(), not hasattr(self, "network_")
-        inputs = self._checked(X, reset=first)
+        inputs = self._validate_inputs(X, reset=first)
         targets = self._targets(y, first=first)
         check_consistent_length(inputs, targets)
-        rows = arrange(inputs, targets, checked_weights(sample_weight, len(inputs)))
+        rows = canonical_rows(inputs, targets, validate_sample_weight(sample_weight, len(inputs)))
         spec = self._spec(config, inputs, targets, rows.order) if first else self.network_.spec
         self._partial_fit(config, spec, inputs, targets, rows)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
-        """The targets of each input, [N] or [N, K] float64, as ``y`` was."""
+        """Predict the targets of each input, [N] or [N, K] float64, shaped like ``y``."""
         readout = self._readout(X).astype(np.float64)
         flat = readout.shape[1] == 1 if self._flat_targets is None else self._flat_targets
         return readout[:, 0] if flat else readout
@@ -153,11 +124,11 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         targets: NDArray[np.float32],
         rows: NDArray[np.int64],
     ) -> NetworkSpec:
-        network_input = input_spec_of(inputs, convolutional=sees_images(config), learnt=rows)
+        network_input = input_spec_of(inputs, convolutional=takes_images(config), training_rows=rows)
         return regressor_spec(config, network_input, *moments(targets, rows))
 
     def _targets(self, y: ArrayLike, *, first: bool) -> NDArray[np.float32]:
-        """[N, K] float32, from [N] or [N, K]."""
+        """Validate targets and convert them to [N, K] float32, from [N] or [N, K]."""
         if y is None:
             raise InputError("y", expected="targets", got="None: fit requires y to be passed, but the target y is None")
         checked: NDArray[Any] = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")

@@ -1,4 +1,4 @@
-"""The gradient step and what it needs: optimizers, schedules, penalties, precision, saved states.
+"""Gradient step, optimizers, learning-rate schedules, penalties, precision, serialised optimizer state.
 
 May import nets and base. Begin with `gradient_step.py`.
 """

@@ -1,4 +1,4 @@
-"""Precision, thread count and free memory of the device that learns."""
+"""Precision, thread count and free memory of the training device."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _MEMINFO = Path("/proc/meminfo")
 _log = logging.getLogger(__name__)
 
 
-def announce(what: str, num_bytes: int, device: torch.device, *, remedy: str) -> None:
-    """Warn of what will outgrow the memory that ``device`` has left, or else of what is large, in GB of 10^9 bytes.
+def warn_of_memory_use(what: str, num_bytes: int, device: torch.device, *, remedy: str) -> None:
+    """Log a warning for an allocation that exceeds the free memory of ``device``, or that is large; GB of 10^9 bytes.
 
-    ``what`` begins the sentence, ``remedy`` says what to do.
+    ``what`` is the subject of the message, ``remedy`` its advice.
     """
-    left = available_bytes(device)
-    if left is not None and num_bytes > left:
-        sizes = num_bytes / 1e9, device, left / 1e9
+    available = available_bytes(device)
+    if available is not None and num_bytes > available:
+        sizes = num_bytes / 1e9, device, available / 1e9
         _log.warning(f"{what} will take %.1f GB of memory, but %s has %.1f GB left; {remedy}", *sizes)
     elif num_bytes > _LARGE_BYTES:
         _log.warning(f"{what} will take %.1f GB of memory on %s", num_bytes / 1e9, device)
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be taken on ``device``; None where the system does not tell."""
+    """Free memory of ``device`` in bytes; None where the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    with suppress(OSError, ValueError, StopIteration):  # Linux; caches that would make room count as available
+    with suppress(OSError, ValueError, StopIteration):  # Linux; reclaimable caches count as available
         lines = _MEMINFO.read_text().splitlines()
         return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-    with suppress(AttributeError, OSError, ValueError):  # other systems, as far as they say
+    with suppress(AttributeError, OSError, ValueError):  # other systems, where they report it
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
 
@@ -50,7 +50,7 @@ def resolve_precision(precision: str, device: torch.device, *, pays: bool) -> Pr
     """Choose the precision of forward and backward; weights and optimizer stay float32.
 
     ``auto`` takes bfloat16 where it ``pays`` (large products: convolutions, wide layers) and the hardware multiplies
-    it; small layers lose more to the casts than they gain.
+    it; in small layers the casts cost more than the products gain.
     """
     if precision in ("float32", "bfloat16"):
         return cast(Precision, precision)
@@ -65,7 +65,7 @@ def resolve_precision(precision: str, device: torch.device, *, pays: bool) -> Pr
 
 @contextmanager
 def torch_threads(num_threads: int) -> Iterator[None]:
-    """Torch's intra-op threads for a while: a run's bits depend on their number."""
+    """Set torch's intra-op thread count within the block: a run's bits depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:

@@ -1,4 +1,4 @@
-"""A network's parameters as one: an update of many small tensors then costs what one large tensor costs."""
+"""Flattened parameters: one tensor for a network, so that many small updates cost as much as one large update."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class FlatParameters(nn.Module):
-    """One parameter whose memory the network's learning parameters share from now on.
+    """One flat parameter that shares its memory with all trainable parameters of a network.
 
-    The network stays as it is to everyone who reads, loads or saves it; its parameters have become views, in order, of
-    ``flat`` [n]. After a backward pass `gather_gradients` fills ``flat.grad``. The network must not move to another
-    device or precision afterwards.
+    Reading, loading and saving the network work as before; its parameters have become views, in order, of ``flat`` [n].
+    After a backward pass `gather_gradients` fills ``flat.grad``. The network must not move to another device or
+    precision afterwards.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The gradient step that classifiers and agents share: backward, clip, optimizer step."""
+"""Gradient step of classifiers and agents: backward, clip, optimizer step."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _FOREACH = torch_foreach()
 class GradientStep:
     """One step down the gradient of a loss: backward, clip, optimizer.
 
-    Nothing here waits for the device: what it returns is a tensor, detached. ``flat`` are the network's parameters as
-    one, which the optimizer then steps; a network of small layers steps faster so.
+    Nothing here synchronises with the device: the returned tensor is detached. ``flat`` are the network's parameters as
+    one tensor, which the optimizer then steps; this is faster for a network of small layers.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class GradientStep:
         self.max_grad_norm = max_grad_norm
 
     def __call__(self, loss: Tensor) -> Tensor:
-        """Take one step on ``loss``, a scalar that the network's parameters gave; returns it detached."""
-        for parameter in self.parameters:  # what Optimizer.zero_grad(set_to_none=True) does, without its hooks
+        """Take one step on ``loss``, a scalar computed from the network's parameters; returns it detached."""
+        for parameter in self.parameters:  # as Optimizer.zero_grad(set_to_none=True), without its hooks
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         if self.flat is not None:
@@ -54,7 +54,7 @@ class GradientStep:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step."""
+        """Learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @learning_rate.setter
@@ -63,18 +63,18 @@ class GradientStep:
             group["lr"] = value
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Take the optimizer's state as JSON and tensors, for a checkpoint."""
+        """Return the optimizer's state as JSON and tensors, for a checkpoint."""
         return optimizer_state(self.optimizer)
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` took; CheckpointError when it is of other parameters."""
+        """Load a state that ``state`` returned; CheckpointError when it is of other parameters."""
         restore_optimizer(self.optimizer, state, tensors)
 
 
 def _clip(gradients: list[Tensor], max_norm: float) -> None:
-    """Scale gradients, in place, to a total norm of at most ``max_norm``: what ``clip_grad_norm_`` computes.
+    """Clip gradients, in place, to a total norm of at most ``max_norm``, as ``clip_grad_norm_`` does.
 
-    On the CPU, which need not be waited for, gradients that are short enough are not multiplied by 1.
+    On the CPU, where reading the norm needs no synchronisation, gradients below the limit are not multiplied by 1.
     """
     norms = _FOREACH.norm(gradients)
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
@@ -84,6 +84,6 @@ def _clip(gradients: list[Tensor], max_norm: float) -> None:
     _FOREACH.mul_(gradients, scale)
 
 
-def forward_in(network: Network, precision: Precision) -> Callable[..., tuple[Prediction, State]]:
-    """The network's forward in a precision; both take ``(obs, state, generator)``."""
+def select_forward(network: Network, precision: Precision) -> Callable[..., tuple[Prediction, State]]:
+    """Select the network's forward of a precision; both take ``(obs, state, generator)``."""
     return network.mixed if precision == "bfloat16" else network

@@ -1,4 +1,4 @@
-"""Running mean and deviation of observations, by which a network scales what it sees."""
+"""Running mean and standard deviation of observations, for input normalisation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from torso.errors import CheckpointError
 
-_LEAST_STD = 1e-2  # so that a feature that barely moved is not blown up
+_MIN_STD = 1e-2  # so that a nearly constant feature is not amplified
 
 
 class RunningMoments:
-    """Mean and variance of all rows seen, each counted once, by the update of Chan et al. 1983 (eq. 2.1)."""
+    """Running mean and variance of rows, each counted once, by the update of Chan et al. 1983 (eq. 2.1)."""
 
     def __init__(self, num_features: int) -> None:
         self.count = 0
@@ -22,7 +22,7 @@ class RunningMoments:
         self._squares = np.zeros(num_features)  # sum of squared deviations from the mean
 
     def update(self, rows: NDArray[Any]) -> None:
-        """Take in rows, [n, *shape] of ``num_features`` values each; n may be 0."""
+        """Add rows, [n, *shape] of ``num_features`` values each; n may be 0."""
         n = len(rows)
         if n == 0:
             return
@@ -35,25 +35,26 @@ class RunningMoments:
 
     @property
     def mean(self) -> list[float]:
-        """The mean of each feature; 0 before the first row."""
+        """Mean of each feature; 0 before the first row."""
         return [float(value) for value in self._mean]
 
     @property
     def std(self) -> list[float]:
-        """The deviation of each feature (n in the denominator), at least 0.01; 1 before the first row."""
+        """Standard deviation of each feature (n in the denominator), at least 0.01; 1 before the first row."""
         if self.count == 0:
             return [1.0] * len(self._mean)
-        return [float(value) for value in np.maximum(np.sqrt(self._squares / self.count), _LEAST_STD)]
+        return [float(value) for value in np.maximum(np.sqrt(self._squares / self.count), _MIN_STD)]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON, which holds the numbers exactly."""
+        """Return the state for a checkpoint, as JSON, which holds the numbers exactly."""
         return {"count": self.count, "mean": self._mean.tolist(), "squares": self._squares.tolist()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave; CheckpointError when it is of other observations."""
+        """Load a state that `state` returned; CheckpointError when it is of other observations."""
         if len(state["mean"]) != len(self._mean):
             raise CheckpointError(
-                f"the checkpoint normalises {len(state['mean'])} features, the observations have {len(self._mean)}"
+                f"the checkpoint must normalise {len(self._mean)} features, as the observations have, "
+                f"got {len(state['mean'])}"
             )
         self.count = int(state["count"])
         self._mean, self._squares = np.array(state["mean"]), np.array(state["squares"])

@@ -1,4 +1,4 @@
-"""Optimizers by name, over the parameters of a network that learn."""
+"""Optimizers by name, over the trainable parameters of a network."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def make_optimizer(
     weight_decay: float = 0.0,
     capturable: bool = False,
 ) -> torch.optim.Optimizer:
-    """Build an optimizer over the parameters that learn, in torch's fused form where CPUs and GPUs both have one.
+    """Build an optimizer over the trainable parameters, in torch's fused form where CPUs and GPUs both have one.
 
     sgd: down the gradient. momentum: Polyak 1964; nesterov: Nesterov 1983, as Sutskever et al. 2013 write it; both
     keep the share ``momentum`` of the last step's velocity, and the learning rate scales the velocity. adagrad: Duchi
     et al. 2011. adadelta: Zeiler 2012; rmsprop: Hinton 2012; both forget squares by ``rho``. adam: Kingma & Ba 2015,
     whose ``betas`` these are. adamw: Adam with a decoupled ``weight_decay`` (Loshchilov & Hutter 2019), which spares
     biases and norms and is AdamW's alone. ``eps`` None is 1e-10 for adagrad, 1e-6 for adadelta, else 1e-8.
-    What the named optimizer has no use for is not read. ``capturable`` keeps step counts on a GPU, for CUDA graphs.
+    Settings of other optimizers are ignored. ``capturable`` keeps step counts on a GPU, for CUDA graphs.
 
     Raises:
         ConfigError: an unknown name, a setting out of its range, weight decay without adamw, nothing that learns.
@@ -44,12 +44,12 @@ def make_optimizer(
     _check_ranges(name, learning_rate, momentum, betas, rho, eps, weight_decay)
     if weight_decay and name != "adamw":
         raise ConfigError(
-            f"weight_decay is adamw's, got {weight_decay} with {name}; use adamw, or add the penalty l2={weight_decay} "
-            "to the loss"
+            f"weight_decay must be 0 unless the optimizer is adamw, got {weight_decay} with {name}; use adamw, or add "
+            f"the penalty l2={weight_decay} to the loss"
         )
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not learning:
-        raise ConfigError("no parameter of the network learns; leave some of it unfrozen")
+        raise ConfigError("the network must have a trainable parameter, got only frozen ones; unfreeze some of it")
     optim, eps = torch.optim, _EPS.get(name, 1e-8) if eps is None else eps
     if name == "sgd":
         return optim.SGD(learning, lr=learning_rate, fused=True)
@@ -57,7 +57,7 @@ def make_optimizer(
         return optim.SGD(learning, lr=learning_rate, momentum=momentum, nesterov=name == "nesterov", fused=True)
     if name == "adagrad":
         if capturable:
-            raise ConfigError("adagrad cannot be captured in a CUDA graph, its step count lives on the CPU; use adam")
+            raise ConfigError("adagrad cannot be captured in a CUDA graph, its step count is on the CPU; use adam")
         return optim.Adagrad(learning, lr=learning_rate, eps=eps, foreach=True)
     if name == "adadelta":
         return optim.Adadelta(learning, lr=learning_rate, rho=rho, eps=eps, foreach=True, capturable=capturable)
@@ -65,19 +65,22 @@ def make_optimizer(
         return optim.RMSprop(learning, lr=learning_rate, alpha=rho, eps=eps, foreach=True, capturable=capturable)
     if name == "adam":
         return optim.Adam(learning, lr=learning_rate, betas=betas, eps=eps, fused=True, capturable=capturable)
-    groups = _decaying_and_not(network, learning, weight_decay)
+    groups = _parameter_groups(network, learning, weight_decay)
     return optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True, capturable=capturable)
 
 
 _EPS = {"adagrad": 1e-10, "adadelta": 1e-6}  # Zeiler 2012 for adadelta; the others are PyTorch's
 
 
-def _decaying_and_not(
+def _parameter_groups(
     network: nn.Module, learning: Sequence[nn.Parameter], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Weights, which decay, and biases and norms, which do not, as an optimizer's groups."""
+    """Build an optimizer's parameter groups: weights, which decay, and biases and norms, which do not."""
     if weight_decay and isinstance(network, FlatParameters):
-        raise ConfigError("weight decay spares biases, which flat parameters hide among the weights; pass the network")
+        raise ConfigError(
+            f"weight_decay must be 0 for flat parameters, which mix weights with the biases it spares, got "
+            f"{weight_decay}; pass the network"
+        )
     weights = {"params": [p for p in learning if p.dim() > 1], "weight_decay": weight_decay}
     others = {"params": [p for p in learning if p.dim() <= 1], "weight_decay": 0.0}
     return [group for group in (weights, others) if group["params"]]

@@ -1,4 +1,4 @@
-"""Penalties on a network's weights, which are added to its loss."""
+"""L1 and L2 penalties (weight regularisation), added to the loss."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torso.errors import ConfigError
 
 
 def penalty(network: nn.Module, *, l1: float = 0.0, l2: float = 0.0) -> Tensor:
-    """Return ``l1`` times the sum of the weights' sizes plus ``l2``/2 times the sum of their squares, a scalar.
+    """Return ``l1`` times the weights' sum of absolute values plus ``l2``/2 times their sum of squares, a scalar.
 
-    Its gradient is l1 sign(w) + l2 w, and 0 for l1 where w is 0 (Tibshirani 1996; Hoerl & Kennard 1970). It counts what
-    learns and has more than one axis: biases and norms are spared, and what is frozen.
+    Its gradient is l1 sign(w) + l2 w, and 0 for l1 where w is 0 (Tibshirani 1996; Hoerl & Kennard 1970). It covers
+    trainable parameters of more than one axis: biases, norms and frozen parameters are excluded.
 
     Raises:
         ConfigError: an ``l1`` or ``l2`` below 0 or not finite.
@@ -31,7 +31,7 @@ def penalty(network: nn.Module, *, l1: float = 0.0, l2: float = 0.0) -> Tensor:
 
 
 class _Penalty(torch.autograd.Function):
-    """The sum over weights, with a backward of one or two passes over each: autograd's own takes up to three times."""
+    """Sum over weights, with a backward of one or two passes over each: autograd's own takes up to three."""
 
     @staticmethod
     def forward(ctx: Any, l1: float, l2: float, *weights: Tensor) -> Tensor:

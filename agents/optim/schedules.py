@@ -1,4 +1,4 @@
-"""Schedules of learning rates and of other settings, as pure functions of the step: a resume has nothing to restore."""
+"""Schedules of the learning rate and other settings: pure functions of the step, so a resume restores nothing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torso.errors import ConfigError
 
 
 def linear(step: int, *, start: float, end: float, num_steps: int) -> float:
-    """``start`` at step 0, ``end`` from ``num_steps`` on, a straight line between."""
+    """Interpolate linearly from ``start`` at step 0 to ``end`` at ``num_steps``, and ``end`` afterwards."""
     if step >= num_steps:
         return end
     return start + (end - start) * (step / num_steps)
 
 
 def multiples_passed(before: int, after: int, period: int) -> int:
-    """How many multiples of ``period`` lie in (before, after]: what a count of steps that grew by several owes."""
+    """Count the multiples of ``period`` in (before, after]: periods that ended while the step count grew by several."""
     return after // period - before // period
 
 

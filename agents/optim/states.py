@@ -1,4 +1,4 @@
-"""The state of optimizers and generators as JSON and tensors, for a checkpoint, and back exactly."""
+"""Serialise optimizer and random generator state to JSON and tensors for a checkpoint, and restore it exactly."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ from torso.errors import CheckpointError
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Name every tensor ``prefix/name``, so that several state dicts share one file."""
+    """Prefix every tensor's name as ``prefix/name``, so that several state dicts share one file."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
 def strip_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Pick the tensors named ``prefix/name`` and give them their names back; empty when there is none."""
+    """Select the tensors named ``prefix/name`` and remove the prefix; empty when there is none."""
     start = f"{prefix}/"
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Split an optimizer's state in two.
+    """Split an optimizer's state into JSON and tensors.
 
-    Returns the JSON part (``groups``: the settings of each parameter group; ``state``: what is no tensor) and the
+    Returns the JSON part (``groups``: the settings of each parameter group; ``state``: all but tensors) and the
     tensors, named ``<parameter index>/<state name>`` and, for settings held as tensors, ``group/<index>/<name>``.
     """
     state_dict = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
-    groups = [_split(group, f"group/{index}", tensors) for index, group in enumerate(state_dict["param_groups"])]
-    values = {str(index): _split(state, str(index), tensors) for index, state in state_dict["state"].items()}
+    groups = [
+        _split_tensors(group, f"group/{index}", tensors) for index, group in enumerate(state_dict["param_groups"])
+    ]
+    values = {str(index): _split_tensors(state, str(index), tensors) for index, state in state_dict["state"].items()}
     return {"groups": groups, "state": values}, tensors
 
 
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, state: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> None:
-    """Give an optimizer over the same parameters the state that ``optimizer_state`` took.
+    """Load into an optimizer over the same parameters a state that ``optimizer_state`` returned.
 
     Raises CheckpointError when the state is of other parameters.
     """
@@ -47,13 +49,16 @@ def restore_optimizer(
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in current]:
         raise CheckpointError("the checkpoint's optimizer is of other parameters than this network's")
     for group, now in zip(groups, current, strict=True):
-        # JSON knows no tuples: Adam's betas came back as a list.
+        # JSON has no tuples: Adam's betas are lists after a round trip.
         group.update({name: tuple(group[name]) for name in group if isinstance(now.get(name), tuple)})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     values = {
         int(index): {
             **numbers,
-            **{name: _like(parameters[int(index)], tensor) for name, tensor in strip_prefix(index, tensors).items()},
+            **{
+                name: _copy_with_strides(parameters[int(index)], tensor)
+                for name, tensor in strip_prefix(index, tensors).items()
+            },
         }
         for index, numbers in state["state"].items()
     }
@@ -64,41 +69,41 @@ def restore_optimizer(
 
 
 def numpy_generator_state(rng: np.random.Generator) -> dict[str, Any]:
-    """Take a NumPy generator's state as JSON: PCG64's are (large) integers, others' arrays become lists."""
-    state: dict[str, Any] = _without_arrays(rng.bit_generator.state)
+    """Return a NumPy generator's state as JSON: PCG64's are (large) integers, others' arrays become lists."""
+    state: dict[str, Any] = _arrays_to_lists(rng.bit_generator.state)
     return state
 
 
 def restore_numpy_generator(rng: np.random.Generator, state: Mapping[str, Any]) -> None:
-    """Set a NumPy generator, of the same kind, to a state that ``numpy_generator_state`` took."""
+    """Restore a NumPy generator, of the same kind, to a state that ``numpy_generator_state`` returned."""
     kind = type(rng.bit_generator).__name__
     if state.get("bit_generator") != kind:
-        raise CheckpointError(f"the checkpoint's generator is {state.get('bit_generator')}, this one is {kind}")
-    rng.bit_generator.state = _with_arrays(dict(state))
+        raise CheckpointError(f"the checkpoint's generator must be {kind}, got {state.get('bit_generator')}")
+    rng.bit_generator.state = _lists_to_arrays(dict(state))
 
 
-def _like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """A copy; one of the parameter's shape gets its strides too, which fused optimizers take for granted."""
+def _copy_with_strides(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor; one of the parameter's shape gets its strides too, which fused optimizers require."""
     if tensor.shape != parameter.shape:
         return tensor.clone()
     return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
-def _split(values: Mapping[str, Any], prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Put the tensors among the values under ``prefix/name`` and return the rest."""
+def _split_tensors(values: Mapping[str, Any], prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Move the tensors among the values to ``tensors`` as ``prefix/name`` and return the rest."""
     tensors.update({f"{prefix}/{name}": value for name, value in values.items() if isinstance(value, torch.Tensor)})
     return {name: value for name, value in values.items() if not isinstance(value, torch.Tensor)}
 
 
-def _without_arrays(value: Any) -> Any:
+def _arrays_to_lists(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _without_arrays(item) for name, item in value.items()}
+        return {name: _arrays_to_lists(item) for name, item in value.items()}
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "dtype": str(value.dtype)}
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _with_arrays(value: Any) -> Any:
+def _lists_to_arrays(value: Any) -> Any:
     if isinstance(value, Mapping) and set(value) == {"array", "dtype"}:
         return np.asarray(value["array"], dtype=value["dtype"])
-    return {name: _with_arrays(item) for name, item in value.items()} if isinstance(value, Mapping) else value
+    return {name: _lists_to_arrays(item) for name, item in value.items()} if isinstance(value, Mapping) else value

@@ -1,4 +1,4 @@
-"""Experience replay: the ring of transitions, uniform and prioritized sampling, n-step returns.
+"""Experience replay: ring buffer of transitions, uniform and prioritized sampling, n-step returns.
 
 May import optim. Begin with `ring.py`.
 """

@@ -1,13 +1,13 @@
-"""The replay ring: what the envs gave, stored once, on the device that learns.
+"""Replay buffer: a ring of steps of all envs, each stored once, on the training device.
 
-Row r of env e holds the observation before a decision, the decision, and what came of it; the observation after it is
+Row r of env e holds the observation before an action, the action, reward and end flags; the observation after it is
 row r + 1's. Because vector envs reset in ``NEXT_STEP`` mode the stream has no gaps: an episode's true last observation
-stands in a row of its own, the *reset row*, whose action was ignored and which is never sampled as a start.
-Rows are numbered from the run's first; row r lives in slot ``r % capacity_rows``.
+is in a row of its own, the *reset row*, whose action was ignored and which is never sampled as a start.
+Rows are numbered from the run's first; row r is stored in slot ``r % capacity_rows``.
 
-Of stacked frames the newest alone is stored. A stack is put together again from the rows before, with planes of zeros
+Of stacked frames only the newest is stored. A stack is rebuilt from the rows before, with planes of zeros
 in place of those before the episode's first row, which is row 0 or the row after a reset row. So an episode here is the
-env's: a stack goes on over a lost life, where the learner's episode ends (``terminated``) and no reset row follows.
+env's: a stack continues over a lost life, where the learner's episode ends (``terminated``) and no reset row follows.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torso.agents.optim.devices import announce
+from torso.agents.optim.devices import warn_of_memory_use
 from torso.agents.replay.batches import Batch
 from torso.agents.replay.returns import n_step_return
 from torso.errors import CheckpointError, ConfigError
 
-_GATHERED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # of the same bytes
+_GATHER_DTYPES = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # of the same bytes
 
 
 class ReplayRing:
-    """A ring of ``capacity_steps // num_envs`` rows by ``num_envs`` envs.
+    """Ring buffer of ``capacity_steps // num_envs`` rows by ``num_envs`` envs.
 
     shape: of an observation; with ``frame_stack`` > 1 its first axis is the stack, newest last, zeros before an
-    episode's first. num_actions: given, the legal actions of every observation are stored too.
+    episode's first. num_actions: where given, the legal actions of every observation are stored too.
     """
 
     def __init__(
@@ -50,19 +50,18 @@ class ReplayRing:
         self.capacity_rows = capacity_steps // num_envs
         if self.capacity_rows < 3:
             raise ConfigError(
-                f"a replay of {capacity_steps} steps is too small for {num_envs} envs: at least 3 rows each"
+                f"capacity_steps must be at least {3 * num_envs}, 3 rows of each of the {num_envs} envs, "
+                f"got {capacity_steps}"
             )
         if frame_stack > 1 and shape[:1] != (frame_stack,):
-            raise ConfigError(
-                f"observations of shape {list(shape)} are no stack of {frame_stack} frames: the first axis is the stack"
-            )
+            raise ConfigError(f"shape must begin with the stack of {frame_stack} frames, got {list(shape)}")
         self.num_envs = num_envs
         self.frame_stack = frame_stack
         self.device = torch.device(device)
-        self.num_rows = 0  # rows ever written; the next row's number
-        self.num_rewrites = 0  # how often rows were put there other than one after another; samplers then look anew
-        self._oldest_row = 0  # rows before it were never written here
-        stored: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        self.num_rows = 0  # rows written in total; the next row's number
+        self.num_rewrites = 0  # count of writes other than appends; samplers then rebuild their state
+        self._oldest_row = 0  # rows before it were never written to this ring
+        fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "obs": (shape[1:] if frame_stack > 1 else shape, np.dtype(dtype)),
             "action": ((), np.dtype(np.int64)),
             "reward": ((), np.dtype(np.float32)),
@@ -71,28 +70,28 @@ class ReplayRing:
             "is_reset": ((), np.dtype(np.bool_)),
         }
         if num_actions is not None:
-            stored["mask"] = ((num_actions,), np.dtype(np.bool_))
+            fields["mask"] = ((num_actions,), np.dtype(np.bool_))
         num_items = self.capacity_rows * num_envs
-        self.num_bytes = num_items * sum(math.prod(shape) * dtype.itemsize for shape, dtype in stored.values())
-        announce("the replay", self.num_bytes, self.device, remedy="lower replay_capacity")
+        self.num_bytes = num_items * sum(math.prod(shape) * dtype.itemsize for shape, dtype in fields.values())
+        warn_of_memory_use("the replay", self.num_bytes, self.device, remedy="lower replay_capacity")
         try:
-            # One item more than the ring has: zeros for ever, the plane before an episode's first.
+            # One item more than the ring has: constant zeros, the plane before an episode's first.
             self._items = {
-                name: self._zeros((num_items + 1, *shape), dtype) for name, (shape, dtype) in stored.items()
+                name: self._zeros((num_items + 1, *shape), dtype) for name, (shape, dtype) in fields.items()
             }  # [items + 1, ...]
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise ConfigError(
                 f"a replay of {capacity_steps} steps takes {self.num_bytes / 1e9:.1f} GB, more than {self.device} "
-                "gives; lower replay_capacity"
+                "has; lower replay_capacity"
             ) from error
         self._tensors = {
             name: items[:-1].view(self.capacity_rows, num_envs, *items.shape[1:]) for name, items in self._items.items()
         }  # [rows, E, ...]
-        # On the CPU the same memory twice: NumPy's single-row writes cost a tenth of torch's.
+        # On the CPU two views of the same memory: NumPy's single-row writes cost a tenth of torch's.
         self._rows: dict[str, NDArray[Any]] | None = None
         if self.device.type == "cpu":
             self._rows = {name: tensor.numpy() for name, tensor in self._tensors.items()}
-        self._places = torch.arange(frame_stack + 1, device=self.device)  # in a stack, and one more
+        self._plane_offsets = torch.arange(frame_stack + 1, device=self.device)  # of a stack's planes, and one more
 
     @property
     def has_masks(self) -> bool:
@@ -101,20 +100,20 @@ class ReplayRing:
 
     @property
     def first_row(self) -> int:
-        """The oldest row that is still there."""
+        """The oldest row in the ring."""
         return max(self._oldest_row, self.num_rows - self.capacity_rows)
 
     def start_rows(self, n_step: int) -> range:
-        """The rows whose stack and whose window of ``n_step`` steps are in the ring; reset rows among them too.
+        """Range of the rows whose stack and window of ``n_step`` steps are in the ring; it includes reset rows.
 
-        Both ends are cut off straight: the newest ``n_step`` rows are left out also where an episode ends among them,
-        the oldest ``frame_stack - 1`` also where one begins among them, unless the run itself begins there.
+        Both ends are the same for all envs: the newest ``n_step`` rows are excluded also where an episode ends among
+        them, the oldest ``frame_stack - 1`` also where one begins among them, unless the run itself begins there.
         """
         first = self.first_row
         return range(first + (self.frame_stack - 1 if first > 0 else 0), max(first, self.num_rows - n_step))
 
     def is_reset(self, decision: Tensor) -> Tensor:
-        """Whether ``row * num_envs + env`` is a reset row's, for rows in the ring; bool of the shape given."""
+        """Whether the decision ``row * num_envs + env`` is a reset row's, for rows in the ring; bool of its shape."""
         return self._gather("is_reset", decision % (self.capacity_rows * self.num_envs))
 
     def is_start(self, row: Tensor, env: Tensor, n_step: int) -> Tensor:
@@ -124,12 +123,12 @@ class ReplayRing:
     def transitions(
         self, row: Tensor, env: Tensor, *, n_step: int = 1, gamma: float, clip_rewards: bool = False
     ) -> Batch:
-        """The transitions that begin at ``row`` [n] int64 of ``env`` [n] int64, without waiting for the device.
+        """Gather the transitions that begin at ``row`` [n] int64 of ``env`` [n] int64, without a device sync.
 
         ``r_t`` is the sum of gamma^k r_{t+k} over k < ``n_step``. It stops after a step that terminated, and then
-        ``discount_t`` is 0; and before a reset row, and then the value of the true last observation counts gamma^k
-        after k steps. ``clip_rewards``: each reward counts as the nearest in [-1, 1]. ``weight`` is 0 where no
-        transition begins (`is_start`), and what stands there means nothing.
+        ``discount_t`` is 0; and before a reset row, and then ``discount_t``, the factor on the value of the true last
+        observation, is gamma^k after k steps. ``clip_rewards``: each reward is clipped to [-1, 1]. ``weight`` is 0
+        where no transition begins (`is_start`); the other values of such a row are undefined.
         """
         index = self._index(row, env)  # [n]
         r_t, discount_t, num_steps = self._returns(row, env, n_step, gamma, clip_rewards)
@@ -163,10 +162,10 @@ class ReplayRing:
         is_reset: NDArray[np.bool_],
         mask: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Write one row. obs: [E, *shape]; mask, the legal actions in obs: [E, A], None: all; the others: [E].
+        """Append one row. obs: [E, *shape]; mask, the legal actions in obs: [E, A], None: all; the others: [E].
 
-        ``terminated`` is the learner's end, a lost life too. That the env ended shows in the next row's ``is_reset``.
-        What a reset row's action was does not matter.
+        ``terminated`` is the end of the learner's episode, also by a lost life. The next row's ``is_reset`` marks the
+        end of the env's episode. A reset row's action is ignored.
         """
         slot = self.num_rows % self.capacity_rows
         row: dict[str, NDArray[np.generic]] = {
@@ -188,7 +187,7 @@ class ReplayRing:
         self.num_rows += 1
 
     def end_episodes(self, obs: NDArray[np.generic], mask: NDArray[np.bool_] | None = None) -> None:
-        """Truncate every episode under way: ``obs`` [E, *shape], observed last, becomes a reset row of all envs.
+        """Truncate all unfinished episodes: ``obs`` [E, *shape], the last observations, become a reset row of all envs.
 
         mask: the legal actions in ``obs``, [E, A]; None: all.
         """
@@ -196,31 +195,31 @@ class ReplayRing:
             slot = (self.num_rows - 1) % self.capacity_rows
             tensors = self._tensors
             tensors["truncated"][slot] |= ~(tensors["terminated"][slot] | tensors["is_reset"][slot])
-        nothing = np.zeros(self.num_envs, dtype=bool)
+        false = np.zeros(self.num_envs, dtype=bool)
         zeros = np.zeros(self.num_envs, dtype=np.int64)
-        self.append(obs, zeros, zeros.astype(np.float32), nothing, nothing, ~nothing, mask)
+        self.append(obs, zeros, zeros.astype(np.float32), false, false, ~false, mask)
 
     def break_off(self) -> None:
-        """What comes next does not follow the last row: never start there. After `end_episodes` it changes nothing."""
+        """Mark the last row as not followed by the next one, so never a start. No effect after `end_episodes`."""
         if self.num_rows > 0:
             self._tensors["is_reset"][(self.num_rows - 1) % self.capacity_rows] = True
 
     def read_rows(self, start_row: int, stop_row: int) -> dict[str, Tensor]:
-        """Copies of the rows [start_row, stop_row) that are in the ring, by field, on the CPU; [rows, E, ...] each."""
+        """Copy the rows [start_row, stop_row) of the ring, by field, to the CPU; [rows, E, ...] each."""
         slots = torch.arange(start_row, stop_row, device=self.device) % self.capacity_rows
-        return {name: _gathered(tensor, slots).cpu() for name, tensor in self._tensors.items()}
+        return {name: _select_items(tensor, slots).cpu() for name, tensor in self._tensors.items()}
 
     def write_rows(self, start_row: int, rows: Mapping[str, Tensor]) -> None:
-        """Put rows back where they were; those that the ring has passed are dropped. Sets ``num_rows``.
+        """Restore rows to their slots; those older than the ring's capacity are dropped. Sets ``num_rows``.
 
-        Rows that are there already stay where the new ones follow upon them; otherwise the new ones are all there is.
+        Rows already in the ring stay where the new ones continue them; otherwise only the new ones remain.
         """
         if set(rows) != set(self._tensors):
-            raise CheckpointError(f"replay rows hold {sorted(rows)}, expected {sorted(self._tensors)}")
+            raise CheckpointError(f"replay rows must hold {sorted(self._tensors)}, got {sorted(rows)}")
         for name, tensor in self._tensors.items():
             if rows[name].shape[1:] != tensor.shape[1:]:
                 raise CheckpointError(
-                    f"replay rows have {name} {list(rows[name].shape[1:])}, expected {list(tensor.shape[1:])}"
+                    f"replay rows must have {name} {list(tensor.shape[1:])}, got {list(rows[name].shape[1:])}"
                 )
         stop_row = start_row + len(rows["action"])
         first_row = max(start_row, stop_row - self.capacity_rows)
@@ -238,7 +237,7 @@ class ReplayRing:
     def _returns(
         self, row: Tensor, env: Tensor, n_step: int, gamma: float, clip_rewards: bool
     ) -> tuple[Tensor, Tensor, Tensor | int]:
-        """``r_t`` and ``discount_t``, [n] float32, and how many steps they are of, [n] int64 or the same for all."""
+        """Compute ``r_t`` and ``discount_t``, [n] float32, and their number of steps, [n] int64 or the same for all."""
         rows = row if n_step == 1 else row + torch.arange(n_step, device=self.device)[:, None]  # [n_step, n]
         index = self._index(rows, env)
         reward, terminated = self._gather("reward", index), self._gather("terminated", index)
@@ -249,40 +248,40 @@ class ReplayRing:
         return n_step_return(reward, terminated, self._gather("is_reset", index), gamma)
 
     def _planes(self, newest_row: Tensor, env: Tensor, num_planes: int) -> Tensor:
-        """The frames up to ``newest_row`` [n], zeros before its episode's first; [n, num_planes, ...]."""
-        places = self._places[:num_planes]
-        rows = newest_row[:, None] + (places - (num_planes - 1))  # [n, planes]
+        """Stack the frames up to ``newest_row`` [n], zeros before its episode's first; [n, num_planes, ...]."""
+        offsets = self._plane_offsets[:num_planes]
+        rows = newest_row[:, None] + (offsets - (num_planes - 1))  # [n, planes]
         index = self._index(rows, env[:, None])
-        # A plane belongs to the episode when no row from its own up to the newest's forerunner ended one.
+        # A plane belongs to the episode when no row from its own up to the newest's predecessor ended one.
         ended = self._gather("is_reset", index[:, :-1]) | (rows[:, :-1] < 0)  # [n, planes - 1]
-        num_zeros = (ended * places[1:]).amax(dim=1, keepdim=True)  # [n, 1]
-        return self._gather("obs", torch.where(places < num_zeros, self.capacity_rows * self.num_envs, index))
+        num_zeros = (ended * offsets[1:]).amax(dim=1, keepdim=True)  # [n, 1]
+        return self._gather("obs", torch.where(offsets < num_zeros, self.capacity_rows * self.num_envs, index))
 
     def _is_start(self, row: Tensor, index: Tensor, n_step: int) -> Tensor:
         rows = self.start_rows(n_step)
         return (row >= rows.start) & (row < rows.stop) & ~self._gather("is_reset", index)
 
     def _index(self, row: Tensor, env: Tensor) -> Tensor:
-        """Where a row of an env stands among the items."""
+        """Flat index of a row of an env among the items."""
         slot = row % self.capacity_rows
         return slot if self.num_envs == 1 else slot * self.num_envs + env
 
     def _gather(self, name: str, index: Tensor) -> Tensor:
-        """A field's items at ``index``, of any shape: [*index.shape, ...]."""
+        """Gather a field's items at ``index`` of any shape: [*index.shape, ...]."""
         items = self._items[name]
         if index.dim() == 1:
-            return _gathered(items, index)
-        return _gathered(items, index.flatten()).view(*index.shape, *items.shape[1:])
+            return _select_items(items, index)
+        return _select_items(items, index.flatten()).view(*index.shape, *items.shape[1:])
 
     def _zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
-        if self.device.type == "cpu":  # NumPy's zeros take memory only as they are written over
+        if self.device.type == "cpu":  # NumPy's zeros are allocated lazily, on the first write
             return torch.from_numpy(np.zeros(shape, dtype))
         return torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=self.device)
 
 
-def _gathered(items: Tensor, index: Tensor) -> Tensor:
-    """``items[index]`` for a one-dimensional index, copied a whole item at a time."""
-    dtype = _GATHERED_AS.get(items.dtype)  # index_select does not know all dtypes
+def _select_items(items: Tensor, index: Tensor) -> Tensor:
+    """Copy ``items[index]`` for a one-dimensional index, a whole item at a time."""
+    dtype = _GATHER_DTYPES.get(items.dtype)  # index_select does not support all dtypes
     if dtype is not None:
         return items.view(dtype).index_select(0, index).view(items.dtype)
     return items.index_select(0, index)

@@ -1,22 +1,22 @@
-"""What happens in a training run, and callbacks: a user's own hooks, called as it happens.
+"""Callbacks: user-defined hooks on the events of a training run.
 
-A callback overrides the hooks it wants, and ends the run by returning True from any of them::
+A callback overrides some hooks, and stops the run by returning True from any of them::
 
     class EnoughEpisodes(Callback):
         def __init__(self, num_episodes: int) -> None:
-            self.left = num_episodes
+            self.remaining = num_episodes
 
         def on_episode(self, episode: Episode) -> bool:
-            self.left -= 1
-            return self.left <= 0
+            self.remaining -= 1
+            return self.remaining <= 0
 
     DQN("CartPole-v1").learn(50_000, callbacks=[EnoughEpisodes(300)])
 
-A run that a callback ends is saved as after Ctrl-C: it writes a checkpoint and can be gone on with. An exception in a
-hook ends the run at once, and is raised; a run directory then stands at its latest checkpoint.
+A run that a callback stops is saved as after Ctrl-C: it writes a checkpoint and can be resumed. An exception in a hook
+ends the run at once, and is raised; a run directory then holds its latest checkpoint.
 
-Hooks are called between the run's own work, and its bits do not depend on them as long as they only look. What a
-callback keeps to itself is in no checkpoint: a run that is resumed calls it from its checkpoint's step on.
+Hooks are called synchronously, and the run's bits do not depend on them as long as they only read. A callback's own
+state is in no checkpoint: a run that is resumed calls it from its checkpoint's step on.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from torso.errors import ConfigError
 
 
 class Callback:
-    """Hooks that do nothing, for subclasses to override. A hook that returns True ends the run after this tick."""
+    """Base class of callbacks: hooks that do nothing. A hook that returns True stops the run after this tick."""
 
     def on_step(self, tick: Tick) -> bool | None:
-        """Every env was stepped once."""
+        """Called after every env was stepped once."""
 
     def on_update(self, tick: Tick) -> bool | None:
-        """The agent learnt in this tick; ``tick.metrics`` are tensors on the device that learns."""
+        """Called after a tick with gradient steps; ``tick.metrics`` are tensors on the training device."""
 
     def on_episode(self, episode: Episode) -> bool | None:
-        """A training episode ended."""
+        """Called when a training episode ended."""
 
     def on_evaluation(self, evaluated: Evaluated) -> bool | None:
-        """The network was evaluated; where it is the best so far, it is in ``best/`` by now."""
+        """Called after an evaluation; where its network is the best so far, it is already saved in ``best/``."""
 
     def on_checkpoint(self, checkpointed: Checkpointed) -> bool | None:
-        """A checkpoint is complete, and ``model/`` holds its network."""
+        """Called when a checkpoint is complete; ``model/`` holds its network."""
 
 
 _HOOKS = ("on_step", "on_update", "on_episode", "on_evaluation", "on_checkpoint")
 
 
 class Hooks:
-    """The hooks that several callbacks override, called by their names; ``stop`` is whether one of them asked to."""
+    """Dispatcher of hooks to callbacks, by hook name; ``stop`` is set once a hook returns True."""
 
     def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
         for callback in callbacks:
@@ -60,10 +60,10 @@ class Hooks:
         self._hooks = {name: [getattr(each, name) for each in callbacks if _overrides(each, name)] for name in _HOOKS}
         self.stop = False
 
-    def __call__(self, name: str, happened: Any) -> None:
-        """Call the hooks of a name, each with what happened."""
+    def __call__(self, name: str, event: Any) -> None:
+        """Call the hooks of a name, each with the event."""
         for hook in self._hooks[name]:
-            if hook(happened):
+            if hook(event):
                 self.stop = True
 
 

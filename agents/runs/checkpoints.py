@@ -1,15 +1,15 @@
-"""Checkpoints: everything that a resume needs, written so that a kill at any moment leaves one that loads.
+"""Checkpoints: atomic saves of everything that a resume needs, safe against a kill at any moment.
 
 A checkpoint directory::
 
-    latest.json                                     the commit point: names every file below with its size and SHA-256
+    latest.json                                     manifest and commit point: size and SHA-256 of every file below
     <serial>-state.json                             counters, schedules, generators, positions of logs
     <serial>-tensors.safetensors                    weights, optimizer moments, generators
     rows-<start>-<stop>.safetensors                 a segment: rows [start, stop) of a replay, written once
 
-A save writes the files that are new under names that no earlier checkpoint has, renames ``latest.json`` in, and only
-then deletes what it no longer names. Whatever else an interrupted save left is ignored by ``load`` and deleted by the
-next ``save``. Nothing is pickled.
+A save writes new files under names that no earlier checkpoint has, replaces ``latest.json`` by a rename, and only then
+deletes files that it no longer names. Leftovers of an interrupted save are ignored by ``load`` and deleted by the next
+``save``. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OWN_FILE = re.compile(r"\d+-(state\.json|tensors\.safetensors)|rows-\d+-\d+\.sa
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Rows [start_row, stop_row) of a replay, numbered from the run's first row, so that a row never changes.
+    """Replay segment: rows [start_row, stop_row), numbered from the run's first row, so that a row never changes.
 
     ``read`` gives the rows' tensors; it is called only when the segment is not on disk yet, one segment at a time.
     """
@@ -47,13 +47,13 @@ class Segment:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """The range of rows."""
+        """Range of rows."""
         return self.start_row, self.stop_row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint read back; ``rows`` lists its segments in order, ``segments()`` reads them one at a time."""
+    """A loaded checkpoint; ``rows`` lists its segments in order, ``segments()`` reads them one at a time."""
 
     step: int
     state: dict[str, Any]
@@ -70,9 +70,9 @@ class Checkpoint:
 def plan_segments(
     on_disk: Sequence[tuple[int, int]], first_row: int, stop_row: int, max_rows: int
 ) -> list[tuple[int, int]]:
-    """Say which segments a checkpoint of the rows [first_row, stop_row) names.
+    """Choose the segments of a checkpoint of the rows [first_row, stop_row).
 
-    Those on disk that still hold a row of it are kept; what is new is cut into pieces of at most ``max_rows`` rows.
+    Those on disk that still hold a row of it are kept; new rows are split into segments of at most ``max_rows`` rows.
     """
     kept = [rows for rows in on_disk if rows[1] > first_row]
     start_row = max([first_row, *(rows[1] for rows in kept)])
@@ -81,7 +81,7 @@ def plan_segments(
 
 
 class CheckpointStore:
-    """The checkpoint directory of one run; it holds the latest complete checkpoint."""
+    """Checkpoint directory of one run; it holds the latest complete checkpoint."""
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
@@ -98,7 +98,7 @@ class CheckpointStore:
         ``state`` must be JSON; ``segments`` are all that a resume needs, of which only the new ones are written.
         Raises StorageError when a file cannot be written: the previous checkpoint is then still the latest.
         """
-        previous = self._latest()
+        previous = self._read_manifest()
         on_disk = {} if previous is None else previous["files"]
         serial = 0 if previous is None else previous["serial"] + 1
         files: dict[str, dict[str, Any]] = {}
@@ -122,21 +122,21 @@ class CheckpointStore:
             }
             atomic_write_json(self.directory / _LATEST, latest)
         except OSError as error:
-            with suppress(OSError):  # room for others on a full disk; the next save deletes what is left
+            with suppress(OSError):  # frees space on a full disk; the next save deletes the rest
                 self._delete_all_but(on_disk)
             if isinstance(error, StorageError):
                 raise
             raise StorageError(f"checkpoint {self.directory} could not be written: {error}") from error
-        with suppress(OSError):  # committed: what could not be deleted now is deleted by the next save
+        with suppress(OSError):  # committed: files that could not be deleted now are deleted by the next save
             self._delete_all_but(files)
 
     def load(self) -> Checkpoint | None:
         """Read the latest checkpoint; None when none was ever completed.
 
         Raises CheckpointError, naming the file, when one of its files is missing, truncated or altered. Segments are
-        checked here for being there and when they are read for their content.
+        checked for existence and size here, and for their content when they are read.
         """
-        latest = self._latest()
+        latest = self._read_manifest()
         if latest is None:
             return None
         files: dict[str, dict[str, Any]] = latest["files"]
@@ -153,11 +153,11 @@ class CheckpointStore:
 
     @property
     def rows(self) -> tuple[tuple[int, int], ...]:
-        """The segments of the latest checkpoint, as ranges of rows; empty without one."""
-        latest = self._latest()
+        """Segments of the latest checkpoint, as ranges of rows; empty without one."""
+        latest = self._read_manifest()
         return () if latest is None else tuple((start, stop) for start, stop in latest["segments"])
 
-    def _latest(self) -> dict[str, Any] | None:
+    def _read_manifest(self) -> dict[str, Any] | None:
         path = self.directory / _LATEST
         try:
             latest: Any = json.loads(path.read_bytes())
@@ -170,9 +170,9 @@ class CheckpointStore:
         version = latest.get("format_version") if isinstance(latest, dict) else None
         if isinstance(version, int) and version > CHECKPOINT_FORMAT_VERSION:
             raise CheckpointError(
-                f"{path} has format {version}, this torso reads up to {CHECKPOINT_FORMAT_VERSION}: update torso"
+                f"{path} must have a format up to {CHECKPOINT_FORMAT_VERSION}, got {version}: update torso"
             )
-        if not _is_commit(latest):
+        if not _is_manifest(latest):
             raise CheckpointError(f"{path} is damaged: it does not describe a checkpoint")
         return dict(latest)
 
@@ -186,7 +186,7 @@ class CheckpointStore:
             raise CheckpointError(f"{path} is missing: the checkpoint cannot be loaded")
         if path.stat().st_size != files[name]["bytes"]:
             raise CheckpointError(
-                f"{path} is damaged: {path.stat().st_size} bytes, {files[name]['bytes']} were written"
+                f"{path} is damaged: it must have {files[name]['bytes']} bytes, got {path.stat().st_size}"
             )
 
     def _read(self, name: str, files: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -206,7 +206,7 @@ class CheckpointStore:
             raise CheckpointError(f"{self.directory / name} is damaged: {error}") from error
 
     def _delete_all_but(self, names: Mapping[str, Any]) -> None:
-        """Delete our own files that are not named, and temporary ones; what a user put here stays."""
+        """Delete checkpoint files that are not named, and temporary ones; a user's own files stay."""
         for path in self.directory.iterdir():
             own = _OWN_FILE.fullmatch(path.name) or path.name.endswith(".tmp")
             if own and path.name not in names and path.name != _LATEST:
@@ -218,32 +218,34 @@ def _segment_name(rows: tuple[int, int]) -> str:
 
 
 def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """Serialise tensors of any device and stride; those that share memory are written apart."""
-    plain: dict[str, torch.Tensor] = {}
+    """Serialise tensors of any device and stride; those that share memory are written separately."""
+    serialisable: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        here = tensor.detach().cpu().contiguous()
-        storage = here.untyped_storage().data_ptr()
-        plain[name] = here.clone() if storage in seen else here
+        on_cpu = tensor.detach().cpu().contiguous()
+        storage = on_cpu.untyped_storage().data_ptr()
+        serialisable[name] = on_cpu.clone() if storage in seen else on_cpu
         seen.add(storage)
-    return safetensors.torch.save(plain)
+    return safetensors.torch.save(serialisable)
 
 
-def _is_commit(latest: Any) -> bool:
-    """Whether latest.json has the shape that ``save`` gives it, and names only files that are ours."""
+def _is_manifest(latest: Any) -> bool:
+    """Whether latest.json has the structure that ``save`` writes, and names only checkpoint files."""
     if not isinstance(latest, dict) or not all(isinstance(latest.get(name), int) for name in ("serial", "step")):
         return False
     files, segments = latest.get("files"), latest.get("segments")
     if not isinstance(files, dict) or not isinstance(segments, list):
         return False
-    whole = all(
+    has_valid_files = all(
         _OWN_FILE.fullmatch(name)
         and isinstance(file, dict)
         and isinstance(file.get("bytes"), int)
         and isinstance(file.get("sha256"), str)
         for name, file in files.items()
     )
-    ranges = all(
+    has_valid_segments = all(
         isinstance(rows, list) and len(rows) == 2 and all(isinstance(row, int) for row in rows) for rows in segments
     )
-    return whole and ranges and all(latest.get(name) in list(files) for name in ("state", "tensors"))
+    return (
+        has_valid_files and has_valid_segments and all(latest.get(name) in list(files) for name in ("state", "tensors"))
+    )

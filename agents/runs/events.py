@@ -11,12 +11,12 @@ import numpy as np
 from torso.envs.games.atari_scores import human_normalized_score
 
 if TYPE_CHECKING:
-    from torch import Tensor  # who plays with a model that is elsewhere needs no torch
+    from torch import Tensor  # acting through a model server needs no torch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """An episode that the env ended. ``episode_return`` is the sum of the env's own rewards."""
+    """A finished training episode. ``episode_return`` is the sum of the env's own rewards."""
 
     total_steps: int
     env: int
@@ -25,7 +25,7 @@ class Episode:
 
 
 class Tick(NamedTuple):
-    """What one tick brought: episodes that ended, and a phase's metrics where the agent learnt."""
+    """Result of one vector env step: finished episodes, and the metrics of learning phases where there were any."""
 
     steps_before: int
     total_steps: int
@@ -35,7 +35,7 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """An evaluation on the selection seeds, and whether none before was better."""
+    """An evaluation on the selection seeds, and whether it is the best so far."""
 
     total_steps: int
     evaluation: Evaluation
@@ -52,7 +52,7 @@ class Logged:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpointed:
-    """A checkpoint was completed."""
+    """A completed checkpoint."""
 
     total_steps: int
 
@@ -64,7 +64,7 @@ TrainingEvent = Episode | Evaluated | Logged | Checkpointed
 class Evaluation:
     """Returns and lengths of episodes, in the order of their seeds.
 
-    ``num_cut`` of them had not ended when they were long enough to be cut; the returns are what they had by then.
+    ``num_cut`` of them were truncated at the maximum length; their returns are the sums up to there.
     """
 
     returns: tuple[float, ...]
@@ -73,7 +73,7 @@ class Evaluation:
 
     @property
     def mean(self) -> float:
-        """Mean return."""
+        """Mean of the returns."""
         return float(np.mean(self.returns))
 
     @property
@@ -82,7 +82,7 @@ class Evaluation:
         return float(np.std(self.returns))
 
     def to_json(self, env_id: str | None = None) -> dict[str, Any]:
-        """The figures as plain data; in an Atari game that has published scores, the human-normalised one too."""
+        """Convert to JSON data; with the human-normalised score in an Atari game that has published scores."""
         human = None if env_id is None else human_normalized_score(env_id, self.mean)
         return {
             "episodes": len(self.returns),

@@ -1,4 +1,4 @@
-"""Learning curves as pictures, drawn from a run's progress.jsonl."""
+"""Learning-curve plots, drawn from a run's progress.jsonl."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ def plot_fit(run: Path | str) -> Path:
     if not regression:
         score_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
     later = [line[score] for line in lines[len(lines) // 8 :] if line.get(score) is not None]
-    if later and max(later) > min(later):  # the first epochs may leave below: the last ones' differences are the news
+    if later and max(later) > min(
+        later
+    ):  # the first epochs may fall below the axis: the differences of the last ones matter
         margin = 0.08 * (max(later) - min(later))
         score_axes.set_ylim(min(later) - margin, max(later) + margin)
     best = [line for line in lines if line.get("is_best") and line.get(score) is not None]
     if best:
-        step, reached = best[-1]["step"], best[-1][score]
-        label = f"best: {f'{reached:.4f}' if regression else f'{reached:.2%}'} in epoch {step}"
-        score_axes.plot([step], [reached], "o", color=GREEN, zorder=3, label=label)
+        step, best_score = best[-1]["step"], best[-1][score]
+        label = f"best: {f'{best_score:.4f}' if regression else f'{best_score:.2%}'} in epoch {step}"
+        score_axes.plot([step], [best_score], "o", color=GREEN, zorder=3, label=label)
     for axes in (loss_axes, score_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -79,15 +81,15 @@ def plot_training(run: Path | str) -> Path:
 
 
 def _title(run: Path) -> str:
-    """What was learnt, how, and the seed, as far as the run says it; else its directory's name."""
+    """Plot title: data set or env, net or algorithm, and seed, as recorded in the run; else its directory's name."""
     try:
         config = RunDirectory.open(run).config
     except RunError:
         return run.name
     settings = config["settings"]
-    what = settings.get("dataset") or settings.get("env_id")
-    how = settings.get("algorithm") or settings.get("net")
-    return " · ".join(str(part) for part in (what, how, f"seed {config['seed']}") if part is not None)
+    task = settings.get("dataset") or settings.get("env_id")
+    method = settings.get("algorithm") or settings.get("net")
+    return " · ".join(str(part) for part in (task, method, f"seed {config['seed']}") if part is not None)
 
 
 def _curve(

@@ -1,9 +1,9 @@
-"""A run directory: what one fit or training run leaves behind, and when a run may go on in one.
+"""Run directory: files of one fit or training run, locking, and checks before a resume.
 
-config.json     every setting, what ``auto`` chose, versions and the seed: enough to repeat the run
+config.json     every setting, what ``auto`` chose, versions and the seed: enough to reproduce the run
 progress.jsonl  timing.jsonl  tensorboard/        figures (trackers.py)
 model/  best/   model directories, latest and best
-checkpoint/     what a resume needs (checkpoints.py)
+checkpoint/     state for a resume (checkpoints.py)
 summary.json    the final figures
 learning_curve.png
 videos/         of greedy episodes (videos.py)
@@ -28,18 +28,18 @@ from torso.nets.models.provenance import versions
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes on one run are not noticed there
+except ImportError:  # Windows: two processes on one run are not detected there
     fcntl = None  # type: ignore[assignment]
 
 RUN_FORMAT_VERSION = 1
 RunKind = Literal["fit", "train"]
-_FORMAT = "torso_run"  # the field of config.json that tells a run from any other directory
+_FORMAT = "torso_run"  # the field of config.json that identifies a run directory
 _CONFIG, _SUMMARY = "config.json", "summary.json"
 _MISSING = object()
 
 
 class RunDirectory:
-    """One run's directory; ``config`` is what config.json holds."""
+    """Directory of one run; ``config`` is the content of config.json."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
@@ -59,23 +59,24 @@ class RunDirectory:
         extendable: Collection[str] = (),
         command: Sequence[str] | None = None,
     ) -> RunDirectory:
-        """Open the directory that a trainer writes into, and lock it until ``close``.
+        """Create or open the directory that a trainer writes into, and lock it until ``close``.
 
-        A new run takes a path that does not exist or an empty directory. ``resume`` goes on in an existing run whose
-        settings and seed are these, except for ``extendable`` ones, which are recorded anew; where nothing was begun
-        yet it begins. ``resolved`` is what ``auto`` chose; a resume keeps what was chosen first: read ``run.resolved``.
+        A new run needs a path that does not exist or an empty directory. ``resume`` continues an existing run with the
+        same settings and seed, except for ``extendable`` ones, which are updated in config.json; without an existing
+        run it begins one. ``resolved`` are the values chosen for ``auto``; a resume keeps the first ones: read
+        ``run.resolved``.
 
-        Raises RunError, touching nothing, when the path is no directory, is not a run, is a run and ``resume`` is
+        Raises RunError, writing nothing, when the path is no directory, is not a run, is a run and ``resume`` is
         False, has other settings, or is in use by another process; StorageError when it cannot be written.
         """
         path = Path(path)
         if not _is_empty(path):
             run = cls.open(path)
             if not resume:
-                raise RunError(f"{path} already holds a run: add --resume to go on with it, or give another --out")
+                raise RunError(f"{path} already holds a run: add --resume to continue it, or give another --out")
             run.lock()
             try:
-                run._continue(kind=kind, settings=settings, seed=seed, extendable=extendable)
+                run._resume(kind=kind, settings=settings, seed=seed, extendable=extendable)
             except BaseException:
                 run.close()
                 raise
@@ -85,8 +86,8 @@ class RunDirectory:
             _FORMAT: RUN_FORMAT_VERSION,
             "kind": kind,
             "seed": seed,
-            "settings": _as_json(settings),
-            "resolved": _as_json(resolved),
+            "settings": _json_round_trip(settings),
+            "resolved": _json_round_trip(resolved),
             "versions": _all_versions(),
             "command": list(sys.argv if command is None else command),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -107,14 +108,16 @@ class RunDirectory:
         try:
             config: Any = json.loads((path / _CONFIG).read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
-            what = "is not a run: it has no config.json" if path.exists() else "does not exist"
-            raise RunError(f"{path} {what}; give a run's directory, or a new one") from error
+            problem = "is not a run: it has no config.json" if path.exists() else "does not exist"
+            raise RunError(f"{path} {problem}; give a run's directory, or a new one") from error
         except ValueError as error:
             raise RunError(f"{path / _CONFIG} is damaged: not JSON ({error})") from error
         except OSError as error:
             raise RunError(f"{path / _CONFIG} cannot be read: {error}") from error
         if not isinstance(config, dict) or not isinstance(config.get(_FORMAT), int):
-            raise RunError(f"{path} is not a run of torso: its config.json is something else's; give another directory")
+            raise RunError(
+                f"{path} is not a run of torso: its config.json is of another program; give another directory"
+            )
         if config[_FORMAT] > RUN_FORMAT_VERSION:
             raise RunError(f"{path} was written by a newer torso (format {config[_FORMAT]}): update torso")
         if not all(isinstance(config.get(name), dict) for name in ("settings", "resolved")):
@@ -123,47 +126,47 @@ class RunDirectory:
 
     @property
     def kind(self) -> str:
-        """Fit or train."""
+        """Kind of run: fit or train."""
         return str(self.config["kind"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting as given, as JSON."""
+        """Settings as given, as JSON."""
         return dict(self.config["settings"])
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """What the ``auto`` settings chose when the run began."""
+        """Values that were chosen for ``auto`` settings when the run began."""
         return dict(self.config["resolved"])
 
     @property
     def model(self) -> Path:
-        """The latest model's directory."""
+        """Directory of the latest model."""
         return self.path / "model"
 
     @property
     def best(self) -> Path:
-        """The best model's directory."""
+        """Directory of the best model."""
         return self.path / "best"
 
     @property
     def checkpoint(self) -> Path:
-        """The directory of a CheckpointStore."""
+        """Directory of the CheckpointStore."""
         return self.path / "checkpoint"
 
     @property
     def videos(self) -> Path:
-        """The directory of a training's videos."""
+        """Directory of a training's videos."""
         return self.path / "videos"
 
     @property
     def learning_curve(self) -> Path:
-        """The learning curve's picture."""
+        """Path of the learning-curve plot."""
         return self.path / "learning_curve.png"
 
     @property
     def reliability(self) -> Path:
-        """The reliability diagram of a calibrated classifier."""
+        """Path of the reliability diagram of a calibrated classifier."""
         return self.path / "reliability.png"
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -181,14 +184,14 @@ class RunDirectory:
         return dict(summary)
 
     def drop_summary(self) -> None:
-        """Remove summary.json: the run goes on, and has no final figures any more."""
+        """Delete summary.json: the run continues, and its final figures are no longer valid."""
         try:
             (self.path / _SUMMARY).unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"cannot remove {self.path / _SUMMARY}: {error}") from error
 
     def lock(self) -> None:
-        """Keep other processes from writing here until ``close`` or the end of this process; RunError when one does."""
+        """Lock the directory against other processes until ``close`` or exit; RunError when it is locked already."""
         if fcntl is None or self._lock is not None:
             return
         descriptor = os.open(self.path, os.O_RDONLY)
@@ -200,7 +203,7 @@ class RunDirectory:
         self._lock = descriptor
 
     def close(self) -> None:
-        """Give the lock back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -211,32 +214,34 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _continue(self, *, kind: RunKind, settings: Mapping[str, Any], seed: int, extendable: Collection[str]) -> None:
-        """Check that a resume asks for what this run is; record settings that were extended."""
+    def _resume(self, *, kind: RunKind, settings: Mapping[str, Any], seed: int, extendable: Collection[str]) -> None:
+        """Check a resume's kind, settings and seed against this run's; update extended settings in config.json."""
         if self.kind != kind:
             raise RunError(f"{self.path} holds a {self.kind} run, this is {kind}; give another --out")
-        now = _as_json({**settings, "seed": seed})
-        then = {**self.settings, "seed": self.config["seed"]}
-        changed = [name for name in sorted({*then, *now}) if then.get(name, _MISSING) != now.get(name, _MISSING)]
+        new = _json_round_trip({**settings, "seed": seed})
+        old = {**self.settings, "seed": self.config["seed"]}
+        changed = [name for name in sorted({*old, *new}) if old.get(name, _MISSING) != new.get(name, _MISSING)]
         refused = [name for name in changed if name not in extendable]
         if refused:
-            differences = "; ".join(f"{name} was {_shown(then, name)}, now {_shown(now, name)}" for name in refused)
+            differences = "; ".join(
+                f"{name} was {_format_setting(old, name)}, now {_format_setting(new, name)}" for name in refused
+            )
             raise RunError(
                 f"{self.path} was begun with other settings: {differences}. Resume with those it was begun with, "
                 "or give another --out"
             )
         if changed:
-            self.config = {**self.config, "settings": {**self.settings, **{name: now[name] for name in changed}}}
+            self.config = {**self.config, "settings": {**self.settings, **{name: new[name] for name in changed}}}
             atomic_write_json(self.path / _CONFIG, self.config)
 
 
 def _all_versions() -> dict[str, str]:
-    """The versions that a run's figures depend on: the model's, and those of where its experience came from."""
+    """Package versions that a run's figures depend on: the model's, and those of the env and data set libraries."""
     return {**versions(), **{name: metadata.version(name) for name in ("gymnasium", "scikit-learn")}}
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether a new run may begin here: nothing there, or a directory with only what an interrupted beginning left."""
+    """Whether a new run may begin here: no path, or a directory with only temporary files of an interrupted start."""
     try:
         names = [entry.name for entry in path.iterdir()]
     except FileNotFoundError:
@@ -248,11 +253,11 @@ def _is_empty(path: Path) -> bool:
     return all(name.startswith(f".{_CONFIG}.") and name.endswith(".tmp") for name in names)
 
 
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON gives them back (tuples as lists), so that they compare equal after a round trip."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values)))
-    return plain
+def _json_round_trip(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert settings by a JSON round trip (tuples become lists), so that they compare equal to recorded ones."""
+    converted: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return converted
 
 
-def _shown(settings: Mapping[str, Any], name: str) -> str:
+def _format_setting(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name]) if name in settings else "not there"

@@ -1,8 +1,8 @@
-"""Figures of a run: ``progress.jsonl``, ``timing.jsonl`` and the same scalars for TensorBoard.
+"""Metrics logging of a run: ``progress.jsonl``, ``timing.jsonl`` and the same scalars for TensorBoard.
 
-``progress.jsonl`` holds only what a resume reproduces bit for bit; the wall clock has a file of its own. A checkpoint
-stores the tracker's ``position()``, and a tracker opened at a position cuts both files back to it, so that what a
-killed run logged after its last checkpoint, half a line included, is logged once in the end.
+``progress.jsonl`` holds only figures that a resume reproduces bit for bit; wall-clock times have a file of their own. A
+checkpoint stores the tracker's ``position()``, and a tracker opened at a position truncates both files to it, so that
+figures a killed run logged after its last checkpoint, partial lines included, are logged only once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from torso.private_apis import tensorboard
 
 PROGRESS, TIMING, TENSORBOARD = "progress.jsonl", "timing.jsonl", "tensorboard"
 _TENSORBOARD = tensorboard()
-_FLUSH_PERIOD_S = 2.0  # for who watches TensorBoard; flushing waits for the disk
+_FLUSH_PERIOD_S = 2.0  # delay of live TensorBoard views; flushing waits for the disk
 
 
 class Tracker:
-    """Writes a run's figures into its directory.
+    """Tracker: logs a run's figures to files in its directory.
 
-    ``position`` is a checkpoint's, or None to start from nothing (whatever the files hold is dropped).
+    ``position`` is a checkpoint's, or None to start with empty files (their old content is dropped).
     Raises CheckpointError when a file is shorter than the position, StorageError when one cannot be written.
     """
 
@@ -41,14 +41,20 @@ class Tracker:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        at: dict[str, Any] = {"step": 0, "progress_bytes": 0, "timing_bytes": 0, "elapsed_s": 0.0, **(position or {})}
+        start: dict[str, Any] = {
+            "step": 0,
+            "progress_bytes": 0,
+            "timing_bytes": 0,
+            "elapsed_s": 0.0,
+            **(position or {}),
+        }
         self.directory = make_directory(directory)
         self._clock = clock
-        self._started_s: float = clock() - at["elapsed_s"]
-        self._last_step, self._last_s = int(at["step"]), float(at["elapsed_s"])
-        self._progress = _open_at(self.directory / PROGRESS, at["progress_bytes"])
-        self._timing = _open_at(self.directory / TIMING, at["timing_bytes"])
-        self._events = _open_events(self.directory / TENSORBOARD, purge_step=self._last_step + 1)
+        self._started_s: float = clock() - start["elapsed_s"]
+        self._last_step, self._last_s = int(start["step"]), float(start["elapsed_s"])
+        self._progress = _open_truncated(self.directory / PROGRESS, start["progress_bytes"])
+        self._timing = _open_truncated(self.directory / TIMING, start["timing_bytes"])
+        self._events = _open_event_file(self.directory / TENSORBOARD, purge_step=self._last_step + 1)
         self._flushed_s = time.monotonic()
 
     @property
@@ -57,7 +63,7 @@ class Tracker:
         return self._clock() - self._started_s
 
     def log(self, step: int, figures: Mapping[str, Any]) -> None:
-        """Log figures that a resume reproduces at a step (an epoch, in a fit).
+        """Log the reproducible figures of a step (an epoch, in a fit).
 
         Numbers that are not finite become null. Speed and time are added to ``timing.jsonl`` here.
         """
@@ -65,23 +71,23 @@ class Tracker:
         steps_per_s = (step - self._last_step) / max(elapsed_s - self._last_s, 1e-9)
         timing = {"elapsed_s": round(elapsed_s, 3), "steps_per_s": round(steps_per_s, 3)}
         self._last_step, self._last_s = step, elapsed_s
-        figures = {name: _plain(value) for name, value in figures.items()}
+        figures = {name: _json_scalar(value) for name, value in figures.items()}
         try:
             _write_line(self._progress, {"step": step, **figures})
             _write_line(self._timing, {"step": step, **timing})
             self._log_events(step, {**figures, **timing})
         except OSError as error:
-            raise _unwritable(self.directory, error) from error
+            raise _storage_error(self.directory, error) from error
 
     def position(self) -> dict[str, Any]:
-        """Where the logs stand, for a checkpoint; everything logged so far is on disk when it returns."""
+        """Flush the logs to disk and return their position, for a checkpoint."""
         try:
             for file in (self._progress, self._timing):
                 file.flush()
                 os.fsync(file.fileno())
             self._events.flush()
         except OSError as error:
-            raise _unwritable(self.directory, error) from error
+            raise _storage_error(self.directory, error) from error
         return {
             "step": self._last_step,
             "progress_bytes": self._progress.tell(),
@@ -94,11 +100,11 @@ class Tracker:
         if self._progress.closed:
             return
         try:
-            with ExitStack() as stack:  # all are closed, whichever fails
+            with ExitStack() as stack:  # all are closed, also when one fails
                 for file in (self._events, self._timing, self._progress):
                     stack.callback(file.close)
         except OSError as error:
-            raise _unwritable(self.directory, error) from error
+            raise _storage_error(self.directory, error) from error
 
     def __enter__(self) -> Tracker:
         return self
@@ -117,7 +123,7 @@ class Tracker:
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """Read the whole lines of a log, oldest first; a last line that a kill cut short is left out. No file, no lines."""
+    """Read the complete lines of a JSONL log, oldest first; a truncated last line is skipped. No file: no lines."""
     path = Path(path)
     if not path.exists():
         return []
@@ -125,28 +131,30 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _open_at(path: Path, size: int) -> IO[bytes]:
-    """Open a log for appending at ``size`` bytes, dropping what follows."""
+def _open_truncated(path: Path, size: int) -> IO[bytes]:
+    """Truncate a log to ``size`` bytes and open it for appending."""
     try:
         path.touch()
         present = path.stat().st_size
         if present < size:
-            raise CheckpointError(f"{path} is damaged: {present} bytes, the checkpoint was taken at {size}")
+            raise CheckpointError(
+                f"{path} is damaged: it must have at least the checkpoint's {size} bytes, got {present}"
+            )
         os.truncate(path, size)
         return path.open("ab")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _storage_error(path, error) from error
 
 
-def _open_events(directory: Path, purge_step: int) -> Any:
-    """Open a TensorBoard event file that tells TensorBoard to forget what earlier ones hold from ``purge_step`` on.
+def _open_event_file(directory: Path, purge_step: int) -> Any:
+    """Open a TensorBoard event file that purges the events of earlier files from ``purge_step`` on.
 
-    tensorboardX's own SummaryWriter hands events to a thread through a queue, which its flush does not wait for; this
-    writes them in place.
+    tensorboardX's own SummaryWriter writes events in a thread behind a queue, which its flush does not wait for; this
+    writes them synchronously.
     """
     try:
         directory.mkdir(exist_ok=True)
-        # Event files are named by second and host; the suffix keeps a quick resume from overwriting the file before.
+        # Event files are named by second and host; the suffix keeps a quick resume from overwriting the previous file.
         writer = _TENSORBOARD.events_writer(str(directory / "events"), f".{secrets.token_hex(4)}")
         if purge_step > 1:
             start = _TENSORBOARD.session_log(status=_TENSORBOARD.session_log.START)
@@ -154,7 +162,7 @@ def _open_events(directory: Path, purge_step: int) -> Any:
         writer.flush()
         return writer
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise _storage_error(directory, error) from error
 
 
 def _write_line(file: IO[bytes], record: Mapping[str, Any]) -> None:
@@ -162,11 +170,11 @@ def _write_line(file: IO[bytes], record: Mapping[str, Any]) -> None:
     file.flush()
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's and torch's scalars as Python's; not-finite numbers as null, which JSON has."""
+def _json_scalar(value: Any) -> Any:
+    """Convert NumPy's and torch's scalars to Python's, and numbers that are not finite to None (JSON's null)."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _unwritable(path: Path, error: OSError) -> StorageError:
+def _storage_error(path: Path, error: OSError) -> StorageError:
     return error if isinstance(error, StorageError) else StorageError(f"cannot write {path}: {error}")

@@ -1,4 +1,4 @@
-"""Supervised learning: settings, augmentation, the learner, the fit by epochs, calibration, fit runs.
+"""Supervised learning: configuration, augmentation, learner, training loop, calibration, fit runs.
 
 May import optim, replay and runs. Begin with `learner.py`, then `fitting.py`.
 """

@@ -1,4 +1,4 @@
-"""Training images seen a little differently each time."""
+"""Image augmentation: random shifts, rotations, scalings and elastic deformations of training images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ _EXACT_IN_FLOAT64 = (torch.float64, torch.int32, torch.int64)  # others are exac
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far training images are changed, each image by amounts of its own; all 0 leaves them as they are.
+    """Bounds of the random changes of training images, drawn for each image; all 0 leaves them as they are.
 
     The affine changes are drawn evenly between the bounds. Raises ConfigError for one that is out of its range.
     """
 
-    max_shift_px: float = 0.0  # moved by up to so many pixels in each direction; alone and whole, by whole pixels
-    max_rotation_deg: float = 0.0  # turned about the centre by up to so many degrees, either way; at most 180
-    max_scale: float = 0.0  # 0.1: height and width times 0.9 to 1.1, each for itself (Cireşan et al. 2010); below 1
-    elastic_px: float = 0.0  # bent smoothly, by displacements of this deviation in pixels; Simard et al. 2003: 1.4
+    max_shift_px: float = 0.0
+    """Moved by up to so many pixels in each direction; alone and whole, by whole pixels."""
+    max_rotation_deg: float = 0.0
+    """Turned about the centre by up to so many degrees, either way; at most 180."""
+    max_scale: float = 0.0
+    """0.1: height and width times 0.9 to 1.1, each for itself (Cireşan et al. 2010); below 1."""
+    elastic_px: float = 0.0
+    """Bent smoothly, by displacements of this deviation in pixels; Simard et al. 2003: 1.4."""
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -36,7 +40,7 @@ class Augmentation:
         if self.max_rotation_deg > 180:
             raise ConfigError(f"max_rotation_deg must be at most 180, all the way round, got {self.max_rotation_deg}")
         if self.max_scale >= 1:
-            raise ConfigError(f"max_scale is a share of the sides and must lie below 1, got {self.max_scale}")
+            raise ConfigError(f"max_scale must be a share of the sides below 1, got {self.max_scale}")
 
     @property
     def is_identity(self) -> bool:
@@ -45,11 +49,11 @@ class Augmentation:
 
 
 def augmented(images: Tensor, augmentation: Augmentation, layout: Layout, generator: torch.Generator) -> Tensor:
-    """Shift, turn, scale and bend each image a little, as ``augmentation`` bounds it.
+    """Shift, rotate, scale and bend each image by random amounts within the bounds of ``augmentation``.
 
     images: [B, H, W], [B, C, H, W] or [B, H, W, C], as ``layout`` says, of any dtype; returns the same, integers
     rounded. Pixels are interpolated linearly, and never when whole shifts are all there is. What moves in repeats the
-    image's edge. ``generator`` lives on the images' device.
+    image's edge. ``generator`` is on the images' device.
 
     Raises:
         InputError: images that are not of the layout.
@@ -80,10 +84,10 @@ def augmented(images: Tensor, augmentation: Augmentation, layout: Layout, genera
 
 
 def shifted(images: Tensor, max_shift_px: int, layout: Layout, generator: torch.Generator) -> Tensor:
-    """Move each image by whole pixels, drawn evenly from [-max_shift_px, max_shift_px] in each direction.
+    """Shift each image by whole pixels, drawn evenly from [-max_shift_px, max_shift_px] in each direction.
 
     images: [B, H, W], [B, C, H, W] or [B, H, W, C], as ``layout`` says, of any dtype; returns the same. What moves in
-    repeats the image's edge. ``generator`` lives on the images' device.
+    repeats the image's edge. ``generator`` is on the images' device.
     """
     batch, rows_axis = len(images), 2 if layout == "chw" else 1
     span = 2 * max_shift_px + 1
@@ -107,28 +111,28 @@ def warped(
     shift_px: Tensor,
     displacement_px: Tensor | None = None,
 ) -> Tensor:
-    """Scale each image, turn it about its centre, then shift it: one linear interpolation for all.
+    """Scale each image, rotate it about its centre, then shift it, in one linear interpolation.
 
     images: as `augmented` takes them. Pairs are (right, down), which is grid_sample's order. rotation_deg: [B],
-    counterclockwise as one looks at the image; scale: [B, 2], what width and height are multiplied by; shift_px: [B,
+    counterclockwise as the image is displayed; scale: [B, 2], what width and height are multiplied by; shift_px: [B,
     2]; displacement_px: [B, 2, H, W], how far from there each pixel is taken, on top. What moves in repeats the edge.
     """
     _, height, width = _batch_and_sides(images, layout)
     precise = torch.float64 if images.dtype in _EXACT_IN_FLOAT64 else torch.float32
     sides = torch.tensor([width, height], dtype=precise, device=images.device)
     angle = torch.deg2rad(rotation_deg.to(precise))
-    # A pixel of the result at p from the centre is taken from turn @ (p - shift), over scale.
-    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)  # [B, 2, 2]
-    turn = turn / scale.to(precise)[:, :, None]
-    start = turn @ shift_px.to(precise)[:, :, None]  # [B, 2, 1]
+    # A pixel of the result at p from the centre is taken from rotation @ (p - shift), over scale.
+    rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)  # [B, 2, 2]
+    inverse = rotation / scale.to(precise)[:, :, None]
+    start = inverse @ shift_px.to(precise)[:, :, None]  # [B, 2, 1]
     right, down = (torch.arange(side, dtype=precise, device=images.device) - (side - 1) / 2 for side in (width, height))
-    from_columns = turn[:, :, :1] * right - start  # [B, 2, W]
-    from_rows = turn[:, :, 1:] * down  # [B, 2, H]
+    from_columns = inverse[:, :, :1] * right - start  # [B, 2, W]
+    from_rows = inverse[:, :, 1:] * down  # [B, 2, H]
     source = from_columns[:, :, None, :] + from_rows[:, :, :, None]  # [B, 2, H, W] pixels from the centre
     if displacement_px is not None:
         source += displacement_px
     source *= (2 / sides)[:, None, None]  # half a side is 1
-    return _sampled(images, source.permute(0, 2, 3, 1), layout, precise)
+    return _sample(images, source.permute(0, 2, 3, 1), layout, precise)
 
 
 def smooth_noise(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -137,24 +141,24 @@ def smooth_noise(batch: int, height: int, width: int, generator: torch.Generator
     White noise under a Gaussian, as Simard et al. 2003 displace pixels by; the noise is drawn at knots one deviation of
     the Gaussian apart, where white noise at every pixel gives the same fields.
     """
-    reach_px = min(height, width) * _ELASTIC_SCALE
+    sigma_px = min(height, width) * _ELASTIC_SCALE
 
-    def spread(side: int) -> Tensor:
-        """From knots to pixels, [side, knots], of rows whose squares sum to 1."""
+    def interpolation_matrix(side: int) -> Tensor:
+        """Weights from knots to pixels, [side, knots], of rows whose squares sum to 1."""
         pixels = torch.arange(side, device=generator.device)
-        knots = torch.arange(-3, math.ceil((side - 1) / reach_px) + 4, device=generator.device) * reach_px
-        weights = torch.exp(-((pixels[:, None] - knots) / reach_px).square() / 2)
+        knots = torch.arange(-3, math.ceil((side - 1) / sigma_px) + 4, device=generator.device) * sigma_px
+        weights = torch.exp(-((pixels[:, None] - knots) / sigma_px).square() / 2)
         norms: Tensor = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
         return weights / norms
 
-    rows, columns = spread(height), spread(width)
+    rows, columns = interpolation_matrix(height), interpolation_matrix(width)
     shape = (batch, 2, rows.shape[1], columns.shape[1])
     fields: Tensor = rows @ torch.randn(shape, generator=generator, device=generator.device) @ columns.T
     return fields
 
 
-def _sampled(images: Tensor, source: Tensor, layout: Layout, precise: torch.dtype) -> Tensor:
-    """The images as ``source`` [B, H, W, 2] picks them, in grid_sample's units."""
+def _sample(images: Tensor, source: Tensor, layout: Layout, precise: torch.dtype) -> Tensor:
+    """Sample the images at ``source`` [B, H, W, 2], in grid_sample's units."""
     planes = images[:, None] if layout == "hw" else images.permute(0, 3, 1, 2) if layout == "hwc" else images
     planes = functional.grid_sample(
         planes.to(precise), source, mode="bilinear", padding_mode="border", align_corners=False

@@ -1,6 +1,6 @@
-"""Fitting a calibration: the map by which a classifier's probabilities come true as often as they say.
+"""Fit a calibration of a classifier's probabilities: temperature scaling, Platt scaling or isotonic regression.
 
-Fit it on examples that nothing was learnt from (validation data): on its training data a classifier is too sure.
+Fit it on examples that nothing was learnt from (validation data): on its training data a classifier is overconfident.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torso.nets.specs.calibration import (
     class_scores,
 )
 
-LEAST_ROWS = 10  # fewer say nothing of probabilities
+MIN_ROWS = 10  # fewer are no evidence about probabilities
 _TEMPERATURES = (1e-2, 1e4)
 
 
@@ -47,7 +47,7 @@ def fit_calibration(method: str, readout: ArrayLike, labels: ArrayLike) -> Calib
         raise ConfigError(f"calibration must be one of {', '.join(CALIBRATION_METHODS)}; got {method!r}")
     logits = np.asarray(readout)
     if logits.ndim != 2 or logits.dtype.kind != "f" or logits.shape[1] < 2:
-        raise InputError("readout", expected="floats [N, K], K >= 2", got=f"{logits.dtype} {list(logits.shape)}")
+        raise InputError("readout", expected="floats [N, K] with K >= 2", got=f"{logits.dtype} {list(logits.shape)}")
     if not np.isfinite(logits).all():
         raise InputError("readout", expected="finite numbers", got="NaN or infinity")
     truth = as_indices("labels", labels, len(logits))
@@ -56,26 +56,26 @@ def fit_calibration(method: str, readout: ArrayLike, labels: ArrayLike) -> Calib
 
 
 def require_calibratable(method: str, labels: Ints, num_classes: int) -> None:
-    """Refuse labels that a calibration cannot be fitted on; a fit asks before it begins. labels: int64 [N].
+    """Check that a calibration can be fitted on labels; a fit calls it before it begins. labels: int64 [N].
 
     Raises:
         InputError: as `fit_calibration`.
     """
-    if len(labels) < LEAST_ROWS:
-        raise InputError("readout", expected=f"at least {LEAST_ROWS} rows to calibrate on", got=str(len(labels)))
+    if len(labels) < MIN_ROWS:
+        raise InputError("readout", expected=f"at least {MIN_ROWS} rows to calibrate on", got=str(len(labels)))
     if labels.max() >= num_classes:
         raise InputError("labels", expected=f"classes below {num_classes}", got=str(labels.max()))
     missing = sorted(set(range(num_classes)) - set(labels.tolist()))
     if missing and method != "temperature":
         raise InputError(
             "labels",
-            expected=f"every class among the rows that {method} calibration is fitted on",
+            expected=f"of every class among the rows that {method} calibration is fitted on",
             got=f"none of class {missing[0]}; hold more rows back, or use method temperature",
         )
 
 
 def _fit_temperature(logits: Floats, truth: Ints) -> Calibration:
-    """Guo et al. 2017: the temperature that makes the labels most probable.
+    """Fit the temperature that makes the labels most probable (Guo et al. 2017).
 
     Where every row is labelled right, the lower the better and no evidence against certainty: then it stays at least 1.
     """
@@ -94,14 +94,14 @@ def _fit_temperature(logits: Floats, truth: Ints) -> Calibration:
 
 
 def _fit_platt(logits: Floats, truth: Ints) -> Calibration:
-    """Platt 1999, each class against the rest."""
+    """Fit a sigmoid for each class against the rest (Platt 1999)."""
     maps = [_sigmoid_map(score, positive) for score, positive in _one_vs_rest(logits, truth)]
     slopes, intercepts = zip(*maps, strict=True)
     return PlattScaling(num_classes=logits.shape[1], slopes=slopes, intercepts=intercepts)
 
 
 def _sigmoid_map(score: Floats, positive: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and intercept of the sigmoid by which smoothed labels are most probable.
+    """Fit slope and intercept of the sigmoid that makes smoothed labels most probable.
 
     score, positive: [N], with both kinds among them. The targets are Platt's: (n+ + 1) / (n+ + 2) for the n+ positives
     and 1 / (n- + 2) for the others, so that perfectly separated classes have a finite answer.
@@ -136,7 +136,7 @@ def _sigmoid(odds: Floats) -> Floats:
 
 
 def _fit_isotonic(logits: Floats, truth: Ints) -> Calibration:
-    """Zadrozny & Elkan 2002, each class against the rest."""
+    """Fit an isotonic regression for each class against the rest (Zadrozny & Elkan 2002)."""
     scores, values = [], []
     for score, positive in _one_vs_rest(logits, truth):
         fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(score, positive.astype(np.float64))
@@ -146,7 +146,7 @@ def _fit_isotonic(logits: Floats, truth: Ints) -> Calibration:
 
 
 def _one_vs_rest(logits: Floats, truth: Ints) -> list[tuple[Floats, NDArray[np.bool_]]]:
-    """Each map's scores and which rows have its class: one map a class, and of two classes the second's alone."""
+    """Scores of each class and a mask of its rows: one pair a class, and of two classes the second's alone."""
     scores = class_scores(logits)  # [N, maps]
     classes = range(1, 2) if logits.shape[1] == 2 else range(logits.shape[1])
     return [(scores[:, index], truth == label) for index, label in enumerate(classes)]

@@ -1,4 +1,4 @@
-"""The settings of a fit, for classifiers and for regressors."""
+"""Configuration of a fit: settings of classifiers and regressors, and their checks."""
 
 from __future__ import annotations
 
@@ -26,45 +26,75 @@ Loss = Literal["auto", "softmax", "binary", "logistic", "one-vs-rest", "perceptr
 LOSSES = ("auto", "softmax", "binary", "logistic", "one-vs-rest", "perceptron")
 DEFAULT_NET = "mlp"
 BINARY_LOSSES = ("binary", "logistic", "perceptron")  # of one output, for two classes
-ONE_NEURON = ("perceptron", "logistic")  # nets that tell two classes apart by one output
+ONE_NEURON = ("perceptron", "logistic")  # nets that distinguish two classes by one output
 LINEAR = (*ONE_NEURON, "softmax", "linear")  # nets without a hidden layer
 CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature", "minatar")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """What classifiers and regressors share. None means the net's own, which ``recipe`` tells."""
+    """Settings that classifiers and regressors share. None means the net's own, which ``recipe`` resolves."""
 
-    net: str | None = None  # None: mlp. linear, lenet, cnn, vgg, nature; classifiers: perceptron, logistic, softmax
-    hidden: tuple[int, ...] | None = None  # widths of the fully connected layers; None: the net's own
-    activation: Activation | None = None  # None: the net's own
-    dropout: float | None = None  # share of features dropped (Srivastava et al. 2014); None: the net's own
-    layer_norm: bool = False  # after each layer (Ba et al. 2016)
-    batch_norm: bool | None = None  # after each layer (Ioffe & Szegedy 2015); None: the net's own
-    init_torso: str | None = None  # a model or run directory, a policy's too, whose torso to begin with in net's place
-    freeze_torso: bool = False  # keep that torso as it is: only the head learns
-    init: Init | None = None  # first weights: PyTorch's default, zeros, normal, Xavier, He, orthogonal
-    optimizer: Optimizer | None = None  # None: the net's own; adamw for all but the linear ones
-    learning_rate: float | None = None  # its peak; None: the net's or the optimizer's own
-    momentum: float = 0.9  # of momentum and nesterov (Polyak 1964; Sutskever et al. 2013)
-    schedule: Schedule | None = None  # of the learning rate; one-cycle (Smith & Topin 2018) for most nets
-    batch_size: BatchSize | None = None  # examples a gradient step; full: all of them, gradient descent
-    max_epochs: int | None = None  # passes over the training data
-    weight_decay: float | None = None  # decoupled, of adamw alone (Loshchilov & Hutter 2019)
-    l1: float = 0.0  # times the sum of the weights' sizes, added to the loss; biases and norms are spared
-    l2: float = 0.0  # times half the sum of the weights' squares, added to the loss
-    max_grad_norm: float | None = None  # a longer gradient is cut to this length; None: never
-    max_shift_px: float = 0.0  # training images are moved by up to so many pixels
-    max_rotation_deg: float = 0.0  # and turned by up to so many degrees
-    max_scale: float = 0.0  # and their sides scaled by up to this share
-    elastic_px: float = 0.0  # and bent, by displacements of this deviation in pixels (Simard et al. 2003)
-    validation_fraction: float = 0.1  # of what fit() is given, to choose the best epoch by; scikit-learn's default
-    patience: int | None = 20  # epochs without a better one before the fit ends; None: never
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of forward and backward; auto: bfloat16 where it pays
-    device: str = "auto"  # auto, cpu or cuda
-    num_threads: int | None = None  # of torch; None: 1 for small minibatches, which lose by more
-    random_state: int | None = None  # everything random follows from it; None: drawn
-    verbose: int = 0  # 1 shows a progress bar
+    net: str | None = None
+    """None: mlp. linear, lenet, cnn, vgg, nature; classifiers: perceptron, logistic, softmax."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the fully connected layers; None: the net's own."""
+    activation: Activation | None = None
+    """None: the net's own."""
+    dropout: float | None = None
+    """Share of features dropped (Srivastava et al. 2014); None: the net's own."""
+    layer_norm: bool = False
+    """After each layer (Ba et al. 2016)."""
+    batch_norm: bool | None = None
+    """After each layer (Ioffe & Szegedy 2015); None: the net's own."""
+    init_torso: str | None = None
+    """A model or run directory, a policy's too, whose torso to begin with in net's place."""
+    freeze_torso: bool = False
+    """Keep that torso as it is: only the head learns."""
+    init: Init | None = None
+    """First weights: PyTorch's default, zeros, normal, Xavier, He, orthogonal."""
+    optimizer: Optimizer | None = None
+    """None: the net's own; adamw for all but the linear ones."""
+    learning_rate: float | None = None
+    """Its peak; None: the net's or the optimizer's own."""
+    momentum: float = 0.9
+    """Of momentum and nesterov (Polyak 1964; Sutskever et al. 2013)."""
+    schedule: Schedule | None = None
+    """Of the learning rate; one-cycle (Smith & Topin 2018) for most nets."""
+    batch_size: BatchSize | None = None
+    """Examples a gradient step; full: all of them, gradient descent."""
+    max_epochs: int | None = None
+    """Passes over the training data."""
+    weight_decay: float | None = None
+    """Decoupled, of adamw alone (Loshchilov & Hutter 2019)."""
+    l1: float = 0.0
+    """Times the sum of the weights' sizes, added to the loss; biases and norms are spared."""
+    l2: float = 0.0
+    """Times half the sum of the weights' squares, added to the loss."""
+    max_grad_norm: float | None = None
+    """A longer gradient is cut to this length; None: never."""
+    max_shift_px: float = 0.0
+    """Training images are moved by up to so many pixels."""
+    max_rotation_deg: float = 0.0
+    """Training images are turned by up to so many degrees."""
+    max_scale: float = 0.0
+    """Training images have their sides scaled by up to this share."""
+    elastic_px: float = 0.0
+    """Training images are bent, by displacements of this deviation in pixels (Simard et al. 2003)."""
+    validation_fraction: float = 0.1
+    """Of what fit() is given, to choose the best epoch by; scikit-learn's default."""
+    patience: int | None = 20
+    """Epochs without a better one before the fit ends; None: never."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of forward and backward; auto: bfloat16 where it pays."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    num_threads: int | None = None
+    """Of torch; None: 1 for small minibatches, which lose by more."""
+    random_state: int | None = None
+    """Everything random follows from it; None: drawn."""
+    verbose: int = 0
+    """1 shows a progress bar."""
 
     def __post_init__(self) -> None:
         _check_torso(self)
@@ -74,38 +104,39 @@ class FitConfig:
 
     @property
     def net_name(self) -> str | None:
-        """The net, mlp where nothing was said; None where the torso is another model's."""
+        """Name of the net: mlp where none is set, None where the torso is another model's."""
         return DEFAULT_NET if self.net is None and self.init_torso is None else self.net
 
     @property
     def convolutional(self) -> bool:
-        """Whether the net looks at images; what a torso looks at that was taken, its model says."""
+        """Whether the net takes images; of a torso from another model, that model's input specification decides."""
         return self.net in CONVOLUTIONAL
 
     @property
     def augmentation(self) -> Augmentation:
-        """What training images go through."""
+        """Augmentation of training images."""
         return Augmentation(**{name: getattr(self, name) for name in Augmentation.__dataclass_fields__})
 
     def recipe(self, recorded: Mapping[str, Any] | None = None) -> Recipe:
-        """What this configuration learns by: its own settings over the net's (or over those that a run recorded)."""
+        """Resolve the recipe: this configuration's settings over the net's (or over those that a run recorded)."""
         base = RECIPES[self.net or DEFAULT_NET] if recorded is None else Recipe(**recorded)
-        return base.but({name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        return base.with_overrides({name: getattr(self, name) for name in Recipe.__dataclass_fields__})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(FitConfig):
-    """Settings of a classifier, the same that `Classifier` takes.
-
-    ``loss`` names the output too. softmax: one output a class, cross-entropy. binary: one sigmoid output for two
-    classes, binary cross-entropy; logistic is the same number written for labels -1 and +1. one-vs-rest: a sigmoid a
-    class. perceptron: a step unit. auto: the net's own, which is binary for two classes and softmax for more.
-    """
+    """Settings of a classifier, the same that `Classifier` takes."""
 
     loss: Loss = "auto"
-    label_smoothing: float = 0.0  # share of a label spread over all classes (Szegedy et al. 2016)
-    class_weight: Mapping[Any, float] | Literal["balanced"] | None = None  # of examples, by label
-    calibration: CalibrationMethod | None = None  # of the probabilities, on validation data
+    """Names the output too. softmax: one output a class, cross-entropy. binary: one sigmoid output for two classes,
+    binary cross-entropy; logistic is the same number written for labels -1 and +1. one-vs-rest: a sigmoid a class.
+    perceptron: a step unit. auto: the net's own, which is binary for two classes and softmax for more."""
+    label_smoothing: float = 0.0
+    """Share of a label spread over all classes (Szegedy et al. 2016)."""
+    class_weight: Mapping[Any, float] | Literal["balanced"] | None = None
+    """Weights of examples, by label; balanced: every class has the same total weight, however rare."""
+    calibration: CalibrationMethod | None = None
+    """Of the probabilities, on validation data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,7 +146,7 @@ class ClassifierConfig(FitConfig):
             raise ConfigError(
                 f"calibration must be one of {', '.join(CALIBRATION_METHODS)}, or None; got {self.calibration!r}"
             )
-        _fraction("label_smoothing", self.label_smoothing)
+        _check_fraction("label_smoothing", self.label_smoothing)
         weight = self.class_weight
         if weight is not None and weight != "balanced" and not isinstance(weight, Mapping):
             raise ConfigError(f"class_weight must be 'balanced', a weight for each label, or None; got {weight!r}")
@@ -123,7 +154,7 @@ class ClassifierConfig(FitConfig):
             _check_perceptron(self)
 
     def loss_for(self, num_classes: int) -> Loss:
-        """The loss that ``auto`` stands for, given the number of classes; ConfigError for one that cannot tell them."""
+        """Resolve ``auto`` for a number of classes; ConfigError where the loss cannot distinguish so many."""
         loss = self.loss
         if loss == "auto" and self.net == "perceptron":
             loss = "perceptron"
@@ -132,7 +163,7 @@ class ClassifierConfig(FitConfig):
         elif loss == "auto":
             loss = "binary" if num_classes == 2 and self.net != "softmax" else "softmax"
         if num_classes != 2 and loss in BINARY_LOSSES:
-            raise ConfigError(  # in the words that scikit-learn asks for
+            raise ConfigError(  # scikit-learn's checks match these words
                 f"loss {loss!r}: Only binary classification is supported. There are {num_classes} classes; use softmax "
                 "or one-vs-rest, or fewer classes"
             )
@@ -150,19 +181,19 @@ class RegressorConfig(FitConfig):
 
 
 def as_regression(config: ClassifierConfig) -> RegressorConfig:
-    """The settings of a regressor that a command line, which has one set of options for both, has given.
+    """Convert a command line's settings, which has one set of options for both tasks, to those of a regressor.
 
     Raises:
         ConfigError: settings that only a classifier has a use for.
     """
     defaults = ClassifierConfig()
     own = [name for name in ClassifierConfig.__dataclass_fields__ if name not in FitConfig.__dataclass_fields__]
-    given = [name for name in own if getattr(config, name) != getattr(defaults, name)]
-    if given:
-        names = ", ".join(given)
+    changed = [name for name in own if getattr(config, name) != getattr(defaults, name)]
+    if changed:
+        names = ", ".join(changed)
         raise ConfigError(f"{names}: the targets are numbers, and only labels have a use for it; leave it out")
-    fields = asdict(config)
-    return RegressorConfig(**{name: fields[name] for name in FitConfig.__dataclass_fields__})
+    settings = asdict(config)
+    return RegressorConfig(**{name: settings[name] for name in FitConfig.__dataclass_fields__})
 
 
 def _check_torso(config: FitConfig) -> None:
@@ -173,10 +204,10 @@ def _check_torso(config: FitConfig) -> None:
     if not isinstance(config.init_torso, (str, os.PathLike)) or not os.fspath(config.init_torso):
         raise ConfigError(f"init_torso must be the path of a model or run directory, got {config.init_torso!r}")
     object.__setattr__(config, "init_torso", str(Path(config.init_torso)))  # plain data
-    given = [name for name in ("net", "hidden", "activation", "batch_norm") if getattr(config, name) is not None]
-    given += ["layer_norm"] if config.layer_norm else []
-    if given:
-        raise ConfigError(f"init_torso brings the whole torso: leave out {', '.join(given)}")
+    conflicting = [name for name in ("net", "hidden", "activation", "batch_norm") if getattr(config, name) is not None]
+    conflicting += ["layer_norm"] if config.layer_norm else []
+    if conflicting:
+        raise ConfigError(f"init_torso brings the whole torso: leave out {', '.join(conflicting)}")
     if config.freeze_torso and config.dropout is not None:
         raise ConfigError("a frozen torso drops nothing out: leave out dropout")
 
@@ -189,8 +220,11 @@ def _check_names(config: FitConfig) -> None:
         ("optimizer", config.optimizer, OPTIMIZERS),
         ("schedule", config.schedule, SCHEDULES),
     ):
-        if value is not None and value not in known:
-            raise ConfigError(f"{'unknown net' if name == 'net' else name} {value!r}; known are {', '.join(known)}")
+        if value is None or value in known:
+            continue
+        if name == "net":
+            raise ConfigError(f"unknown net {value!r}; known are {', '.join(known)}")
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if config.hidden is not None:
         if not isinstance(config.hidden, Iterable) or isinstance(config.hidden, str):
             raise ConfigError(f"hidden must hold a width for each layer, such as (128,); got {config.hidden!r}")
@@ -225,15 +259,15 @@ def _check_numbers(config: FitConfig) -> None:
         if name in _NOT_NEGATIVE and not 0 <= value < math.inf:
             raise ConfigError(f"{name} must be at least 0 and finite, got {value}")
         if name in _FRACTIONS:
-            _fraction(name, value)
+            _check_fraction(name, value)
         object.__setattr__(config, name, value)
 
 
 def _check_combinations(config: FitConfig) -> None:
     if not config.augmentation.is_identity and not config.convolutional and config.init_torso is None:
         raise ConfigError(
-            f"shifts, rotations, scaling and elastic bends are for images, which net={config.net_name!r} does not see; "
-            "use a convolutional net"
+            f"shifts, rotations, scaling and elastic bends are for images, which net={config.net_name!r} does not "
+            "take; use a convolutional net"
         )
     if config.layer_norm and config.batch_norm:
         raise ConfigError("layer_norm and batch_norm exclude each other; choose one")
@@ -244,8 +278,10 @@ def _check_combinations(config: FitConfig) -> None:
     if not config.momentum and config.recipe().optimizer in ("momentum", "nesterov"):
         raise ConfigError("momentum must be above 0, got 0.0; without momentum it is optimizer='sgd'")
     layers = ("hidden", "activation", "dropout", "layer_norm", "batch_norm")
-    if config.net in LINEAR and (given := [name for name in layers if getattr(config, name)]):
-        raise ConfigError(f"net {config.net!r} has no hidden layer for {', '.join(given)}; leave out, or use net='mlp'")
+    if config.net in LINEAR and (unused := [name for name in layers if getattr(config, name)]):
+        raise ConfigError(
+            f"net {config.net!r} has no hidden layer for {', '.join(unused)}; leave out, or use net='mlp'"
+        )
     if config.batch_norm and config.recipe().batch_size == 1:
         raise ConfigError("batch_norm has nothing to compare in minibatches of 1; use a batch_size of at least 2")
 
@@ -259,6 +295,6 @@ def _check_perceptron(config: ClassifierConfig) -> None:
         raise ConfigError("a perceptron's labels are -1 or +1; label_smoothing needs a probability: net='logistic'")
 
 
-def _fraction(name: str, value: Any) -> None:
+def _check_fraction(name: str, value: Any) -> None:
     if not 0 <= value < 1:
         raise ConfigError(f"{name} must lie in [0, 1), got {value}")

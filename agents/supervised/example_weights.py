@@ -1,4 +1,4 @@
-"""What each example counts for: by its label, and by what the user says of it."""
+"""Weights of examples: class weights and their normalisation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torso.errors import ConfigError
 def class_weights(
     class_weight: Mapping[Any, float] | str | None, labels: NDArray[np.int64], label_names: Sequence[Any]
 ) -> NDArray[np.float64] | None:
-    """The weight of each example's class, [N] float64, or None where all count the same.
+    """Weight each example by its class, [N] float64, or None where all count the same.
 
     ``balanced`` gives every class the same total weight (King & Zeng 2001). A mapping names weights by label; a label
     that it leaves out weighs 1. labels: [N] int64, indices into ``label_names``.
@@ -34,7 +34,7 @@ def class_weights(
     weights = np.ones(len(label_names))
     for label, weight in class_weight.items():
         if str(label) not in by_name:
-            raise ConfigError(f"class_weight names the label {label!r}, the labels are {', '.join(by_name)}")
+            raise ConfigError(f"class_weight must name labels among {', '.join(by_name)}, got {label!r}")
         if not 0 <= weight < np.inf:
             raise ConfigError(f"class_weight of label {label!r} must be at least 0 and finite, got {weight}")
         weights[by_name[str(label)]] = weight
@@ -42,7 +42,7 @@ def class_weights(
 
 
 def normalised(weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """The same weights with mean 1, so that they change no learning rate; None where all are the same.
+    """Normalise weights to mean 1, so that they change no learning rate; None where all are the same.
 
     Raises:
         ConfigError: weights that are negative, not finite, or all 0.
@@ -50,5 +50,8 @@ def normalised(weights: NDArray[np.float64] | None) -> NDArray[np.float64] | Non
     if weights is None:
         return None
     if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
-        raise ConfigError("weights of examples must be at least 0 and finite, and one of them above 0")
+        raise ConfigError(
+            "weights of examples must be at least 0 and finite, and one of them above 0, "
+            f"got {weights.min()} to {weights.max()}"
+        )
     return None if weights.min() == weights.max() else weights / weights.mean()

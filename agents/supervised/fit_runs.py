@@ -1,4 +1,4 @@
-"""The road of ``torso fit``: a fit in a run directory, with logs, models, checkpoints and exact resume."""
+"""Fit workflow of ``torso fit``: a run directory with logs, models, checkpoints and exact resume."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torso.agents.supervised.config import ClassifierConfig, FitConfig, Regresso
 from torso.agents.supervised.example_weights import class_weights, normalised
 from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, resolve_fit
 from torso.agents.supervised.inputs import as_inputs, input_spec_of, moments
-from torso.agents.supervised.learner import Examples, classifier_spec, regressor_spec, sees_images
+from torso.agents.supervised.learner import Examples, classifier_spec, regressor_spec, takes_images
 from torso.envs import Dataset, Splits
 from torso.errors import ConfigError
 from torso.insight.metrics.reliability import plot_reliability, reliability
@@ -42,7 +42,7 @@ from torso.nets import (
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """How a fit ended. ``summary`` is None when it was stopped; ``--resume`` goes on with it then."""
+    """Result of a fit. ``summary`` is None when it was stopped; ``--resume`` continues it."""
 
     run_directory: RunDirectory
     epochs: int
@@ -64,10 +64,10 @@ def fit_run(
 ) -> FitResult:
     """Fit a classifier or a regressor into a run directory and score the best epoch once on the test data.
 
-    ``source`` is what `load_dataset` was asked for; it is recorded, so that an evaluation finds the data again. With
-    ``resume``, goes on with the run in ``out`` to the same bits that it would have given without a stop. ``stop`` is
-    asked after each gradient step; when it says so, everything is saved first. Checkpoints, which change no bit of the
-    result, are ``checkpoint_period_s`` seconds apart.
+    ``source`` holds the arguments of `load_dataset`; it is recorded, so that an evaluation finds the data again. With
+    ``resume``, continues the run in ``out`` to the same bits that it would have given without a stop. ``stop`` is
+    called after each gradient step; when it returns True, everything is saved first. Checkpoints, which change no bit
+    of the result, are ``checkpoint_period_s`` seconds apart.
 
     Raises:
         ConfigError, InputError: settings or data that cannot work; nothing was written.
@@ -75,7 +75,7 @@ def fit_run(
         StorageError: the directory could not be written; the checkpoint before still loads.
     """
     if config.random_state not in (None, seed):
-        raise ConfigError(f"random_state {config.random_state} contradicts the seed {seed}; leave it out")
+        raise ConfigError(f"random_state must be None or the seed {seed}, got {config.random_state}; leave it out")
     spec = spec_of(data.train, config)
     with torch.device("meta"):  # without weights: a network that cannot be built is refused before anything is written
         Network(spec)
@@ -105,7 +105,7 @@ def fit_run(
     ):
         fit = _FitRun(run, data, config, spec, seed)
         try:
-            summary = fit.to_the_end(on_event, stop, checkpoint_period_s)
+            summary = fit.execute(on_event, stop, checkpoint_period_s)
         finally:
             fit.tracker.close()
         fitting = fit.fitting
@@ -113,7 +113,7 @@ def fit_run(
 
 
 class _FitRun:
-    """A fitting and the files around it."""
+    """A `Fitting` with its run directory: tracker, checkpoints, models, summary."""
 
     def __init__(
         self,
@@ -133,19 +133,19 @@ class _FitRun:
             self.fitting.restore(checkpoint.state["fitting"], checkpoint.tensors)
         self.tracker = Tracker(run.path, None if checkpoint is None else checkpoint.state["tracker"])
 
-    def to_the_end(
+    def execute(
         self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float
     ) -> dict[str, Any] | None:
-        """Fit, and sum up; None when ``stop`` said so before. A run that has ended stays as it is."""
+        """Fit and write the summary; None when ``stop`` ended it before. A finished run stays as it is."""
         if self.fitting.is_done:
             summary = self.run.read_summary()
             return self._finish() if summary is None else summary
-        self.run.drop_summary()  # of an end that was not the last
+        self.run.drop_summary()  # of an earlier end, before the run was extended
         return self._finish() if self._fit(on_event, stop, period_s) else None
 
     def _fit(self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float) -> bool:
-        """Fit until the end (True) or until ``stop`` says so (False); either way all is saved."""
-        saved_s = time.monotonic()
+        """Fit until the end (True) or until ``stop`` returns True (False); either way all is saved."""
+        last_save_s = time.monotonic()
         for event in self.fitting.run():
             if isinstance(event, EpochDone):
                 self.tracker.log(event.epoch, event.figures())
@@ -153,17 +153,17 @@ class _FitRun:
             if stop() and not self.fitting.is_done:
                 self._save()
                 return False
-            if time.monotonic() - saved_s >= period_s:
+            if time.monotonic() - last_save_s >= period_s:
                 self._save()
-                saved_s = time.monotonic()
+                last_save_s = time.monotonic()
         self._save()
         return True
 
     def _finish(self) -> dict[str, Any]:
-        """Calibrate, score on the test data, export for serving, draw, and write summary.json. Its content."""
+        """Calibrate, score on the test data, export for serving, plot, and write summary.json; returns its content."""
         fitting, run = self.fitting, self.run
         uncalibrated = Predictor.load(run.path, device=fitting.device)
-        uncalibrated.card = replace(uncalibrated.card, calibration=None)  # an end that was killed may have left one
+        uncalibrated.card = replace(uncalibrated.card, calibration=None)  # a finish that was killed may have left one
         method = self.config.calibration if isinstance(self.config, ClassifierConfig) else None
         if method is not None:
             readout = readout_of(uncalibrated, self.data.validation.inputs)
@@ -172,8 +172,8 @@ class _FitRun:
         export_onnx(run.path)
         predictor = Predictor.load(run.path, device=fitting.device)
         if method is not None:
-            self._draw_reliability({"before": uncalibrated, method: predictor})
-        scored = score_on_test(predictor, self.data.test)
+            self._plot_reliability({"before": uncalibrated, method: predictor})
+        test_score = score_on_test(predictor, self.data.test)
         best = fitting.epochs[fitting.best_epoch - 1]
         summary = {
             "dataset": self.data.train.name,
@@ -184,15 +184,15 @@ class _FitRun:
             "epochs": fitting.epoch,
             "best_epoch": fitting.best_epoch,
             **{name: figure for name, figure in best.figures().items() if name not in ("is_best", "learning_rate")},
-            **scored.figures,
-            "test_metrics": None if scored.metrics is None else scored.metrics.to_json(),
+            **test_score.figures,
+            "test_metrics": None if test_score.metrics is None else test_score.metrics.to_json(),
         }
         plot_fit(run.path)
         run.write_summary(summary)
         return summary
 
-    def _draw_reliability(self, predictors: Mapping[str, Predictor]) -> None:
-        """Draw how true the probabilities come on the test data, without and with the calibration."""
+    def _plot_reliability(self, predictors: Mapping[str, Predictor]) -> None:
+        """Plot the reliability of the probabilities on the test data, without and with the calibration."""
         test = self.data.test
         if len(test):
             shares = {name: known.probabilities(readout_of(known, test.inputs)) for name, known in predictors.items()}
@@ -200,7 +200,7 @@ class _FitRun:
             plot_reliability(self.run.reliability, found)
 
     def _save(self) -> None:
-        """Models, then the checkpoint that knows them; a kill in between leaves models that a resume writes again."""
+        """Save the models, then the checkpoint; after a kill in between, a resume writes the models again."""
         fitting = self.fitting
         if fitting.best_epoch and fitting.validation is not None:
             self._save_model(self.run.best, fitting.best_network(), fitting.best_epoch)
@@ -232,19 +232,21 @@ class _FitRun:
 
 
 def spec_of(train: Dataset, config: ClassifierConfig | RegressorConfig) -> NetworkSpec:
-    """The network for a data set, whose task must be the configuration's."""
+    """Build the network specification for a data set, whose task must be the configuration's."""
     regression = train.task == "regression"
     if regression != isinstance(config, RegressorConfig):
-        wanted = "RegressorConfig" if regression else "ClassifierConfig"
-        raise ConfigError(f"{train.name} is for {train.task}: expected a {wanted}, got a {type(config).__name__}")
-    network_input = input_spec_of(train.inputs, convolutional=sees_images(config), image=train.image)
+        required = "RegressorConfig" if regression else "ClassifierConfig"
+        raise ConfigError(
+            f"config must be a {required}, as {train.name} is for {train.task}, got a {type(config).__name__}"
+        )
+    network_input = input_spec_of(train.inputs, convolutional=takes_images(config), image=train.image)
     if isinstance(config, RegressorConfig):
         return regressor_spec(config, network_input, *moments(train.labels))
     return classifier_spec(config, network_input, len(train.label_names))
 
 
 def examples_of(data: Dataset, network_input: InputSpec, config: FitConfig) -> Examples:
-    """A data set as tensors, its examples weighted as the configuration says."""
+    """Convert a data set to tensors, its examples weighted by the configuration's class weights."""
     weights = None
     if isinstance(config, ClassifierConfig):
         weights = normalised(class_weights(config.class_weight, data.labels, data.label_names))
@@ -252,7 +254,7 @@ def examples_of(data: Dataset, network_input: InputSpec, config: FitConfig) -> E
 
 
 def _fingerprint(data: Splits) -> str:
-    """The SHA-256 of all inputs and labels: a resume on other data is refused."""
+    """Hash all inputs and labels (SHA-256): a resume on other data is refused."""
     digest = hashlib.sha256()
     for part in data:
         digest.update(f"{part.inputs.dtype} {part.inputs.shape}".encode())

@@ -1,4 +1,4 @@
-"""A fit: around the learner, epochs, the best network by validation, early stopping, and exact resume."""
+"""Training loop of a fit: epochs, the best network by validation, early stopping, and exact resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torso.nets.modules.network import build_network
 
 
 class BatchDone(NamedTuple):
-    """A gradient step was made, the ``batch``-th of its epoch; both count from 1."""
+    """Event: a gradient step is done, the ``batch``-th of its epoch; both count from 1."""
 
     epoch: int
     batch: int
@@ -32,7 +32,7 @@ class BatchDone(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDone:
-    """An epoch ended: the mean loss of its steps, and how the network does on what it does not learn from."""
+    """Event: an epoch is done, with the mean loss of its steps and the score on validation data."""
 
     epoch: int
     loss: float
@@ -41,7 +41,7 @@ class EpochDone:
     learning_rate: float
 
     def figures(self) -> dict[str, Any]:
-        """The epoch's line of progress.jsonl."""
+        """Convert the epoch to its line of progress.jsonl."""
         validation = {} if self.validation is None else self.validation._asdict()
         return {
             "loss": self.loss,
@@ -54,14 +54,14 @@ class EpochDone:
 FitEvent = BatchDone | EpochDone
 
 
-_FEW_EXAMPLES = 100  # of validation, which say too little by the share of right labels
-_SAME_QUALITY = 1e-6  # epochs that differ by less are equals: a lightly weighted example is no reason to end a fit
+_MIN_EXAMPLES_FOR_ACCURACY = 100  # of validation; of fewer, accuracy is too coarse
+_QUALITY_TOLERANCE = 1e-6  # epochs that differ by less are equals: a lightly weighted example is no reason to end a fit
 _LARGE_PRODUCT = 4 * LARGE_WEIGHTS  # weights of a layer whose product, for one minibatch, gains by bfloat16
 _SMALL_BATCH_VALUES = 16_384  # input values of a minibatch; below it, threads wait for each other more than they help
 
 
 def resolve_fit(config: FitConfig, spec: NetworkSpec) -> dict[str, Any]:
-    """What the ``auto`` settings and those that were left to the net choose on this machine, as plain data."""
+    """Resolve the ``auto`` settings and the recipe on this machine, as plain data."""
     device, recipe = resolve_device(config.device), config.recipe()
     widths = (spec.input.size, *getattr(spec.torso, "hidden", ()))
     large = any(a * b >= _LARGE_PRODUCT for a, b in pairwise(widths))
@@ -78,13 +78,13 @@ def resolve_fit(config: FitConfig, spec: NetworkSpec) -> dict[str, Any]:
 
 
 class Fitting:
-    """Fits a network to examples; what it is at any moment goes into a checkpoint and comes back to the bit.
+    """Fit a network to examples; its state at any event can be checkpointed and restored to the bit.
 
     ``validation`` chooses the best epoch: the highest accuracy or, in regression and where fewer than 100 examples are
     too few to count, the lowest loss; of equals the latest, whose learning rate was lowest. Without it the last epoch
     is taken, and nothing stops the fit early.
-    ``rows`` [n] int64 says which examples an epoch goes through, each as often as it stands there; None means each
-    once. ``resolved`` is what `resolve_fit` said.
+    ``rows`` [n] int64 are the examples that an epoch goes through, each as often as it occurs; None means each once.
+    ``resolved`` is what `resolve_fit` returned.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class Fitting:
     ) -> None:
         self.num_rows = len(train.targets) if rows is None else len(rows)
         if self.num_rows == 0:
-            raise ConfigError("there is nothing to fit: the training data holds 0 examples")
+            raise ConfigError("the training data must hold at least 1 example, got 0 examples")
         self.config, self.seed, self.resolved = config, seed, dict(resolved)
         self.recipe = config.recipe(resolved["recipe"])
         self.device = resolve_device(resolved["device"])
         self.validation = None if validation is None else validation.to(self.device)
         self._rows = None if rows is None else rows.to(self.device)
-        self._cuts = minibatch_cuts(self.num_rows, self.recipe.batch_size, spec)
+        self._bounds = minibatch_bounds(self.num_rows, self.recipe.batch_size, spec)
         self.learner = SupervisedLearner.build(
             config,
             self.recipe,
@@ -120,7 +120,8 @@ class Fitting:
         self.epochs: list[EpochDone] = []
         self.best_epoch = 0  # counts from 1; 0 before there is one
         self._best_weights: dict[str, Tensor] = {}
-        self._order = torch.Generator().manual_seed(seed + 1)  # the CPU's, so that every device sees the same order
+        # The CPU's, so that the order is the same on every device.
+        self._order_generator = torch.Generator().manual_seed(seed + 1)
         self._permutation: Tensor | None = None  # of the epoch that is under way
         self._batch = 0  # steps made in it
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # over its examples
@@ -128,7 +129,7 @@ class Fitting:
     @property
     def num_batches(self) -> int:
         """Gradient steps in an epoch."""
-        return len(self._cuts) - 1
+        return len(self._bounds) - 1
 
     @property
     def epoch(self) -> int:
@@ -137,14 +138,14 @@ class Fitting:
 
     @property
     def is_done(self) -> bool:
-        """Whether all epochs were made, or ``patience`` of them in a row brought nothing better."""
+        """Whether all epochs are done, or ``patience`` of them in a row brought no improvement."""
         patience = self.config.patience
-        waited = self.epoch - self.best_epoch
-        impatient = patience is not None and self.validation is not None and waited >= patience
-        return self.epoch >= self.recipe.max_epochs or impatient
+        epochs_since_best = self.epoch - self.best_epoch
+        stops_early = patience is not None and self.validation is not None and epochs_since_best >= patience
+        return self.epoch >= self.recipe.max_epochs or stops_early
 
     def run(self) -> Iterator[FitEvent]:
-        """Go on to the end; who stops asking has stopped the fit, and may take its ``state`` at any event."""
+        """Iterate over the remaining events; callers stop the fit by not iterating on, and may save its ``state``."""
         while not self.is_done:
             self._begin_epoch()
             while self._batch < self.num_batches:
@@ -153,7 +154,7 @@ class Fitting:
             yield self._end_epoch()
 
     def step_at(self, learning_rate: float) -> float:
-        """Make one step at this learning rate (of a constant schedule) and return its loss, for range tests."""
+        """Take one step at this learning rate (of a constant schedule) and return its loss, for range tests."""
         if self._permutation is None or self._batch == self.num_batches:
             self._permutation = None
             self._begin_epoch()
@@ -161,20 +162,20 @@ class Fitting:
         return float(self._step())
 
     def best_network(self) -> Network:
-        """A copy of the best network so far, in evaluation mode; before the first epoch ends, of the latest."""
+        """Copy the best network so far, in evaluation mode; before the first epoch ends, the latest."""
         network = build_network(self.learner.network.spec, torch.Generator())
         network.load_state_dict(self._best_weights or self.learner.network.state_dict())
         return network.to(self.device).eval()
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Everything but the data, as JSON and tensors."""
+        """Return everything but the data, as JSON and tensors."""
         learner_state, learner_tensors = self.learner.state()
         epochs = [{"epoch": epoch.epoch, **epoch.figures()} for epoch in self.epochs]
         state = {"learner": learner_state, "epochs": epochs, "best_epoch": self.best_epoch, "batch": self._batch}
         tensors = {
             **with_prefix("learner", learner_tensors),
             **with_prefix("best", self._best_weights),
-            "order": self._order.get_state(),
+            "order": self._order_generator.get_state(),
             "loss_sum": self._loss_sum,
         }
         if self._permutation is not None:
@@ -182,33 +183,33 @@ class Fitting:
         return state, tensors
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Become what ``state`` took, of a fit with the same settings and data."""
+        """Restore what ``state`` returned, of a fit with the same settings and data."""
         try:
             self.learner.restore(state["learner"], strip_prefix("learner", tensors))
             self.epochs = [_epoch_from_json(epoch) for epoch in state["epochs"]]
             self.best_epoch, self._batch = state["best_epoch"], state["batch"]
-            self._order.set_state(tensors["order"])
+            self._order_generator.set_state(tensors["order"])
             self._loss_sum = tensors["loss_sum"].to(self.device)
         except KeyError as error:
             raise CheckpointError(f"the checkpoint lacks {error}; it is of another version or another kind") from error
         permutation = tensors.get("permutation")
         if permutation is not None and len(permutation) != self.num_rows:
             raise CheckpointError(
-                f"the checkpoint is of {len(permutation)} training examples, these are {self.num_rows}"
+                f"the checkpoint must be of {self.num_rows} training examples, got {len(permutation)}"
             )
         self._permutation = None if permutation is None else permutation.to(self.device)
         self._best_weights = {name: t.to(self.device) for name, t in strip_prefix("best", tensors).items()}
 
     def _begin_epoch(self) -> None:
         if self._permutation is None:
-            order = torch.randperm(self.num_rows, generator=self._order).to(self.device)
+            order = torch.randperm(self.num_rows, generator=self._order_generator).to(self.device)
             self._permutation = order if self._rows is None else self._rows[order]
             self._batch = 0
             self._loss_sum.zero_()
 
     def _step(self) -> Tensor:
         assert self._permutation is not None  # noqa: S101 - an epoch has begun
-        rows = self._permutation[self._cuts[self._batch] : self._cuts[self._batch + 1]]
+        rows = self._permutation[self._bounds[self._batch] : self._bounds[self._batch + 1]]
         loss = self.learner.update(self.train.take(rows))
         self._loss_sum += loss * len(rows)
         self._batch += 1
@@ -241,16 +242,19 @@ class Fitting:
 
     def _is_best(self, validation: Score | None) -> bool:
         before = [self._quality(epoch.validation) for epoch in self.epochs if epoch.validation is not None]
-        return validation is None or not before or self._quality(validation) >= max(before) - _SAME_QUALITY
+        return validation is None or not before or self._quality(validation) >= max(before) - _QUALITY_TOLERANCE
 
     def _quality(self, score: Score) -> float:
-        """More is better. Of a few examples an early epoch may have all right by chance; a loss is finer."""
-        few = self.validation is not None and len(self.validation.targets) < _FEW_EXAMPLES
+        """Quality of a score: more is better.
+
+        Of a few examples an early epoch may have all right by chance; a loss is finer.
+        """
+        few = self.validation is not None and len(self.validation.targets) < _MIN_EXAMPLES_FOR_ACCURACY
         return -score.loss if few and self.learner.network.spec.probabilistic else score.quality
 
 
 def as_examples(inputs: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any] | None = None) -> Examples:
-    """Arrays as tensors of their own; labels are int64, numbers to regress on float32."""
+    """Copy arrays to tensors; labels become int64, regression targets float32."""
     dtype = torch.float32 if targets.dtype.kind == "f" else torch.int64
     return Examples(
         torch.tensor(inputs),
@@ -259,16 +263,16 @@ def as_examples(inputs: NDArray[Any], targets: NDArray[Any], weights: NDArray[An
     )
 
 
-def minibatch_cuts(num_rows: int, batch_size: int | str, spec: NetworkSpec) -> list[int]:
-    """Where an epoch is cut into minibatches; a last one that is too small for batch norm joins the one before."""
-    at_least = 2 if getattr(spec.torso, "batch_norm", False) else 1
+def minibatch_bounds(num_rows: int, batch_size: int | str, spec: NetworkSpec) -> list[int]:
+    """Compute the minibatches' bounds in an epoch; a last one too small for batch norm joins the one before."""
+    min_size = 2 if getattr(spec.torso, "batch_norm", False) else 1
     size = num_rows if batch_size == "full" else int(batch_size)
-    cuts = [*range(0, num_rows, size), num_rows]
-    if num_rows - cuts[-2] < at_least:
-        if len(cuts) == 2:
-            raise ConfigError(f"batch_norm needs at least {at_least} examples in a minibatch, there are {num_rows}")
-        del cuts[-2]
-    return cuts
+    bounds = [*range(0, num_rows, size), num_rows]
+    if num_rows - bounds[-2] < min_size:
+        if len(bounds) == 2:
+            raise ConfigError(f"a minibatch must hold at least {min_size} examples for batch_norm, got {num_rows}")
+        del bounds[-2]
+    return bounds
 
 
 def _epoch_from_json(line: Mapping[str, Any]) -> EpochDone:

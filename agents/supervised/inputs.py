@@ -1,4 +1,4 @@
-"""What an array of rows or images is to a network: the input specification that a classifier is fitted with."""
+"""Infer a network's input specification from arrays of rows or images, and convert arrays to it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from torso.errors import InputError
 from torso.image_spec import ImageSpec, Layout
 from torso.nets.specs.inputs import InputSpec
 
-_BLOCK_ROWS = 256  # turned into float64 at once: what stays in a core's cache
+_BLOCK_ROWS = 256  # converted to float64 at once: what stays in a core's cache
 _IMAGE_DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64")  # what torch computes with
 
 
 def input_spec_of(
-    inputs: Array, *, convolutional: bool, image: ImageSpec | None = None, learnt: NDArray[np.int64] | None = None
+    inputs: Array,
+    *,
+    convolutional: bool,
+    image: ImageSpec | None = None,
+    training_rows: NDArray[np.int64] | None = None,
 ) -> InputSpec:
-    """Describe the inputs that a network is about to be fitted on; ``learnt`` are the rows it learns from, None: all.
+    """Infer the input specification from the inputs to fit on; ``training_rows`` index those learnt from, None: all.
 
     inputs: [N, F] rows, or images [N, H, W], [N, C, H, W] or [N, H, W, C]; bool, integers or floats. Images keep their
     dtype and are scaled to [0, 1] within the network, by ``image.max_value`` or else by their largest value. Rows
@@ -43,20 +47,20 @@ def input_spec_of(
         shape = _square(inputs.shape[1])
     layout = layout_of(shape)
     if layout is None:
-        mean, std = moments(inputs, learnt)
-        first = inputs[0 if learnt is None else learnt[0]]
-        if len(inputs) > 1 and all((block == first).all() for block in _blocks(inputs, learnt)):
-            raise InputError("X", expected="at least one column that varies", got="constant columns alone")
+        mean, std = moments(inputs, training_rows)
+        first = inputs[0 if training_rows is None else training_rows[0]]
+        if len(inputs) > 1 and all((block == first).all() for block in _blocks(inputs, training_rows)):
+            raise InputError("X", expected="rows with at least one column that varies", got="constant columns alone")
         return InputSpec(shape=shape, dtype="float32", mean=mean, std=std)
     dtype = inputs.dtype.name if inputs.dtype.name in _IMAGE_DTYPES else "float32"
     if inputs.ndim == 2 and inputs.dtype != np.uint8:
-        dtype = "float32"  # a table of pixels: whole numbers today, means of them tomorrow
-    largest = _largest(_blocks(inputs, learnt)) if image is None else image.max_value
+        dtype = "float32"  # a table of pixels: later inputs may be fractions
+    largest = _largest(_blocks(inputs, training_rows)) if image is None else image.max_value
     return InputSpec(shape=shape, dtype=dtype, layout=layout, scale=1 / (largest or 1.0), image=image)
 
 
 def layout_of(shape: tuple[int, ...]) -> Layout | None:
-    """Name the axes of one image by its shape; of three axes the shortest, if it is first or last, holds channels."""
+    """Infer an image's layout from its shape; of three axes the shortest, if it is first or last, holds channels."""
     if len(shape) == 2:
         return "hw"
     if len(shape) == 3:
@@ -65,16 +69,16 @@ def layout_of(shape: tuple[int, ...]) -> Layout | None:
 
 
 def as_inputs(inputs: Array, spec: InputSpec) -> Array:
-    """Inputs as a network of this specification takes them: [N, *spec.shape] in its dtype; rows may be flat.
+    """Convert inputs to a network's input specification: [N, *spec.shape] in its dtype; rows may be flat.
 
     Raises:
         InputError: another shape, numbers that the dtype cannot hold, NaN or infinity.
     """
-    wanted = f"[N, {', '.join(map(str, spec.shape))}]"
+    required = f"of shape [N, {', '.join(map(str, spec.shape))}]"
     if inputs.ndim == 2 and inputs.shape[1] == spec.size:
         inputs = inputs.reshape(-1, *spec.shape)
     if inputs.shape[1:] != spec.shape:
-        raise InputError("X", expected=wanted, got=str(list(inputs.shape)))
+        raise InputError("X", expected=required, got=str(list(inputs.shape)))
     cast = inputs.astype(spec.numpy_dtype, copy=False)
     if not _all_finite(cast):
         raise InputError("X", expected="finite float32 numbers", got="NaN, infinity or larger ones")
@@ -96,15 +100,14 @@ def _square(num_features: int) -> tuple[int, ...]:
     if side * side != num_features:
         raise InputError(
             "X",
-            expected="images [N, H, W], or rows of a square number of pixels, for a convolutional net; "
-            "reshape X, or use net='mlp'",
-            got=f"rows of {num_features}",
+            expected="images [N, H, W], or rows of a square number of pixels, for a convolutional net",
+            got=f"rows of {num_features}; reshape X, or use net='mlp'",
         )
     return side, side
 
 
 def moments(values: Array, rows: NDArray[np.int64] | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each column of [N, ...], over some rows or all; a constant column keeps deviation 1."""
+    """Compute mean and deviation by column of [N, ...], over some rows or all; a constant column keeps deviation 1."""
     table = values.reshape(len(values), -1)
     num_rows = len(table) if rows is None else len(rows)
     total, squares = np.zeros(table.shape[1]), np.zeros(table.shape[1])
@@ -119,7 +122,7 @@ def moments(values: Array, rows: NDArray[np.int64] | None = None) -> tuple[tuple
 
 
 def _blocks(values: Array, rows: NDArray[np.int64] | None) -> Iterator[Array]:
-    """Some rows, or all, a few at a time."""
+    """Iterate over blocks of some rows, or of all."""
     num_rows = len(values) if rows is None else len(rows)
     for first in range(0, num_rows, _BLOCK_ROWS):
         some = slice(first, first + _BLOCK_ROWS)
@@ -127,5 +130,5 @@ def _blocks(values: Array, rows: NDArray[np.int64] | None) -> Iterator[Array]:
 
 
 def _largest(blocks: Iterable[Array]) -> float:
-    """The largest size of a value."""
+    """Compute the largest absolute value."""
     return max(max(float(block.max()), -float(block.min())) for block in blocks)

@@ -1,4 +1,4 @@
-"""Learning from labelled examples: the network that a configuration asks for, and the update it is fitted by.
+"""Supervised learner: network specification from a configuration, gradient updates on minibatches, scores.
 
 The network's output is a probability for each class, or a number for each target; the loss is the head's own. An agent
 regresses the same kind of output on an expectation (``value_based/learner.py``).
@@ -46,10 +46,10 @@ _EVALUATION_ROWS = 1024  # rows of one forward when nothing is learnt from them
 
 
 class Examples(NamedTuple):
-    """Examples on the learner's device.
+    """Batch of examples: inputs, targets, weights.
 
-    inputs: [N, *shape] raw. targets: [N] int64 labels, or [N, K] float32 for regression. weights: [N] float32, what an
-    example counts for, or None where all count the same.
+    inputs: [N, *shape] raw. targets: [N] int64 labels, or [N, K] float32 for regression. weights: [N] float32, each
+    example's weight in the loss, or None where all count the same.
     """
 
     inputs: Tensor
@@ -57,18 +57,18 @@ class Examples(NamedTuple):
     weights: Tensor | None = None
 
     def to(self, device: torch.device) -> Examples:
-        """The same on a device."""
+        """Move the examples to a device."""
         weights = None if self.weights is None else self.weights.to(device)
         return Examples(self.inputs.to(device), self.targets.to(device), weights)
 
     def take(self, rows: Tensor) -> Examples:
-        """The rows named by indices."""
+        """Select rows by index."""
         weights = None if self.weights is None else self.weights.index_select(0, rows)
         return Examples(self.inputs.index_select(0, rows), self.targets.index_select(0, rows), weights)
 
 
 class Score(NamedTuple):
-    """How well a network does: the mean loss, and the share of right labels or, in regression, R^2.
+    """Score of a network: the mean loss, and the accuracy or, in regression, R^2.
 
     The loss is a cross-entropy in nats for classifiers, and for regressors the mean over the examples of the sum of
     squared errors, in standard deviations of the targets.
@@ -80,16 +80,16 @@ class Score(NamedTuple):
 
     @property
     def quality(self) -> float:
-        """What the best epoch is chosen by: more is better."""
+        """Criterion of the best epoch: more is better."""
         return -self.loss if self.accuracy is None else self.accuracy
 
     def text(self) -> str:
-        """The figure that people want to see."""
+        """Format the accuracy or R^2."""
         return f"R² {self.r2:.4f}" if self.accuracy is None else f"{self.accuracy:.2%}"
 
 
 def classifier_spec(config: ClassifierConfig, network_input: InputSpec, num_classes: int) -> NetworkSpec:
-    """The network that a configuration asks for, given its input and the number of classes."""
+    """Build a classifier's network specification from a configuration, its input and the number of classes."""
     loss, smoothing = config.loss_for(num_classes), config.label_smoothing
     head: Any
     if loss == "softmax":
@@ -106,13 +106,13 @@ def classifier_spec(config: ClassifierConfig, network_input: InputSpec, num_clas
 def regressor_spec(
     config: FitConfig, network_input: InputSpec, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> NetworkSpec:
-    """The same for targets of this mean and deviation, by which the network's outputs are scaled."""
+    """Build a regressor's network specification; its outputs are scaled by the targets' mean and deviation."""
     head = RegressionHeadSpec(num_targets=len(mean), mean=mean, std=std)
     return _network_spec(config, network_input, head)
 
 
-def sees_images(config: FitConfig) -> bool:
-    """Whether rows of a square number of pixels are images to the network that a configuration asks for."""
+def takes_images(config: FitConfig) -> bool:
+    """Whether the configuration's network takes rows of a square number of pixels as images."""
     if config.init_torso is None:
         return config.convolutional
     return read_source(config.init_torso).network.input.layout is not None
@@ -125,7 +125,7 @@ def _network_spec(config: FitConfig, network_input: InputSpec, head: Any) -> Net
     spec = take_torso(any_torso, config.init_torso, dropout=config.dropout)
     if spec.input.layout is None and not config.augmentation.is_identity:
         raise ConfigError(
-            f"shifts, rotations, scaling and elastic bends are for images, which {config.init_torso} does not see"
+            f"shifts, rotations, scaling and elastic bends are for images, which {config.init_torso} does not take"
         )
     return spec
 
@@ -145,10 +145,10 @@ def _torso_spec(config: FitConfig, network_input: InputSpec) -> Any:
 
 
 class SupervisedLearner:
-    """A network, and the update that brings its output nearer to a minibatch's targets.
+    """Network with its optimizer: gradient updates towards the targets of a minibatch.
 
-    ``total_updates`` is what the learning rate's schedule spans. What an update draws (dropout, augmentation) comes
-    from a generator that ``seed`` starts. ``init_torso`` is what `load_torso` said, where the torso was taken.
+    ``total_updates`` is what the learning rate's schedule spans. Random draws of an update (dropout, augmentation)
+    come from a generator that ``seed`` starts. ``init_torso`` is the origin that `load_torso` returned, or None.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class SupervisedLearner:
         init_torso: dict[str, str] | None = None,
     ) -> None:
         if not isinstance(network.head, (LabelHead, RegressionHead)):
-            raise ConfigError(f"a fit needs a head that labels or regresses, got {type(network.head).__name__}")
+            raise ConfigError(f"head must be one that labels or regresses, got {type(network.head).__name__}")
         self.config, self.recipe, self.device, self.total_updates = config, recipe, device, total_updates
         self.init_torso = init_torso
         self.network = network.to(device)
@@ -201,11 +201,11 @@ class SupervisedLearner:
         seed: int,
         total_updates: int,
     ) -> SupervisedLearner:
-        """A learner whose first weights are drawn from the seed; the torso's may be taken from another model."""
+        """Build a learner with first weights drawn from the seed; the torso's may be loaded from another model."""
         weights = torch.Generator().manual_seed(seed)
         network = build_network(spec, weights, recipe.init)
         noise_seed = int(torch.randint(2**62, (), generator=weights))
-        taken = None if config.init_torso is None else load_torso(network, config.init_torso)
+        torso_origin = None if config.init_torso is None else load_torso(network, config.init_torso)
         return cls(
             config,
             recipe,
@@ -214,12 +214,12 @@ class SupervisedLearner:
             precision=precision,
             seed=noise_seed,
             total_updates=total_updates,
-            init_torso=taken,
+            init_torso=torso_origin,
         )
 
     @torch.no_grad()
     def prepare(self, examples: Examples) -> Examples:
-        """Examples on the device as `update` takes minibatches of them."""
+        """Move examples to the device and scale them, for `update` to take minibatches of."""
         examples = examples.to(self.device)
         if not self._scales_once:
             return examples
@@ -230,7 +230,7 @@ class SupervisedLearner:
         return examples._replace(inputs=scaled)
 
     def update(self, minibatch: Examples) -> Tensor:
-        """One gradient step on rows that `prepare` made. Returns the mean loss before it, with penalties, detached."""
+        """Take a gradient step on rows from `prepare`. Returns the mean loss before it, with penalties, detached."""
         config, (inputs, targets, weights) = self.config, minibatch
         layout = self.network.spec.input.layout
         if layout is not None and not self.augmentation.is_identity:
@@ -251,11 +251,11 @@ class SupervisedLearner:
         return self.step(loss)
 
     def score(self, examples: Examples) -> Score:
-        """Score the network as a served model would do: in evaluation mode and float32."""
+        """Score the network in evaluation mode and float32, as it is served."""
         return score(self.network, examples)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Weights, optimizer, generator and counter, for a checkpoint."""
+        """Return weights, optimizer, generator and counter, for a checkpoint."""
         optimizer_state, optimizer_tensors = self.step.state()
         tensors = {
             **with_prefix("network", self.network.state_dict()),
@@ -265,7 +265,7 @@ class SupervisedLearner:
         return {"num_updates": self.num_updates, "optimizer": optimizer_state}, tensors
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Become what ``state`` took; CheckpointError when it is of another network."""
+        """Restore what ``state`` returned; CheckpointError when it is of another network."""
         try:
             self.network.load_state_dict(strip_prefix("network", tensors))
         except RuntimeError as error:
@@ -277,10 +277,10 @@ class SupervisedLearner:
 
 @torch.inference_mode()
 def score(network: Network, examples: Examples) -> Score:
-    """Score a classifier or a regressor on examples, in evaluation mode, some rows at a time."""
+    """Score a classifier or a regressor on examples, in evaluation mode and in batches."""
     head = network.head
     if not isinstance(head, (LabelHead, RegressionHead)):
-        raise ConfigError(f"a fit needs a head that labels or regresses, got {type(head).__name__}")
+        raise ConfigError(f"head must be one that labels or regresses, got {type(head).__name__}")
     network.eval()
     readouts, losses = [], []
     for first in range(0, len(examples.targets), _EVALUATION_ROWS):
@@ -299,7 +299,7 @@ def score(network: Network, examples: Examples) -> Score:
 
 
 def _r2(predicted: Tensor, targets: Tensor, shares: Tensor) -> float:
-    """The share of the targets' variance that is explained, averaged over targets; of a constant target, 0 or 1."""
+    """Compute R^2, averaged over targets; of a constant target it is 0 or 1."""
     residual = (shares[:, None] * (targets - predicted).square()).sum(dim=0)  # [K]
     spread = (shares[:, None] * (targets - (shares[:, None] * targets).sum(dim=0)).square()).sum(dim=0)
     explained = torch.where(spread > 0, 1 - residual / spread, (residual == 0).to(spread.dtype))

@@ -1,4 +1,4 @@
-"""The learning-rate range test: how large a step a network bears, seen before the training."""
+"""Learning-rate finder: the range test of Smith 2017, its suggestion and its plot."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from torso.errors import ConfigError
 from torso.files import make_directory
 from torso.insight.pictures.canvas import BLUE, GREEN, new_panels, save_with_legends
 
-_KEPT = 0.9  # share of the smoothed loss that a step keeps: an average over about ten steps
-_LAG = round(_KEPT / (1 - _KEPT))  # steps, the mean age of what is averaged
-_DIVERGED = 4.0  # times the best smoothed loss, where the sweep ends
-_FALL = 0.05  # share of the first losses that must be gained, or nothing descends
-_BEGUN = 0.1  # share of the whole fall after which the descent has begun; before it, slopes are noise
+_SMOOTHING = 0.9  # decay of the exponential average of losses: over about ten steps
+_LAG = round(_SMOOTHING / (1 - _SMOOTHING))  # steps, the mean age of what is averaged
+_DIVERGENCE_FACTOR = 4.0  # times the best smoothed loss, where the sweep ends
+_MIN_DECREASE = 0.05  # share of the first losses by which the loss must fall
+_DESCENT_START = 0.1  # share of the whole fall at which the descent starts; before it, slopes are noise
 _MIN_STEPS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class RangeTest:
-    """What a range test has seen, all [n] float64, and what it suggests.
+    """Result of a range test: its curves, all [n] float64, and the suggested learning rate.
 
-    ``losses`` are those that came, each before the step of its learning rate; ``smoothed`` is their exponential average
-    with Adam's correction of its start; n is the number of steps before the loss went through the roof.
+    ``losses`` are as measured, each before the step of its learning rate; ``smoothed`` is their exponential average
+    with Adam's correction of its start; n is the number of steps before the loss diverged.
     """
 
     learning_rates: NDArray[np.float64]
@@ -44,7 +44,7 @@ class RangeTest:
 def range_test(
     update: Callable[[float], float], *, low: float = 1e-6, high: float = 10.0, num_steps: int = 100
 ) -> RangeTest:
-    """Raise the learning rate from ``low`` to ``high`` by the same factor a step, and watch the loss (Smith 2017, 3.3).
+    """Raise the learning rate from ``low`` to ``high`` by the same factor a step and record the loss (Smith 2017, 3.3).
 
     ``update(learning_rate)`` takes one gradient step on the next minibatch and returns its loss before the step; what
     it learns stays learnt, so give it a learner made for the test. The test ends early once the smoothed loss exceeds
@@ -70,30 +70,30 @@ def range_test(
         loss = float(update(float(learning_rate)))
         if not math.isfinite(loss):
             break
-        average = _KEPT * average + (1 - _KEPT) * loss
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
         losses.append(loss)
-        smoothed.append(average / (1 - _KEPT ** len(losses)))
-        if smoothed[-1] > _DIVERGED * min(smoothed):
+        smoothed.append(average / (1 - _SMOOTHING ** len(losses)))
+        if smoothed[-1] > _DIVERGENCE_FACTOR * min(smoothed):
             break
-    rates, seen, smooth = learning_rates[: len(losses)], np.array(losses), np.array(smoothed)
-    suggestion = _steepest_descent(rates, seen, smooth, first=max(num_steps // 10, _LAG))
-    return RangeTest(learning_rates=rates, losses=seen, smoothed=smooth, suggestion=suggestion)
+    rates, recorded, smooth = learning_rates[: len(losses)], np.array(losses), np.array(smoothed)
+    suggestion = _steepest_descent(rates, recorded, smooth, first=max(num_steps // 10, _LAG))
+    return RangeTest(learning_rates=rates, losses=recorded, smoothed=smooth, suggestion=suggestion)
 
 
 def _steepest_descent(
     rates: NDArray[np.float64], losses: NDArray[np.float64], smoothed: NDArray[np.float64], first: int
 ) -> float:
     best = int(smoothed[first:].argmin()) + first if len(smoothed) > first else 0
-    if best <= first or smoothed[best] > (1 - _FALL) * losses[:first].mean():
-        raise ConfigError(_nothing_descends(rates, losses))
+    if best <= first or smoothed[best] > (1 - _MIN_DECREASE) * losses[:first].mean():
+        raise ConfigError(_no_descent_message(rates, losses))
     start = losses[:first].mean()
-    not_yet = np.flatnonzero(smoothed[:best] > start - _BEGUN * (start - smoothed[best]))
-    first = max(first, int(not_yet.max(initial=0)))
+    before_start = np.flatnonzero(smoothed[:best] > start - _DESCENT_START * (start - smoothed[best]))
+    first = max(first, int(before_start.max(initial=0)))
     slope = np.gradient(smoothed)[first : best + 1]  # a step is the same stretch of the logarithm everywhere
     return float(rates[first + int(slope.argmin()) - _LAG])
 
 
-def _nothing_descends(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> str:
+def _no_descent_message(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> str:
     advice = (
         "check that the inputs are standardised and that the network is not fitted already, or sweep other rates, more "
         "steps or larger minibatches"
@@ -107,7 +107,7 @@ def _nothing_descends(rates: NDArray[np.float64], losses: NDArray[np.float64]) -
 
 
 def plot_range_test(found: RangeTest, path: Path) -> Path:
-    """Draw a learning-rate range test: the smoothed loss by learning rate, the suggestion marked. Returns the path."""
+    """Plot a learning-rate range test: the smoothed loss by learning rate, the suggestion marked. Returns the path."""
     figure, (axes,) = new_panels("learning-rate range test", panels=1)
     axes.plot(found.learning_rates, found.losses, color=BLUE, alpha=0.25)
     axes.plot(found.learning_rates, found.smoothed, color=BLUE, label="smoothed")

@@ -1,4 +1,4 @@
-"""What a network learns by where nothing is said: optimizer, learning rate, minibatches, epochs, first weights."""
+"""Default training recipes by net: optimizer, learning rate, minibatches, epochs, first weights."""
 
 from __future__ import annotations
 
@@ -25,30 +25,31 @@ _LEARNING_RATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the weights of one kind of network are found. ``learning_rate`` is its peak."""
+    """Training settings of one kind of network."""
 
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
+    """Its peak."""
     weight_decay: float = 0.05
     schedule: str = "one-cycle"
     batch_size: BatchSize = 32
     max_epochs: int = 60
     init: Init = "default"
 
-    def but(self, settings: dict[str, Any]) -> Recipe:
-        """This recipe with what ``settings`` says instead; None says nothing.
+    def with_overrides(self, settings: dict[str, Any]) -> Recipe:
+        """Copy this recipe with ``settings`` in place of its own; None keeps its own.
 
         Another optimizer brings a learning rate of its own, and no weight decay unless it is AdamW.
         """
-        said = {name: value for name, value in settings.items() if name in _FIELDS and value is not None}
-        optimizer = said.get("optimizer", self.optimizer)
+        overrides = {name: value for name, value in settings.items() if name in _FIELDS and value is not None}
+        optimizer = overrides.get("optimizer", self.optimizer)
         if optimizer != self.optimizer:
-            said.setdefault("learning_rate", _LEARNING_RATES.get(optimizer, self.learning_rate))
-            said.setdefault("weight_decay", 0.05 if optimizer == "adamw" else 0.0)
-        return replace(self, **said)
+            overrides.setdefault("learning_rate", _LEARNING_RATES.get(optimizer, self.learning_rate))
+            overrides.setdefault("weight_decay", 0.05 if optimizer == "adamw" else 0.0)
+        return replace(self, **overrides)
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as plain data."""
+        """Convert the recipe to plain data."""
         return asdict(self)
 
 
@@ -78,9 +79,9 @@ RECIPES = {
     "nature": _IMAGES,
     "minatar": _IMAGES,
 }
-"""By the net's name."""
+"""Recipes by the net's name."""
 
-# By data set and net: settings that this data set deserves. Chosen on validation data, never on test data.
+# By data set and net: settings tuned for this data set. Chosen on validation data, never on test data.
 _MNIST: dict[str, dict[str, Any]] = {
     "cnn": {
         "batch_size": 128,
@@ -109,7 +110,7 @@ _OF_DATASETS = {("mnist", net): settings for net, settings in _MNIST.items()}
 
 
 def fit_preset(net: str, dataset: str | None = None) -> dict[str, Any]:
-    """The settings of a configuration that ``torso fit`` starts from: the net's recipe, and what the data set changes.
+    """Settings that ``torso fit`` starts from: the net's recipe, with the data set's changes.
 
     Raises:
         ConfigError: an unknown net.

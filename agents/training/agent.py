@@ -1,4 +1,4 @@
-"""``DQN``: the agent as scripts use it."""
+"""``DQN``: the agent's Python API for scripts."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class DQN:
 
     Args:
         env: a Gymnasium id, an env class, a function that makes an env, or a constructed env.
-        algorithm: whose preset for the env's id is taken: dqn, double, dueling, prioritized or n-step.
+        algorithm: its preset for the env's id is used: dqn, double, dueling, prioritized or n-step.
         config: the settings instead of a preset's (with one env, where that is constructed already), or of the
             defaults of `DQNConfig` in an env without one.
-        env_kwargs: given to the env's constructor; without them and without a ``config``, the preset's.
+        env_kwargs: passed to the env's constructor; without them and without a ``config``, the preset's.
         wrappers: applied to each env in order, the first innermost.
         settings: fields of `DQNConfig`, in place of the preset's or the config's.
 
@@ -59,12 +59,12 @@ class DQN:
         **settings: Any,
     ) -> None:
         world = World(env=env, env_kwargs=env_kwargs or {}, wrappers=wrappers)
-        known = preset(algorithm, world.name)
+        default = preset(algorithm, world.name)
         if config is None and env_kwargs is None and isinstance(env, str):
-            world = World(env=env, env_kwargs=known.env_kwargs, wrappers=wrappers)
+            world = World(env=env, env_kwargs=default.env_kwargs, wrappers=wrappers)
         if config is None:
-            config = replace(known.config, num_envs=1) if world.is_constructed else known.config
-        self._set_up(world, _with(config, settings), seed, algorithm=algorithm)
+            config = replace(default.config, num_envs=1) if world.is_constructed else default.config
+        self._set_up(world, _replace_settings(config, settings), seed, algorithm=algorithm)
 
     def _set_up(
         self,
@@ -74,14 +74,14 @@ class DQN:
         *,
         algorithm: str = "dqn",
         loaded: tuple[ModelCard, Network] | None = None,
-        first: Network | None = None,
+        initial: Network | None = None,
     ) -> None:
-        require_trainable(world, config, seed, first)
+        require_trainable(world, config, seed, initial)
         self.world, self.config, self.seed = world, config, seed
         self._loaded: tuple[ModelCard, Network] | None = loaded
-        self._first_network: Network | None = first  # weights to start from, of a model directory that was loaded
-        self._run_path: Path | None = None  # the run directory that learn() writes to
-        self._algorithm, self._video_period = algorithm, 0  # as that one records them
+        self._initial_network: Network | None = initial  # initial weights, of a model directory that was loaded
+        self._run_path: Path | None = None  # run directory that learn() writes to
+        self._algorithm, self._video_period = algorithm, 0  # as recorded there
         self._training: Training | None = None
         self._predictor: Predictor | None = None
         if loaded is not None:
@@ -90,7 +90,7 @@ class DQN:
 
     @property
     def total_steps(self) -> int:
-        """Steps learnt since this agent was made or loaded."""
+        """Steps learnt since this agent was created or loaded."""
         return 0 if self._training is None else self._training.total_steps
 
     def learn(
@@ -100,14 +100,14 @@ class DQN:
         out: str | os.PathLike[str] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> DQN:
-        """Train until ``total_steps`` steps were made in all; then the best network by evaluation acts.
+        """Train up to ``total_steps`` steps in all; afterwards the best network by evaluation acts.
 
-        ``out`` makes a run directory of it, which `DQN.load` and ``torso train --resume`` go on with exactly. Callbacks
-        (`torso.agents.Callback`) are told of what happens, and may end it sooner: ``total_steps`` of the agent says
-        when, and learning goes on from there.
+        ``out`` creates a run directory, which `DQN.load` and ``torso train --resume`` continue bit-exactly. Callbacks
+        (`torso.agents.Callback`) are notified of events, and may stop the training earlier: ``total_steps`` of the
+        agent tells where, and learning continues from there.
 
-        Interrupted by an exception (Ctrl-C), an agent with a run directory goes on from its latest checkpoint when it
-        learns again; one without goes on from where it was.
+        Interrupted by an exception (Ctrl-C), an agent with a run directory continues from its latest checkpoint when
+        it learns again; one without continues from where it was.
 
         Raises:
             ConfigError: ``total_steps`` is not more than what was learnt already.
@@ -117,14 +117,15 @@ class DQN:
             raise ConfigError(
                 f"total_steps must be more than the {self.total_steps} steps learnt already, got {total_steps}"
             )
-        Hooks(callbacks)  # refuses what is no callback, before anything is written
+        Hooks(callbacks)  # rejects anything but callbacks, before anything is written
         if out is not None and (self._training is not None or self._run_path is not None):
             raise ConfigError(
-                "out is for an agent that has learnt nothing yet; this one goes on where it learnt before"
+                f"out must be None for an agent that has learnt already, got {os.fspath(out)!r}; "
+                "it continues where it learnt before"
             )
         if out is None and self._run_path is None:
             self._training = self._training or self._new_training(None)
-            self._consume(self._training, total_steps, callbacks)
+            self._run_training(self._training, total_steps, callbacks)
             return self
         path, resume = Path(out if out is not None else self._run_path or ""), self._run_path is not None
         with open_run(
@@ -136,12 +137,12 @@ class DQN:
             resume=resume,
             algorithm=self._algorithm,
             video_period=self._video_period,
-            first=self._first_network,
+            initial=self._initial_network,
         ) as run:
             self._run_path = path
             training, self._training = self._training or self._new_training(run), None  # None if what follows fails
             training.run_directory = run
-            self._consume(training, total_steps, callbacks)
+            self._run_training(training, total_steps, callbacks)
             if training.is_done(total_steps):
                 training.finish(self.config.evaluation_episodes)
             self._training = training
@@ -153,17 +154,17 @@ class DQN:
             self.config,
             seed=self.seed,
             run=run,
-            network=self._first_network,
+            network=self._initial_network,
             video_period=self._video_period,
         )
 
-    def _consume(self, training: Training, total_steps: int, callbacks: Sequence[Callback]) -> None:
+    def _run_training(self, training: Training, total_steps: int, callbacks: Sequence[Callback]) -> None:
         for _ in training.run(total_steps, callbacks=callbacks):
             pass
         self._predictor = training.predictor()
 
     def predict(self, observation: ArrayLike) -> NDArray[np.int64] | int:
-        """The greedy action for one observation (an int), or for a batch of them (int64 [B]), as gymnasium takes it.
+        """Predict the greedy action of one observation (an int), or of a batch (int64 [B]), in the env's numbering.
 
         Raises InputError for an observation that does not fit the env's, and ConfigError before `learn` or `load`.
         """
@@ -173,7 +174,7 @@ class DQN:
         return int(actions[0]) if single else actions
 
     def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
-        """Play ``episodes`` greedy episodes in envs of their own, on seeds that chose nothing during training."""
+        """Play ``episodes`` greedy episodes in separate envs, on seeds that were not used during training."""
         seeds = evaluation_seeds(self.seed if seed is None else seed, episodes, "score")
         return evaluate(self._require_predictor().act, self.world, seeds)
 
@@ -198,37 +199,37 @@ class DQN:
         seed: int | None = None,
         wrappers: Sequence[Wrapper] | None = None,
     ) -> DQN:
-        """Load an agent.
+        """Load an agent from a model directory or a run directory.
 
-        A model directory predicts at once, and learns anew from its weights; a run directory resumes: ``learn`` goes on
-        with it from its latest checkpoint. ``env`` and ``wrappers`` are needed where the files name none that can be
-        made. ``config`` and ``seed`` (0) are for learning anew from a model; a run has its own.
+        A model directory predicts at once, and starts a new training from its weights; a run directory resumes:
+        ``learn`` continues from its latest checkpoint. ``env`` and ``wrappers`` are needed where the files name none
+        that can be made. ``config`` and ``seed`` (0) are for a new training from a model; a run has its own.
 
         Raises:
-            ConfigError: a ``config`` or a ``seed`` for a run directory, or settings that are not there.
-            ModelError: no model there, or a damaged one.
+            ConfigError: a ``config`` or a ``seed`` for a run directory, or a model without recorded settings.
+            ModelError: a missing or damaged model.
             RunError: a run directory of another kind.
         """
         path = Path(path)
         if (path / "config.json").is_file() and not (path / CARD).is_file():
             if config is not None or seed is not None:
-                raise ConfigError(f"{path} is a run, which goes on with its own config and seed; leave both out")
+                raise ConfigError(f"{path} is a run, which continues with its own config and seed; leave both out")
             return cls._load_run(path, env, wrappers)
         card, network = load_model(path)
         if card.kind != "policy":
-            raise ConfigError(f"{path} holds a {card.kind}, expected a policy; use Classifier.load")
+            raise ConfigError(f"{path} must hold a policy, got a {card.kind}; use Classifier.load")
         config = _config_of(path, card) if config is None else config
         world = _world_of(path, env, wrappers, card.provenance)
         agent = cls.__new__(cls)
-        with _needing_env(path, env):
-            agent._set_up(world, config, seed or 0, loaded=(card, network), first=network)
+        with _suggest_env(path, env):
+            agent._set_up(world, config, seed or 0, loaded=(card, network), initial=network)
         return agent
 
     @classmethod
     def _load_run(cls, path: Path, env: EnvSource | None, wrappers: Sequence[Wrapper] | None) -> DQN:
         run = RunDirectory.open(path)
         if run.kind != "train":
-            raise RunError(f"{path} holds a {run.kind} run, expected a training run; use Classifier.load")
+            raise RunError(f"{path} must hold a training run, got a {run.kind} run; use Classifier.load")
         settings = run.settings
         config = DQNConfig(**{name: settings[name] for name in DQNConfig.__dataclass_fields__ if name in settings})
         world = _world_of(path, env, wrappers, settings)
@@ -236,7 +237,7 @@ class DQN:
         with suppress(ModelNotFoundError):  # a run that ended before its first checkpoint can only learn
             loaded = load_model(path)
         agent = cls.__new__(cls)
-        with _needing_env(path, env):
+        with _suggest_env(path, env):
             agent._set_up(world, config, run.config["seed"], algorithm=settings["algorithm"], loaded=loaded)
         agent._run_path, agent._video_period = path, settings.get("video_period", 0)
         return agent
@@ -247,8 +248,8 @@ class DQN:
         return self._predictor
 
 
-def _with(config: DQNConfig, settings: Mapping[str, Any]) -> DQNConfig:
-    """A configuration with some of its settings replaced."""
+def _replace_settings(config: DQNConfig, settings: Mapping[str, Any]) -> DQNConfig:
+    """Copy a configuration with some of its settings replaced; ConfigError for an unknown one."""
     known = DQNConfig.__dataclass_fields__
     for name in settings:
         if name not in known:
@@ -259,16 +260,16 @@ def _with(config: DQNConfig, settings: Mapping[str, Any]) -> DQNConfig:
 
 
 def _world_of(
-    path: Path, given: EnvSource | None, wrappers: Sequence[Wrapper] | None, recorded: Mapping[str, Any]
+    path: Path, env: EnvSource | None, wrappers: Sequence[Wrapper] | None, recorded: Mapping[str, Any]
 ) -> World:
-    """The env that was given, or else the recorded one.
+    """Build the world of the ``env`` argument, or else of the recorded env.
 
-    Where it is the same env, it comes with the recorded ``env_kwargs``, and with the recorded wrappers unless others
-    were given.
+    Where both are the same env, it has the recorded ``env_kwargs``, and the recorded wrappers unless ``wrappers`` are
+    given.
     """
-    source = recorded.get("env_id") if given is None else given
+    source = recorded.get("env_id") if env is None else env
     if source is None:
-        raise EnvError(f"the files do not say which env this agent is for; give DQN.load({str(path)!r}, env)")
+        raise EnvError(f"the files name no env for this agent; give DQN.load({str(path)!r}, env)")
     try:
         return recorded_world(recorded, source, wrappers=wrappers)
     except EnvError as error:
@@ -276,18 +277,18 @@ def _world_of(
 
 
 @contextmanager
-def _needing_env(path: Path, given: EnvSource | None) -> Iterator[None]:
-    """Say, where the env that the files name cannot be made, that one can be given."""
+def _suggest_env(path: Path, env: EnvSource | None) -> Iterator[None]:
+    """Add to the error of an env that the files name and that cannot be made the advice to pass ``env``."""
     try:
         yield
     except EnvError as error:
-        if given is not None:
+        if env is not None:
             raise
         raise EnvError(f"{error}; give DQN.load({str(path)!r}, env)") from error
 
 
 def _config_of(path: Path, card: ModelCard) -> DQNConfig:
-    """The settings that a model was trained with."""
+    """Read the settings that a model was trained with."""
     if "config" not in card.provenance:
         raise ConfigError(f"{path} does not name the settings it was trained with; give DQN.load(path, config=)")
     try:

@@ -1,4 +1,4 @@
-"""A training run: around the loop, logs, evaluations, the best model, checkpoints and exact resume."""
+"""Training driver: the interaction loop with logs, evaluations, the best model, checkpoints and exact resume."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ E = TypeVar("E", bound=TrainingEvent)
 
 
 def resolve_training(config: DQNConfig) -> dict[str, Any]:
-    """What the ``auto`` settings choose on this machine, as plain data for config.json."""
+    """Resolve the ``auto`` settings on this machine, as JSON for config.json."""
     device = resolve_device(config.device)
     widths = zip(config.hidden, config.hidden[1:], strict=False)
     pays = config.net != "mlp" or any(a * b >= LARGE_WEIGHTS for a, b in widths)
@@ -48,10 +48,10 @@ def resolve_training(config: DQNConfig) -> dict[str, Any]:
 
 
 class Training:
-    """Trains in a world, with a run directory or in memory alone. Both give the same bits.
+    """Training in a world, with a run directory or in memory only. Both give the same bits.
 
-    ``network`` gives the first weights instead of the seed. A run directory that holds a checkpoint is gone on with.
-    Every ``video_period`` steps (0: never) a run directory gets the video of a greedy episode, which changes no bit.
+    ``network`` gives the initial weights instead of the seed. A run directory with a checkpoint is resumed.
+    Every ``video_period`` steps (0: never) a greedy episode is recorded into the run directory, which changes no bit.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Training:
             self._camera = Camera(world, run.videos, seed=episode, period_steps=video_period)
         self._tracker: Tracker | None = None
         self._position: Mapping[str, Any] | None = None  # of the logs, at the latest checkpoint
-        self._begins_elsewhere = network is not None  # from weights that the seed does not give
+        self._is_warm_start = network is not None  # from weights that do not follow from the seed
         checkpoint = None if run is None else CheckpointStore(run.checkpoint).load()
         if run is not None and checkpoint is not None:
             self.session.restore(checkpoint)
             self._position = checkpoint.state["tracker"]
-            if self.session.best_network is not None:  # what is in best/ may come from steps after the checkpoint
+            if self.session.best_network is not None:  # best/ may be of a step after the checkpoint
                 self.save(run.best, onnx=False)
 
     @property
@@ -99,11 +99,11 @@ class Training:
     @property
     def is_solved(self) -> bool:
         """Whether an evaluation has reached ``config.stop_return``."""
-        enough, best = self.config.stop_return, self.session.best_mean
-        return enough is not None and best is not None and best >= enough
+        threshold, best = self.config.stop_return, self.session.best_mean
+        return threshold is not None and best is not None and best >= threshold
 
     def is_done(self, until_steps: int) -> bool:
-        """Whether ``until_steps`` steps were made in all, or an evaluation is good enough."""
+        """Whether ``until_steps`` steps were made in all, or ``config.stop_return`` is reached."""
         return self.total_steps >= until_steps or self.is_solved
 
     def run(
@@ -112,49 +112,51 @@ class Training:
         stop: Callable[[], bool] = lambda: False,
         callbacks: Sequence[Callback] = (),
     ) -> Iterator[TrainingEvent]:
-        """Train until it `is_done`, or ``stop()`` or a callback says so.
+        """Train until it `is_done`, or ``stop()`` or a callback returns True.
 
-        Yields what happens, after the callbacks were told. ``stop`` is asked after each tick; each of these ends writes
-        a checkpoint. An exception, or a caller that does not ask on, writes none: a run directory then stands at its
-        latest checkpoint, which a new `Training` goes on from.
+        Yields events, after the callbacks were notified. ``stop`` is called after each tick; each of these ends writes
+        a checkpoint. An exception, or a caller that abandons the generator, writes none: a run directory then holds its
+        latest checkpoint, which a new `Training` resumes.
         """
         self._hooks = Hooks(callbacks)
         if self.is_done(until_steps):
             return
         if self.run_directory is not None:
-            self.run_directory.drop_summary()  # of an end that was not the last
+            self.run_directory.drop_summary()  # of an earlier end of this run
         interaction = self.session.interaction
         self._tracker = None if self.run_directory is None else Tracker(self.run_directory.path, self._position)
         try:
             with torch_threads(self.config.num_threads):
-                if self._begins_elsewhere and self.total_steps == 0:
-                    self._write_checkpoint()  # or a run killed before its first one would begin with the seed's weights
+                if self._is_warm_start and self.total_steps == 0:
+                    self._write_checkpoint()  # or a run killed before its first one would resume from the seed
                 interaction.begin()
                 for tick in interaction.run(until_steps):
-                    yield from self._after(tick, until_steps)
+                    yield from self._process_tick(tick, until_steps)
                     if self.is_solved or self._hooks.stop or stop():
                         break
                 if self._checkpointed_at != self.total_steps:
-                    yield self._told("on_checkpoint", self._checkpoint(planned=False))
+                    yield self._notify("on_checkpoint", self._checkpoint(planned=False))
         finally:
             interaction.close()
             if self._tracker is not None:
                 self._tracker.close()
 
     def predictor(self) -> Predictor:
-        """The best network as a predictor of its own."""
-        return self._as_predictor(copy.deepcopy(self._best()))
+        """Copy the best network into a predictor."""
+        return self._as_predictor(copy.deepcopy(self._best_network()))
 
     def score(self, episodes: int) -> Evaluation:
         """Play fresh episodes greedily with the best network."""
         with torch_threads(self.config.num_threads):
-            return self._play(copy.deepcopy(self._best()), evaluation_seeds(self.seed, episodes, "score"))
+            return self._evaluate_network(
+                copy.deepcopy(self._best_network()), evaluation_seeds(self.seed, episodes, "score")
+            )
 
     def save(self, directory: str | os.PathLike[str], *, best: bool = True, onnx: bool = True) -> None:
         """Save the best, or the latest, network as a model directory."""
         save_model(
             directory,
-            self._best() if best else self.session.learner.online,
+            self._best_network() if best else self.session.learner.online,
             kind="policy",
             action_start=self.world.spec.action_start,
             provenance=make_provenance(
@@ -170,7 +172,7 @@ class Training:
         )
 
     def finish(self, score_episodes: int) -> dict[str, Any]:
-        """Score the best network on fresh seeds; write ONNX files, the learning curve and summary.json. Its content."""
+        """Score the best network on fresh seeds; write ONNX files, the learning curve and summary.json; return it."""
         summary = {
             "env_id": self.world.name,
             "seed": self.seed,
@@ -190,39 +192,39 @@ class Training:
             run.write_summary(summary)
         return summary
 
-    # -- around a tick ---------------------------------------------------------------------------------------------
+    # -- after each tick -------------------------------------------------------------------------------------------
 
-    def _after(self, tick: Tick, until_steps: int) -> Iterator[TrainingEvent]:
-        """What a tick brings, in an order that a resume repeats: episodes, a log line, an evaluation, a checkpoint.
+    def _process_tick(self, tick: Tick, until_steps: int) -> Iterator[TrainingEvent]:
+        """Yield a tick's events, in an order that a resume repeats: episodes, a log line, an evaluation, a checkpoint.
 
-        The last tick brings an evaluation in any case, before a checkpoint that would let a resume pass it over; and
-        so does a video come before the checkpoint.
+        The last tick always has an evaluation, and before the checkpoint: a resume from that one would skip it. A video
+        comes before the checkpoint for the same reason.
         """
         config = self.config
-        self.session.take_in(tick)
+        self.session.record_tick(tick)
         self._hooks("on_step", tick)
         if tick.metrics:
             self._hooks("on_update", tick)
         for episode in tick.episodes:
-            yield self._told("on_episode", episode)
+            yield self._notify("on_episode", episode)
         before, after = tick.steps_before, tick.total_steps
         if multiples_passed(before, after, config.log_period):
             yield self._log()
         if multiples_passed(before, after, config.evaluation_period) or after >= until_steps:
-            yield self._told("on_evaluation", self._evaluate())
+            yield self._notify("on_evaluation", self._evaluate())
         if self._camera is not None and multiples_passed(before, after, self._camera.period_steps):
             network = copy.deepcopy(self.session.learner.online).eval()
             self._camera.film(self._as_predictor(network).act, after)
         if multiples_passed(before, after, self._checkpoint_period):
-            yield self._told("on_checkpoint", self._checkpoint(planned=True))
+            yield self._notify("on_checkpoint", self._checkpoint(planned=True))
 
-    def _told(self, hook: str, event: E) -> E:
-        """An event that the callbacks have been told of."""
+    def _notify(self, hook: str, event: E) -> E:
+        """Notify the callbacks of an event, and return it."""
         self._hooks(hook, event)
         return event
 
     def _log(self) -> Logged:
-        figures = self.session.take_figures()
+        figures = self.session.pop_metrics()
         if self._tracker is not None:
             self._tracker.log(self.total_steps, figures)
         return Logged(total_steps=self.total_steps, figures=figures)
@@ -231,10 +233,10 @@ class Training:
         session, total_steps = self.session, self.total_steps
         network = copy.deepcopy(session.learner.online).eval()
         seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
-        evaluation = self._play(network, seeds)
-        if self.world.is_constructed:  # the episodes were played in the very env that training was in the middle of
+        evaluation = self._evaluate_network(network, seeds)
+        if self.world.is_constructed:  # the episodes were played in the training env itself
             session.interaction.cut()
-        is_best = session.best_mean is None or evaluation.mean >= session.best_mean  # of equals the later: it saw more
+        is_best = session.best_mean is None or evaluation.mean >= session.best_mean  # of equals the later one
         if is_best:
             session.best_network, session.best_mean, session.best_step = network, evaluation.mean, total_steps
             if self.run_directory is not None:
@@ -250,7 +252,7 @@ class Training:
         return Evaluated(total_steps=total_steps, evaluation=evaluation, is_best=is_best)
 
     def _checkpoint(self, *, planned: bool) -> Checkpointed:
-        """Cut every episode short, begin anew, and write down where that is."""
+        """Truncate all unfinished episodes, begin new ones, and write a checkpoint there."""
         self.session.interaction.cut()
         if not planned:
             self.session.cuts.append(self.total_steps)
@@ -268,12 +270,12 @@ class Training:
         store.save(self.total_steps, state, tensors, list(self.session.segments(store.rows)))
         self._position = position
 
-    def _best(self) -> Network:
+    def _best_network(self) -> Network:
         best = self.session.best_network
         return self.session.learner.online if best is None else best
 
-    def _play(self, network: Network, seeds: Sequence[int]) -> Evaluation:
-        """Greedy episodes of a network that nobody trains, through the predictor that also serves it."""
+    def _evaluate_network(self, network: Network, seeds: Sequence[int]) -> Evaluation:
+        """Evaluate greedily a network that is not being trained, through the same predictor as in serving."""
         return evaluate(self._as_predictor(network).act, self.world, seeds)
 
     def _as_predictor(self, network: Network) -> Predictor:

@@ -1,7 +1,7 @@
-"""The interaction loop: an agent and a vector env, one tick at a time.
+"""Interaction loop of an agent and a vector env, one tick at a time.
 
-It is a generator, so logging, evaluation and checkpoints stay outside. A tick is one step of the vector env; it counts
-as many steps as envs made a decision, which leaves out those that were resetting.
+It is a generator, so logging, evaluation and checkpoints are outside. A tick is one step of the vector env; it counts
+as many steps as envs took an action, which excludes those that were resetting.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torso.envs import action_masks, require_next_step
 
 
 class Interaction:
-    """Acts, stores and learns. ``make_envs(step)`` builds the vector env anew for the stretch that begins at a step."""
+    """Training loop: act, store, learn. ``make_envs(step)`` builds a new vector env for the segment from a step on."""
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class Interaction:
         self._envs: VectorEnv[Any, Any, Any] | None = None
 
     def begin(self) -> None:
-        """Build the envs anew and reset them with the seeds of this step: what a checkpoint and a resume both do."""
+        """Build new envs and reset them with the seeds of this step, as both a checkpoint and a resume do."""
         self.close()
-        self.replay.break_off()  # in case that the stretch before was abandoned, not cut
+        self.replay.break_off()  # in case the previous segment was abandoned without a cut
         self._envs = self._make_envs(self.total_steps)
         require_next_step(self._envs)
         self._obs: NDArray[Any]
         self._obs, infos = self._envs.reset()
-        self._mask = self._masks_in(infos)
+        self._mask = self._legal_masks(infos)
         self._is_reset = np.zeros(self.config.num_envs, dtype=bool)
         self._returns = np.zeros(self.config.num_envs)
         self._lengths = np.zeros(self.config.num_envs, dtype=np.int64)
 
     def cut(self) -> None:
-        """End every episode under way as a time limit would, and begin anew. A checkpoint is such a cut."""
+        """Truncate all unfinished episodes, as a time limit would, and begin new ones. Checkpoints do this."""
         self.replay.end_episodes(self._obs, self._mask)
         self.begin()
 
@@ -79,7 +79,7 @@ class Interaction:
             self._envs = None
 
     def run(self, until_steps: int) -> Iterator[Tick]:
-        """Yield a tick at a time until at least ``until_steps`` steps were made in all."""
+        """Yield one tick at a time until at least ``until_steps`` steps were made in all."""
         while self.total_steps < until_steps:
             before = self.total_steps
             episodes = self._step()
@@ -90,21 +90,21 @@ class Interaction:
         assert self._envs is not None  # noqa: S101 - begin() was called
         actions = self._act()
         obs, rewards, terminated, truncated, infos = self._envs.step(actions + self._action_start)
-        learner_ends = terminated | infos["life_lost"] if "life_lost" in infos else terminated
-        self.replay.append(self._obs, actions, rewards, learner_ends, truncated, self._is_reset, self._mask)
-        decided = ~self._is_reset
+        learner_terminated = terminated | infos["life_lost"] if "life_lost" in infos else terminated
+        self.replay.append(self._obs, actions, rewards, learner_terminated, truncated, self._is_reset, self._mask)
+        has_acted = ~self._is_reset
         if self.moments is not None:
-            self.moments.update(self._obs[decided])
-        self.total_steps += int(decided.sum())
+            self.moments.update(self._obs[has_acted])
+        self.total_steps += int(has_acted.sum())
         self._returns += rewards
-        self._lengths += decided
+        self._lengths += has_acted
         ended = terminated | truncated
         episodes = tuple(self._end_episode(int(env)) for env in np.flatnonzero(ended)) if ended.any() else ()
-        self._obs, self._is_reset, self._mask = obs, ended, self._masks_in(infos)
+        self._obs, self._is_reset, self._mask = obs, ended, self._legal_masks(infos)
         return episodes
 
-    def _masks_in(self, infos: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-        """The legal actions of the latest observations, [E, A]; None in an env where all are."""
+    def _legal_masks(self, infos: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+        """Legal actions of the latest observations, [E, A]; None in an env where all are legal."""
         if not self.replay.has_masks:
             return None
         num_envs, num_actions = self.config.num_envs, self.learner.num_actions
@@ -123,7 +123,7 @@ class Interaction:
         return episode
 
     def _act(self) -> NDArray[np.int64]:
-        """Epsilon-greedy actions, counted from 0; int64 [E]."""
+        """Select epsilon-greedy actions, counted from 0; int64 [E]."""
         return epsilon_greedy(
             self._greedy,
             epsilon=self.config.epsilon(self.total_steps),
@@ -140,7 +140,7 @@ class Interaction:
         return actions
 
     def _learn(self, before: int) -> Mapping[str, Tensor]:
-        """What is owed since ``before`` steps: learning phases, and updates of the target network between them."""
+        """Run the learning phases and target network updates that are due since ``before`` steps."""
         config, after = self.config, self.total_steps
         learnable = max(before, config.min_replay_size - 1)
         phases = multiples_passed(learnable, after, config.learn_period) if after > learnable else 0
@@ -150,28 +150,28 @@ class Interaction:
         if phases == 0 or updates == 0:
             for _ in range(updates):
                 self.learner.update_target()
-            return self._phases(phases)
-        return self._interleaved(before, learnable)
+            return self._run_phases(phases)
+        return self._run_interleaved(before, learnable)
 
-    def _interleaved(self, before: int, learnable: int) -> Mapping[str, Tensor]:
-        """Phases and target updates of one tick, in the order of their steps; a target update first among equals."""
+    def _run_interleaved(self, before: int, learnable: int) -> Mapping[str, Tensor]:
+        """Run phases and target updates of one tick, ordered by step; at equal steps the target update comes first."""
         config, after = self.config, self.total_steps
         metrics: list[Mapping[str, Tensor]] = []
         last = learnable
         for count in range(before // config.target_update_period + 1, after // config.target_update_period + 1):
             due = count * config.target_update_period  # phases of earlier steps come first
             if due - 1 > last:
-                metrics.append(self._phases(multiples_passed(last, due - 1, config.learn_period)))
+                metrics.append(self._run_phases(multiples_passed(last, due - 1, config.learn_period)))
                 last = due - 1
             self.learner.update_target()
-        metrics.append(self._phases(multiples_passed(last, after, config.learn_period)))
+        metrics.append(self._run_phases(multiples_passed(last, after, config.learn_period)))
         metrics = [each for each in metrics if each]
         return {name: torch.stack([each[name] for each in metrics]).mean() for name in metrics[0]}
 
-    def _phases(self, num_phases: int) -> Mapping[str, Tensor]:
-        """Sample for so many learning phases, and take their gradient steps; metrics, none where there is no phase.
+    def _run_phases(self, num_phases: int) -> Mapping[str, Tensor]:
+        """Sample for ``num_phases`` learning phases and take their gradient steps; returns metrics, empty for no phase.
 
-        Priorities follow once all are taken.
+        Priorities are updated after all of the steps.
         """
         if num_phases == 0:
             return {}

@@ -1,4 +1,4 @@
-"""All that a DQN run knows at a step, and its way into a checkpoint and back."""
+"""Session: the complete state of a DQN run at a step, with save to and restore from a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ from torso.agents.runs.events import Tick
 from torso.agents.training.interaction import Interaction
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
-from torso.agents.value_based.network import first_network, input_spec, q_network_spec
+from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
 from torso.envs import env_seeds
 from torso.envs.vector.world import World
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import Network, NetworkSpec
 
 _RECENT_EPISODES = 100
-_SEGMENT_BYTES = 256 * 1024**2  # of a replay segment at most, so that writing one needs little memory
+_SEGMENT_BYTES = 256 * 1024**2  # maximum of a replay segment, so that writing one needs little memory
 
 
-def require_trainable(world: World, config: DQNConfig, seed: int, first: Network | None = None) -> None:
-    """Refuse what cannot work before anything is written: raises EnvError, ConfigError or SpecError.
+def require_trainable(world: World, config: DQNConfig, seed: int, initial: Network | None = None) -> None:
+    """Validate a training before anything is written: raises EnvError, ConfigError or SpecError.
 
-    ``first`` is the network whose weights it would begin with, instead of the seed's.
+    ``initial`` is the network with the initial weights, instead of the seed's.
     """
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
     if world.is_constructed and config.num_envs > 1:
         raise ConfigError(
-            f"num_envs is {config.num_envs}, but {world.name} is one constructed env: pass its id, its class or a "
-            "function that makes it"
+            f"num_envs must be 1 for {world.name}, which is one constructed env, got {config.num_envs}; "
+            "pass its id, its class or a function that makes it"
         )
     env = world.spec
-    least = (config.n_step + env.frame_stack) * config.num_envs
-    if config.replay_capacity < least:
+    minimum = (config.n_step + env.frame_stack) * config.num_envs
+    if config.replay_capacity < minimum:
         raise ConfigError(
             f"replay_capacity must hold {config.n_step} steps and a stack of {env.frame_stack} frames of each env, "
-            f"{least} steps in all, got {config.replay_capacity}"
+            f"{minimum} steps in all, got {config.replay_capacity}"
         )
-    spec = q_network_spec(config, input_spec(env), env.num_actions, first)
-    if first is not None:
-        _require_same(first.spec, spec)
-    network = first_network(config, spec, seed) if first is None else copy.deepcopy(first)
+    spec = q_network_spec(config, input_spec(env), env.num_actions, initial)
+    if initial is not None:
+        _require_same_spec(initial.spec, spec)
+    network = initial_network(config, spec, seed) if initial is None else copy.deepcopy(initial)
     DQNLearner(config, network, device=torch.device("cpu"), precision="float32")
 
 
 class Session:
-    """The learner, the replay, the interaction, their generators, and the running figures of one run."""
+    """Learner, replay, interaction, their random generators, and the running metrics of one run."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class Session:
         env = world.spec
         spec = q_network_spec(config, input_spec(env), env.num_actions, network)
         if network is None:
-            network = first_network(config, spec, seed)
+            network = initial_network(config, spec, seed)
         else:
-            _require_same(network.spec, spec)
+            _require_same_spec(network.spec, spec)
         self.learner = DQNLearner(config, copy.deepcopy(network), device=device, precision=precision)
         self.replay = ReplayRing(
             capacity_steps=config.replay_capacity,
@@ -111,10 +111,10 @@ class Session:
             sampling_generator=torch.Generator(device).manual_seed(int(sampling.generate_state(1)[0])),
             moments=self.moments,
         )
-        self.best_network: Network | None = None  # of the evaluations so far, with its mean return and its step
+        self.best_network: Network | None = None  # by evaluation so far, with its mean return and its step
         self.best_mean: float | None = None
         self.best_step = 0
-        self.cuts: list[int] = []  # steps of checkpoints that no period asked for: interruptions, ends of runs
+        self.cuts: list[int] = []  # steps of checkpoints outside the period: interruptions, ends of runs
         self.num_episodes = 0
         self._recent_returns: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self._recent_lengths: deque[int] = deque(maxlen=_RECENT_EPISODES)
@@ -126,8 +126,8 @@ class Session:
         """Steps made so far."""
         return self.interaction.total_steps
 
-    def take_in(self, tick: Tick) -> None:
-        """Add a tick to the running figures, without waiting for the device."""
+    def record_tick(self, tick: Tick) -> None:
+        """Add a tick to the running metrics, without synchronising with the device."""
         for episode in tick.episodes:
             self.num_episodes += 1
             self._recent_returns.append(episode.episode_return)
@@ -137,8 +137,8 @@ class Session:
             for name, value in tick.metrics.items():
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
 
-    def take_figures(self) -> dict[str, float | None]:
-        """The figures of the steps since this was last asked."""
+    def pop_metrics(self) -> dict[str, float | None]:
+        """Return the metrics of the steps since the last call, and reset their sums."""
         means = {name: float(total) / self._num_metrics for name, total in self._sums.items()}
         self._sums, self._num_metrics = {}, 0
         return {
@@ -151,7 +151,7 @@ class Session:
         }
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Everything but the replay's rows, as JSON and tensors."""
+        """Return all state but the replay's rows, as JSON and tensors."""
         learner_state, learner_tensors = self.learner.state()
         sampler_state, sampler_tensors = self.sampler.state()
         state = {
@@ -159,8 +159,8 @@ class Session:
             "learner": learner_state,
             "sampler": sampler_state,
             "moments": None if self.moments is None else self.moments.state(),
-            "input": _statistics(self.learner.online),
-            "best_input": None if self.best_network is None else _statistics(self.best_network),
+            "input": _input_statistics(self.learner.online),
+            "best_input": None if self.best_network is None else _input_statistics(self.best_network),
             "acting_rng": numpy_generator_state(self.interaction.acting_rng),
             "best_mean": self.best_mean,
             "best_step": self.best_step,
@@ -180,14 +180,14 @@ class Session:
         return state, tensors
 
     def segments(self, on_disk: tuple[tuple[int, int], ...]) -> Iterator[Segment]:
-        """The replay as append-only segments; those that are on disk already are named again, not read."""
+        """Yield the replay as append-only segments; those that are on disk already are listed again, not read."""
         replay = self.replay
         rows = max(1, _SEGMENT_BYTES * replay.capacity_rows // replay.num_bytes)
         for start, stop in plan_segments(on_disk, replay.first_row, replay.num_rows, rows):
             yield Segment(start_row=start, stop_row=stop, read=lambda a=start, b=stop: replay.read_rows(a, b))  # type: ignore[misc]
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Become what was saved; CheckpointError when the checkpoint is of another run."""
+        """Restore the state of a checkpoint; CheckpointError when it is of another run."""
         state, tensors = checkpoint.state, checkpoint.tensors
         try:
             self.learner.restore(state["learner"], strip_prefix("learner", tensors))
@@ -218,14 +218,14 @@ class Session:
         self.sampler.restore(state["sampler"], strip_prefix("sampler", tensors))
 
 
-def _require_same(first: NetworkSpec, spec: NetworkSpec) -> None:
-    """ConfigError unless a network is of the spec that is asked for; what it scales its input by may have moved."""
-    scaled = replace(spec.input, mean=first.input.mean, std=first.input.std)
-    if first != replace(spec, input=scaled) or (first.input.mean is None) != (spec.input.mean is None):
-        raise ConfigError(f"the first weights are of {first}, these settings ask for {spec}")
+def _require_same_spec(initial: NetworkSpec, spec: NetworkSpec) -> None:
+    """Raise ConfigError unless a network has the required spec; its input statistics may differ."""
+    scaled = replace(spec.input, mean=initial.input.mean, std=initial.input.std)
+    if initial != replace(spec, input=scaled) or (initial.input.mean is None) != (spec.input.mean is None):
+        raise ConfigError(f"the initial weights must be of {spec}, as these settings require, got {initial}")
 
 
-def _statistics(network: Network) -> dict[str, list[float]] | None:
-    """The mean and deviation that a network scales its observations by; None where it does not."""
+def _input_statistics(network: Network) -> dict[str, list[float]] | None:
+    """Mean and standard deviation of a network's input normalisation; None where it has none."""
     scaling = network.spec.input
     return None if scaling.mean is None or scaling.std is None else {"mean": [*scaling.mean], "std": [*scaling.std]}

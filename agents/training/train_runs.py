@@ -1,4 +1,4 @@
-"""The road of ``torso train``: a training in a run directory; what cannot work is refused before a file is written."""
+"""Training runs: the workflow of ``torso train`` in a run directory, validated before a file is written."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def open_run(
     resume: bool,
     algorithm: str = "dqn",
     video_period: int = 0,
-    first: Network | None = None,
+    initial: Network | None = None,
 ) -> RunDirectory:
-    """Open, lock and describe the run directory of a training; see `train_run` for what it refuses.
+    """Validate a training, then create or open its run directory and lock it; raises as `train_run` does.
 
-    ``first`` is the network whose weights it begins with, where it is not the seed that gives them.
+    ``initial`` is the network with the initial weights, where they do not follow from the seed.
     """
-    preset(algorithm, world.name)  # or config.json would name what nobody knows
+    preset(algorithm, world.name)  # or config.json would record an unknown algorithm
     if total_steps < 1:
         raise ConfigError(f"total steps must be at least 1, got {total_steps}")
     if world.is_constructed:
         raise ConfigError(
-            f"a run directory needs an env that can be built anew, got the constructed env {world.name}; "
+            f"the env of a run directory must be one that can be built anew, got the constructed env {world.name}; "
             "give its id, its class or a function that makes it"
         )
     if video_period < 0:
         raise ConfigError(f"video_period must be a number of steps, or 0 for no videos; got {video_period}")
-    require_trainable(world, config, seed, first)
+    require_trainable(world, config, seed, initial)
     if video_period:
         frames_per_second(world)
     if resume:
-        _require_onward(Path(out), total_steps)
+        _require_progress(Path(out), total_steps)
     settings = {
         "algorithm": algorithm,
         "env_id": world.name,
@@ -62,7 +62,7 @@ def open_run(
         "video_period": video_period,
         **asdict(config),
     }
-    if config.init_torso is not None and first is None:  # so that a resume refuses other weights
+    if config.init_torso is not None and initial is None:  # so that a resume rejects other weights
         settings["init_torso_sha256"] = read_source(config.init_torso).weights_sha256
     return RunDirectory.prepare(
         out,
@@ -75,19 +75,21 @@ def open_run(
     )
 
 
-def _require_onward(path: Path, total_steps: int) -> None:
-    """Refuse to resume a run towards fewer steps than it has made. (With several envs it may have made a few more.)"""
+def _require_progress(path: Path, total_steps: int) -> None:
+    """Refuse to resume a run up to fewer steps than it has made. (With several envs it may have made a few more.)"""
     if not (path / "config.json").is_file():
         return
     run = RunDirectory.open(path)
     checkpoint = CheckpointStore(run.checkpoint).load()
     if checkpoint is not None and total_steps < min(checkpoint.step, run.settings.get("total_steps", 0)):
-        raise ConfigError(f"{path} has made {checkpoint.step} steps already; total steps of {total_steps} are fewer")
+        raise ConfigError(
+            f"total_steps must be at least the {checkpoint.step} steps that {path} has made already, got {total_steps}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """How a training run ended. ``summary`` is None when it was stopped."""
+    """Result of a training run. ``summary`` is None when it was stopped."""
 
     run_directory: RunDirectory
     total_steps: int
@@ -95,7 +97,7 @@ class TrainingResult:
 
     @property
     def was_stopped(self) -> bool:
-        """Whether ``stop`` or a callback ended it before its time; ``resume`` goes on with it then."""
+        """Whether ``stop`` or a callback stopped it early; ``resume`` continues it then."""
         return self.summary is None
 
 
@@ -113,23 +115,23 @@ def train_run(
     on_event: Callable[[TrainingEvent], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
-    """Train into a run directory: the road of ``torso train``.
+    """Train into a run directory, as ``torso train`` does.
 
-    With ``resume``, goes on with the run in ``out``. Where it was killed, it gives the same bits as a run that was not;
-    where ``stop`` or a callback ended it, it goes on from that step, at which its episodes were cut short (``cuts`` in
-    the summary). ``total_steps``, ``stop_return`` and ``video_period`` may then be other ones.
+    ``resume`` continues the run in ``out``. After a kill, it gives the same bits as a run without one; where ``stop``
+    or a callback stopped it, it continues from that step, at which its episodes were truncated (``cuts`` in the
+    summary). ``total_steps``, ``stop_return`` and ``video_period`` may then differ.
 
-    algorithm: the name that config.json records; what is done, ``config`` says.
+    algorithm: the name recorded in config.json; the training itself follows ``config``.
     callbacks: see `torso.agents.runs.callbacks`.
     video_period: steps from one video of a greedy episode to the next, in ``videos/``; 0: none.
 
     Raises:
         ConfigError, EnvError: settings or an env that cannot work, or fewer steps than were made; nothing was written.
-        MissingExtraError: videos are asked for and nothing here encodes them; nothing was written.
+        MissingExtraError: videos are requested and no encoder is installed; nothing was written.
         RunError: ``out`` is not a run, or is one and ``resume`` is not set, or has other settings.
-        StorageError: the directory could not be written; the checkpoint before still loads.
+        StorageError: the directory could not be written; the previous checkpoint still loads.
     """
-    Hooks(callbacks)  # refuses what is no callback
+    Hooks(callbacks)  # rejects anything but callbacks
     with open_run(
         world,
         config,

@@ -1,4 +1,4 @@
-"""The DQN family: settings, presets, Q-network, exploration, targets and the learner.
+"""DQN family: settings, presets, Q-network, exploration, targets and the learner.
 
 May import optim, replay and runs. Begin with `learner.py`.
 """

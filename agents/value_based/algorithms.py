@@ -1,10 +1,10 @@
-"""Algorithms of the DQN family by name, as settings."""
+"""Algorithms of the DQN family by name, defined as settings."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# What each algorithm is, as settings; every combination of them is an algorithm too.
+# Settings that define each algorithm; every combination of them is an algorithm too.
 ALGORITHM_SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {},  # Mnih et al. 2015
     "double": {"double": True},  # van Hasselt et al. 2016

@@ -1,4 +1,4 @@
-"""DQN's settings, and the network that they ask for."""
+"""DQN settings, their checks and schedules."""
 
 from __future__ import annotations
 
@@ -16,50 +16,92 @@ _NETS = tuple(net for net in NETS if net != "linear")
 
 @dataclass(frozen=True, kw_only=True)
 class DQNConfig:
-    """Settings of DQN. A step is one decision of one env, however many envs there are."""
+    """Settings of DQN. A step is one action of one env, whatever the number of envs."""
 
-    net: str = "mlp"  # mlp, cnn, lenet, nature, minatar or vgg
-    hidden: tuple[int, ...] = (128, 128)  # widths of the fully connected layers
-    activation: Activation = "relu"  # between layers
-    layer_norm: bool = False  # after each layer (Ba et al. 2016)
-    init_torso: str | None = None  # a run or model directory whose torso this one begins as
-    freeze_torso: bool = False  # leave that torso as it came, and learn the head alone
-    normalise_observations: bool = False  # flat ones, by their running mean and deviation, which the model keeps
-    num_envs: int = 1  # envs stepped together; no other setting changes its meaning with it
-    gamma: float = 0.99  # discount a step (Mnih et al. 2015)
-    n_step: int = 1  # rewards in a target before it bootstraps (Sutton 1988; Hessel et al. 2018)
-    clip_rewards: bool = False  # to [-1, 1], in targets alone (Mnih et al. 2015)
-    learning_rate: float = 5e-4  # of Adam
-    learning_rate_end: float | None = None  # after the decay; None: it does not decay
-    learning_rate_decay_steps: int = 100_000  # steps of the straight line from start to end
-    adam_eps: float = 1e-8  # Kingma & Ba 2015
-    max_grad_norm: float | None = 10.0  # Wang et al. 2016
-    huber_delta: float | None = 1.0  # TD error beyond which the loss is linear (Mnih et al. 2015); None: squared error
-    batch_size: int = 64  # transitions a gradient step
-    replay_capacity: int = 100_000  # steps
-    min_replay_size: int = 1_000  # steps before the first update
-    learn_period: int = 4  # steps from one learning phase to the next (Mnih et al. 2015)
-    updates_per_phase: int = 1  # gradient steps in a phase
-    target_update_period: int = 1_000  # steps between updates of the target network
-    target_update_rate: float = 1.0  # share of the way to the online network in each; 1: a copy (Mnih et al. 2015)
-    double: bool = False  # the online network picks the next action, the target network values it (van Hasselt 2016)
-    dueling: bool = False  # a value and an advantage stream, each with the last of the hidden layers (Wang et al. 2016)
-    prioritized: bool = False  # sample in proportion to TD errors instead of evenly (Schaul et al. 2016)
-    priority_exponent: float = 0.6  # of TD errors as priorities; 0: evenly (Schaul et al. 2016)
-    importance_start: float = 0.4  # exponent of importance weights at step 0; 1: what priorities bias is undone
-    importance_end: float = 1.0  # and after the last of importance_steps
-    importance_steps: int = 100_000  # steps of the straight line from start to end
-    epsilon_start: float = 1.0  # probability of a random action at step 0
-    epsilon_end: float = 0.05  # and after the decay
-    epsilon_decay_steps: int = 10_000  # steps of the straight line from start to end
-    evaluation_period: int = 5_000  # steps between evaluations
-    evaluation_episodes: int = 20  # greedy episodes an evaluation
-    checkpoint_period: int | None = None  # steps between checkpoints; None: 20,000 of each env
-    stop_return: float | None = None  # end the training once an evaluation's mean return reaches this
-    log_period: int = 1_000  # steps between lines of progress.jsonl
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of forward and backward; auto: bfloat16 where it pays
-    device: str = "auto"  # auto, cpu or cuda: where the networks and the replay live
-    num_threads: int = 1  # torch's threads; small networks lose by more
+    net: str = "mlp"
+    """Torso architecture: mlp, cnn, lenet, nature, minatar or vgg."""
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the fully connected layers."""
+    activation: Activation = "relu"
+    """Activation function between layers."""
+    layer_norm: bool = False
+    """Layer normalisation after each layer (Ba et al. 2016)."""
+    init_torso: str | None = None
+    """A run or model directory whose torso this one begins as."""
+    freeze_torso: bool = False
+    """Keep that torso as it is: only the head learns."""
+    normalise_observations: bool = False
+    """Normalise flat observations by their running mean and deviation, which the model keeps."""
+    num_envs: int = 1
+    """Envs stepped together; no other setting changes its meaning with it."""
+    gamma: float = 0.99
+    """Discount factor of a step (Mnih et al. 2015)."""
+    n_step: int = 1
+    """Rewards in a target before it bootstraps (Sutton 1988; Hessel et al. 2018)."""
+    clip_rewards: bool = False
+    """Clip rewards to [-1, 1], in targets alone (Mnih et al. 2015)."""
+    learning_rate: float = 5e-4
+    """Learning rate of Adam."""
+    learning_rate_end: float | None = None
+    """Learning rate after the decay; None: it does not decay."""
+    learning_rate_decay_steps: int = 100_000
+    """Steps of the linear decay from start to end."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon (Kingma & Ba 2015)."""
+    max_grad_norm: float | None = 10.0
+    """Norm to which a longer gradient is clipped (Wang et al. 2016); None: never."""
+    huber_delta: float | None = 1.0
+    """TD error beyond which the loss is linear (Mnih et al. 2015); None: squared error."""
+    batch_size: int = 64
+    """Transitions in a gradient step."""
+    replay_capacity: int = 100_000
+    """Steps that the replay holds."""
+    min_replay_size: int = 1_000
+    """Steps before the first update."""
+    learn_period: int = 4
+    """Steps from one learning phase to the next (Mnih et al. 2015)."""
+    updates_per_phase: int = 1
+    """Gradient steps in a learning phase."""
+    target_update_period: int = 1_000
+    """Steps between updates of the target network."""
+    target_update_rate: float = 1.0
+    """Share of the way to the online network in each update; 1: a copy (Mnih et al. 2015)."""
+    double: bool = False
+    """The online network picks the next action, the target network values it (van Hasselt 2016)."""
+    dueling: bool = False
+    """A value and an advantage stream, each with the last of the hidden layers (Wang et al. 2016)."""
+    prioritized: bool = False
+    """Sample in proportion to TD errors instead of evenly (Schaul et al. 2016)."""
+    priority_exponent: float = 0.6
+    """Exponent of TD errors as priorities; 0: evenly (Schaul et al. 2016)."""
+    importance_start: float = 0.4
+    """Exponent of importance weights at step 0; 1: the bias of priorities is fully corrected."""
+    importance_end: float = 1.0
+    """Exponent of importance weights after the last of importance_steps."""
+    importance_steps: int = 100_000
+    """Steps of the linear schedule from start to end."""
+    epsilon_start: float = 1.0
+    """Probability of a random action at step 0."""
+    epsilon_end: float = 0.05
+    """Probability of a random action after the decay."""
+    epsilon_decay_steps: int = 10_000
+    """Steps of the linear decay from start to end."""
+    evaluation_period: int = 5_000
+    """Steps between evaluations."""
+    evaluation_episodes: int = 20
+    """Greedy episodes in an evaluation."""
+    checkpoint_period: int | None = None
+    """Steps between checkpoints; None: 20,000 of each env."""
+    stop_return: float | None = None
+    """End the training once an evaluation's mean return reaches this."""
+    log_period: int = 1_000
+    """Steps between lines of progress.jsonl."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of forward and backward; auto: bfloat16 where it pays."""
+    device: str = "auto"
+    """Device of the networks and the replay: auto, cpu or cuda."""
+    num_threads: int = 1
+    """Torch's threads; small networks run slower with more."""
 
     def __post_init__(self) -> None:
         if self.net not in _NETS:
@@ -82,26 +124,36 @@ class DQNConfig:
         if self.checkpoint_period is not None and self.checkpoint_period < 1:
             raise ConfigError(f"checkpoint_period must be at least 1 step, got {self.checkpoint_period}")
         if self.target_update_rate == 0:
-            raise ConfigError("target_update_rate must be above 0, or the target network would never learn")
+            raise ConfigError("target_update_rate must be above 0, or the target network would never learn, got 0")
         if self.freeze_torso and self.init_torso is None:
-            raise ConfigError("freeze_torso without init_torso would freeze random weights; give init_torso")
+            raise ConfigError(
+                "freeze_torso must be False without init_torso, or random weights would be frozen, got True; "
+                "give init_torso"
+            )
         if self.normalise_observations and self.init_torso is not None:
-            raise ConfigError("init_torso brings the input scaling it learnt with; leave out normalise_observations")
+            raise ConfigError(
+                "normalise_observations must be False with init_torso, which has its own input scaling, got True; "
+                "leave out normalise_observations"
+            )
         if self.dueling and not self.hidden and self.net == "mlp":
-            raise ConfigError("dueling streams are made of the last hidden layer; give hidden at least one")
+            raise ConfigError(
+                "hidden must have at least one layer with dueling, whose streams it forms, got (); "
+                "give hidden at least one"
+            )
         if self.min_replay_size > self.replay_capacity:
             raise ConfigError(
-                f"min_replay_size {self.min_replay_size} is never reached in a replay of {self.replay_capacity} steps"
+                f"min_replay_size must be at most replay_capacity {self.replay_capacity}, or it is never reached, got "
+                f"{self.min_replay_size}"
             )
         if self.min_replay_size <= self.n_step * self.num_envs:
             raise ConfigError(
-                f"min_replay_size must be more than n_step times num_envs, since a step is learnt from once those "
+                f"min_replay_size must be more than n_step times num_envs, since a step is sampled once those "
                 f"after it were made; got {self.min_replay_size} for {self.n_step} of {self.num_envs} envs"
             )
-        least = (self.n_step + 2) * self.num_envs
-        if self.replay_capacity < least:
+        minimum = (self.n_step + 2) * self.num_envs
+        if self.replay_capacity < minimum:
             raise ConfigError(
-                f"replay_capacity must hold at least {self.n_step + 2} steps of each env, {least} in all, got "
+                f"replay_capacity must hold at least {self.n_step + 2} steps of each env, {minimum} in all, got "
                 f"{self.replay_capacity}"
             )
 
@@ -111,15 +163,15 @@ class DQNConfig:
         return self.checkpoint_period or 20_000 * self.num_envs
 
     def epsilon(self, step: int) -> float:
-        """The probability of an action drawn evenly, at a step."""
+        """Probability of a uniformly random action at a step."""
         return linear(step, start=self.epsilon_start, end=self.epsilon_end, num_steps=self.epsilon_decay_steps)
 
     def importance(self, step: int) -> float:
-        """The exponent of the importance weights, at a step."""
+        """Exponent of the importance weights at a step."""
         return linear(step, start=self.importance_start, end=self.importance_end, num_steps=self.importance_steps)
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate, at a step."""
+        """Learning rate at a step."""
         start, num_steps = self.learning_rate, self.learning_rate_decay_steps
         end = start if self.learning_rate_end is None else self.learning_rate_end
         return linear(step, start=start, end=end, num_steps=num_steps)

@@ -1,4 +1,4 @@
-"""Exploration: epsilon-greedy actions, among the legal ones where a mask says which."""
+"""Exploration: epsilon-greedy action selection, with legal-action masks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def epsilon_greedy(
     mask: NDArray[np.bool_] | None,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Each env's greedy action or, with probability ``epsilon``, one drawn evenly from the legal ones.
+    """Select each env's greedy action or, with probability ``epsilon``, a uniformly random legal one.
 
-    greedy: gives every env's greedy action, int64 [E]; it is called once, and not at all where every env explores, so
+    greedy: returns every env's greedy action, int64 [E]; it is called once, and not at all where every env explores, so
         that a warm-up costs no forward. mask: bool [E, A], the legal actions; None: all are. The order of draws is part
         of a run's bits: ``rng.random(E)``, the forward, ``rng.integers``. Returns int64 [E], counted from 0.
     """

@@ -1,7 +1,7 @@
-"""DQN's learner: what turns sampled transitions into gradient steps.
+"""DQN learner: targets, losses and gradient steps from sampled transitions.
 
 A classifier regresses its output on a label; this regresses ``Q(s, a)`` on ``r + gamma max_a' Q_target(s', a')``
-(Mnih et al. 2015). Everything else, the network, the gradient step and the model directory, is the same.
+(Mnih et al. 2015). The network, the gradient step and the model directory are the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.flat import FlatParameters
-from torso.agents.optim.gradient_step import GradientStep, forward_in
+from torso.agents.optim.gradient_step import GradientStep, select_forward
 from torso.agents.optim.optimizers import make_optimizer
 from torso.agents.optim.states import strip_prefix, with_prefix
 from torso.agents.replay.batches import Batch
@@ -30,13 +30,13 @@ from torso.private_apis import torch_foreach
 
 _FOREACH = torch_foreach()
 
-_FEW_ROWS = 4  # below it, rounding the weights to bfloat16 costs more than the products gain
-_MOST_FLAT = 2**20  # parameters; gathering more into one costs more than stepping them one by one
-_TARGET_ROWS = 512  # rows of next states that the target network values at once: what stays in a core's cache
+_MIN_BFLOAT16_ROWS = 4  # below it, rounding the weights to bfloat16 costs more than the products gain
+_MAX_FLAT_PARAMETERS = 2**20  # gathering more gradients into one tensor costs more than separate updates
+_TARGET_ROWS = 512  # rows of next states in a forward of the target network: as many as fit a core's cache
 
 
 class DQNLearner:
-    """The online and the target network, and the update that moves the one towards targets of the other."""
+    """Online and target network, and the update that regresses the online network on the target network's targets."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class DQNLearner:
         precision: Precision,
     ) -> None:
         if not isinstance(network.head, ValueHead):
-            raise ConfigError(f"DQN needs a head that values actions, got {network.spec.head!r}")
+            raise ConfigError(f"DQN's network must have a head that values actions, got {network.spec.head!r}")
         if config.freeze_torso:
             freeze_torso(network)
         elif has_running_statistics(network):
             raise ConfigError(
-                "a torso with batch norm would learn from the replay's statistics and act on those of one state; "
-                "freeze_torso leaves them as they are"
+                "a torso with batch norm would learn with the replay's statistics and act with those of one state; "
+                "freeze_torso keeps them fixed"
             )
         self.config = config
         self.device = device
@@ -62,22 +62,22 @@ class DQNLearner:
         self.head: ValueHead = network.head
         self.target = copy.deepcopy(self.online).requires_grad_(False).eval()
         if precision == "bfloat16" and config.target_update_rate == 1.0:
-            round_large_weights(self.target)  # once a copy, instead of in every forward; the same numbers
-        small = sum(parameter.numel() for parameter in self.online.parameters()) <= _MOST_FLAT
+            round_large_weights(self.target)  # once per copy instead of in every forward; the same numbers
+        small = sum(parameter.numel() for parameter in self.online.parameters()) <= _MAX_FLAT_PARAMETERS
         flat = FlatParameters(self.online) if small else None
         optimizer = make_optimizer(flat or self.online, learning_rate=config.learning_rate, eps=config.adam_eps)
         self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
         self.next_policy: NextPolicy = GREEDY_ONLINE if config.double else GREEDY_TARGET
-        self._online = forward_in(self.online, precision)
-        self._target = forward_in(self.target, precision)
+        self._online = select_forward(self.online, precision)
+        self._target = select_forward(self.target, precision)
         self.num_updates = 0
         self._updates_at_sync = 0
 
     def update(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Take a gradient step for each ``batch_size`` rows of the batch.
+        """Take one gradient step per ``batch_size`` rows of the batch.
 
         Returns metrics as detached tensors, means over the steps (the loss, and the target value), and the rows'
-        priorities, [n] float32, as the network saw them before its step on them.
+        priorities, [n] float32, computed before the step on them.
         """
         losses, targets, priorities = [], [], []
         for minibatch, target in self._minibatches(batch):
@@ -89,10 +89,10 @@ class DQNLearner:
         return {"loss": torch.stack(losses).mean(), "target": torch.cat(targets).mean()}, torch.cat(priorities)
 
     def update_target(self) -> None:
-        """Move the target network towards the online one by ``target_update_rate``, or copy it where that is 1."""
+        """Update the target network: interpolate towards the online one by ``target_update_rate``, or copy it for 1."""
         rate = self.config.target_update_rate
         if rate == 1.0 and self._updates_at_sync == self.num_updates:
-            return  # nothing was learnt since the last copy
+            return  # no update since the last copy
         target: list[Tensor] = [*self.target.parameters()]
         online: list[Tensor] = [*self.online.parameters()]
         with torch.no_grad():
@@ -103,24 +103,24 @@ class DQNLearner:
         self._updates_at_sync = self.num_updates
 
     def set_input_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Scale observations by these from now on; one value a feature each."""
+        """Set the mean and standard deviation that normalise observations; one value a feature each."""
         self.online.set_input_statistics(mean, std)
         self.target.set_input_statistics(mean, std)
 
     @torch.inference_mode()
     def act(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The greedy action of each observation, among the legal ones where a mask says which.
+        """Select the greedy action of each observation, among the legal ones where a mask is given.
 
         obs: [B, *shape] raw, on the learner's device; mask: [B, A] bool. Returns int64 [B].
         """
-        forward = self.online if len(obs) < _FEW_ROWS else self._online
+        forward = self.online if len(obs) < _MIN_BFLOAT16_ROWS else self._online
         values = self.head.values(forward(obs)[0])  # [B, A]
         return greedy_actions(values, mask)
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
-        """The batch's minibatches with their targets.
+        """Yield the batch's minibatches with their targets.
 
-        The target network does not change meanwhile, so its targets are computed in larger blocks. Where they also
+        The target network is constant within the batch, so targets are computed in larger blocks. Where they also
         depend on the online network, which every step changes, a block is a minibatch.
         """
         size = self.config.batch_size
@@ -138,7 +138,7 @@ class DQNLearner:
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
-        """What each row should regress on, [B] float32, detached."""
+        """Compute each row's regression target, [B] float32, detached."""
         needs, values = self.next_policy.needs, self.head.values
         prediction, _ = self._target(batch.s_t)
         forwards = Forwards(
@@ -153,7 +153,7 @@ class DQNLearner:
         return self.head.target(batch.r_t + bonus, batch.discount_t, prediction, policy_t)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Everything the learner knows, as JSON and tensors, for a checkpoint."""
+        """Return the learner's state as JSON and tensors, for a checkpoint."""
         optimizer, moments = self.step.state()
         state = {"optimizer": optimizer, "num_updates": self.num_updates, "updates_at_sync": self._updates_at_sync}
         tensors = {
@@ -164,7 +164,7 @@ class DQNLearner:
         return state, tensors
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave; CheckpointError when it is of another network."""
+        """Load a state that `state` returned; CheckpointError when it is of another network."""
         try:
             self.online.load_state_dict(strip_prefix("online", tensors))
             self.target.load_state_dict(strip_prefix("target", tensors))

@@ -1,4 +1,4 @@
-"""Q-network specification from settings and an env's spaces, and the network learning begins with."""
+"""Q-network specification from settings and an env's spaces, and its initial weights."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from torso.nets.models.transfer import load_torso, take_torso
 
 
 def input_spec(env: WorldSpec) -> InputSpec:
-    """The network input that takes an env's observations as they are."""
+    """Input specification for an env's raw observations."""
     return InputSpec(shape=env.shape, dtype=env.dtype, layout=env.layout, scale=env.scale)
 
 
 def q_network_spec(
-    config: DQNConfig, network_input: InputSpec, num_actions: int, first: Network | None = None
+    config: DQNConfig, network_input: InputSpec, num_actions: int, initial: Network | None = None
 ) -> NetworkSpec:
-    """The network that a configuration asks for, given what the env observes and how many actions it has.
+    """Build the network specification of a configuration, for an env's observations and number of actions.
 
     With ``dueling`` the last hidden layer is the head's, one for each stream (Wang et al. 2016). With
-    ``normalise_observations`` the input has a mean and a deviation to be set. With ``init_torso`` the torso is that
-    model's, whatever ``net`` says; or that of ``first``, the network whose weights learning begins with, which has it
-    already.
+    ``normalise_observations`` the input has a mean and a standard deviation to be set. With ``init_torso`` the torso is
+    that model's, whatever ``net`` is; or that of ``initial``, a network with the initial weights, which has it already.
 
     Raises:
         ConfigError, SpecError: settings that do not fit the observations, or another model's torso that does not.
@@ -37,8 +36,8 @@ def q_network_spec(
     if config.normalise_observations:
         if network_input.layout is not None:
             raise ConfigError(
-                f"normalise_observations is for flat observations, these are images of shape {network_input.shape}, "
-                "which are scaled already; leave it out"
+                f"normalise_observations must be False unless observations are flat, got images of shape "
+                f"{network_input.shape}, which are scaled already; leave it out"
             )
         zeros, ones = (0.0,) * network_input.size, (1.0,) * network_input.size
         network_input = replace(network_input, mean=zeros, std=ones)
@@ -57,15 +56,15 @@ def q_network_spec(
     spec = NetworkSpec(input=network_input, torso=torso, head=head)
     if config.init_torso is None:
         return spec
-    if first is not None:
-        known = first.spec.input
+    if initial is not None:
+        known = initial.spec.input
         scaled = replace(network_input, scale=known.scale, mean=known.mean, std=known.std)
-        return replace(spec, input=scaled, torso=first.spec.torso)
+        return replace(spec, input=scaled, torso=initial.spec.torso)
     return take_torso(spec, config.init_torso, dropout=0.0)
 
 
-def first_network(config: DQNConfig, spec: NetworkSpec, seed: int) -> Network:
-    """The network that learning begins with: a function of the seed, and of ``init_torso`` where there is one."""
+def initial_network(config: DQNConfig, spec: NetworkSpec, seed: int) -> Network:
+    """Build the initial network: a function of the seed, and of ``init_torso`` where there is one."""
     network = build_network(spec, torch.Generator().manual_seed(seed))
     if config.init_torso is not None:
         load_torso(network, config.init_torso)

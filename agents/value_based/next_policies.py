@@ -1,8 +1,8 @@
-"""Next-policy rules: what will be done after a step, as ``policy_t`` [B, A] whose rows sum to 1.
+"""Next-policy rules: the policy that a target assumes after a step, ``policy_t`` [B, A], whose rows sum to 1.
 
-A rule says which values it needs, gets them as `Forwards`, and returns ``(policy_t [B, A], bonus [B])``; the learner
-adds the bonus to ``r_t`` and hands both to the head's ``target``. So an algorithm that differs in what it expects to do
-next is a new rule, and nothing else.
+A rule declares the values it needs, gets them as `Forwards`, and returns ``(policy_t [B, A], bonus [B])``; the learner
+adds the bonus to ``r_t`` and passes both to the head's ``target``. So an algorithm that differs only in its next policy
+is a new rule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 def greedy_actions(q: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The best action of each row, the lowest-numbered among equals; int64 [B].
+    """Select the best action of each row, the lowest-numbered among equals; int64 [B].
 
     q: [B, A]; mask: bool [B, A], the legal actions, at least one a row; None: all are.
     """
@@ -24,7 +24,7 @@ def greedy_actions(q: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def one_hot_greedy(q: Tensor, mask: Tensor | None = None) -> Tensor:
-    """One-hot of the best action, the lowest-numbered among equals.
+    """One-hot encode the best action, the lowest-numbered among equals.
 
     q: [B, A]; mask: bool [B, A], the legal actions, at least one a row; None: all are. Returns [B, A] in q's dtype.
     """
@@ -32,9 +32,9 @@ def one_hot_greedy(q: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 class Forwards(NamedTuple):
-    """What a rule may look at: action values [B, A] of the states after (``_t``) and before (``_tm1``) the step.
+    """Inputs of a rule: action values [B, A] of the states after (``_t``) and before (``_tm1``) the step.
 
-    ``target_t`` is there always; ``online_t`` and ``target_tm1`` are None unless the rule needs them. ``a_tm1``: int64
+    ``target_t`` is always given; ``online_t`` and ``target_tm1`` are None unless the rule needs them. ``a_tm1``: int64
     [B]; ``discount_t``: [B], gamma^n after n steps, 0 at an end. The masks are bool [B, A], the legal actions, or None
     where all of them are. Of a return of n steps, ``_tm1`` is before the first and ``_t`` after the last.
     """
@@ -49,31 +49,31 @@ class Forwards(NamedTuple):
 
 
 class NextPolicy(Protocol):
-    """A next-policy rule. An illegal action's policy is 0."""
+    """Next-policy rule. An illegal action's probability is 0."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which of ``online_t`` and ``target_tm1`` it looks at."""
+        """Subset of ``online_t`` and ``target_tm1`` that the rule reads."""
         ...
 
     def __call__(self, forwards: Forwards, /) -> tuple[Tensor, Tensor]:
-        """``(policy_t [B, A], bonus [B])``, in the values' dtype; both are constants to the gradient."""
+        """Return ``(policy_t [B, A], bonus [B])``, in the values' dtype; both are constants to the gradient."""
         ...
 
 
 @dataclass(frozen=True)
 class GreedyPolicy:
-    """One-hot on the action that ``by`` values highest, without a bonus."""
+    """Greedy rule: one-hot on the action that ``by`` values highest, without a bonus."""
 
     by: Literal["target_t", "online_t"]
 
     @property
     def needs(self) -> frozenset[str]:
-        """Nothing beyond ``by``."""
+        """Values that the rule reads: ``by``, or none where that is ``target_t``."""
         return frozenset({self.by}) - {"target_t"}
 
     def __call__(self, forwards: Forwards) -> tuple[Tensor, Tensor]:
-        """See `NextPolicy`."""
+        """Return the greedy policy and a bonus of 0, as `NextPolicy` describes."""
         q = forwards.target_t if self.by == "target_t" else forwards.online_t
         if q is None:
             raise ValueError(f"{self!r} was called without {self.by}, which it needs")

@@ -1,4 +1,4 @@
-"""Settings that are known to work, as data: a row an env, a row an algorithm, and where each comes from."""
+"""Presets: tested settings by env and algorithm, as data, with their sources."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from torso.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Settings, the steps and the env's arguments that they are meant for, and their source."""
+    """Settings, the number of steps and the env's arguments that they are meant for, and their source."""
 
     config: DQNConfig
+    """Settings of the algorithm."""
     total_steps: int
+    """Number of training steps."""
     source: str
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)  # the protocol, where the env has several
+    """Origin of the settings."""
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """The protocol, where the env has several."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _EnvRow:
-    """What an env asks of every algorithm, and what an algorithm asks there beyond its own row."""
+    """Settings of an env for every algorithm, and those that an algorithm adds there to its own."""
 
     source: str
     total_steps: int
@@ -189,7 +193,7 @@ _DEFAULT = _EnvRow(source="defaults", total_steps=100_000, settings={})
 
 
 def preset(algorithm: str, env_id: str) -> Preset:
-    """The preset of an algorithm in an env; the algorithm's defaults for an env that has none.
+    """Look up the preset of an algorithm in an env; the algorithm's defaults for an env that has none.
 
     ``env_id`` may name a module before a colon. Atari's games share a row, and so do MinAtar's.
 

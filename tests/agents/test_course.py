@@ -1,4 +1,4 @@
-"""What a first deep-learning course claims, with the figures that show it: each claim over three seeds."""
+"""Claims of a first deep-learning course, with measured figures: each claim over three seeds."""
 
 from __future__ import annotations
 

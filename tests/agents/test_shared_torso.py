@@ -1,4 +1,4 @@
-"""Fits that begin with another model's torso: classifiers and regressors, in memory and in run directories."""
+"""Transfer of another model's torso to fits: classifiers and regressors, in memory and in run directories."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ QUICK: dict[str, Any] = {"max_epochs": 2, "random_state": 0, "device": "cpu", "n
 
 
 def save_policy(path: Path, network_input: InputSpec, torso: Any, *, seed: int = 0) -> Path:
-    """An agent's model, or what could be one."""
+    """Save a policy with the weights of a seed."""
     spec = NetworkSpec(input=network_input, torso=torso, head=ScalarHeadSpec(num_actions=3))
     network = build_network(spec, torch.Generator().manual_seed(seed))
     return save_model(path, network, kind="policy", onnx=False)
@@ -133,13 +133,13 @@ def test_a_model_says_where_its_torso_came_from(sees_rows: Path, tmp_path: Path)
     settings = {**QUICK, "validation_fraction": 0.2}
     classifier = Classifier(init_torso=sees_rows, freeze_torso=True, calibration="temperature", **settings).fit(X, y)
     save(classifier, tmp_path / "saved")
-    told = {"path": str(sees_rows), "weights_sha256": read_card(sees_rows).weights_sha256}
-    assert read_card(tmp_path / "saved").provenance["init_torso"] == told
+    origin = {"path": str(sees_rows), "weights_sha256": read_card(sees_rows).weights_sha256}
+    assert read_card(tmp_path / "saved").provenance["init_torso"] == origin
     loaded = Classifier.load(tmp_path / "saved")
     assert (loaded.init_torso, loaded.freeze_torso, loaded.net) == (str(sees_rows), True, None)
     assert np.array_equal(loaded.predict(X), classifier.predict(X))
     save(loaded.partial_fit(X, y), tmp_path / "again")
-    assert read_card(tmp_path / "again").provenance["init_torso"] == told
+    assert read_card(tmp_path / "again").provenance["init_torso"] == origin
     copied = clone(classifier)
     assert copied.get_params() == classifier.get_params()
     save(loaded.set_params(init_torso=None, freeze_torso=False, calibration=None).fit(X, y), tmp_path / "anew")
@@ -175,7 +175,7 @@ def test_inputs_that_the_torso_does_not_know(sees_rows: Path, sees_scans: Path, 
         Classifier(init_torso=sees_scans, **QUICK).fit(*irises())
     with pytest.raises(ModelNotFoundError, match="no model at"):
         Classifier(init_torso=tmp_path / "nowhere", **QUICK).fit(X, y)
-    with pytest.raises(ConfigError, match=r"are for images, which .*rows does not see"):
+    with pytest.raises(ConfigError, match=r"are for images, which .*rows does not take"):
         Classifier(init_torso=sees_rows, max_shift_px=1, **QUICK).fit(*irises())
     Classifier(init_torso=sees_scans, max_shift_px=1, **QUICK).fit(X, y)
 
@@ -209,7 +209,7 @@ def after(events: int) -> Callable[[], bool]:
 
 
 class KilledError(Exception):
-    """What ends a fit before its first checkpoint, as a kill would."""
+    """Ends a fit before its first checkpoint, as a kill would."""
 
 
 def killed(event: Any) -> None:
@@ -228,12 +228,12 @@ def test_a_run_with_a_taken_torso_goes_on_to_the_same_bits(tmp_path: Path, sees_
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
     assert (torso_of(load(tmp_path / "cut" / "model")) == torso_of(load(sees_scans))) == freeze
 
-    told = {"path": str(sees_scans), "weights_sha256": read_card(sees_scans).weights_sha256}
+    origin = {"path": str(sees_scans), "weights_sha256": read_card(sees_scans).weights_sha256}
     for model in ("best", "model"):
-        assert read_card(tmp_path / "cut" / model).provenance["init_torso"] == told
+        assert read_card(tmp_path / "cut" / model).provenance["init_torso"] == origin
     settings = RunDirectory.open(tmp_path / "cut").settings
     assert (settings["init_torso"], settings["freeze_torso"]) == (str(sees_scans), freeze)
-    assert (settings["init_torso_sha256"], settings["net"]) == (told["weights_sha256"], None)
+    assert (settings["init_torso_sha256"], settings["net"]) == (origin["weights_sha256"], None)
     assert summary is not None
     assert (summary["net"], summary["init_torso"]) == (None, str(sees_scans))
 

@@ -1,4 +1,4 @@
-"""Evaluation against a plain Gymnasium loop that plays one episode after the other."""
+"""Evaluation against a plain Gymnasium loop over single episodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lean_to_the_pole(observations: np.ndarray, state: tuple[Any, ...]) -> tuple[
 
 
 def played_one_by_one(env: gym.Env, act: Any, seeds: list[int]) -> list[tuple[float, int]]:
-    """The oracle: returns and lengths of single episodes."""
+    """Oracle: returns and lengths of single episodes."""
     figures = []
     for seed in seeds:
         obs, _ = env.reset(seed=seed)
@@ -71,7 +71,7 @@ def test_the_actor_gets_its_state_back_and_the_envs_own_actions_are_what_it_give
 
 
 def test_an_actor_without_a_state_is_asked_about_the_episodes_that_go_on_alone() -> None:
-    """And gets each observation once: [a number that no other has, the step in the episode]."""
+    """It gets each observation once: [a number that no other has, the step in the episode]."""
     asked = []
 
     def always_0(obs: np.ndarray, state: tuple[Any, ...]) -> tuple[np.ndarray, tuple[Any, ...]]:
@@ -235,9 +235,9 @@ def test_models_are_scored_on_other_seeds_than_they_were_chosen_on() -> None:
 
 def test_an_evaluation_without_episodes_is_refused() -> None:
     for episodes in (0, -1):
-        with pytest.raises(ConfigError, match=f"at least 1 episode, got {episodes}"):
+        with pytest.raises(ConfigError, match=f"episodes of an evaluation must be at least 1, got {episodes}"):
             evaluation_seeds(0, episodes, "score")
     with pytest.raises(ConfigError, match="seed must not be negative, got -1"):
         evaluation_seeds(-1, 5, "score")
-    with pytest.raises(ConfigError, match="at least 1 episode"):
+    with pytest.raises(ConfigError, match="seeds of an evaluation must hold at least 1 episode's, got 0"):
         evaluate(lean_to_the_pole, World(env="CartPole-v1"), [])

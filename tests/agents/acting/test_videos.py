@@ -1,4 +1,4 @@
-"""Videos: what is in the files, that they are whole or not there, and that filming changes no bit of a run."""
+"""Videos: content of the files, atomic writes, and that recording changes no bit of a run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def frame(colour: tuple[int, int, int], height: int = 6, width: int = 4) -> np.n
 
 
 def decoded(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """The frames of a video, by another decoder; and what its file says of it."""
+    """Decode a video's frames by another decoder; and its file's metadata."""
     video = cv2.VideoCapture(str(path))
     codes = {name: int(video.get(getattr(cv2, f"CAP_PROP_{name}"))) for name in ("FOURCC", "CODEC_PIXEL_FORMAT")}
     meta = {name: code.to_bytes(4, "little").decode() for name, code in codes.items()}
@@ -90,7 +90,7 @@ def test_small_frames_grow_by_whole_factors_to_even_sides(
 
 
 def test_frames_are_of_one_size(tmp_path: Path) -> None:
-    with pytest.raises(EnvError, match=r"of one size, expected \(6, 4, 3\), got \(4, 4, 3\)"):
+    with pytest.raises(EnvError, match=r"must be of one size, \(6, 4, 3\), got \(4, 4, 3\)"):
         make(tmp_path / "a.mp4", [frame(COLOURS[0]), frame(COLOURS[0], 4)])
     assert not list(tmp_path.iterdir())
 
@@ -152,7 +152,7 @@ def test_a_film_needs_no_display_and_leaves_the_choice_of_one_alone(
 
 
 class Sullen(gym.Env):
-    """Says that it draws."""
+    """An env that declares a render mode."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space = gym.spaces.Box(0, 1, (2,))
@@ -175,9 +175,9 @@ class Sullen(gym.Env):
 def refused() -> list[tuple[World, str]]:
     return [
         (World(env="torso/Identity-v0"), "torso/Identity-v0 cannot be rendered as 'rgb_array'"),
-        (World(env=Sullen, env_kwargs={"draws": "error"}), "cannot be filmed: RuntimeError: no canvas"),
+        (World(env=Sullen, env_kwargs={"draws": "error"}), "cannot be recorded: RuntimeError: no canvas"),
         (World(env=Sullen, env_kwargs={"draws": "floats"}), r"uint8 \[H, W, 3\], got float32"),
-        (World(env=lambda: Sullen("frames")), "render mode None, expected 'rgb_array'"),
+        (World(env=lambda: Sullen("frames")), "must have the render mode 'rgb_array', got None"),
     ]
 
 
@@ -213,7 +213,7 @@ def test_a_period_below_0_is_refused(tmp_path: Path) -> None:
 
 
 def train(path: Path, video_period: int, *, resume: bool = False, until: int = STEPS) -> None:
-    """Train; up to a step at which it is as good as killed."""
+    """Train; optionally up to a step, dropped there as by a kill."""
     options: dict[str, Any] = {"seed": 0, "video_period": video_period}
     with open_run(WORLD, CONFIG, total_steps=STEPS, out=path, resume=resume, **options) as run:
         for event in Training(WORLD, CONFIG, run=run, **options).run(STEPS):

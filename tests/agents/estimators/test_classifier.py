@@ -1,4 +1,4 @@
-"""The estimator: scikit-learn's conventions, labels of any kind, saving and loading, and that it learns."""
+"""`Classifier`: scikit-learn's conventions, labels of any kind, saving and loading, and accuracy reached."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_saved_classifier_is_the_same(tmp_path: Path, kind: str) -> None:
 def test_a_policy_is_no_classifier(tmp_path: Path) -> None:
     spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(hidden=(3,)), head=ScalarHeadSpec(num_actions=2))
     save_model(tmp_path / "policy", build_network(spec, torch.Generator()), kind="policy", onnx=False)
-    with pytest.raises(ConfigError, match="holds a policy, expected a classifier"):
+    with pytest.raises(ConfigError, match="policy must hold a classifier, got a policy"):
         Classifier.load(tmp_path / "policy")
     with pytest.raises(ModelNotFoundError):
         Classifier.load(tmp_path / "absent")

@@ -1,4 +1,4 @@
-"""The regressor: one target and several, that it learns, saving and loading, and its run directory."""
+"""`Regressor`: one target and several, accuracy reached, saving and loading, and its run directory."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_rows_do_not_depend_on_one_another() -> None:
 
 
 def test_it_learns_from_images() -> None:
-    """How bright the upper half is, whatever the lower."""
+    """Regress the brightness of the upper half, whatever the lower."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, size=(300, 8, 8)).astype(np.uint8)
     images[:, :4] //= rng.integers(1, 6, size=(300, 1, 1)).astype(np.uint8)
@@ -155,9 +155,9 @@ def test_kinds_are_not_mixed_up(tmp_path: Path) -> None:
     X, y = waves(60, 0)
     Regressor(**QUICK).fit(X, y).save(tmp_path / "numbers")
     Classifier(**QUICK).fit(X, X[:, 0] > 0).save(tmp_path / "labels")
-    with pytest.raises(ConfigError, match=r"holds a regressor, expected a classifier; use Regressor\.load"):
+    with pytest.raises(ConfigError, match=r"numbers must hold a classifier, got a regressor; use Regressor\.load"):
         Classifier.load(tmp_path / "numbers")
-    with pytest.raises(ConfigError, match=r"holds a classifier, expected a regressor; use Classifier\.load"):
+    with pytest.raises(ConfigError, match=r"labels must hold a regressor, got a classifier; use Classifier\.load"):
         Regressor.load(tmp_path / "labels")
     with pytest.raises(InputError, match=r"use regress\(\)"):
         Predictor.load(tmp_path / "numbers").classify(X)
@@ -243,7 +243,9 @@ def test_a_classifiers_settings_are_no_regressors(tmp_path: Path) -> None:
     rows = Dataset(
         name="rows", inputs=np.eye(4), labels=np.ones((4, 1), np.float32), label_names=("y",), task="regression"
     )
-    with pytest.raises(ConfigError, match="rows is for regression: expected a RegressorConfig"):
+    with pytest.raises(
+        ConfigError, match="config must be a RegressorConfig, as rows is for regression, got a Classifier"
+    ):
         fit_run(Splits(train=rows, validation=rows, test=rows), ClassifierConfig(), seed=0, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""scikit-learn's conventions, in earnest: its own checks, its tools, weights, labels of any kind, frames, pickles."""
+"""Scikit-learn's conventions: its own checks, its tools, weights, labels of any kind, frames, pickles."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def targets(estimator: Estimator, labels: np.ndarray) -> np.ndarray:
 
 
 def learnt(estimator: Estimator) -> list[bytes]:
-    """All that a fit has come to, to the bit."""
+    """Collect the result of a fit, to the bit."""
     weights = [tensor.numpy().tobytes() for tensor in estimator.network_.state_dict().values()]
     return [*weights, repr(estimator.loss_curve_).encode(), repr(estimator.network_.spec).encode()]
 
@@ -211,7 +211,7 @@ def test_of_images_too() -> None:
 
 
 def test_weights_pull() -> None:
-    """Where both classes are at the same place, the heavier one is what an input most probably is."""
+    """With both classes at the same place, the heavier one is the most probable."""
     X = np.random.default_rng(0).normal(size=(200, 2))
     y = np.arange(200) % 2
     for heavy in (0, 1):
@@ -254,19 +254,29 @@ def test_a_class_of_weight_0_is_not_learnt_from() -> None:
 @pytest.mark.parametrize(
     ("settings", "weights", "error", "message"),
     [
-        ({"class_weight": {"rosa": 2.0}}, None, ConfigError, "names the label 'rosa', the labels are setosa, versicol"),
+        (
+            {"class_weight": {"rosa": 2.0}},
+            None,
+            ConfigError,
+            "class_weight must name labels among setosa, versicolor, virginica, got 'rosa'",
+        ),
         (
             {"class_weight": {"setosa": -1}},
             None,
             ConfigError,
             "of label 'setosa' must be at least 0 and finite, got -1",
         ),
-        ({"class_weight": dict.fromkeys(("setosa", "versicolor", "virginica"), 0)}, None, ConfigError, "no example"),
+        (
+            {"class_weight": dict.fromkeys(("setosa", "versicolor", "virginica"), 0)},
+            None,
+            ConfigError,
+            "at least one example a weight above 0, got",
+        ),
         ({"class_weight": "even"}, None, ConfigError, "must be 'balanced', a weight for each label, or None"),
         ({}, np.zeros(150), InputError, "not all of them zero"),
         ({}, np.full(150, np.nan), InputError, "finite weights of at least 0"),
         ({}, -np.ones(150), InputError, "finite weights of at least 0"),
-        ({}, np.ones(149), InputError, r"sample_weight: expected shape \(150,\), got shape \(149,\)"),
+        ({}, np.ones(149), InputError, r"sample_weight must be of shape \(150,\), got shape \(149,\)"),
         ({}, np.r_[np.ones(50), np.zeros(100)], InputError, "at least 2 classes, got 1 class, .*setosa"),
     ],
 )
@@ -329,23 +339,23 @@ def test_learning_goes_on_after_a_fit(iris: tuple[np.ndarray, np.ndarray], estim
 
 def test_what_partial_fit_refuses(iris: tuple[np.ndarray, np.ndarray]) -> None:
     X, names = iris
-    with pytest.raises(InputError, match="classes: expected all labels at the first call of partial_fit, got None"):
+    with pytest.raises(InputError, match="classes must be all labels at the first call of partial_fit, got None"):
         Classifier(**QUICK).partial_fit(X, names)
-    with pytest.raises(InputError, match=r"y: expected labels among .*'setosa'.*, got .*'virginica'"):
+    with pytest.raises(InputError, match=r"y must be labels among .*'setosa'.*, got .*'virginica'"):
         Classifier(**QUICK).partial_fit(X, names, classes=["setosa", "versicolor"])
     begun = Classifier(**QUICK).partial_fit(X[:100], names[:100], classes=["setosa", "versicolor"])
-    with pytest.raises(InputError, match="y: expected labels among"):
+    with pytest.raises(InputError, match="y must be labels among"):
         begun.partial_fit(X, names)
-    with pytest.raises(InputError, match="classes: expected those of the first call"):
+    with pytest.raises(InputError, match="classes must be those of the first call"):
         begun.partial_fit(X, names, classes=np.unique(names))
     with pytest.raises(ValueError, match="3 features"):
         begun.partial_fit(X[:, :3], names)
     begun.partial_fit(X, names, sample_weight=np.where(names == "virginica", 0, 1))  # they do not count
     assert begun.n_iter_ == 2
     regressor = Regressor(**QUICK).partial_fit(X, X[:, :2])
-    with pytest.raises(InputError, match="y: expected 2 targets, got 3"):
+    with pytest.raises(InputError, match="y must be 2 targets, got 3"):
         regressor.partial_fit(X, X[:, :3])
-    with pytest.raises(ConfigError, match="batch_norm needs at least 2 examples in a minibatch, there are 1"):
+    with pytest.raises(ConfigError, match="a minibatch must hold at least 2 examples for batch_norm, got 1"):
         Classifier(batch_norm=True, **QUICK).partial_fit(X[:1], names[:1], classes=np.unique(names))
 
 

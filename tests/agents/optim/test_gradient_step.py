@@ -1,4 +1,4 @@
-"""The gradient step: its arithmetic against equations, its settings against their promises."""
+"""Gradient step: arithmetic against equations, settings against their documentation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from torso.agents.optim.devices import resolve_precision
 from torso.agents.optim.flat import FlatParameters
-from torso.agents.optim.gradient_step import GradientStep, forward_in
+from torso.agents.optim.gradient_step import GradientStep, select_forward
 from torso.agents.optim.optimizers import OPTIMIZERS, make_optimizer
 from torso.agents.optim.schedules import SCHEDULES, scheduled_learning_rate
 from torso.errors import ConfigError
@@ -116,7 +116,9 @@ def test_weight_decay_is_adamws_alone() -> None:
     network = nn.Linear(2, 2)
     for name in OPTIMIZERS:
         if name != "adamw":
-            with pytest.raises(ConfigError, match=r"weight_decay is adamw's, got 0.01 with .*l2=0.01"):
+            with pytest.raises(
+                ConfigError, match=r"weight_decay must be 0 unless the optimizer is adamw, got 0.01 with .*l2=0.01"
+            ):
                 make_optimizer(network, name, weight_decay=0.01)
     with pytest.raises(ConfigError, match="flat parameters"):
         make_optimizer(FlatParameters(network), "adamw", weight_decay=0.01)
@@ -142,7 +144,7 @@ def test_settings_out_of_range(name: str, settings: dict[str, float], message: s
 
 
 def test_a_network_that_is_frozen_whole() -> None:
-    with pytest.raises(ConfigError, match="no parameter of the network learns"):
+    with pytest.raises(ConfigError, match="the network must have a trainable parameter, got only frozen ones"):
         make_optimizer(nn.Linear(2, 2).requires_grad_(False), "sgd")
 
 
@@ -185,10 +187,10 @@ def test_bfloat16_rounds_large_products_and_nothing_else(wide: int) -> None:
     rounded = hidden.bfloat16().double() @ second.weight.bfloat16().double().T if wide == 128 else None
     product = hidden @ second.weight.T if rounded is None else rounded.bfloat16().float()
     expected = network.head.linear(torch.relu(product + second.bias))
-    output = forward_in(network, "bfloat16")(obs)[0].output
+    output = select_forward(network, "bfloat16")(obs)[0].output
     assert output.dtype == torch.float32
     torch.testing.assert_close(output, expected, rtol=1e-3, atol=1e-4 if rounded is None else 5e-3)
-    exact = forward_in(network, "float32")(obs)[0].output
+    exact = select_forward(network, "float32")(obs)[0].output
     assert torch.allclose(output, exact, rtol=1e-6) == (rounded is None)
     GradientStep(network, make_optimizer(network))(output.square().sum())
     assert all(p.dtype == torch.float32 and p.grad is not None for p in network.parameters())

@@ -1,4 +1,4 @@
-"""Running moments against NumPy's of all rows at once."""
+"""Running moments against NumPy's moments of all rows at once."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def test_a_restored_one_goes_on_to_the_same_bits() -> None:
     for each in (moments, restored):
         each.update(more)
     assert (moments.mean, moments.std, moments.count) == (restored.mean, restored.std, restored.count)
-    with pytest.raises(CheckpointError, match="normalises 3 features, the observations have 2"):
+    with pytest.raises(CheckpointError, match="must normalise 2 features, as the observations have, got 3"):
         RunningMoments(2).restore(moments.state())

@@ -1,4 +1,4 @@
-"""Penalties, against their sums and gradients by hand."""
+"""L1 and L2 penalties against sums and gradients worked by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers and generators go into a checkpoint and come back to the bit."""
+"""Optimizer and generator state: bit-exact round trips through a checkpoint."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_numpy_generators_go_on_where_they_were(kind: type[np.random.BitGenerato
 
 def test_another_kind_of_generator_is_refused() -> None:
     state = numpy_generator_state(np.random.default_rng(0))
-    with pytest.raises(CheckpointError, match="PCG64, this one is MT19937"):
+    with pytest.raises(CheckpointError, match="generator must be MT19937, got PCG64"):
         restore_numpy_generator(np.random.Generator(np.random.MT19937(0)), state)
 
 

@@ -1,4 +1,4 @@
-"""Returns of several steps, by hand."""
+"""N-step returns against numbers worked by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torso.agents.replay.returns import n_step_return
 
 
 def test_by_hand() -> None:
-    """Columns: goes on; terminates at its second step; was truncated after its second step; terminates at its last."""
+    """Columns: continues; terminates at its second step; truncated after its second step; terminates at its last."""
     reward = torch.tensor([[1.0] * 4, [2.0] * 4, [4.0] * 4])
     terminated = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]).bool()
     is_reset = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0]]).bool()  # row 0's does not matter

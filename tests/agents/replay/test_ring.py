@@ -1,4 +1,4 @@
-"""The replay ring against an oracle that stores whole episodes, over any stream of ends, lost lives, cuts and wraps."""
+"""Replay ring against an oracle of whole episodes, over streams of ends, lost lives, truncations and wrap-arounds."""
 
 from __future__ import annotations
 
@@ -195,9 +195,9 @@ def test_rows_of_another_ring_are_refused_before_anything_is_written() -> None:
     rows = make_stream(4, 2).play([["", ""]] * 3).ring.read_rows(0, 3)
     with pytest.raises(CheckpointError, match="action"):
         ring.write_rows(0, {name: tensor for name, tensor in rows.items() if name != "action"} | {"steps": rows["obs"]})
-    with pytest.raises(CheckpointError, match=r"\[2, 1\], expected \[3, 1\]"):
+    with pytest.raises(CheckpointError, match=r"must have obs \[3, 1\], got \[2, 1\]"):
         other.write_rows(0, rows)
-    with pytest.raises(CheckpointError, match=r"reward \[3\], expected \[2\]"):
+    with pytest.raises(CheckpointError, match=r"must have reward \[2\], got \[3\]"):
         ring.write_rows(0, {**rows, "reward": torch.ones(3, 3)})
     assert ring.num_rows == other.num_rows == 0
     assert not ring.read_rows(0, 3)["obs"].any()
@@ -226,12 +226,12 @@ def test_a_batch_is_cut_into_rows(num_actions: int | None) -> None:
 def test_capacity_is_in_steps_whatever_the_number_of_envs() -> None:
     assert make_ring(100, 1).capacity_rows == 100
     assert ReplayRing(capacity_steps=100, num_envs=8, shape=(1,), dtype="uint8").capacity_rows == 12
-    with pytest.raises(ConfigError, match="16 steps is too small for 8 envs"):
+    with pytest.raises(ConfigError, match="capacity_steps must be at least 24, 3 rows of each of the 8 envs, got 16"):
         ReplayRing(capacity_steps=16, num_envs=8, shape=(1,), dtype="uint8")
 
 
 def test_observations_that_are_no_stack_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"\[84, 84\] are no stack of 4 frames"):
+    with pytest.raises(ConfigError, match=r"shape must begin with the stack of 4 frames, got \[84, 84\]"):
         make_ring(8, 1, (84, 84), "uint8", frame_stack=4)
 
 

@@ -1,4 +1,4 @@
-"""Samplers against oracles: nothing but true transitions, each as often as it should be, the same after a resume."""
+"""Replay samplers against oracles: only valid transitions, at their probabilities, bit-exact after a resume."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def prioritized(stream: Stream, n_step: int = 1, exponent: float = EXPONENT, bat
 
 
 def priorities(sampler: PrioritizedSampler) -> dict[tuple[int, int], float]:
-    """What the sampler has for each place, but those that it never draws."""
+    """Priorities of the sampler by place, but those that it never draws."""
     state, tensors = sampler.state()
     rows = zip(range(state["start_row"], state["stop_row"]), tensors["priority"].tolist(), strict=True)
     return {(row, env): p for row, of_envs in rows for env, p in enumerate(of_envs) if p != 0}
@@ -63,7 +63,7 @@ def test_every_transition_is_drawn_and_nothing_else(stream: Stream, n_step: int,
         return
     sampler: Sampler = UniformSampler(stream.ring, n_step=n_step) if is_uniform else prioritized(stream, n_step)
     if not stream.oracle.start_rows(n_step):
-        with pytest.raises(ConfigError, match="holds no transition"):
+        with pytest.raises(ConfigError, match=f"must hold a transition of {n_step} steps before it is sampled, got"):
             sampler.sample(4, generator(), 0.5)
         return
     sample = sampler.sample(1024, generator(), 0.5)
@@ -163,7 +163,7 @@ def test_a_resume_in_the_middle_changes_no_bit(history: tuple[Stream, list[Any],
 
 
 def follow(resumed: PrioritizedSampler, stream: Stream, before: int, event: Any) -> None:
-    """What the stream's ring was told, told to the ring of the resumed sampler."""
+    """Repeat the stream ring's new rows on the ring of the resumed sampler."""
     ring = resumed.ring
     if event == "abandon":
         ring.break_off()
@@ -270,17 +270,19 @@ def test_a_checkpoint_takes_eight_bytes_an_item_at_most() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     stream = make_stream(9, 2).play(bumpy(2, 12))
     sampler = prioritized(stream)
-    with pytest.raises(ConfigError, match="minibatches of 4; 6 are not"):
+    with pytest.raises(ConfigError, match="num_samples must be a multiple of the minibatch size 4, got 6"):
         sampler.sample(6, generator(), 0.5)
     state, tensors = sampler.state()
     stream.play([["", ""]])
-    with pytest.raises(CheckpointError, match="rows 3 to 11 do not fit"):
+    with pytest.raises(
+        CheckpointError, match=r"priorities must be of the rows 4 to 12 of 2 envs, .* of the rows 3 to 11"
+    ):
         prioritized(stream).restore(state, tensors)
     state, tensors = sampler.state()
-    with pytest.raises(CheckpointError, match=r"priorities \[8, 1\]"):
+    with pytest.raises(CheckpointError, match=r"priorities must be .*, got \[8, 1\] of the rows"):
         prioritized(stream).restore(state, {**tensors, "priority": tensors["priority"][:, :1]})
     for n_step, frame_stack in ((9, 1), (6, 4)):
         ring = make_ring(9, 1, (frame_stack, 1), frame_stack=frame_stack)
         for sampler_class, settings in ((UniformSampler, {}), (PrioritizedSampler, {"exponent": 1, "batch_size": 4})):
-            with pytest.raises(ConfigError, match=f"it needs {n_step + frame_stack} rows of each env"):
+            with pytest.raises(ConfigError, match=f"must have at least {n_step + frame_stack} rows of each env"):
                 sampler_class(ring, n_step=n_step, **settings)

@@ -1,4 +1,4 @@
-"""The sum tree against a plain list of numbers."""
+"""Sum tree against a plain list of numbers."""
 
 from __future__ import annotations
 

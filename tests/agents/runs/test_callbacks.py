@@ -1,4 +1,4 @@
-"""Callbacks: which hooks are called when, how they end a run, and that looking on changes no bit."""
+"""Callbacks: which hooks are called when, how they stop a run, and that observing changes no bit."""
 
 from __future__ import annotations
 
@@ -37,34 +37,34 @@ STEPS = 310
 
 
 class Diarist(Callback):
-    """Writes everything down, and draws from the process's generators as a careless user would."""
+    """Records every event, and draws from the process's global generators as a careless user would."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
 
-    def _hear(self, name: str, happened: Any) -> None:
+    def _record(self, name: str, happened: Any) -> None:
         self.heard.append((name, happened))
         np.random.rand(3)
         torch.rand(3)
 
     def on_step(self, tick: Tick) -> None:
-        self._hear("step", tick)
+        self._record("step", tick)
 
     def on_update(self, tick: Tick) -> None:
-        self._hear("update", tick)
+        self._record("update", tick)
 
     def on_episode(self, episode: Episode) -> None:
-        self._hear("episode", episode)
+        self._record("episode", episode)
 
     def on_evaluation(self, evaluated: Evaluated) -> None:
-        self._hear("evaluation", evaluated)
+        self._record("evaluation", evaluated)
 
     def on_checkpoint(self, checkpointed: Checkpointed) -> None:
-        self._hear("checkpoint", checkpointed)
+        self._record("checkpoint", checkpointed)
 
 
 class StopAt(Callback):
-    """Ends the run by one of the hooks."""
+    """Stops the run by one of the hooks."""
 
     def __init__(self, hook: str, step: int) -> None:
         setattr(self, hook, lambda happened: happened.total_steps >= step)
@@ -75,7 +75,7 @@ def run(path: Path, *callbacks: Callback, **options: Any) -> TrainingResult:
 
 
 def train(path: Path, *callbacks: Callback, resume: bool = False) -> list[TrainingEvent]:
-    """What ``train_run`` does before it scores, draws and exports, which takes longer than all else."""
+    """Train as ``train_run`` does, without its score, plots and exports, which take longer than the rest."""
     with open_run(WORLD, CONFIG, total_steps=STEPS, seed=0, out=path, resume=resume) as opened:
         return list(Training(WORLD, CONFIG, seed=0, run=opened).run(STEPS, callbacks=callbacks))
 

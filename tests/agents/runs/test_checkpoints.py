@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, nothing half-written is ever loaded, and a save costs what is new."""
+"""Checkpoints: exact round trips, no partial save is ever loaded, and a save writes only what is new."""
 
 from __future__ import annotations
 

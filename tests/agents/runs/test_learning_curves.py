@@ -1,4 +1,4 @@
-"""Learning curves: a picture comes of every log, however short. (How they look was looked at.)"""
+"""Learning curves: every log, however short, gives a plot. (Their look was checked by eye.)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run directories: which paths a run may take, what a resume may change, and that nothing else is touched."""
+"""Run directories: paths a run accepts, settings a resume may change, and that no other file is touched."""
 
 from __future__ import annotations
 

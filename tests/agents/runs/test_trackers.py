@@ -1,4 +1,4 @@
-"""Logs: what a resume reproduces is logged once, whatever was written when the process died."""
+"""Trackers: after a resume every figure is logged once, whatever was written when the process died."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Limit = Callable[[int], AbstractContextManager[None]]
 
 
 def events(directory: Path) -> list[Event]:
-    """TensorBoard's records, read by their format: length, its CRC, data, its CRC."""
+    """Read TensorBoard's records by their format: length, its CRC, data, its CRC."""
     found = []
     for path in sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns):
         data = path.read_bytes()

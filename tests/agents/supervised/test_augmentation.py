@@ -1,4 +1,4 @@
-"""Shifts, turns, scalings and bends, against pixels moved one by one."""
+"""Image augmentation: shifts, rotations, scalings and elastic deformations, against pixels moved one by one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def turned(images: torch.Tensor, **changes: Any) -> torch.Tensor:
-    """The images [B, H, W] under changes given once for all of them."""
+    """Warp the images [B, H, W] by changes given once for all of them."""
     batch = len(images)
     plain = {"rotation_deg": 0.0, "scale": (1.0, 1.0), "shift_px": (0.0, 0.0)} | changes
     tensors = {
@@ -45,7 +45,7 @@ def pixel_at(image: np.ndarray, row: float, column: float) -> float:
 def oracle(
     image: np.ndarray, degrees: float, scale: np.ndarray, shift: np.ndarray, displacement: np.ndarray
 ) -> np.ndarray:
-    """Every pixel of the result, followed back: not shifted, not turned, not scaled, then displaced."""
+    """Trace every pixel of the result back to its source: unshift, unrotate, unscale, then displace."""
     height, width = image.shape
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     angle = math.radians(degrees)
@@ -159,7 +159,7 @@ def test_the_generator_decides_all() -> None:
 
 
 def drawn_affine(augmentation: Augmentation, batch: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
-    """What was drawn, read off images whose pixels are their rows and columns.
+    """Measure what was drawn, on images whose pixels are their rows and columns.
 
     Returns (matrix [B, 2, 2]: where a step down and a step right in the result lead; [B, 2]: where its centre is from).
     """
@@ -192,7 +192,7 @@ def test_each_change_is_drawn_evenly_between_its_bounds() -> None:
 
 
 def test_elastic_bends_deviate_by_their_pixels() -> None:
-    """On an image of its own columns a pixel tells where it came from."""
+    """On an image of its own columns a pixel's value is the column it was sampled from."""
     columns = torch.arange(40.0).expand(400, 20, 40)
     bent = augmented(columns, Augmentation(elastic_px=0.8), "hw", generator())
     moved_by = (bent - columns)[:, :, 5:-5]  # where no edge is near

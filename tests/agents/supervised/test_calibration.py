@@ -1,4 +1,4 @@
-"""Fitting calibrations: against independent fits, on classifiers whose truth is known, and what is refused."""
+"""Calibration fits: against independent fits, on classifiers whose truth is known, and inputs that are refused."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_classifier_without_mistakes_is_not_made_surer() -> None:
 
 
 def smoothed_logistic_regression(score: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """Platt's fit by another's code: each row once as positive and once as negative, weighted by its target."""
+    """Platt's fit by scikit-learn: each row once as positive and once as negative, weighted by its target."""
     num_positive, num_negative = positive.sum(), (~positive).sum()
     target = np.where(positive, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
     model = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000)
@@ -152,8 +152,8 @@ def test_isotonic_by_hand() -> None:
     margin = np.repeat([-2.0, -1.0, 1.0, 2.0], 10)
     labels = np.repeat([0, 1, 0, 1], 10)
     calibration = fit_calibration("isotonic", np.stack([np.zeros(40), margin], axis=1), labels)
-    asked = np.array([-5.0, -2.0, -1.5, -1.0, 0.0, 1.0, 1.5, 2.0, 5.0])
-    got = calibration.apply(np.stack([np.zeros(9), asked], axis=1))[:, 1]
+    margins = np.array([-5.0, -2.0, -1.5, -1.0, 0.0, 1.0, 1.5, 2.0, 5.0])
+    got = calibration.apply(np.stack([np.zeros(9), margins], axis=1))[:, 1]
     np.testing.assert_allclose(got, [0, 0, 0.25, 0.5, 0.5, 0.5, 0.75, 1, 1], atol=1e-15)
 
 
@@ -171,11 +171,11 @@ def test_an_overconfident_classifier_is_mended_on_fresh_rows(method: str, num_cl
     assert reliability(before, labels).ece > 0.1
     assert reliability(after, labels).ece < 0.04
     assert reliability(after, labels).brier < reliability(before, labels).brier
-    told = [classification_metrics(shares, labels) for shares in (before, after)]
-    assert told[1].cross_entropy < told[0].cross_entropy
+    metrics = [classification_metrics(shares, labels) for shares in (before, after)]
+    assert metrics[1].cross_entropy < metrics[0].cross_entropy
     if method == "temperature":
         np.testing.assert_array_equal(before.argmax(axis=1), after.argmax(axis=1))
-    assert abs(told[1].accuracy - told[0].accuracy) < 0.02
+    assert abs(metrics[1].accuracy - metrics[0].accuracy) < 0.02
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -197,28 +197,28 @@ READOUT, LABELS = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) %
 
 
 @pytest.mark.parametrize(
-    ("readout", "labels", "says"),
+    ("readout", "labels", "message"),
     [
-        (READOUT[0], LABELS, "readout: expected floats [N, K]"),
+        (READOUT[0], LABELS, "readout must be floats [N, K]"),
         (READOUT[:, :1], LABELS, "K >= 2"),
-        (READOUT.astype(int), LABELS, "readout: expected floats"),
-        (np.full((12, 3), np.nan), LABELS, "readout: expected finite numbers"),
-        (READOUT[:9], LABELS[:9], "at least 10 rows to calibrate on, got 9"),
-        (READOUT, LABELS[:9], "labels: expected 12 of them"),
-        (READOUT, LABELS + 1, "labels: expected classes below 3, got 3"),
-        (READOUT, LABELS - 1, "labels: expected classes from 0"),
-        (READOUT, LABELS / 2, "labels: expected whole numbers"),
+        (READOUT.astype(int), LABELS, "readout must be floats"),
+        (np.full((12, 3), np.nan), LABELS, "readout must be finite numbers"),
+        (READOUT[:9], LABELS[:9], "readout must be at least 10 rows to calibrate on, got 9"),
+        (READOUT, LABELS[:9], "labels must be 12 classes, one per example, got 9"),
+        (READOUT, LABELS + 1, "labels must be classes below 3, got 3"),
+        (READOUT, LABELS - 1, "labels must be classes from 0"),
+        (READOUT, LABELS / 2, "labels must be whole numbers"),
     ],
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_what_does_not_fit_is_refused(method: str, readout: Any, labels: Any, says: str) -> None:
-    with pytest.raises(InputError, match=re.escape(says)):
+def test_what_does_not_fit_is_refused(method: str, readout: Any, labels: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         fit_calibration(method, readout, labels)
 
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_a_missing_class_is_named(method: str) -> None:
-    with pytest.raises(InputError, match=r"every class .* got none of class 1; hold more rows back"):
+    with pytest.raises(InputError, match=r"labels must be of every class .* got none of class 1; hold more rows back"):
         fit_calibration(method, READOUT, np.where(LABELS == 1, 2, LABELS))
 
 
@@ -277,16 +277,16 @@ def test_bins_leave_no_example_out(seed: int, bins: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "bins", "error", "says"),
+    ("labels", "bins", "error", "message"),
     [
         ([0, 1], 0, ConfigError, "bins must be a whole number of at least 1, got 0"),
         ([0, 1], 2.5, ConfigError, "bins must be a whole number"),
-        ([0, 2], 5, InputError, "labels: expected classes below 2, got 2"),
-        ([0], 5, InputError, r"probabilities: expected floats \[1, K\]"),
+        ([0, 2], 5, InputError, "labels must be classes below 2, got 2"),
+        ([0], 5, InputError, r"probabilities must be floats \[1, K\]"),
     ],
 )
-def test_a_reliability_that_cannot_be(labels: Any, bins: Any, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
+def test_a_reliability_that_cannot_be(labels: Any, bins: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         reliability([[0.5, 0.5], [0.1, 0.9]], labels, bins=bins)
 
 

@@ -1,4 +1,4 @@
-"""Fits in a run directory: what they leave behind, and that a kill at any moment costs nothing but time."""
+"""Fit runs: the files of a run directory, exact resume, and kills at any moment."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fit(
 
 
 def after(events: int) -> Callable[[], bool]:
-    """A stop that comes after so many events."""
+    """Return a ``stop`` that is True after so many events."""
     left = [events]
 
     def stop() -> bool:
@@ -50,7 +50,7 @@ def after(events: int) -> Callable[[], bool]:
 
 
 def results(run: Path) -> dict[str, bytes]:
-    """The files that must be the same to the byte, however often a run was stopped."""
+    """Read the files that must be the same to the byte, however often a run was stopped."""
     names = ("progress.jsonl", "summary.json", "best/weights.safetensors", "model/weights.safetensors")
     return {name: (run / name).read_bytes() for name in names}
 
@@ -141,7 +141,7 @@ def test_a_fit_at_a_constant_rate_can_be_made_longer(tmp_path: Path) -> None:
 
 
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="random_state 3 contradicts the seed 0"):
+    with pytest.raises(ConfigError, match="random_state must be None or the seed 0, got 3; leave it out"):
         fit(tmp_path / "run", ClassifierConfig(random_state=3))
     with pytest.raises(ConfigError, match="too small"):
         fit(tmp_path / "run", ClassifierConfig(net="nature"))

@@ -1,4 +1,4 @@
-"""Fits in memory: what they go through, when they end, and that any moment of one can be stored and gone on from."""
+"""Training loop of a fit: epochs, early stopping, checkpoints at any moment and exact resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INPUT = InputSpec(shape=(8, 8), dtype="uint8", layout="hw", scale=1 / 16)
 
 
 def stripes(num: int, seed: int) -> Examples:
-    """Images with stripes that lie, stand or are not there, under noise."""
+    """Images with horizontal, vertical or no stripes, under noise."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(3, size=num)
     images = rng.integers(10, size=(num, 8, 8))
@@ -201,8 +201,8 @@ def test_a_fit_that_diverges_says_so() -> None:
     ("settings", "message"),
     [
         ({"net": "cnm"}, "unknown net 'cnm'"),
-        ({"activation": "gelu2"}, "activation"),
-        ({"schedule": "linear"}, "schedule"),
+        ({"activation": "gelu2"}, "activation must be one of sigmoid, .*, got 'gelu2'"),
+        ({"schedule": "linear"}, "schedule must be one of constant, .*, got 'linear'"),
         ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"patience": 0}, "patience"),
@@ -225,5 +225,5 @@ def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> No
 def test_nothing_to_fit() -> None:
     config = ClassifierConfig()
     spec = classifier_spec(config, INPUT, 3)
-    with pytest.raises(ConfigError, match="0 examples"):
+    with pytest.raises(ConfigError, match="must hold at least 1 example, got 0 examples"):
         Fitting(config, spec, stripes(0, 0), None, seed=0, resolved=resolve_fit(config, spec))

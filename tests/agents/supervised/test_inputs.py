@@ -1,4 +1,4 @@
-"""Arrays as inputs: which are images, which are rows, and what the network must know of them."""
+"""Input specifications from arrays: images, rows, scaling, standardisation, and arrays that are refused."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def test_images_keep_their_dtype_and_are_scaled(dtype: str, convolutional: bool)
 
 def test_images_that_are_not_learnt_from_do_not_say_what_white_is() -> None:
     images = np.arange(600 * 4.0).reshape(600, 2, 2)
-    assert input_spec_of(images, convolutional=True, learnt=np.array([3, 300, 2])).scale == 1 / 1203
-    assert input_spec_of(-images, convolutional=True, learnt=np.arange(500)).scale == 1 / 1999
+    assert input_spec_of(images, convolutional=True, training_rows=np.array([3, 300, 2])).scale == 1 / 1203
+    assert input_spec_of(-images, convolutional=True, training_rows=np.arange(500)).scale == 1 / 1999
     assert input_spec_of(np.full((1, 2, 2), -128, np.int8), convolutional=True).scale == 1 / 128
 
 
 def test_rows_that_are_not_learnt_from_do_not_say_how_to_standardise() -> None:
     rows = np.random.default_rng(0).normal(5, 3, size=(700, 2))
-    learnt = np.repeat(np.arange(0, 700, 2), 2)
-    spec = input_spec_of(rows, convolutional=False, learnt=learnt)
+    training_rows = np.repeat(np.arange(0, 700, 2), 2)
+    spec = input_spec_of(rows, convolutional=False, training_rows=training_rows)
     np.testing.assert_allclose(spec.mean, rows[::2].mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(spec.std, rows[::2].std(axis=0), rtol=1e-12)
     rows[1:] = rows[1]
     with pytest.raises(InputError, match="constant columns alone"):
-        input_spec_of(rows, convolutional=False, learnt=np.arange(1, 700))
+        input_spec_of(rows, convolutional=False, training_rows=np.arange(1, 700))
 
 
 def test_an_image_description_gives_the_scale() -> None:
@@ -73,13 +73,17 @@ def test_square_rows_are_images_to_a_convolutional_net(dtype: str, kept: str) ->
 @pytest.mark.parametrize(
     ("inputs", "convolutional", "message"),
     [
-        (np.ones((3, 10)), True, r"square number of pixels.*net='mlp', got rows of 10"),
-        (np.ones(3), False, r"rows \[N, F\].*got \[3\]"),
+        (
+            np.ones((3, 10)),
+            True,
+            r"X must be images .*square number of pixels.* got rows of 10; reshape X, or use net='mlp'",
+        ),
+        (np.ones(3), False, r"X must be rows \[N, F\].*got \[3\]"),
         (np.ones((0, 3)), False, r"got \[0, 3\]"),
         (np.ones((2, 3, 4, 5, 6)), False, r"got \[2, 3, 4, 5, 6\]"),
         (np.array([[1.0, np.nan]]), False, "NaN"),
-        (np.array([["a"]]), False, "expected numbers"),
-        (np.ones((2, 3)), False, "at least one column that varies"),
+        (np.array([["a"]]), False, "X must be numbers, got dtype"),
+        (np.ones((2, 3)), False, "X must be rows with at least one column that varies"),
     ],
 )
 def test_what_is_no_input(inputs: np.ndarray, convolutional: bool, message: str) -> None:

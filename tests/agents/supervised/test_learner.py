@@ -1,4 +1,4 @@
-"""The supervised learner: the network that a configuration asks for, and each update against one made by hand."""
+"""Supervised learner: network specifications from configurations, and each update against one worked by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torso.agents.optim.optimizers import OPTIMIZERS
 from torso.agents.optim.schedules import SCHEDULES, scheduled_learning_rate
 from torso.agents.supervised.config import FitConfig
 from torso.agents.supervised.fit_runs import examples_of, spec_of
-from torso.agents.supervised.fitting import Fitting, as_examples, minibatch_cuts, resolve_fit
+from torso.agents.supervised.fitting import Fitting, as_examples, minibatch_bounds, resolve_fit
 from torso.agents.supervised.learner import Examples, Score, SupervisedLearner, classifier_spec, regressor_spec, score
 from torso.envs import Dataset, Splits, load_dataset
 from torso.errors import ConfigError, InputError
@@ -271,10 +271,10 @@ def test_minibatches_are_no_smaller_than_batch_norm_bears(batch_size: Any, batch
         batch_norm=batch_norm, batch_size=batch_size, max_epochs=2
     )  # fmt: skip
     spec = classifier_spec(config, PLANE, 2)
-    cuts = minibatch_cuts(33, config.recipe().batch_size, spec)
-    sizes = np.diff(cuts)
-    assert cuts[0] == 0
-    assert cuts[-1] == 33
+    bounds = minibatch_bounds(33, config.recipe().batch_size, spec)
+    sizes = np.diff(bounds)
+    assert bounds[0] == 0
+    assert bounds[-1] == 33
     assert sizes.min() >= 1 + batch_norm
     size = config.recipe().batch_size
     assert set(sizes[:-1]) <= {size}
@@ -283,8 +283,8 @@ def test_minibatches_are_no_smaller_than_batch_norm_bears(batch_size: Any, batch
     list(fit.run())  # also scores a single example
     assert math.isfinite(fit.epochs[-1].loss)
     if batch_norm:
-        with pytest.raises(ConfigError, match="at least 2 examples in a minibatch, there are 1"):
-            minibatch_cuts(1, 32, spec)
+        with pytest.raises(ConfigError, match="a minibatch must hold at least 2 examples for batch_norm, got 1"):
+            minibatch_bounds(1, 32, spec)
 
 
 # -- first weights -----------------------------------------------------------------------------------------------------
@@ -516,7 +516,11 @@ def test_a_calibration_that_cannot_be_fitted_is_refused_before_the_fit(tmp_path:
 
 def test_a_regressor_config_for_labels_is_refused() -> None:
     rows = Dataset(name="rows", inputs=np.eye(4), labels=np.arange(4), label_names=(0, 1, 2, 3))
-    with pytest.raises(ConfigError, match="rows is for classification: expected a ClassifierConfig, got a Regressor"):
+    with pytest.raises(
+        ConfigError, match="config must be a ClassifierConfig, as rows is for classification, got a Regressor"
+    ):
         spec_of(rows, RegressorConfig())
-    with pytest.raises(ConfigError, match="diabetes is for regression: expected a RegressorConfig, got a Classifier"):
+    with pytest.raises(
+        ConfigError, match="config must be a RegressorConfig, as diabetes is for regression, got a Classifier"
+    ):
         spec_of(load_dataset("diabetes").train, ClassifierConfig())

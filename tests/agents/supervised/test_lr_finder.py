@@ -1,4 +1,4 @@
-"""The range test, on losses whose steepest descent is known and on networks."""
+"""Learning-rate range test, on losses whose steepest descent is known and on networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torso.errors import ConfigError
 
 
 def replaying(losses: Iterable[float], seen: list[float] | None = None) -> Callable[[float], float]:
-    """An update that returns these losses one after another, and notes the learning rates."""
+    """Return an update that replays these losses, and records the learning rates."""
     remaining: Iterator[float] = iter(losses)
 
     def update(learning_rate: float) -> float:

@@ -1,4 +1,4 @@
-"""Recipes: what a net learns by where nothing is said, and what a setting that is given changes."""
+"""Training recipes: the defaults of each net, and overrides by settings."""
 
 from __future__ import annotations
 

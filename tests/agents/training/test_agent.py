@@ -1,4 +1,4 @@
-"""``DQN`` as scripts use it: learn, predict, evaluate, save, load, go on; and what it says to mistakes."""
+"""``DQN``'s Python API: learn, predict, evaluate, save, load, resume; and its errors."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def saved(learnt: DQN, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[DQN, Path]:
-    """An agent that has learnt 300 steps, and its run directory."""
+    """An agent after 300 steps, and its run directory."""
     path = tmp_path_factory.mktemp("runs") / "identity"
     return identity().learn(300, out=path), path
 
 
 def weights(agent: DQN) -> list[list[float]]:
-    """The network that is learning."""
+    """Parameters of the online network."""
     assert agent._training is not None
     return [parameter.flatten().tolist() for parameter in agent._training.session.learner.online.parameters()]
 
@@ -100,7 +100,7 @@ def test_evaluations_repeat_and_seeds_choose_their_episodes() -> None:
     assert agent.evaluate(6) == once
     assert agent.evaluate(6, seed=4) == once
     assert agent.evaluate(6, seed=5) != once
-    with pytest.raises(ConfigError, match="at least 1 episode"):
+    with pytest.raises(ConfigError, match="episodes of an evaluation must be at least 1, got"):
         agent.evaluate(0)
 
 
@@ -111,7 +111,7 @@ def test_actions_are_the_envs_own() -> None:
 
 
 def test_learning_on_equals_learning_at_once() -> None:
-    """Up to the cut at 300, which both have by their period."""
+    """With a cut at 300, which both have by their checkpoint period."""
     config = replace(CONFIG, checkpoint_period=300, evaluation_period=300)
     on = DQN(IDENTITY, config=config, seed=1).learn(300).learn(600)
     assert weights(on) == weights(DQN(IDENTITY, config=config, seed=1).learn(600))
@@ -145,7 +145,7 @@ def test_wrappers_and_env_kwargs_reach_the_env() -> None:
 
 
 class At(Callback):
-    """Stops a run at a step, which is sooner done than a run that ends."""
+    """Stops a run at a step, which takes less time than a run to its end."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -155,7 +155,7 @@ class At(Callback):
 
 
 class Shift(gym.ActionWrapper):
-    """Action a is a + 1, around the corner."""
+    """Wrapper that maps action a to a + 1, modulo their number."""
 
     def action(self, action: Any) -> Any:
         return (action + 1) % 4
@@ -183,14 +183,14 @@ def test_wrappers_that_cannot_be_found_again_have_to_be_given(tmp_path: Path) ->
 
 
 def test_observations_that_do_not_fit_are_named(learnt: DQN) -> None:
-    with pytest.raises(InputError, match=r"observations.shape: expected int64 \[batch, 4\], got \[1, 3\]"):
+    with pytest.raises(InputError, match=r"observations.shape must be int64 \[batch, 4\], got \[1, 3\]"):
         learnt.predict(np.zeros((1, 3)))
     with pytest.raises(InputError, match="observations"):
         learnt.predict(2)
 
 
 class CtrlC(gym.Wrapper):
-    """Someone presses Ctrl-C once, in the middle of a step."""
+    """An env that raises KeyboardInterrupt (Ctrl-C) once, in the middle of a step."""
 
     def __init__(self, env: gym.Env, steps_until: list[int]) -> None:
         super().__init__(env)
@@ -257,7 +257,7 @@ def test_a_model_remembers_its_env_and_its_arguments(tmp_path: Path) -> None:
     assert constructed.predict([0, 0, 1]) in (5, 6, 7)
     assert constructed.learn(60).evaluate(1).lengths_steps == (8,)
     assert DQN.load(tmp_path / "m", lambda: IdentityEnv(num_values=3)).world.env_kwargs == {}  # of another env
-    with pytest.raises(ConfigError, match="the first weights are of"):
+    with pytest.raises(ConfigError, match=r"the initial weights must be of .*, as these settings require, got"):
         DQN.load(tmp_path / "m", "CartPole-v1")
 
 
@@ -275,7 +275,7 @@ def network_spec(**head: int) -> NetworkSpec:
 def test_what_is_no_policy_is_not_loaded(tmp_path: Path, saved: Path) -> None:
     classifier = build_network(network_spec(num_classes=3), torch.Generator())
     save_model(tmp_path / "digits", classifier, kind="classifier", onnx=False)
-    with pytest.raises(ConfigError, match=r"holds a classifier, expected a policy; use Classifier.load"):
+    with pytest.raises(ConfigError, match=r"must hold a policy, got a classifier; use Classifier.load"):
         DQN.load(tmp_path / "digits")
     with pytest.raises(ModelNotFoundError):
         DQN.load(tmp_path / "nothing")
@@ -321,7 +321,7 @@ def test_an_agent_goes_on_in_the_run_directory_it_began(tmp_path: Path) -> None:
     agent.save(tmp_path / "model")
     assert DQN.load(tmp_path / "model").predict(EYE[1]) == agent.predict(EYE[1])
     assert (RunDirectory.open(tmp_path / "run").read_summary() or {})["total_steps"] == 400
-    with pytest.raises(ConfigError, match="learnt nothing yet"):
+    with pytest.raises(ConfigError, match="out must be None for an agent that has learnt already, got"):
         agent.learn(600, out=tmp_path / "elsewhere")
 
 
@@ -356,7 +356,7 @@ def test_a_run_in_an_env_without_an_id_is_loaded_with_it(tmp_path: Path) -> None
 def test_directories_that_are_no_training_run_are_refused(tmp_path: Path) -> None:
     with RunDirectory.prepare(tmp_path / "fit", kind="fit", settings={}, resolved={}, seed=0, resume=False):
         pass
-    with pytest.raises(RunError, match=r"holds a fit run, expected a training run; use Classifier.load"):
+    with pytest.raises(RunError, match=r"must hold a training run, got a fit run; use Classifier.load"):
         DQN.load(tmp_path / "fit")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text("{}")
@@ -379,7 +379,9 @@ def test_a_refused_directory_can_be_followed_by_another(tmp_path: Path, begun: t
 
 def test_a_constructed_env_learns_in_memory_only(tmp_path: Path) -> None:
     agent = DQN(IdentityEnv(), config=CONFIG)
-    with pytest.raises(ConfigError, match="needs an env that can be built anew"):
+    with pytest.raises(
+        ConfigError, match="the env of a run directory must be one that can be built anew, got the constructed env"
+    ):
         agent.learn(60, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     agent.learn(60).save(tmp_path / "model")
@@ -392,13 +394,18 @@ def test_a_constructed_env_learns_in_memory_only(tmp_path: Path) -> None:
     ("env", "options", "error", "named"),
     [
         ("CartPol-v1", {}, EnvError, "did you mean 'CartPole-v1'"),
-        ("Pendulum-v1", {}, EnvError, r"Pendulum-v1 has actions Box.*Discrete"),
+        ("Pendulum-v1", {}, EnvError, r"Pendulum-v1 must have Discrete actions, got Box"),
         (lambda: 7, {}, EnvError, "must make a gymnasium.Env"),
         (gym.make_vec("CartPole-v1", num_envs=2), {}, ConfigError, "Gymnasium id, an env class or a function"),
         ("CartPole-v1", {"seed": -1}, ConfigError, "seed must not be negative"),
         ("CartPole-v1", {"config": DQNConfig(net="nature")}, ConfigError, "image"),
         (IDENTITY, {"env_kwargs": {"num_values": 0}}, EnvError, "num_values"),
-        (IdentityEnv(), {"config": DQNConfig(num_envs=2)}, ConfigError, "one constructed env"),
+        (
+            IdentityEnv(),
+            {"config": DQNConfig(num_envs=2)},
+            ConfigError,
+            "num_envs must be 1 for .*, which is one constructed env, got 2",
+        ),
         (IdentityEnv(), {"env_kwargs": {"num_values": 3}}, ConfigError, "constructed already"),
     ],
     ids=["unknown", "continuous", "no env", "vector", "seed", "net", "kwargs", "envs", "constructed"],
@@ -420,7 +427,9 @@ def test_steps_are_a_total_that_grows() -> None:
 
 
 def test_a_loaded_run_is_not_taken_back(begun: tuple[DQN, Path]) -> None:
-    with pytest.raises(ConfigError, match="300 steps already"):
+    with pytest.raises(
+        ConfigError, match=r"total_steps must be at least the 300 steps that .* has made already, got 299"
+    ):
         DQN.load(begun[1]).learn(299)
 
 

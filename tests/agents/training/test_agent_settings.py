@@ -1,4 +1,4 @@
-"""An agent's settings by name and algorithm, and a torso that was trained elsewhere."""
+"""An agent's settings by name and algorithm, and a torso of another model."""
 
 from __future__ import annotations
 
@@ -93,6 +93,6 @@ def test_a_torso_of_other_inputs_is_refused(classifier: Path) -> None:
 def test_a_torso_with_batch_norm_is_for_freezing(tmp_path: Path) -> None:
     train = load_dataset("digits").train
     Classifier(net="cnn", batch_norm=True, max_epochs=1).fit(train.inputs[:300], train.labels[:300]).save(tmp_path)
-    with pytest.raises(ConfigError, match="freeze_torso leaves them as they are"):
+    with pytest.raises(ConfigError, match="freeze_torso keeps them fixed"):
         DQN("torso/Digits-v0", **SMALL, init_torso=str(tmp_path))
     DQN("torso/Digits-v0", **SMALL, init_torso=str(tmp_path), freeze_torso=True).learn(30)

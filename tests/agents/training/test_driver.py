@@ -1,4 +1,4 @@
-"""Training runs: the same bits from the same seed, however often they were stopped, killed and resumed."""
+"""Training runs: the same bits from the same seed, whether or not they were stopped, killed and resumed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Figures = dict[str, Any]
 
 
 def bits(training: Training) -> Figures:
-    """All that a training has come to: weights, moments, generators, replay, counts."""
+    """State of a training: weights, moments, generators, replay, counts."""
     session = training.session
     state, tensors = session.state()
     replay = session.replay
@@ -61,7 +61,7 @@ def bits(training: Training) -> Figures:
 
 
 def left_behind(path: Path) -> Figures:
-    """What a run directory holds, without what a clock or a chance name is in."""
+    """Content of a run directory, without times and random names."""
     contents: Figures = {}
     for name in ("progress.jsonl", "model/weights.safetensors", "best/weights.safetensors"):
         contents[name] = (path / name).read_bytes()
@@ -89,7 +89,7 @@ def train(
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[TrainingEvent]:
-    """What ``train_run`` does before it scores, draws and exports, which takes longer than all else."""
+    """Train as ``train_run`` does, without its score, plots and exports, which take longer than the rest."""
     with open_run(WORLD, config, total_steps=total_steps, seed=0, out=path, resume=resume) as run:
         return list(Training(WORLD, config, seed=0, run=run).run(total_steps, stop))
 
@@ -363,7 +363,7 @@ def test_first_weights_of_another_model_survive_a_kill_before_the_first_checkpoi
 
 def test_first_weights_of_another_shape_are_refused() -> None:
     network = Session(WORLD, CONFIG, seed=0, device=torch.device("cpu"), precision="float32").learner.online
-    with pytest.raises(ConfigError, match="first weights"):
+    with pytest.raises(ConfigError, match="the initial weights must be of"):
         Training(WORLD, replace(CONFIG, hidden=(17,)), seed=0, network=network)
 
 
@@ -415,7 +415,12 @@ def test_the_summary_is_of_the_best_model_on_fresh_seeds(uninterrupted: Path) ->
     [
         (World(env="CartPole-v7"), {}, EnvError, "did you mean"),
         (World(env="Pendulum-v1"), {}, EnvError, "Discrete"),
-        (World(env=gym.make("CartPole-v1")), {}, ConfigError, r"built anew, got the constructed env CartPole-v1"),
+        (
+            World(env=gym.make("CartPole-v1")),
+            {},
+            ConfigError,
+            r"must be one that can be built anew, got the constructed env CartPole-v1",
+        ),
         (WORLD, {"total_steps": 0}, ConfigError, "at least 1, got 0"),
         (WORLD, {"seed": -1}, ConfigError, "seed must not be negative"),
         (WORLD, {"config": replace(CONFIG, net="nature")}, ConfigError, "image"),
@@ -453,7 +458,9 @@ def test_a_run_is_not_resumed_as_another(tmp_path: Path) -> None:
     wrapped = World(env="CartPole-v1", wrappers=[gym.wrappers.FlattenObservation])
     with pytest.raises(RunError, match="wrappers"):
         train_run(wrapped, CONFIG, total_steps=60, seed=0, out=path, resume=True)
-    with pytest.raises(ConfigError, match="60 steps already; total steps of 59 are fewer"):
+    with pytest.raises(
+        ConfigError, match=r"total_steps must be at least the 60 steps that .* has made already, got 59"
+    ):
         train(path, total_steps=59, resume=True)
     assert (left_behind(path), (path / "config.json").read_bytes()) == before
 
@@ -475,7 +482,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 
 def transitions_in(training: Training) -> set[Transition]:
-    """All that the one env's replay can give to learn from."""
+    """All transitions of the one env's replay."""
     replay = training.session.replay
     row = torch.tensor(replay.start_rows(1))
     batch = replay.transitions(row, torch.zeros_like(row), gamma=0.5)
@@ -484,7 +491,7 @@ def transitions_in(training: Training) -> set[Transition]:
 
 
 def test_evaluations_in_the_one_constructed_env_do_not_disturb_what_is_learnt() -> None:
-    """They play in the env that training is in the middle of; no transition may lead from the one into the other."""
+    """They play in the training env itself; no transition may lead from the one into the other."""
     diary = Diary()
     config = replace(CONFIG, replay_capacity=5_000, evaluation_period=7, evaluation_episodes=2, checkpoint_period=50)
     training = in_memory(config, 150, world=World(env=DiaryEnv(diary)))
@@ -495,7 +502,7 @@ def test_evaluations_in_the_one_constructed_env_do_not_disturb_what_is_learnt() 
 
 
 def test_one_constructed_env_is_one_env() -> None:
-    with pytest.raises(ConfigError, match="one constructed env"):
+    with pytest.raises(ConfigError, match=r"num_envs must be 1 for .*, which is one constructed env, got 2"):
         in_memory(replace(CONFIG, num_envs=2), 50, world=World(env=IdentityEnv()))
 
 

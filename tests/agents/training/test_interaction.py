@@ -1,4 +1,4 @@
-"""The loop: what it tells envs, replay and learner, and that its counts mean steps whatever the number of envs.
+"""Interaction loop: its calls of envs, replay and learner, and that its counts are steps whatever the number of envs.
 
 Run as a script, this file writes the golden trace anew:
 ``PYTHONPATH=tests/oracles python tests/agents/training/test_interaction.py``.
@@ -29,7 +29,7 @@ from torso.agents.runs.events import Episode
 from torso.agents.training.interaction import Interaction
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
-from torso.agents.value_based.network import first_network, q_network_spec
+from torso.agents.value_based.network import initial_network, q_network_spec
 from torso.envs import env_seeds, make_vector
 from torso.errors import EnvError
 from torso.nets import InputSpec
@@ -39,7 +39,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "dqn_cartpole_trace.json"
 
 
 class TapedLearner(DQNLearner):
-    """A learner that says what it was told, on a tape it shares with the env."""
+    """A learner that records its calls, on a tape it shares with the env."""
 
     tape: list[tuple[Any, ...]]
 
@@ -58,7 +58,7 @@ class TapedLearner(DQNLearner):
 
 
 class TapedConfig(DQNConfig):
-    """Settings that remember at which steps epsilon was asked for."""
+    """Settings that record the steps at which epsilon was computed."""
 
     def epsilon(self, step: int) -> float:
         asked.append(step)
@@ -77,12 +77,12 @@ def interaction(
     make: Callable[[int], VectorEnv[Any, Any, Any]] | None = None,
     **given_settings: Any,
 ) -> Interaction:
-    """A loop over diary envs. The network is linear; its first values favour action 2 everywhere."""
+    """Build a loop over diary envs. The network is linear; its initial values favour action 2 everywhere."""
     config = TapedConfig(
         **{"hidden": (), "batch_size": 4, "min_replay_size": 10, "learning_rate": 1e-6, **given_settings}
     )
     spec = q_network_spec(config, InputSpec(shape=(2,), dtype="float64"), 3)
-    learner = TapedLearner(config, first_network(config, spec, 0), device=CPU, precision="float32")
+    learner = TapedLearner(config, initial_network(config, spec, 0), device=CPU, precision="float32")
     learner.tape = diary.tape
     with torch.no_grad():
         learner.online.head.linear.weight.zero_()
@@ -112,7 +112,7 @@ def interaction(
 
 
 def test_a_tape_of_events() -> None:
-    """One env, no exploration: what is done and in which order, step by step, up to a cut."""
+    """One env, no exploration: the calls in their order, step by step, up to a cut."""
     diary = Diary(script=[(4, "terminated"), (2, "truncated"), (9, "both")])
     loop = interaction(
         diary,
@@ -306,7 +306,7 @@ def test_envs_in_another_autoreset_mode_are_refused(mode: AutoresetMode) -> None
 
 
 def cartpole_trace(seed: int = 69) -> dict[str, Any]:
-    """300 steps of a small DQN on CartPole-v1: what it did, what it got, and its first losses.
+    """300 steps of a small DQN on CartPole-v1: actions, rewards, and its first losses.
 
     With this seed the two values never come closer than 0.0009 to each other: no rounding changes an action.
     """
@@ -314,7 +314,7 @@ def cartpole_trace(seed: int = 69) -> dict[str, Any]:
         hidden=(16,), batch_size=16, min_replay_size=50, learn_period=25, updates_per_phase=2, epsilon_decay_steps=200
     )
     spec = q_network_spec(config, InputSpec(shape=(4,), dtype="float32"), 2)
-    learner = DQNLearner(config, first_network(config, spec, seed), device=CPU, precision="float32")
+    learner = DQNLearner(config, initial_network(config, spec, seed), device=CPU, precision="float32")
     replay = ReplayRing(capacity_steps=1_000, num_envs=1, shape=(4,), dtype="float32", device=CPU)
     loop = Interaction(
         config,

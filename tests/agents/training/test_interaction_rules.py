@@ -1,4 +1,4 @@
-"""Rules of the loop beyond plain DQN: lost lives, legal actions, the order of what is owed, scaled observations."""
+"""Rules of the loop beyond plain DQN: lost lives, legal actions, the order of due updates, scaled observations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torso.agents.training.interaction import Interaction
 from torso.agents.training.session import Session, require_trainable
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
-from torso.agents.value_based.network import first_network, input_spec, q_network_spec
+from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
 from torso.envs import make_vector
 from torso.envs.vector.world import World
 from torso.errors import ConfigError
@@ -34,25 +34,25 @@ class Lives(gym.Env):
         self.action_space = gym.spaces.Discrete(3)
         self.masked = masked
 
-    def _told(self) -> tuple[np.ndarray, dict[str, Any]]:
+    def _observation(self) -> tuple[np.ndarray, dict[str, Any]]:
         mask = np.arange(3) == self.time % 3
         return np.array([self.time], np.float32), {"action_mask": mask.astype(np.int8)} if self.masked else {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.time = 0
-        return self._told()
+        return self._observation()
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert not self.masked or action == self.time % 3, "an illegal action"
         self.time += 1
         over = self.time == 6
-        obs, info = self._told()
+        obs, info = self._observation()
         return obs, float(self.time), over, False, {**info, "life_lost": self.time == 3}
 
 
-class Told(DQNLearner):
-    """A learner that keeps what it was told."""
+class RecordingLearner(DQNLearner):
+    """A learner that records its batches and target updates."""
 
     tape: list[Any]
 
@@ -68,7 +68,7 @@ class Told(DQNLearner):
 def interaction(*, masked: bool = False, prioritized: bool = False, **settings: Any) -> Interaction:
     config = DQNConfig(**{"hidden": (4,), "batch_size": 4, "min_replay_size": 10, **settings})
     spec = q_network_spec(config, input_spec(World(env=Lives).spec), 3)
-    learner = Told(config, first_network(config, spec, 0), device=CPU, precision="float32")
+    learner = RecordingLearner(config, initial_network(config, spec, 0), device=CPU, precision="float32")
     learner.tape = []
     replay = ReplayRing(
         capacity_steps=1_000,

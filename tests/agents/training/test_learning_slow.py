@@ -1,4 +1,4 @@
-"""What the README says of learning, over all its seeds: minutes, so `make test-slow` runs it."""
+"""Learning results of the README, over all their seeds: minutes, so `make test-slow` runs it."""
 
 from __future__ import annotations
 

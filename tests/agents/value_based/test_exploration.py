@@ -1,4 +1,4 @@
-"""Epsilon-greedy actions: how often, which, and in what order they are drawn."""
+"""Epsilon-greedy actions: frequency, legality, and order of random draws."""
 
 from __future__ import annotations
 

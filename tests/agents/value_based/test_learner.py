@@ -1,4 +1,4 @@
-"""DQN's update against numbers worked by hand and against an oracle in NumPy; its settings; an env it must solve."""
+"""DQN update against numbers worked by hand and an oracle in NumPy; its settings; an env it must solve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torso.agents.replay.batches import Batch
 from torso.agents.training.agent import DQN
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
-from torso.agents.value_based.network import first_network, q_network_spec
+from torso.agents.value_based.network import initial_network, q_network_spec
 from torso.agents.value_based.next_policies import one_hot_greedy
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, build_network
@@ -229,7 +229,10 @@ def test_observations_are_scaled_as_they_were_told() -> None:
         assert part(obs)[0].output.tolist() == [[sum(row) for row in weights_]]  # (obs - mean) / std is (1, 1)
     assert made.online.spec.input.mean == (1.0, 2.0)
     image = InputSpec(shape=(8, 8), dtype="uint8", layout="hw")
-    with pytest.raises(ConfigError, match="flat observations"):
+    with pytest.raises(
+        ConfigError,
+        match=r"normalise_observations must be False unless observations are flat, got images of shape \(8, 8\)",
+    ):
         q_network_spec(DQNConfig(normalise_observations=True), image, 2)
 
 
@@ -272,7 +275,7 @@ def test_first_weights_are_a_function_of_the_seed() -> None:
     config = DQNConfig(hidden=(8,))
     spec = q_network_spec(config, INPUT, 3)
     a, b, c = (
-        DQNLearner(config, first_network(config, spec, seed), device=CPU, precision="float32") for seed in (5, 5, 6)
+        DQNLearner(config, initial_network(config, spec, seed), device=CPU, precision="float32") for seed in (5, 5, 6)
     )
     assert all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
     assert not all(torch.equal(x, y) for x, y in zip(weights(a), weights(c), strict=True))
@@ -282,7 +285,7 @@ def test_first_weights_are_a_function_of_the_seed() -> None:
 
 def test_a_network_that_labels_is_refused() -> None:
     spec = NetworkSpec(input=INPUT, torso=MLPSpec(), head=LogitsHeadSpec(num_classes=2))
-    with pytest.raises(ConfigError, match="values actions"):
+    with pytest.raises(ConfigError, match="must have a head that values actions, got LogitsHeadSpec"):
         DQNLearner(DQNConfig(), build_network(spec, torch.Generator()), device=CPU, precision="float32")
 
 
@@ -329,7 +332,7 @@ def test_what_is_owed_does_not_depend_on_how_the_steps_came(first: int, strides:
         ({"learn_period": True}, "learn_period"),
         ({"target_update_period": 0}, "target_update_period"),
         ({"checkpoint_period": 0}, "checkpoint_period"),
-        ({"min_replay_size": 200, "replay_capacity": 100}, "never reached"),
+        ({"min_replay_size": 200, "replay_capacity": 100}, "at most replay_capacity 100, .* never reached, got 200"),
         ({"min_replay_size": 8, "num_envs": 8}, "min_replay_size must be more than n_step times num_envs"),
         ({"min_replay_size": 24, "num_envs": 8, "n_step": 3}, "got 24 for 3 of 8 envs"),
         ({"num_envs": 40, "replay_capacity": 100, "min_replay_size": 90}, "at least 3 steps of each env"),
@@ -340,7 +343,7 @@ def test_what_is_owed_does_not_depend_on_how_the_steps_came(first: int, strides:
         ({"priority_exponent": -0.1}, "priority_exponent"),
         ({"importance_end": 1.5}, "importance_end"),
         ({"learning_rate_end": 0.0}, "learning_rate_end"),
-        ({"freeze_torso": True}, "give init_torso"),
+        ({"freeze_torso": True}, "freeze_torso must be False .*; give init_torso"),
         ({"init_torso": "x", "normalise_observations": True}, "leave out normalise_observations"),
         ({"dueling": True, "hidden": ()}, "give hidden at least one"),
     ],

@@ -1,4 +1,4 @@
-"""Next-policy rules, and the targets they lead to, against numbers worked by hand and oracles in NumPy, in float64."""
+"""Next-policy rules and their targets against numbers worked by hand and oracles in NumPy, in float64."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def forwards(*, online: bool = False, mask: bool = False) -> Forwards:
 
 
 def target_of(rule: NextPolicy, seen: Forwards, r_t: Tensor) -> Tensor:
-    """What a learner makes of a rule: the bonus is part of the reward, the head does the rest."""
+    """Compute a learner's target from a rule: the bonus is added to the reward, the head does the rest."""
     head = ScalarHead(ScalarHeadSpec(num_actions=seen.target_t.shape[1]), num_features=1)
     policy_t, bonus = rule(seen)
     return head.target(r_t + bonus, seen.discount_t, Prediction(seen.target_t), policy_t)
@@ -109,7 +109,7 @@ def test_greedy_is_one_hot_on_the_first_best_legal_action(q: Array, data: st.Dat
 
 
 class Munchausen(NamedTuple):
-    """Softmax with the scaled logarithm of the policy as a reward (Vieillard et al. 2020), as a rule of this seam."""
+    """Softmax with the scaled logarithm of the policy as a reward (Vieillard et al. 2020), as a next-policy rule."""
 
     alpha: float = 0.9
     tau: float = 0.5

@@ -1,4 +1,4 @@
-"""Presets: found by algorithm and env, and good for what they promise."""
+"""Presets: lookup by algorithm and env, and the return that they promise."""
 
 from __future__ import annotations
 
