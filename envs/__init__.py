@@ -1,8 +1,8 @@
-"""Where experience comes from: worlds that reward (Gymnasium vector envs) and data sets that label."""
+"""Environments (Gymnasium vector envs) and data sets: the sources of experience and of labelled examples."""
 
 from torso.envs.datasets.by_name import dataset_names, load_dataset
 from torso.envs.datasets.splits import Dataset, Splits
-from torso.envs.games import entry_points  # noqa: F401 - it registers the games
+from torso.envs.games import entry_points  # noqa: F401 - importing it registers the games
 from torso.envs.games.atari_scores import human_normalized_score
 from torso.envs.games.identity import IdentityEnv
 from torso.envs.vector.making import (

@@ -1,4 +1,4 @@
-"""What was learned, made visible: metrics, calibration curves, pictures of networks and of their mistakes."""
+"""Model evaluation and inspection: metrics, reliability diagrams, pictures of networks and of their mistakes."""
 
 from torso.insight.inspect.inspecting import Inspection, inspect_model
 from torso.insight.inspect.settings import InspectionSettings

@@ -1,4 +1,4 @@
-"""scikit-learn's bundled data sets: a set of small scans and four tables, as its authors' files hold them."""
+"""Loaders of scikit-learn's bundled data sets: one of small images and four tables, with unscaled values."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torso.image_spec import ImageSpec
 
 
 def load_digits() -> Dataset:
-    """1,797 scans of handwritten digits, uint8 [N, 8, 8], 0..16 (Alpaydin and Kaynak 1998; test part only)."""
-    from sklearn import datasets  # here, since it costs a second that no agent needs
+    """Load 1,797 scans of handwritten digits, uint8 [N, 8, 8], 0..16 (Alpaydin and Kaynak 1998; test part only)."""
+    from sklearn import datasets  # here, since the import takes a second that no agent needs
 
     bunch = datasets.load_digits()
     return Dataset(
@@ -26,34 +26,34 @@ def load_digits() -> Dataset:
 
 
 def load_iris() -> Dataset:
-    """150 irises, four measures in cm (Fisher 1936); three species."""
+    """Load 150 irises, four measures in cm (Fisher 1936); three species."""
     from sklearn import datasets
 
     return _table("iris", datasets.load_iris())
 
 
 def load_wine() -> Dataset:
-    """178 wines, 13 chemical measures (Aeberhard and Forina 1991); three growers."""
+    """Load 178 wines, 13 chemical measures (Aeberhard and Forina 1991); three growers."""
     from sklearn import datasets
 
     return _table("wine", datasets.load_wine())
 
 
 def load_breast_cancer() -> Dataset:
-    """569 tumours, 30 measures of cell nuclei (Street, Wolberg and Mangasarian 1993); malignant or benign."""
+    """Load 569 tumours, 30 measures of cell nuclei (Street, Wolberg and Mangasarian 1993); malignant or benign."""
     from sklearn import datasets
 
     return _table("breast-cancer", datasets.load_breast_cancer())
 
 
 def load_diabetes() -> Dataset:
-    """442 patients, ten measures in their own units, and the disease's progression a year later, to be predicted.
+    """Load 442 patients: ten measures in their own units; the target is the disease's progression a year later.
 
     Source: Efron, Hastie, Johnstone and Tibshirani 2004, "Least angle regression".
     """
     from sklearn import datasets
 
-    bunch = datasets.load_diabetes(scaled=False)  # a model that is served takes ages in years
+    bunch = datasets.load_diabetes(scaled=False)  # unscaled: a served model takes ages in years
     return Dataset(
         name="diabetes",
         inputs=bunch.data.astype(np.float32),

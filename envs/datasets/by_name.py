@@ -1,4 +1,4 @@
-"""Data sets by name: bundled ones, downloaded ones, toys, and the user's own files.
+"""Load a data set by name or path: bundled, downloaded, a toy, or the user's own files.
 
 digits: scikit-learn's 1,797 scans, 8 x 8, values 0..16. iris, wine, breast-cancer: its tables with classes; diabetes:
     its table with a number to predict. xor, circles, moons, spirals: two-dimensional toys (see ``toys.py``).
@@ -7,7 +7,7 @@ mnist, fashion-mnist: 70,000 digits or articles of clothing, 28 x 28, values 0..
 FILE.npz, FILE.csv, a folder of images by class: the user's own (see ``npz_files.py``, ``csv_files.py``
     and ``image_folders.py``).
 
-All but mnist and fashion-mnist are split by the rule of ``splits.py``, without chance or a seed.
+All but mnist and fashion-mnist are split by the deterministic rule of ``splits.py``, which takes no seed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torso.errors import ConfigError, DatasetError
 _IDX = {row.name: row for row in (MNIST, FASHION_MNIST)}
 _NAMES = ("digits", *_IDX, *(name for name in BUNDLED if name != "digits"), *TOY_NAMES)
 _CSV = (".csv", ".tsv")
-_OWN = "the path of a FILE.npz, a FILE.csv or a folder of images by class"
+_USER_PATH = "the path of a FILE.npz, a FILE.csv or a folder of images by class"
 
 
 def load_dataset(
@@ -59,52 +59,56 @@ def load_dataset(
     """
     if isinstance(name, str) and name in _NAMES:
         if label_column is not None:
-            raise ConfigError(f"label_column {label_column!r}: {name!r} has its labels; leave label_column out")
-        splits = _load_known(name, data_dir, download, mirrors)
+            raise ConfigError(f"label_column must be omitted for {name!r}, which has its labels, got {label_column!r}")
+        splits = _load_named(name, data_dir, download, mirrors)
         if task not in (None, splits.train.task):
-            raise ConfigError(f"task {task!r}: {name!r} is a {splits.train.task}; leave task out")
+            raise ConfigError(f"task must be {splits.train.task!r} for {name!r}, got {task!r}; leave task out")
         return splits if classes is None else splits.keep(classes)
-    parts = _read_own(os.fspath(name), data_dir, label_column, task)
+    parts = _read_user_files(os.fspath(name), data_dir, label_column, task)
     return (parts if classes is None else parts.keep(classes)).split()
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The names that ``load_dataset`` knows."""
+    """List the names that ``load_dataset`` knows."""
     return _NAMES
 
 
-def _load_known(name: str, data_dir: Path | None, download: bool, mirrors: Sequence[str] | None) -> Splits:
+def _load_named(name: str, data_dir: Path | None, download: bool, mirrors: Sequence[str] | None) -> Splits:
     if name in _IDX:
         return _IDX[name].load(data_dir=data_dir, download=download, mirrors=mirrors)
     if data_dir is not None:
         origin = "is computed" if name in TOY_NAMES else "comes with scikit-learn"
-        raise ConfigError(f"data_dir {data_dir}: {name!r} {origin} and reads no files; leave data_dir out")
+        raise ConfigError(f"data_dir must be omitted for {name!r}, which {origin} and reads no files, got {data_dir}")
     return Parts(train=load_toy(name) if name in TOY_NAMES else BUNDLED[name]()).split()
 
 
-def _read_own(name: str, data_dir: Path | None, label_column: str | Sequence[str] | None, task: Task | None) -> Parts:
+def _read_user_files(
+    name: str, data_dir: Path | None, label_column: str | Sequence[str] | None, task: Task | None
+) -> Parts:
     path = Path(name).expanduser()
     kind = path.suffix.lower()
     if not path.exists():
-        raise _missing(name, path)
+        raise _not_found_error(name, path)
     if data_dir is not None:
-        raise ConfigError(f"data_dir {data_dir}: {name!r} is the data set's own path; leave data_dir out")
+        raise ConfigError(f"data_dir must be omitted for {name!r}, which is the data set's own path, got {data_dir}")
     if path.is_file() and kind in _CSV:
         return read_csv(path, name=name, label_column=label_column, task=task)
     if label_column is not None:
-        raise ConfigError(f"label_column {label_column!r}: {name!r} is no CSV file; leave label_column out")
+        raise ConfigError(f"label_column must be omitted for {name!r}, which is no CSV file, got {label_column!r}")
     if path.is_file() and kind == ".npz":
         return read_npz(path, name=name, task=task)
     if path.is_dir():
         if task == "regression":
-            raise ConfigError(f"task 'regression': {name!r} is a folder of images by class; leave task out")
+            raise ConfigError(
+                f"task must be 'classification' for {name!r}, a folder of images by class, got {task!r}; leave task out"
+            )
         return read_image_folder(path, name=name)
-    raise DatasetError(f"{name}: expected {_OWN}, got another kind of file")
+    raise DatasetError(f"{name} must be {_USER_PATH}, got another kind of file")
 
 
-def _missing(name: str, path: Path) -> DatasetError:
+def _not_found_error(name: str, path: Path) -> DatasetError:
     if path.suffix.lower() in (*_CSV, ".npz") or len(path.parts) > 1:
-        return DatasetError(f"{name}: no such file or folder; expected {_OWN}, or one of {', '.join(_NAMES)}")
+        return DatasetError(f"{name}: no such file or folder; pass {_USER_PATH}, or one of {', '.join(_NAMES)}")
     close = difflib.get_close_matches(name.lower(), _NAMES, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return DatasetError(f"unknown data set {name!r}; known: {', '.join(_NAMES)}; or {_OWN}{hint}")
+    return DatasetError(f"unknown data set {name!r}; known: {', '.join(_NAMES)}; or {_USER_PATH}{hint}")

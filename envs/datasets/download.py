@@ -1,7 +1,7 @@
-"""Fetching a known file from mirrors: resumed where it stopped, checked by SHA-256, in place only when whole.
+"""Download a known file from mirrors: resumed where it stopped, checked by SHA-256, renamed into place when complete.
 
 The bytes arrive in ``NAME.part`` beside the destination. A later call goes on from there (HTTP Range), from whichever
-mirror answers. Only a file of the right hash is renamed to its name, so whoever sees the name sees the whole file.
+mirror answers. Only a file of the right hash is renamed to its name, so a file of that name is always complete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_ATTEMPTS = 5  # on one mirror, and only while each brings new bytes
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """A file that mirrors hold under the same name: its size and hash are known beforehand."""
+    """A file that mirrors hold under the same name, with its known size and hash."""
 
     name: str
     num_bytes: int
@@ -37,7 +37,7 @@ class RemoteFile:
 
 
 class _MirrorError(Exception):
-    """A mirror did not give the file; ``resumable`` says whether asking it again may help."""
+    """Error of a mirror that did not deliver the file; ``resumable`` says whether another request may help."""
 
     def __init__(self, reason: str, *, resumable: bool = False) -> None:
         super().__init__(reason)
@@ -45,10 +45,10 @@ class _MirrorError(Exception):
 
 
 def download(file: RemoteFile, mirrors: Sequence[str], folder: Path, *, timeout_s: float = 30.0) -> Path:
-    """Fetch ``file`` into ``folder`` from the first of ``mirrors`` (base URLs) that gives it; returns its path.
+    """Download ``file`` into ``folder`` from the first of ``mirrors`` (base URLs) that delivers it; returns its path.
 
-    A file that is there already is returned as it is. Processes that fetch into one folder take turns.
-    timeout_s: the longest silence of a mirror.
+    A file that is there already is returned as it is. A lock lets one process at a time fetch into a folder.
+    timeout_s: the longest time without data from a mirror.
     Raises ``DatasetError`` naming every mirror and what was wrong with it; ``StorageError`` when the folder cannot be
     written to.
     """
@@ -57,7 +57,7 @@ def download(file: RemoteFile, mirrors: Sequence[str], folder: Path, *, timeout_
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _turn(folder):
+        with _folder_lock(folder):
             if path.is_file():  # fetched by another process in the meantime
                 return path
             part = folder / f"{file.name}.part"
@@ -94,7 +94,7 @@ def _fetch_from(url: str, file: RemoteFile, part: Path, timeout_s: float) -> Non
             _check(file, part)
             return
         except _MirrorError as error:
-            # What was there before may have been the wrong part: then one attempt from nothing decides.
+            # The part that was there before may have been wrong: then one attempt from an empty file decides.
             stale = before > 0 and not part.exists()
             grown = error.resumable and _size(part) > before
             if attempt + 1 == _MAX_ATTEMPTS or not (stale or grown):
@@ -102,7 +102,7 @@ def _fetch_from(url: str, file: RemoteFile, part: Path, timeout_s: float) -> Non
 
 
 def _transfer(url: str, file: RemoteFile, part: Path, timeout_s: float) -> None:
-    """Ask for what ``part`` lacks, or for all of it where the mirror knows no ranges."""
+    """Request the bytes that ``part`` lacks, or all of them where the mirror supports no ranges."""
     offset = _size(part)
     if offset > file.num_bytes:
         part.unlink()
@@ -124,14 +124,14 @@ def _transfer(url: str, file: RemoteFile, part: Path, timeout_s: float) -> None:
             os.fsync(out.fileno())
     if received > file.num_bytes:
         part.unlink()
-        raise _MirrorError(f"expected {file.num_bytes} bytes, got more")
+        raise _MirrorError(f"the file must have {file.num_bytes} bytes, got more")
     if received < file.num_bytes:
         raise _MirrorError(f"the connection ended after {received} of {file.num_bytes} bytes", resumable=True)
 
 
 def _open(url: str, headers: dict[str, str], timeout_s: float) -> http.client.HTTPResponse:
     if not url.startswith(("http://", "https://")):
-        raise _MirrorError("expected an address that begins with http:// or https://")
+        raise _MirrorError("the address must begin with http:// or https://")
     try:
         response: http.client.HTTPResponse = urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), timeout=timeout_s
@@ -147,25 +147,25 @@ def _open(url: str, headers: dict[str, str], timeout_s: float) -> http.client.HT
 
 
 def _start_of(response: http.client.HTTPResponse, offset: int, file: RemoteFile) -> int:
-    """The byte at which the response's body begins; a body of another size than expected is refused unread."""
+    """Return the offset at which the response's body begins; a body of another size is refused unread."""
     start = 0
     if response.status == http.client.PARTIAL_CONTENT:
         start = offset
         expected = f"bytes {offset}-{file.num_bytes - 1}/{file.num_bytes}"
         got = response.headers.get("Content-Range", "no Content-Range")
         if got != expected:
-            raise _MirrorError(f"expected {expected}, got {got}")
+            raise _MirrorError(f"Content-Range must be {expected}, got {got}")
     elif response.status != http.client.OK:
-        raise _MirrorError(f"expected HTTP status 200 or 206, got {response.status}")
+        raise _MirrorError(f"the HTTP status must be 200 or 206, got {response.status}")
     length = response.headers.get("Content-Length")
     if length is not None and length.strip() != str(file.num_bytes - start):
-        raise _MirrorError(f"expected {file.num_bytes - start} bytes, the mirror offers {length}")
+        raise _MirrorError(f"Content-Length must be {file.num_bytes - start} bytes, got {length}")
     return start
 
 
 def _receive(response: http.client.HTTPResponse, received: int, file: RemoteFile) -> bytes:
     try:
-        return response.read1(_CHUNK_BYTES)  # what has come so far, so that a kill loses little
+        return response.read1(_CHUNK_BYTES)  # the bytes received so far, so that a kill loses little
     except (OSError, http.client.HTTPException) as error:
         raise _MirrorError(
             f"the connection broke after {received} of {file.num_bytes} bytes ({type(error).__name__}: {error})",
@@ -174,12 +174,12 @@ def _receive(response: http.client.HTTPResponse, received: int, file: RemoteFile
 
 
 def _check(file: RemoteFile, part: Path) -> None:
-    """Remove what has the wrong hash."""
+    """Check the SHA-256 of ``part`` and remove it where it is wrong; raises ``_MirrorError``."""
     with part.open("rb") as content:
         got = hashlib.file_digest(content, "sha256").hexdigest()
     if got != file.sha256:
         part.unlink()
-        raise _MirrorError(f"expected SHA-256 {file.sha256}, got {got}; the download was removed")
+        raise _MirrorError(f"SHA-256 must be {file.sha256}, got {got}; the download was removed")
 
 
 def _size(path: Path) -> int:
@@ -187,8 +187,8 @@ def _size(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two processes must not write one part. The system frees it when its holder ends."""
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two processes must not write one part. The system releases it when its holder ends."""
     with (folder / ".lock").open("ab") as lock:
         _acquire(lock)
         yield

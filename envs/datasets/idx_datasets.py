@@ -1,4 +1,4 @@
-"""Data sets in four IDX files, MNIST and its like: where they are fetched, and what their files must hold."""
+"""Data sets in four IDX files, such as MNIST: their mirrors, and the shapes and hashes of their files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torso.image_spec import ImageSpec
 
 @dataclass(frozen=True, kw_only=True)
 class IdxFile:
-    """One IDX file of a data set: as mirrors hold it, and what it holds decompressed."""
+    """One IDX file of a data set: as mirrors hold it, and its shape and hash when decompressed."""
 
     remote: RemoteFile
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class IdxDataset:
     image: ImageSpec
 
     def load(self, data_dir: Path | None = None, download: bool = True, mirrors: Sequence[str] | None = None) -> Splits:
-        """Find or fetch the files, read and check them, and split; see ``load_dataset``."""
+        """Find or download the files, read and check them, and split; see ``load_dataset``."""
         paths = obtain_files(
             self.name,
             [file.remote for file in self.files],

@@ -1,9 +1,9 @@
-"""A folder of images by class as a data set: FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and so on.
+"""Read a folder of images by class as a data set: FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and so on.
 
 Classes are the names of the folders, in natural order ("2" before "10"), integers where all are; files are in natural
 order too. They are PNG or JPEG, all of one size. Where every picture is gray, inputs are uint8 [N, H, W], otherwise
 [N, H, W, 3]; 0 to 255. Parts may have a folder each: train, and test or validation (or valid, val) or both; what has no
-folder is split off by the rule of ``splits.py``. What begins with a dot or "__" is passed over.
+folder is split off by the rule of ``splits.py``. Names that begin with a dot or "__" are ignored.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def read_image_folder(folder: Path, *, name: str) -> Parts:
     files = {part: list(_files(path)) for part, path in parts.items()}  # (class, image)
     names = class_names([label for pairs in files.values() for label, _ in pairs])
     pixels = _read_images([path for pairs in files.values() for _, path in pairs])
-    made, start = {}, 0
+    datasets, start = {}, 0
     for part, pairs in files.items():
         labels = class_indices([label for label, _ in pairs], names)
-        made[part] = _dataset(name, pixels[start : start + len(pairs)], labels, names)
+        datasets[part] = _dataset(name, pixels[start : start + len(pairs)], labels, names)
         start += len(pairs)
-    return Parts(train=made["train"], validation=made.get("validation"), test=made.get("test"))
+    return Parts(train=datasets["train"], validation=datasets.get("validation"), test=datasets.get("test"))
 
 
 def _dataset(name: str, pixels: Pixels, labels: npt.NDArray[np.int64], names: tuple[str | int, ...]) -> Dataset:
@@ -60,7 +60,7 @@ def _dataset(name: str, pixels: Pixels, labels: npt.NDArray[np.int64], names: tu
 
 
 def _parts(folder: Path) -> dict[str, Path]:
-    """Each part's folder of classes; the folder itself is train where it holds the classes."""
+    """Find each part's folder of classes; the folder itself is train where it holds the classes."""
     inner = _folders(folder)
     if not any(path.name.lower() == "train" and _folders(path) for path in inner):
         return {"train": folder}
@@ -68,26 +68,27 @@ def _parts(folder: Path) -> dict[str, Path]:
     for path in inner:
         part = _PARTS.get(path.name.lower())
         if part is None or part in parts:
-            wanted = "train, validation and test"
-            raise DatasetError(f"{folder}: expected no folders but {wanted}, once each, got {path.name!r}")
+            raise DatasetError(
+                f"{folder} must have no folders but train, validation and test, once each, got {path.name!r}"
+            )
         parts[part] = path
     return {part: parts[part] for part in ("train", "validation", "test") if part in parts}
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The class and the path of every image."""
+    """Yield the class and the path of every image."""
     classes = _folders(folder)
     if stray := _images(folder):
         raise DatasetError(
-            f"{folder}: expected a folder for each class, got images beside them, {stray[0].name!r} first"
+            f"{folder} must have a folder for each class, got images beside them, {stray[0].name!r} first"
         )
     if not classes:
-        raise DatasetError(f"{folder}: expected a folder for each class with its images, got no folders")
+        raise DatasetError(f"{folder} must have a folder for each class with its images, got no folders")
     for path in classes:
         images = _images(path)
         if not images:
-            deeper = "; it holds further folders, and images are looked for in the first only" if _folders(path) else ""
-            raise DatasetError(f"{path}: expected PNG or JPEG images, got none{deeper}")
+            nested = "; it holds further folders, which are not searched" if _folders(path) else ""
+            raise DatasetError(f"{path} must have PNG or JPEG images, got none{nested}")
         for image in images:
             yield path.name, image
 
@@ -95,7 +96,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _images(folder: Path) -> list[Path]:
     files = [path for path in _visible(folder) if path.is_file()]
     if others := [path.name for path in files if path.suffix.lower() in _OTHER_IMAGES]:
-        raise DatasetError(f"{folder}: expected PNG or JPEG, got {listed(others)}; convert them")
+        raise DatasetError(f"{folder} must have images in PNG or JPEG, got {listed(others)}; convert them")
     return [path for path in files if path.suffix.lower() in _IMAGES]
 
 
@@ -121,7 +122,7 @@ def _read_images(paths: Sequence[Path]) -> Pixels:
         image = _read_image(path)
         if images and image.shape[:2] != images[0].shape[:2]:
             raise DatasetError(
-                f"{path}: expected {_size(images[0])} pixels like {paths[0]}, got {_size(image)}; bring all images to "
+                f"{path} must have {_size(images[0])} pixels like {paths[0]}, got {_size(image)}; bring all images to "
                 "one size"
             )
         images.append(image)
@@ -131,11 +132,11 @@ def _read_images(paths: Sequence[Path]) -> Pixels:
 
 
 def _read_image(path: Path) -> Pixels:
-    """[H, W] where the image is gray, whatever its file's mode, else [H, W, 3]."""
+    """Read one image: [H, W] where it is gray, whatever its file's mode, else [H, W, 3]."""
     try:
         pixels = decode_pixels(path.read_bytes(), field=str(path))  # [H, W, 1 or 3]
     except OSError as error:
-        raise DatasetError(f"{path}: expected a whole PNG or JPEG, got one that cannot be read ({error})") from error
+        raise DatasetError(f"{path} must be a whole PNG or JPEG, got one that cannot be read ({error})") from error
     except InputError as error:
         raise DatasetError(str(error)) from error
     return np.ascontiguousarray(pixels[..., 0]) if (pixels == pixels[..., :1]).all() else pixels

@@ -1,7 +1,7 @@
-"""What labels mean: classes, which are numbered and named, or numbers to predict.
+"""Interpret labels: classes, which are numbered and named, or numbers to predict.
 
-Numbers of which at least one is not whole are to be predicted (as scikit-learn's ``type_of_target`` has it); whatever
-else is a class. ``task`` overrules that.
+Numbers of which at least one is not whole are to be predicted (as in scikit-learn's ``type_of_target``); anything else
+is a class. ``task`` overrides that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 def natural_order(text: str) -> tuple[tuple[tuple[int, str], ...], str]:
-    """A sort key under which "2" comes before "10", and "scan2" before "scan10"."""
+    """Build a sort key under which "2" comes before "10", and "scan2" before "scan10"."""
     parts = re.split(r"([0-9]+)", text)  # text and digits in turn
     numbers = [part.lstrip("0") for part in parts[1::2]]
     keys = [(0, part) for part in parts]
@@ -25,7 +25,7 @@ def natural_order(text: str) -> tuple[tuple[tuple[int, str], ...], str]:
 
 
 def class_names(texts: Sequence[str]) -> tuple[str | int, ...]:
-    """The classes that occur, in natural order; integers where all are written as such ("3", and not "03" or "3.0")."""
+    """List the classes that occur, in natural order; integers where all are written so ("3", not "03" or "3.0")."""
     distinct = set(texts)
     if all(_INTEGER.fullmatch(text) for text in distinct):
         return tuple(sorted(int(text) for text in distinct))
@@ -33,11 +33,11 @@ def class_names(texts: Sequence[str]) -> tuple[str | int, ...]:
 
 
 def class_indices(texts: Sequence[str], names: Sequence[str | int]) -> npt.NDArray[np.int64]:
-    """Each label's index in ``names``, [N] int64."""
+    """Encode labels as their indices in ``names``, [N] int64."""
     index = {str(name): label for label, name in enumerate(names)}
     return np.array([index[text] for text in texts], np.int64).reshape(len(texts))
 
 
-def to_predict(numbers: npt.NDArray[np.float64]) -> bool:
-    """Whether numbers look like ones to predict: finite, and not all whole."""
+def is_regression_target(numbers: npt.NDArray[np.float64]) -> bool:
+    """Whether numbers look like regression targets: finite, and not all whole."""
     return bool(np.isfinite(numbers).all() and (numbers != np.trunc(numbers)).any())

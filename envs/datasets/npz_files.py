@@ -1,4 +1,4 @@
-"""A .npz file as a data set: arrays X and y, or x_train, y_train, x_test, y_test.
+"""Read a .npz file as a data set: arrays X and y, or x_train, y_train, x_test, y_test.
 
 Inputs may be called x, data, inputs, images or features; labels y, target, targets, label or labels. A part's arrays
 carry its name, train, validation (or valid, val) or test, before or behind an underscore: x_test, test_images. Upper
@@ -6,7 +6,7 @@ and lower case are the same. Parts that a file has no arrays for are split off b
 feature_names, and label_names (or class_names, target_names), are used where they are there.
 
 Inputs are rows [N, F] or images [N, H, W], [N, C, H, W] or [N, H, W, C]. Labels are [N] or [N, 1]: integers, truth
-values, text and whole floats are classes, other floats and [N, K] are numbers to predict, unless ``task`` says else.
+values, text and whole floats are classes, other floats and [N, K] are numbers to predict, unless ``task`` overrides.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from torso.envs.datasets.labelling import class_indices, class_names, to_predict
+from torso.envs.datasets.labelling import class_indices, class_names, is_regression_target
 from torso.envs.datasets.splits import Dataset, Parts, Task, listed
 from torso.errors import ConfigError, DatasetError
 
@@ -30,8 +30,8 @@ _INPUTS = ("x", "data", "inputs", "images", "features")
 _LABELS = ("y", "target", "targets", "label", "labels")
 _LABEL_NAMES = ("label_names", "class_names", "target_names")
 _PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-# What zipfile, zlib and numpy raise on bytes that are not what they claim to be.
-_DAMAGE = (
+# What zipfile, zlib and numpy raise on damaged or malformed files.
+_READ_ERRORS = (
     *(OSError, EOFError, KeyError, ValueError, MemoryError, RuntimeError, SyntaxError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
@@ -40,7 +40,7 @@ _Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class _Labels:
-    """What the labels of all parts, one below the other, are."""
+    """Labels of all parts, concatenated, with their names and task."""
 
     values: _Array  # as ``Dataset.labels``
     names: tuple[str | int, ...]
@@ -57,12 +57,12 @@ def read_npz(path: Path, *, name: str, task: Task | None = None) -> Parts:
     examples = {part: pair for part in _PARTS if (pair := _examples(archive, part)) is not None}
     if "train" not in examples:
         raise DatasetError(
-            f"{path}: expected arrays X and y, or x_train, y_train, x_test and y_test, got {listed(archive.keys)}"
+            f"{path} must have arrays X and y, or x_train, y_train, x_test and y_test, got {listed(archive.keys)}"
         )
     shapes = {part: list(inputs.shape[1:]) for part, (inputs, _) in examples.items()}
     if any(shape != shapes["train"] for shape in shapes.values()):
         got = ", ".join(f"{shape} for {part}" for part, shape in shapes.items())
-        raise DatasetError(f"{path}: expected inputs of one shape, got {got}")
+        raise DatasetError(f"{path} must have inputs of one shape, got {got}")
     labels = _labels_of(archive, [pair[1] for pair in examples.values()], task)
     feature_names = _names(archive, ("feature_names",))
     ends = np.cumsum([len(pair[1]) for pair in examples.values()])
@@ -81,38 +81,38 @@ def read_npz(path: Path, *, name: str, task: Task | None = None) -> Parts:
 
 
 class _Archive:
-    """The arrays of a file, each read when it is asked for."""
+    """The arrays of a file, each loaded on access."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             if not zipfile.is_zipfile(path):
-                raise DatasetError(f"{path}: expected a .npz file, as numpy.savez writes it, got another kind of file")
+                raise DatasetError(f"{path} must be a .npz file, as numpy.savez writes it, got another kind of file")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 self.keys: list[str] = list(archive.files)
-        except _DAMAGE as error:
-            raise DatasetError(f"{path} cannot be read: {error}; save it anew") from error
+        except _READ_ERRORS as error:
+            raise DatasetError(f"{path} cannot be read: {error}; save it again") from error
 
     def find(self, names: Sequence[str]) -> str | None:
-        """The one key that is among these names; None where there is none."""
+        """Find the one key that is among these names; None where there is none."""
         found = [key for key in self.keys if key.lower() in names]
         if len(found) > 1:
-            raise DatasetError(f"{self.path}: expected one of {listed(found)}, got {len(found)}; leave out the others")
+            raise DatasetError(f"{self.path} must have one of {listed(found)}, got {len(found)}; remove the others")
         return found[0] if found else None
 
     def __getitem__(self, key: str) -> _Array:
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 array: _Array = archive[key]
-        except _DAMAGE as error:
+        except _READ_ERRORS as error:
             pickled = "allow_pickle" in str(error)
-            reason = "it holds Python objects; save numbers or text" if pickled else f"{error}; save it anew"
+            reason = "it holds Python objects; save numbers or text" if pickled else f"{error}; save it again"
             raise DatasetError(f"{self.path}: array {key!r} cannot be read: {reason}") from error
         return array
 
 
 def _examples(archive: _Archive, part: str) -> tuple[_Array, _Array] | None:
-    """Inputs and labels of a part; None where the file has neither. An array without a part's name is train's."""
+    """Read inputs and labels of a part; None where the file has neither. Arrays without a part's name are train's."""
     keys = []
     for stems in (_INPUTS, _LABELS):
         names = [name for stem in stems for word in _PARTS[part] for name in (f"{stem}_{word}", f"{word}_{stem}")]
@@ -121,14 +121,14 @@ def _examples(archive: _Archive, part: str) -> tuple[_Array, _Array] | None:
     if x is None and y is None:
         return None
     if x is None or y is None:
-        there, lacking = (x, "labels") if x is not None else (y, "inputs")
-        raise DatasetError(f"{archive.path}: expected {lacking} beside {there!r}, got only {listed(archive.keys)}")
+        present, missing = (x, "labels") if x is not None else (y, "inputs")
+        raise DatasetError(f"{archive.path} must have {missing} beside {present!r}, got only {listed(archive.keys)}")
     inputs, labels = _checked_inputs(archive, x), archive[y]
     if labels.ndim not in (1, 2) or 0 in labels.shape:
-        raise DatasetError(f"{archive.path}: expected labels [N] or [N, K] in {y!r}, got {list(labels.shape)}")
+        raise DatasetError(f"{archive.path} must have labels [N] or [N, K] in {y!r}, got {list(labels.shape)}")
     if len(inputs) != len(labels):
         raise DatasetError(
-            f"{archive.path}: expected a label for each input, got {len(inputs)} inputs in {x!r} and {len(labels)} "
+            f"{archive.path} must have a label for each input, got {len(inputs)} inputs in {x!r} and {len(labels)} "
             f"labels in {y!r}"
         )
     return inputs, labels
@@ -137,10 +137,10 @@ def _examples(archive: _Archive, part: str) -> tuple[_Array, _Array] | None:
 def _checked_inputs(archive: _Archive, key: str) -> _Array:
     inputs = archive[key]
     if inputs.dtype.kind not in "biuf":
-        raise DatasetError(f"{archive.path}: expected numbers in {key!r}, got {inputs.dtype}")
+        raise DatasetError(f"{archive.path} must have numbers in {key!r}, got {inputs.dtype}")
     if inputs.ndim not in (2, 3, 4) or 0 in inputs.shape:
         raise DatasetError(
-            f"{archive.path}: expected rows [N, F] or images [N, H, W], [N, C, H, W] or [N, H, W, C] in {key!r}, got "
+            f"{archive.path} must have rows [N, F] or images [N, H, W], [N, C, H, W] or [N, H, W, C] in {key!r}, got "
             f"{list(inputs.shape)}"
         )
     return _as_float32(archive, key, inputs) if inputs.dtype.kind == "f" else inputs
@@ -151,10 +151,10 @@ def _as_float32(archive: _Archive, key: str, values: _Array) -> npt.NDArray[np.f
         numbers = values.astype(np.float32, copy=False)
     finite = np.isfinite(numbers)
     if not finite.all():
-        place = tuple(map(int, np.argwhere(~finite)[0]))
-        where = ", ".join(map(str, place))
+        index = tuple(map(int, np.argwhere(~finite)[0]))
+        position = ", ".join(map(str, index))
         raise DatasetError(
-            f"{archive.path}: expected finite float32 numbers in {key!r}, got {values[place]} in {key}[{where}] "
+            f"{archive.path} must have finite float32 numbers in {key!r}, got {values[index]} in {key}[{position}] "
             f"({int((~finite).sum())} such values); fill them in, or drop those rows"
         )
     return numbers
@@ -164,42 +164,45 @@ def _labels_of(archive: _Archive, parts: list[_Array], task: Task | None) -> _La
     kinds = {"text" if part.dtype.kind in "US" else "numbers" if part.dtype.kind in "biuf" else "" for part in parts}
     if len(kinds) > 1 or "" in kinds or len({part.shape[1:] for part in parts}) > 1:
         got = ", ".join(f"{list(part.shape)} {part.dtype}" for part in parts)
-        raise DatasetError(f"{archive.path}: expected labels that are all numbers, or all text, of one form, got {got}")
+        raise DatasetError(f"{archive.path} must have labels that are all numbers, or all text, of one form, got {got}")
     labels = np.concatenate(parts).reshape(sum(map(len, parts)), -1)  # [N, K]
     if labels.dtype.kind == "f":
         labels = _as_float32(archive, "the labels", labels)
     several, is_text = labels.shape[1] > 1, labels.dtype.kind in "US"
     one_hot = several and not is_text and bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
     if several and (is_text or task == "classification" or (task is None and one_hot)):
-        hint = ": one-hot? Give y.argmax(axis=1)" if one_hot else ""
-        raise DatasetError(f"{archive.path}: expected one label for each input, got {labels.shape[1]}{hint}")
+        hint = ", one-hot; pass y.argmax(axis=1)" if one_hot else ""
+        raise DatasetError(f"{archive.path} must have one label for each input, got {labels.shape[1]}{hint}")
     if task is None:
-        predicted = several or (labels.dtype.kind == "f" and to_predict(labels.astype(np.float64)))
+        predicted = several or (labels.dtype.kind == "f" and is_regression_target(labels.astype(np.float64)))
         task = "regression" if predicted else "classification"
     names = _names(archive, _LABEL_NAMES)
     if task == "regression":
         if is_text:
-            raise ConfigError(f"task 'regression': expected numbers to predict in {archive.path}, got text")
+            raise ConfigError(
+                f"task must be 'classification' where labels are text, as in {archive.path}, got {task!r}"
+            )
         default = tuple(f"target {k}" for k in range(labels.shape[1])) if several else ("target",)
         if names is not None and len(names) != labels.shape[1]:
-            raise DatasetError(f"{archive.path}: expected {labels.shape[1]} names of targets, got {listed(names)}")
+            raise DatasetError(f"{archive.path} must have {labels.shape[1]} names of targets, got {listed(names)}")
         return _Labels(labels.astype(np.float32), names or default, task)
     return _classes(archive, labels[:, 0], names)
 
 
-def _classes(archive: _Archive, labels: _Array, given: tuple[str, ...] | None) -> _Labels:
-    if labels.dtype.kind == "f" and to_predict(labels.astype(np.float64)):  # class 1.5, where task says that it is one
+def _classes(archive: _Archive, labels: _Array, label_names: tuple[str, ...] | None) -> _Labels:
+    if labels.dtype.kind == "f" and is_regression_target(labels.astype(np.float64)):
+        # such as class 1.5, where task says that it is a class
         texts = [repr(float(label)) for label in labels]
     elif labels.dtype.kind in "US":
         texts = _texts(labels)
     else:
         numbers = labels.astype(np.int64)
-        if given is not None and 0 <= numbers.min() <= numbers.max() < len(given):
-            return _Labels(numbers, given, "classification")
+        if label_names is not None and 0 <= numbers.min() <= numbers.max() < len(label_names):
+            return _Labels(numbers, label_names, "classification")
         texts = list(map(str, numbers))
-    names = class_names(texts) if given is None else given
+    names = class_names(texts) if label_names is None else label_names
     if unknown := sorted(set(texts) - set(map(str, names))):
-        raise DatasetError(f"{archive.path}: labels {listed(unknown)} are not among the names {listed(names)}")
+        raise DatasetError(f"{archive.path} must have labels among the names {listed(names)}, got {listed(unknown)}")
     return _Labels(class_indices(texts, names), names, "classification")
 
 
@@ -209,7 +212,7 @@ def _names(archive: _Archive, keys: Sequence[str]) -> tuple[str, ...] | None:
         return None
     names = tuple(_texts(archive[key].ravel()))
     if len(set(names)) < len(names):
-        raise DatasetError(f"{archive.path}: expected different names in {key!r}, got {listed(names)}")
+        raise DatasetError(f"{archive.path} must have different names in {key!r}, got {listed(names)}")
     return names
 
 

@@ -1,11 +1,11 @@
-"""Two-dimensional toys: problems that can be looked at, each hard for one kind of network.
+"""Two-dimensional toy data sets that can be plotted, each hard for one kind of network.
 
 xor: four clouds in the corners of a square, opposite ones of one class; no line divides them (Minsky and Papert 1969).
 circles: a ring around another. moons: two interlocking half circles. spirals: two arms of one and three quarter turns
 (Lang and Witbrock 1988, in another form).
 
-Each has 1,000 points, half of either class, in turn. They are the same bits everywhere: numpy promises the stream of
-``RandomState`` for good, and four decimals hide what libraries of sines disagree in.
+Each has 1,000 points, half of either class, alternating. They are bit-identical on every machine: numpy guarantees the
+stream of ``RandomState``, and rounding to four decimals hides differences between maths libraries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Floats = npt.NDArray[np.float64]
 
 
 def _xor(rng: np.random.RandomState, label: npt.NDArray[np.int64]) -> _Floats:
-    """Corners (+-1, +-1), deviation 0.25: the signs of a point of class 1 differ."""
+    """Draw around corners (+-1, +-1), deviation 0.25: the signs of a point of class 1 differ."""
     ten = np.arange(len(label)) // 20  # of either class: whole tens in one corner, so that no split leaves a corner out
     first = np.where(ten % 2 == 0, 1.0, -1.0)
     second = np.where(label == 1, -first, first)
@@ -31,7 +31,7 @@ def _xor(rng: np.random.RandomState, label: npt.NDArray[np.int64]) -> _Floats:
 
 
 def _circles(rng: np.random.RandomState, label: npt.NDArray[np.int64]) -> _Floats:
-    """Radius 1 (class 0) and 0.5 (class 1), deviation 0.08."""
+    """Draw rings of radius 1 (class 0) and 0.5 (class 1), deviation 0.08."""
     angle = 2 * np.pi * rng.random_sample(len(label))
     radius = np.where(label == 0, 1.0, 0.5)[:, np.newaxis]
     points: _Floats = radius * _on_circle(angle) + 0.08 * rng.standard_normal((len(label), 2))
@@ -39,7 +39,7 @@ def _circles(rng: np.random.RandomState, label: npt.NDArray[np.int64]) -> _Float
 
 
 def _moons(rng: np.random.RandomState, label: npt.NDArray[np.int64]) -> _Floats:
-    """Half circles of radius 1, one upside down and moved by (1, 0.5), deviation 0.1; about the origin."""
+    """Draw half circles of radius 1, one upside down and moved by (1, 0.5), deviation 0.1; about the origin."""
     arc = _on_circle(np.pi * rng.random_sample(len(label)))
     lower = np.array([1.0, 0.5]) - arc
     points: _Floats = np.where(label[:, np.newaxis] == 0, arc, lower) - np.array([0.5, 0.25])
@@ -47,7 +47,7 @@ def _moons(rng: np.random.RandomState, label: npt.NDArray[np.int64]) -> _Floats:
 
 
 def _spirals(rng: np.random.RandomState, label: npt.NDArray[np.int64]) -> _Floats:
-    """Arms from the origin to radius 1, one the other turned by half a circle, deviation 0.02."""
+    """Draw arms from the origin to radius 1, one the other rotated by half a circle, deviation 0.02."""
     share = np.sqrt(rng.random_sample(len(label)))  # of the way out; as dense outside as inside
     angle = 2 * np.pi * 1.75 * share + np.pi * label
     return share[:, np.newaxis] * _on_circle(angle) + 0.02 * rng.standard_normal((len(label), 2))
@@ -63,7 +63,7 @@ TOY_NAMES = tuple(_DRAW)
 
 
 def load_toy(name: str) -> Dataset:
-    """One of ``TOY_NAMES``: inputs float32 [1000, 2], classes 0 and 1."""
+    """Generate one of ``TOY_NAMES``: inputs float32 [1000, 2], classes 0 and 1."""
     label = np.arange(NUM_POINTS) % 2
     points = _DRAW[name](np.random.RandomState(0), label)
     return Dataset(
@@ -76,5 +76,5 @@ def load_toy(name: str) -> Dataset:
 
 
 def _on_circle(angle: _Floats) -> _Floats:
-    """Points of the unit circle, [N, 2]."""
+    """Points of the unit circle at these angles, [N, 2]."""
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)

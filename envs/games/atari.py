@@ -1,12 +1,12 @@
-"""Atari games through ale-py's C++ vector env, with the meanings that torso's other worlds have.
+"""Atari games through ale-py's C++ vector env, with the semantics of torso's other environments.
 
 Observations are uint8 [E, 4, 84, 84]: gray, the brighter of a step's last two frames, newest plane last, zeros before
 an episode's first (``torso.nets.prediction.atari_frames`` makes the same of raw frames, which can be observed in their
-place). Rewards are the game's own. ``terminated`` is the game's end; a life lost before that is told in
-``infos["life_lost"]``, where the protocol asks for it.
+place). Rewards are the game's own. ``terminated`` is the game's end; a life lost before that is reported in
+``infos["life_lost"]``, where the protocol enables it.
 
 A step is one decision and lasts ``frameskip`` frames. In the last step of a game, and at the frame limit, ale-py stops
-before it looks at the screen, so the newest plane of that observation is up to a step old.
+before it reads the screen, so the newest plane of that observation is up to a step old.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from torso.errors import ConfigError, EnvError
 
 
 class AtariVector(NextStepVector):
-    """One of the ALE's games, a copy a seed, stepped together on as many threads as there are copies or CPUs.
+    """Vector env of one of the ALE's games, one copy for each seed, on as many threads as there are copies or CPUs.
 
     name: an id such as ``"ALE/Pong-v5"``. seeds: one for each copy, in [0, 2**31); the first ``reset()`` begins from
-    them. What copy i does is a function of its seed and its actions alone.
-    render_mode: None, or ``"rgb_array"``, for which a second set of games is played along, in colour.
+    them. The trajectory of copy i is a function of its seed and its actions alone.
+    render_mode: None, or ``"rgb_array"``, for which a second set of games runs in parallel, in colour.
     max_episode_steps: truncates episodes after this many steps, in place of the frame limit.
-    raw_frames: observe what the console shows, a step's last two frames, uint8 [E, 2, H, 160, 3] (H: 210, in some games
+    raw_frames: observe the console's screen, a step's last two frames, uint8 [E, 2, H, 160, 3] (H: 210, in some games
     214 to 250), of the same games; after a reset that frame twice.
     protocol: ``"dqn2015"`` or ``"machado2018"`` (see ``atari_settings.PROTOCOLS``). env_kwargs: see ``AtariSettings``;
-    they go over the protocol's.
+    they override the protocol's.
 
     Raises ``EnvError`` for an unknown game or render mode, ``ConfigError`` for settings that are unknown or cannot
     work.
@@ -84,12 +84,12 @@ class AtariVector(NextStepVector):
         """Begin an episode in every env; returns (observations uint8 [E, 4, 84, 84], infos).
 
         seed: as Gymnasium's: an int, from which the envs are seeded seed, seed + 1, ...; or one for each, where None
-        goes on with the env's own generator. There are no options.
+        continues the env's own generator. There are no options.
         """
         self._require_open()
         if options:
             raise EnvError(f"{self.name} has no reset options, got {options}")
-        seeds = np.array([-1 if own is None else own for own in self.begin(seed)])  # -1: go on with the generator
+        seeds = np.array([-1 if own is None else own for own in self.begin(seed)])  # -1: continue the generator
         observations, infos = self._games.reset(seed=seeds)
         if self._colour_games is not None:
             self._frames = self._colour_games.reset(seed=seeds)[0][:, 0]
@@ -103,10 +103,10 @@ class AtariVector(NextStepVector):
 
         infos: int32 [E] ``lives`` (0 throughout in games that have none), ``episode_frame_number``, ``frame_number``;
         bool [E] ``life_lost``. An env whose episode ended in the step before begins a new one instead. All arrays are
-        the caller's to keep.
+        copies, which the caller may keep.
         """
         self._require_open()
-        actions = self.checked_actions(actions)  # ale-py's threads never answer to one that the game does not have
+        actions = self.checked_actions(actions)  # ale-py's threads hang on one that the game does not have
         observations, rewards, terminated, truncated, infos = self._games.step(actions)
         if self._colour_games is not None:
             self._frames = self._colour_games.step(actions)[0][:, 0]
@@ -118,9 +118,9 @@ class AtariVector(NextStepVector):
         return observations, rewards.astype(np.float64), terminated, truncated, {**infos, "life_lost": life_lost}
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
-        """What each env shows, uint8 [H, 160, 3] (H: 210, in some games 214 to 250).
+        """Render each env, uint8 [H, 160, 3] (H: 210, in some games 214 to 250).
 
-        Like the agent's own view the brighter of the last two frames, as consoles and their screens blend them: of one
+        Like the observations the brighter of the last two frames, as consoles and their screens blend them: of one
         frame alone Asteroids, which draws only every other time, may be dark for good.
         Raises ``EnvError`` when made without a render mode, or not yet reset.
         """
@@ -137,12 +137,12 @@ class AtariVector(NextStepVector):
             raise EnvError(f"{self.name} is closed")
 
     def checked_seed(self, seed: Any) -> int:
-        """One below 2**31."""
+        """Check that a seed is below 2**31."""
         return _checked_seed(seed)
 
 
 def _make_games(game: str, num_envs: int, settings: AtariSettings, **view: Any) -> Any:
-    """ale-py's vector env. view: settings of what it shows, which change nothing of what is played."""
+    """Make ale-py's vector env. view: settings of its observations, which do not change the games."""
     return AtariVectorEnv(
         game,
         num_envs,
@@ -162,19 +162,19 @@ def _make_games(game: str, num_envs: int, settings: AtariSettings, **view: Any) 
 
 
 def _make_colour_games(game: str, num_envs: int, settings: AtariSettings) -> Any:
-    """Games that show the brighter of a step's last two frames in each colour."""
+    """Make games observed as the brighter of a step's last two frames in each colour."""
     return _make_games(game, num_envs, settings, **_screen(game), stack_num=1, maxpool=True)
 
 
 def _make_frame_games(game: str, num_envs: int, settings: AtariSettings) -> FrameByFrame:
-    """Games that show a step's last two frames."""
+    """Make games observed as a step's last two frames."""
     view = {**_screen(game), "stack_num": 1, "maxpool": False}
     frame_by_frame = dataclasses.replace(settings, frameskip=1)
     return FrameByFrame(lambda: _make_games(game, 1, frame_by_frame, **view), num_envs, settings.frameskip)
 
 
 def _screen(game: str) -> dict[str, Any]:
-    """The view of ale-py's vector env that is the game's own screen."""
+    """Build the settings with which ale-py's vector env observes the game's own screen."""
     screen = ALEInterface()
     screen.loadROM(str(roms.get_rom_path(game)))
     height, width = screen.getScreenDims()
@@ -182,9 +182,9 @@ def _screen(game: str) -> dict[str, Any]:
 
 
 def _game(spec: EnvSpec) -> str:
-    """The ROM's name."""
+    """Read the ROM's name from a spec."""
     if spec.vector_entry_point != "ale_py.vector_env:AtariVectorEnv":
-        raise EnvError(f"{spec.id} is none of ale-py's games with a vector env, such as 'ALE/Pong-v5'")
+        raise EnvError(f"{spec.id} is not one of ale-py's games with a vector env, such as 'ALE/Pong-v5'")
     return str(spec.kwargs["game"])
 
 
@@ -195,5 +195,5 @@ def _checked_seed(seed: Any) -> int:
 
 
 def _num_cpus() -> int:
-    """Those that this process may use."""
+    """Count the CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

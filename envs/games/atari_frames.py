@@ -1,6 +1,6 @@
-"""Atari games as the console shows them: a step's last two raw frames, of the very games of ale-py's vector env.
+"""Raw frames of Atari games: a step's last two, of the same games as ale-py's vector env.
 
-The vector env keeps the screen to itself, so each copy here is one of its games that is stepped frame by frame.
+The vector env does not expose the screen, so each copy here is one of its games that is stepped frame by frame.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 
 class FrameByFrame:
-    """Games in the form of ale-py's vector env, observed as uint8 [E, 2, H, 160, 3].
+    """Vector env with the interface of ale-py's, observed as raw frames uint8 [E, 2, H, 160, 3].
 
     After a reset, and where a step has one frame, that frame is there twice; so ``torso.nets.prediction.atari_frames``
-    makes of them what the vector env observes. make_game: makes a vector env of one copy with a frameskip of 1, no
+    turns them into the vector env's observations. make_game: makes a vector env of one copy with a frameskip of 1, no
     stack, and the screen as it is.
     """
 
@@ -31,35 +31,35 @@ class FrameByFrame:
         self.single_action_space = first.single_action_space
 
     def reset(self, *, seed: NDArray[np.int64]) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]]:
-        """Begin an episode in every game. seed: one for each; -1 goes on with its own generator."""
-        begun = [game.reset(seed=own) for game, own in zip(self._games, np.split(seed, len(seed)), strict=True)]
-        self._ended = [False] * len(begun)
-        return np.stack([np.repeat(obs[0], 2, axis=0) for obs, _ in begun]), _joined([infos for _, infos in begun])
+        """Begin an episode in every game. seed: one for each; -1 continues its own generator."""
+        results = [game.reset(seed=own) for game, own in zip(self._games, np.split(seed, len(seed)), strict=True)]
+        self._ended = [False] * len(results)
+        return np.stack([np.repeat(obs[0], 2, axis=0) for obs, _ in results]), _joined([infos for _, infos in results])
 
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_], dict[str, NDArray[Any]]]:
-        """Play each game's next frames, up to its end; one that has ended begins anew instead."""
+        """Play each game's next frames, up to its end; one that has ended is reset instead."""
         frames = np.empty((len(self._games), *(self.single_observation_space.shape or ())), dtype=np.uint8)
         rewards = np.zeros(len(self._games), dtype=np.int64)
         terminated, truncated = (np.zeros(len(self._games), dtype=np.bool_) for _ in range(2))
-        said = []
+        all_infos = []
         for index, game in enumerate(self._games):
             num_frames = 1 if self._ended[index] else self._frameskip
             for frame in range(num_frames):
-                obs, reward, over, cut, infos = game.step(actions[index : index + 1])
+                obs, reward, over, timeout, infos = game.step(actions[index : index + 1])
                 rewards[index] += reward[0]
-                ended = bool(over[0] or cut[0])
+                ended = bool(over[0] or timeout[0])
                 if num_frames == 1:
                     frames[index] = obs[0]
                 elif frame >= num_frames - 2:
                     frames[index, frame - num_frames] = obs[0, 0]
                 if ended:
-                    frames[index] = obs[0]  # ale-py has not looked at the last frame; nobody acts on these
+                    frames[index] = obs[0]  # ale-py has not read the last frame; no action follows these
                     break
-            terminated[index], truncated[index], self._ended[index] = over[0], cut[0], ended
-            said.append(infos)
-        return frames, rewards, terminated, truncated, _joined(said)
+            terminated[index], truncated[index], self._ended[index] = over[0], timeout[0], ended
+            all_infos.append(infos)
+        return frames, rewards, terminated, truncated, _joined(all_infos)
 
 
 def _joined(infos: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:

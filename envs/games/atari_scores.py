@@ -1,4 +1,4 @@
-"""What a random and a human player score in 57 Atari games, and scores measured by that."""
+"""Human-normalised scores: published scores of a random and a human player in 57 Atari games."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ PUBLISHED_SCORES = {
 
 
 def human_normalized_score(env_id: str, mean_return: float) -> float | None:
-    """0.0 for what a random player scores, 1.0 for the published human, in between and beyond by proportion.
+    """Normalise a mean return linearly: 0.0 is the random player's score, 1.0 the published human's.
 
     env_id: such as ``"ALE/Pong-v5"`` or ``"module:ALE/Pong-v5"``. mean_return: of true, unclipped rewards over whole
-    games. None for whatever is none of the ALE's 57 games with published scores. (Mnih et al. 2015, there in percent.)
+    games. None for anything but the ALE's 57 games with published scores. (Mnih et al. 2015, there in percent.)
     """
     namespace, _, name = env_id.rpartition(":")[2].rpartition("/")
     scores = PUBLISHED_SCORES.get(name.rpartition("-v")[0])

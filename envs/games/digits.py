@@ -1,7 +1,7 @@
-"""From labels to rewards: a world that shows handwritten digits and rewards naming them.
+"""Digits environment: a contextual bandit that shows handwritten digits and rewards naming them.
 
-A classifier is told the label; an agent here only learns whether what it said was right. Since what is said changes
-nothing of what is shown next, with a discount of 0 an action's value is the probability that it names the digit.
+A classifier gets the label; an agent here only learns whether its answer was correct. Since an answer does not
+influence the next picture, with a discount of 0 an action's value is the probability that it names the digit.
 Registered as ``torso/Digits-v0``.
 """
 
@@ -21,27 +21,27 @@ from torso.errors import ConfigError
 
 _SPLITS = ("train", "validation", "test")
 _NUM_ANSWERS_DRAWN = 10
-_RIGHT, _WRONG, _PAPER, _LINE = (86, 190, 110), (226, 72, 72), (18, 20, 28), (230, 230, 235)
+_CORRECT, _WRONG, _BACKGROUND, _TEXT = (86, 190, 110), (226, 72, 72), (18, 20, 28), (230, 230, 235)
 
 
 class Answer(NamedTuple):
-    """A picture, what the agent said it shows, and whether that was right."""
+    """A picture, the digit that the agent named, and whether it was correct."""
 
     picture: NDArray[np.uint8]
-    said: int
-    right: bool
+    digit: int
+    correct: bool
 
 
 class DigitsEnv(gym.Env[NDArray[np.uint8], np.int64]):
-    """Each step shows a scan of a digit, drawn anew; naming it is rewarded with 1, anything else with 0.
+    """Show a scan of a digit, redrawn at each step; naming it is rewarded with 1, anything else with 0.
 
     split: which scans are shown, ``"train"``, ``"validation"`` or ``"test"``, split as ``load_dataset("digits")`` does.
-    length: pictures in an episode, which is then *truncated*: nothing in this world ends, only our watching does, and
-        no picture tells how many are to come.
+    length: pictures in an episode, which is then *truncated*: the task itself never ends, and no picture shows how many
+        are left.
 
     Observations: Box(0, 16, (8, 8), uint8), the data set's own values. Actions: Discrete(10), the digits. The best
     return is ``length``, that of a uniformly random policy a tenth of it on average. ``render()``: uint8 [472, 400, 3],
-    the picture to be named and, below, the last answers, framed green where right and red where wrong.
+    the picture to be named and, below, the last answers, framed green where correct and red where wrong.
     Raises ``ConfigError`` for another split or a length below 1.
     """
 
@@ -70,20 +70,20 @@ class DigitsEnv(gym.Env[NDArray[np.uint8], np.int64]):
         super().reset(seed=seed)
         self._step = 0
         self._answers.clear()
-        return self._show(), {}
+        return self._next_picture(), {}
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Name the digit shown; returns (the next picture, reward, terminated, truncated, info)."""
-        right = int(action) == int(self._labels[self._shown])
-        self._answers.append(Answer(self._pictures[self._shown], int(action), right))
+        correct = int(action) == int(self._labels[self._shown])
+        self._answers.append(Answer(self._pictures[self._shown], int(action), correct))
         self._step += 1
-        return self._show(), float(right), False, self._step >= self._length, {}
+        return self._next_picture(), float(correct), False, self._step >= self._length, {}
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The picture to be named above the last answers, or None without a render mode."""
+        """Render the picture to be named above the last answers; None without a render mode."""
         return None if self.render_mode is None else _draw(self._pictures[self._shown], self._answers)
 
-    def _show(self) -> NDArray[np.uint8]:
+    def _next_picture(self) -> NDArray[np.uint8]:
         self._shown = int(self.np_random.integers(len(self._labels)))
         picture: NDArray[np.uint8] = self._pictures[self._shown].copy()
         return picture
@@ -95,20 +95,20 @@ def _digits() -> Splits:
 
 
 def _draw(picture: NDArray[np.uint8], answers: deque[Answer]) -> NDArray[np.uint8]:
-    import cv2  # here, since only who watches needs it
+    import cv2  # here, since only rendering needs it
 
     frame = np.empty((472, 400, 3), dtype=np.uint8)
-    frame[:] = _PAPER
+    frame[:] = _BACKGROUND
     frame[40:360, 40:360] = _enlarged(picture, 40)
     for index, answer in enumerate(answers):
         x = 40 * index
-        frame[392:432, x + 2 : x + 38] = _RIGHT if answer.right else _WRONG
+        frame[392:432, x + 2 : x + 38] = _CORRECT if answer.correct else _WRONG
         frame[396:428, x + 4 : x + 36] = _enlarged(answer.picture, 4)
-        cv2.putText(frame, str(answer.said), (x + 12, 458), cv2.FONT_HERSHEY_SIMPLEX, 0.7, _LINE, 2, cv2.LINE_AA)
+        cv2.putText(frame, str(answer.digit), (x + 12, 458), cv2.FONT_HERSHEY_SIMPLEX, 0.7, _TEXT, 2, cv2.LINE_AA)
     return frame
 
 
 def _enlarged(picture: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """[8, 8] with values 0..16 as [8 factor, 8 factor, 1] with values 0..255."""
+    """Enlarge [8, 8] with values 0..16 to [8 factor, 8 factor, 1] with values 0..255."""
     grey = (picture * 15.9375).astype(np.uint8)
     return grey.repeat(factor, axis=0).repeat(factor, axis=1)[:, :, np.newaxis]

@@ -1,18 +1,18 @@
-"""Forager: a room with food and poison, and an agent with a fan of eyes that goes about in it.
+"""Forager environment: an agent with a fan of eyes moves in a room with food and poison.
 
-The world of the course, after the deep Q-learning demo of ConvNetJS (Karpathy 2014) and its successor WaterWorld in
-REINFORCEjs. Registered as ``torso/Forager-v0`` with a limit of 1,000 steps.
+The environment of the course, after the deep Q-learning demo of ConvNetJS (Karpathy 2014) and its successor WaterWorld
+in REINFORCEjs. Registered as ``torso/Forager-v0`` with a limit of 1,000 steps.
 
 Actions: Discrete(5): 0 straight ahead; 1 and 2 ahead while veering to the left and to the right; 3 and 4 turn to the
 left and to the right, almost on the spot.
 
 Observations: Box(0, 1, [num_eyes * 3], float32), the eyes from the left to the right, three channels each: wall, food,
 poison. An eye reports the nearest thing on its ray in that thing's channel: 1 where it touches the agent, less with
-distance, 0 at ``eye_range`` and beyond. What lies behind something else is not seen.
+distance, 0 at ``eye_range`` and beyond. Occluded things are not seen.
 
 Reward: +1 for each food and -1 for each poison that the agent touches; it is eaten, and another appears elsewhere.
 Both drift slowly. ``forward_reward`` (0 by default) adds a little for going straight ahead where no wall is near, as
-the demo has it. Episodes never terminate. infos hold ``food`` and ``poison``, what was eaten so far in the episode.
+the demo does. Episodes never terminate. infos hold ``food`` and ``poison``, the counts eaten so far in the episode.
 
 Settings: see ``ForagerSettings`` in forager_world.py.
 """
@@ -38,7 +38,7 @@ _FPS = 30
 
 
 class ForagerEnv(gym.Env[Array, np.int64]):
-    """One Forager. It has no limit of its own: its registration, or ``TimeLimit``, truncates its episodes."""
+    """Forager as a Gymnasium env. It has no step limit: its registration, or ``TimeLimit``, truncates its episodes."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": _FPS}  # noqa: RUF012
 
@@ -59,16 +59,16 @@ class ForagerEnv(gym.Env[Array, np.int64]):
         return self._world.observe().reshape(-1), self._info()
 
     def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Go on by one step; returns (observation, reward, terminated, truncated, info)."""
+        """Step the env; returns (observation, reward, terminated, truncated, info)."""
         if not self._begun:
             raise gym.error.ResetNeeded("call reset() before step()")
         if not self.action_space.contains(action):
-            raise EnvError(f"expected a whole number from 0 to {_NUM_ACTIONS - 1} as action, got {action!r}")
-        rewards, seen = _advance(self._world, np.array([action]), np.ones(1, np.bool_), [self.np_random])
-        return seen.reshape(-1), float(rewards[0]), False, False, self._info()
+            raise EnvError(f"action must be a whole number from 0 to {_NUM_ACTIONS - 1}, got {action!r}")
+        rewards, observations = _advance(self._world, np.array([action]), np.ones(1, np.bool_), [self.np_random])
+        return observations.reshape(-1), float(rewards[0]), False, False, self._info()
 
     def render(self) -> Array | None:
-        """The room as uint8 [512, 480, 3], or None without a render mode."""
+        """Render the room as uint8 [512, 480, 3]; None without a render mode."""
         return None if self.render_mode is None else draw_forager(self._world, 0)
 
     def _info(self) -> dict[str, Any]:
@@ -76,13 +76,13 @@ class ForagerEnv(gym.Env[Array, np.int64]):
 
 
 class ForagerVector(NextStepVector):
-    """Foragers stepped together, in ``NEXT_STEP`` autoreset; bit for bit what a ``SyncVectorEnv`` of them gives.
+    """Vector env of Foragers, in ``NEXT_STEP`` autoreset; bit-identical to a ``SyncVectorEnv`` of them.
 
     name: its id. seeds: one for each env; the first ``reset()`` begins from them, and an env's episodes depend on its
     own alone. max_episode_steps: truncates episodes, None after 1,000 steps. Other arguments are Forager's settings.
-    The arrays that ``reset`` and ``step`` return are the caller's to keep.
+    The arrays that ``reset`` and ``step`` return are copies, which the caller may keep.
 
-    Raises ``ConfigError`` for settings that cannot be, ``EnvError`` for another render mode than ``"rgb_array"``.
+    Raises ``ConfigError`` for settings out of their range, ``EnvError`` for another render mode than ``"rgb_array"``.
     """
 
     def __init__(
@@ -112,15 +112,15 @@ class ForagerVector(NextStepVector):
         return self._world.observe().reshape(self.num_envs, -1), self._infos()
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Go on by one step; returns (observations, rewards, terminated, truncated, infos)."""
-        rewards, seen = _advance(self._world, self.checked_actions(actions), ~self.ended, self._rngs)
+        """Step the env; returns (observations, rewards, terminated, truncated, infos)."""
+        rewards, observations = _advance(self._world, self.checked_actions(actions), ~self.ended, self._rngs)
         truncated = self._world.num_steps >= self._max_episode_steps
         self.ended = truncated
-        no = np.zeros(self.num_envs, np.bool_)
-        return seen.reshape(self.num_envs, -1), rewards, no, truncated.copy(), self._infos()
+        terminated = np.zeros(self.num_envs, np.bool_)
+        return observations.reshape(self.num_envs, -1), rewards, terminated, truncated.copy(), self._infos()
 
     def render(self) -> tuple[Array, ...]:
-        """Each env's room as uint8 [512, 480, 3]. Raises ``EnvError`` when made without a render mode."""
+        """Render each env's room as uint8 [512, 480, 3]. Raises ``EnvError`` when made without a render mode."""
         self.require_rendered()
         return tuple(draw_forager(self._world, env) for env in range(self.num_envs))
 
@@ -132,18 +132,18 @@ class ForagerVector(NextStepVector):
 
 
 def _advance(
-    world: ForagerWorld, actions: Array, awake: Array, rngs: Sequence[np.random.Generator]
+    world: ForagerWorld, actions: Array, active: Array, rngs: Sequence[np.random.Generator]
 ) -> tuple[Array, Array]:
-    """One step of the rooms that are awake; the others begin an episode. Returns rewards [E] and what the eyes see."""
+    """Step the active rooms; the others begin an episode. Returns rewards [E] and observations."""
     world.move(actions)
-    rewards = world.eat(awake, rngs)
-    for env in np.flatnonzero(~awake).tolist():
+    rewards = world.eat(active, rngs)
+    for env in np.flatnonzero(~active).tolist():
         world.begin(env, rngs[env])
-    seen = world.observe()
+    observations = world.observe()
     if world.settings.forward_reward > 0:
-        clear = 1.0 - seen[:, :, WALL].max(axis=1).astype(np.float64)
-        rewards = rewards + world.settings.forward_reward * clear * (awake & (actions == FORWARD))
-    return rewards, seen
+        clear = 1.0 - observations[:, :, WALL].max(axis=1).astype(np.float64)
+        rewards = rewards + world.settings.forward_reward * clear * (active & (actions == FORWARD))
+    return rewards, observations
 
 
 def _observation_space(settings: ForagerSettings) -> gym.spaces.Box:

@@ -1,4 +1,4 @@
-"""What rays meet: distances from a point, along directions, to boxes and to discs.
+"""Ray casting: distances from a point, along directions, to boxes and to discs.
 
 All of it is elementwise and in float64, so that a row of a batch has the same bits as if it were computed alone.
 """
@@ -10,14 +10,16 @@ import numpy as np
 from torso.arrays import Array
 
 
-def to_discs(dx: Array, dy: Array, cos: Array, sin: Array, radius: float) -> Array:
-    """How far along each ray the discs begin.
+def disc_distances(dx: Array, dy: Array, cos: Array, sin: Array, radius: float) -> Array:
+    """Distance along each ray to where the discs begin.
 
     dx, dy: [E, I], from the rays' origin to the discs' centres; the origin lies in no disc. cos, sin: [E, K], unit
     directions. Returns [E, K, I]; inf where the ray misses the disc.
     """
     outside = dx * dx + dy * dy - radius * radius
-    along = cos[:, :, None] * dx[:, None, :] + sin[:, :, None] * dy[:, None, :]  # [E, K, I], up to the ray's foot
+    along = (
+        cos[:, :, None] * dx[:, None, :] + sin[:, :, None] * dy[:, None, :]
+    )  # [E, K, I], up to the foot of the perpendicular
     # With |p|^2 - along^2 the foot's squared distance, half a chord is sqrt(along^2 - (|p|^2 - r^2)). The sign that
     # along * |along| keeps makes it negative for the discs behind as well as for those beside the ray.
     half_chord_squared = along * np.abs(along) - outside[:, None, :]
@@ -26,8 +28,8 @@ def to_discs(dx: Array, dy: Array, cos: Array, sin: Array, radius: float) -> Arr
     return begin
 
 
-def to_boxes(x: Array, y: Array, inverse_cos: Array, inverse_sin: Array, boxes: Array) -> tuple[Array, Array]:
-    """Where along each ray the boxes begin and end (the slab method).
+def box_intervals(x: Array, y: Array, inverse_cos: Array, inverse_sin: Array, boxes: Array) -> tuple[Array, Array]:
+    """Distances along each ray at which the boxes begin and end (the slab method).
 
     x, y: [E], the rays' origin. inverse_cos, inverse_sin: [E, K], 1 / the directions, finite. boxes: [4, B], rows
     x_low, y_low, x_high, y_high. Returns begin and end, [E, K, B]: the line along a ray meets a box where begin <= end,

@@ -1,4 +1,4 @@
-"""Pictures of Forager: the room from above, the agent, what its eyes see, and the score."""
+"""Rendering of Forager: the room from above, the agent, its eyes' rays, and the score."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torso.envs.games.forager_world import AGENT_RADIUS, FOOD, ITEM_RADIUS, POIS
 
 Colour = tuple[int, int, int]
 
-FRAME_SHAPE = (512, 480, 3)  # the score's line, and below it the room
+FRAME_SHAPE = (512, 480, 3)  # the score bar, and below it the room
 _TOP, _FRAME = 40, 8  # pixels: where the room begins, and how thick its outer walls are drawn
 _SCALE = (FRAME_SHAPE[1] - 2 * _FRAME) / ROOM_SIDE  # pixels an agent's radius
 _SUBPIXEL_BITS = 4
 
 _FLOOR, _TILES, _WALLS, _WALL_EDGE = (246, 244, 238), (239, 236, 228), (92, 104, 122), (70, 80, 97)
-_INK, _QUIET_INK, _WHITE = (31, 41, 55), (120, 126, 138), (255, 255, 255)
+_TEXT, _FAINT_TEXT, _WHITE = (31, 41, 55), (120, 126, 138), (255, 255, 255)
 _FOOD, _FOOD_EDGE, _POISON, _POISON_EDGE = (222, 62, 57), (168, 38, 36), (66, 160, 84), (36, 108, 54)
-_AGENT, _AGENT_EDGE, _NOTHING = (47, 109, 179), (27, 70, 122), (178, 180, 186)
+_AGENT, _AGENT_EDGE, _NO_HIT = (47, 109, 179), (27, 70, 122), (178, 180, 186)
 _RAYS = {WALL: (130, 142, 160), FOOD: _FOOD, POISON: _POISON}
 
 
 def draw_forager(world: ForagerWorld, env: int) -> Array:
-    """One room of a world as uint8 [512, 480, 3]."""
+    """Draw one room as uint8 [512, 480, 3]."""
     picture = _empty_room(world)
     _draw_rays(picture, world, env)
     items = list(zip(world.item_x[env].tolist(), world.item_y[env].tolist(), strict=True))
@@ -57,8 +57,8 @@ def _empty_room(world: ForagerWorld) -> Array:
 
 
 def _draw_rays(picture: Array, world: ForagerWorld, env: int) -> None:
-    """Each eye's ray to what it sees, in that thing's colour, or faintly to the end of its range."""
-    distances = world.look()[env]
+    """Draw each eye's ray to the item it hits, in that item's colour, or faintly to the end of its range."""
+    distances = world.ray_distances()[env]
     x, y, heading = float(world.x[env]), float(world.y[env]), int(world.heading[env])
     reach = AGENT_RADIUS + world.settings.eye_range
     faint = picture.copy()
@@ -67,11 +67,11 @@ def _draw_rays(picture: Array, world: ForagerWorld, env: int) -> None:
         cos, sin = float(world.eye_cos[heading, eye]), float(world.eye_sin[heading, eye])
         channel = int(distances[eye].argmin())
         distance = min(float(distances[eye, channel]), reach)
-        colour = _RAYS[channel] if distance < reach else _NOTHING
+        colour = _RAYS[channel] if distance < reach else _NO_HIT
         end = (x + distance * cos, y + distance * sin)
-        width = 1 if colour == _NOTHING else 2
+        width = 1 if colour == _NO_HIT else 2
         cv2.line(faint, _at(x, y), _at(*end), colour, width, cv2.LINE_AA, _SUBPIXEL_BITS)
-        if colour != _NOTHING:
+        if colour != _NO_HIT:
             ends.append((*end, colour))
     cv2.addWeighted(faint, 0.6, picture, 0.4, 0, picture)
     for end_x, end_y, colour in ends:
@@ -107,21 +107,21 @@ def _draw_agent(picture: Array, x: float, y: float, heading: int) -> None:
     for side in (38, -38):
         angle = math.radians(heading + side)
         _disc(picture, x + 0.55 * math.cos(angle), y + 0.55 * math.sin(angle), 0.27, _WHITE)
-        _disc(picture, x + 0.63 * math.cos(angle), y + 0.63 * math.sin(angle), 0.14, _INK)
+        _disc(picture, x + 0.63 * math.cos(angle), y + 0.63 * math.sin(angle), 0.14, _TEXT)
 
 
 def _draw_score(picture: Array, food: int, poison: int, num_steps: int) -> None:
-    line = (_TOP - _FRAME) / 2
-    y = ROOM_SIDE + (_TOP - line) / _SCALE  # of the line, as if it lay in the room
+    middle = (_TOP - _FRAME) / 2
+    y = ROOM_SIDE + (_TOP - middle) / _SCALE  # of the score bar, in the room's coordinates
     _draw_food(picture, 1.0, y)
-    _say(picture, str(food), 32, _FOOD_EDGE)
+    _put_text(picture, str(food), 32, _FOOD_EDGE)
     _draw_poison(picture, 8.5, y)
-    _say(picture, str(poison), 105, _POISON_EDGE)
-    _say(picture, f"score {food - poison:+d}", 184, _INK)
-    _say(picture, f"step {num_steps}", 384, _QUIET_INK)
+    _put_text(picture, str(poison), 105, _POISON_EDGE)
+    _put_text(picture, f"score {food - poison:+d}", 184, _TEXT)
+    _put_text(picture, f"step {num_steps}", 384, _FAINT_TEXT)
 
 
-def _say(picture: Array, text: str, left: int, colour: Colour) -> None:
+def _put_text(picture: Array, text: str, left: int, colour: Colour) -> None:
     cv2.putText(picture, text, (left, _TOP - _FRAME - 11), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
 
@@ -137,6 +137,6 @@ def _disc(picture: Array, x: float, y: float, radius: float, colour: Colour) -> 
 
 
 def _at(x: float, y: float) -> tuple[int, int]:
-    """A place of the room in the picture, in 1/16 pixels."""
+    """Convert a position in the room to picture coordinates, in 1/16 pixels."""
     one = 2**_SUBPIXEL_BITS
     return round((_FRAME + x * _SCALE) * one), round((_TOP + (ROOM_SIDE - y) * _SCALE) * one)

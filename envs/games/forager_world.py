@@ -1,7 +1,7 @@
-"""The foragers' world: a walled room, what is in it, how it moves, and what eyes see of it.
+"""Simulation of Forager: a walled room with agents and items, their motion, and the eyes' observations.
 
 Lengths are in the agent's radii, angles in degrees, counter-clockwise from the x axis; y points up. Headings are whole
-degrees, so all directions come from tables, and a world has the same bits wherever and beside whatever it is computed.
+degrees, so all directions come from tables, and a room is bit-identical on every machine and in every batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from torso.arrays import Array
-from torso.envs.games.forager_eyes import to_boxes, to_discs
+from torso.envs.games.forager_eyes import box_intervals, disc_distances
 from torso.errors import ConfigError
 
 ROOM_SIDE = 48.0
@@ -42,15 +42,22 @@ _MAX_ITEMS = 60  # more of them would leave few spots to appear in
 
 @dataclass(frozen=True, kw_only=True)
 class ForagerSettings:
-    """What can be chosen of the world. Raises ``ConfigError`` for a value that cannot be."""
+    """Settings of Forager. Raises ``ConfigError`` for a value out of its range."""
 
-    num_eyes: int = 9  # as in ConvNetJS's deep Q-learning demo
-    fan_degrees: float = 120.0  # between the outermost eyes, about the 115 of the demo
-    eye_range: float = 12.0  # from the agent's rim
-    num_food: int = 16  # with the strides: a random agent eats about 3 in 1,000 steps, as much poison as food
+    num_eyes: int = 9
+    """Number of eyes, as in ConvNetJS's deep Q-learning demo."""
+    fan_degrees: float = 120.0
+    """Angle between the outermost eyes, about the 115 of the demo."""
+    eye_range: float = 12.0
+    """Range of an eye, from the agent's rim."""
+    num_food: int = 16
+    """Number of food items; with the strides: a random agent eats about 3 in 1,000 steps, as much poison as food."""
     num_poison: int = 16
+    """Number of poison items."""
     inner_walls: bool = True
-    forward_reward: float = 0.0  # what a step straight ahead earns, times 1 - the greatest proximity of a wall
+    """Whether four walls jut into the room."""
+    forward_reward: float = 0.0
+    """Reward of a step straight ahead, times 1 - the greatest proximity of a wall."""
 
     def __post_init__(self) -> None:
         _require_whole("num_eyes", self.num_eyes, 1, 180)
@@ -61,7 +68,7 @@ class ForagerSettings:
         if self.num_food + self.num_poison > _MAX_ITEMS:
             raise ConfigError(
                 f"num_food and num_poison must be at most {_MAX_ITEMS} together, got {self.num_food} and "
-                f"{self.num_poison}: more would not find room"
+                f"{self.num_poison}; the room has no space for more"
             )
         if not isinstance(self.inner_walls, bool):
             raise ConfigError(f"inner_walls must be True or False, got {self.inner_walls!r}")
@@ -69,7 +76,7 @@ class ForagerSettings:
 
 
 def forager_settings(env_kwargs: Mapping[str, Any]) -> ForagerSettings:
-    """Settings from keyword arguments. Raises ``ConfigError`` for one that there is not."""
+    """Build settings from keyword arguments. Raises ``ConfigError`` for an unknown one."""
     known = [each.name for each in fields(ForagerSettings)]
     for name in env_kwargs:
         if name not in known:
@@ -97,7 +104,7 @@ class ForagerWorld:
         self._eye_inverse_cos, self._eye_inverse_sin = 1 / self.eye_cos, 1 / self.eye_sin
 
     def begin(self, env: int, rng: np.random.Generator) -> None:
-        """Put everything in one room to places drawn from ``rng``."""
+        """Begin an episode in one room: place the agent and every item at random positions from ``rng``."""
         self.x[env], self.y[env] = self._free_spot(rng, AGENT_RADIUS)
         self.heading[env] = rng.integers(360)
         self._spot_x[env] = self._spot_y[env] = np.inf
@@ -106,7 +113,7 @@ class ForagerWorld:
         self.food_eaten[env] = self.poison_eaten[env] = self.num_steps[env] = 0
 
     def move(self, actions: Array) -> None:
-        """Everything moves for a step; agents slide along walls. actions: [E] in 0..4."""
+        """Move agents and items by one step; agents slide along walls. actions: [E] in 0..4."""
         self.num_steps += 1
         self._drift += 1
         self._drift %= _DRIFT_PERIOD
@@ -116,15 +123,15 @@ class ForagerWorld:
         stride = STRIDE[actions]
         x = self.x + stride * self._heading_x[self.heading, 0]
         y = self.y + stride * self._heading_y[self.heading, 0]
-        self.x, self.y = keep_out_of_walls(x, y, self.boxes)
+        self.x, self.y = resolve_wall_collisions(x, y, self.boxes)
 
-    def eat(self, awake: Array, rngs: Sequence[np.random.Generator]) -> Array:
-        """What an agent touches is gone, and appears elsewhere, by the room's own generator.
+    def eat(self, active: Array, rngs: Sequence[np.random.Generator]) -> Array:
+        """Eat the items that agents touch; each reappears elsewhere, by the room's own generator.
 
-        awake: bool [E]; nothing is eaten in the other rooms. Returns the rewards [E] float64: food less poison.
+        active: bool [E]; nothing is eaten in the other rooms. Returns the rewards [E] float64: food less poison.
         """
         dx, dy = self.item_x - self.x[:, None], self.item_y - self.y[:, None]
-        touched = (dx * dx + dy * dy < (AGENT_RADIUS + ITEM_RADIUS) ** 2) & awake[:, None]
+        touched = (dx * dx + dy * dy < (AGENT_RADIUS + ITEM_RADIUS) ** 2) & active[:, None]
         if not touched.any():
             return np.zeros(len(self.x))
         food = touched[:, : self.settings.num_food].sum(axis=1)
@@ -136,17 +143,17 @@ class ForagerWorld:
         rewards: Array = (food - poison).astype(np.float64)
         return rewards
 
-    def look(self) -> Array:
-        """How far each eye's ray goes before it meets a wall, food and poison: [E, num_eyes, 3], from the centre.
+    def ray_distances(self) -> Array:
+        """Distances from the agent's centre along each eye's ray to wall, food and poison: [E, num_eyes, 3].
 
-        The leftmost eye comes first. inf: it meets none at all.
+        The leftmost eye comes first. inf: the ray hits none.
         """
         cos, sin = self.eye_cos[self.heading], self.eye_sin[self.heading]  # [E, K]
         inverse_cos, inverse_sin = self._eye_inverse_cos[self.heading], self._eye_inverse_sin[self.heading]
-        begin, end = to_boxes(self.x, self.y, inverse_cos, inverse_sin, self.boxes)
+        begin, end = box_intervals(self.x, self.y, inverse_cos, inverse_sin, self.boxes)
         wall = np.where((begin <= end) & (begin > 0), begin, np.inf)
         wall[:, :, 0] = end[:, :, 0]  # the room's walls are seen from within
-        items = to_discs(self.item_x - self.x[:, None], self.item_y - self.y[:, None], cos, sin, ITEM_RADIUS)
+        items = disc_distances(self.item_x - self.x[:, None], self.item_y - self.y[:, None], cos, sin, ITEM_RADIUS)
         num_food = self.settings.num_food
         distances = np.empty((*cos.shape, 3))
         wall.min(axis=2, out=distances[:, :, WALL])
@@ -155,18 +162,18 @@ class ForagerWorld:
         return distances
 
     def observe(self) -> Array:
-        """What the eyes report: float32 [E, num_eyes, 3] in [0, 1], the proximity of the nearest thing in its channel.
+        """Observations of the eyes: float32 [E, num_eyes, 3] in [0, 1], proximity of the nearest thing in its channel.
 
         1 - distance from the rim / eye_range; 0 in the other channels, and in all where nothing is within range.
         """
-        distances = self.look()
+        distances = self.ray_distances()
         nearest = distances.argmin(axis=2)[:, :, None] == _CHANNELS
         proximity = 1 - (distances - AGENT_RADIUS) / self.settings.eye_range
-        seen: Array = np.where(nearest, np.minimum(np.maximum(proximity, 0.0), 1.0), 0.0).astype(np.float32)
-        return seen
+        observations: Array = np.where(nearest, np.minimum(np.maximum(proximity, 0.0), 1.0), 0.0).astype(np.float32)
+        return observations
 
     def _place(self, env: int, item: int, rng: np.random.Generator) -> None:
-        """Let an item appear where nothing else is."""
+        """Place an item at a random free position."""
         spots_x, spots_y = self._spot_x[env], self._spot_y[env]
         spots_x[item] = spots_y[item] = np.inf
         while True:
@@ -181,7 +188,7 @@ class ForagerWorld:
         self.item_x[env, item], self.item_y[env, item] = x + _DRIFT_X[phase], y + _DRIFT_Y[phase]
 
     def _free_spot(self, rng: np.random.Generator, margin: float) -> tuple[float, float]:
-        """A uniform point at least ``margin`` away from all walls."""
+        """Draw a uniform point at least ``margin`` away from all walls."""
         while True:
             x = margin + (ROOM_SIDE - 2 * margin) * rng.random()
             y = margin + (ROOM_SIDE - 2 * margin) * rng.random()
@@ -192,9 +199,10 @@ class ForagerWorld:
                 return x, y
 
 
-def keep_out_of_walls(x: Array, y: Array, boxes: Array) -> tuple[Array, Array]:
-    """The nearest places to ``x, y`` [E] where an agent fits: a disc that meets a wall is pushed out at right angles.
+def resolve_wall_collisions(x: Array, y: Array, boxes: Array) -> tuple[Array, Array]:
+    """Resolve collisions with walls: the nearest places to ``x, y`` [E] where an agent fits.
 
+    A disc that overlaps a wall is pushed out at right angles.
     boxes: [4, B], the room first. The centres are in none of the others, which a stride shorter than the agent's
     radius ensures, and no two of those are so close that one agent meets both.
     """
@@ -214,7 +222,7 @@ def keep_out_of_walls(x: Array, y: Array, boxes: Array) -> tuple[Array, Array]:
 
 
 def _directions(offsets: Array) -> tuple[Array, Array]:
-    """cos and sin of heading + offset, [360, len(offsets)]; never 0, so that each has an inverse."""
+    """Tables of cos and sin of heading + offset, [360, len(offsets)]; never 0, so that each has an inverse."""
     angles = np.deg2rad(np.arange(360)[:, None] + offsets)
     cos, sin = np.cos(angles), np.sin(angles)
     for table in (cos, sin):

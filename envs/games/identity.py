@@ -1,6 +1,6 @@
-"""The smallest world that rewards: say what you see.
+"""Identity environment: the smallest test of a learner, rewarded for naming the value it observes.
 
-A learner that cannot solve it has a bug, and says so within a second. Registered as ``torso/Identity-v0``.
+A learner that cannot solve it has a bug, which shows within a second. Registered as ``torso/Identity-v0``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torso.errors import ConfigError
 
 
 class IdentityEnv(gym.Env[np.int64, np.int64]):
-    """Each step shows a value in 0..num_values-1, drawn anew; naming it is rewarded with 1, anything else with 0.
+    """Show a value in 0..num_values-1, redrawn at each step; naming it is rewarded with 1, anything else with 0.
 
     An episode terminates after ``episode_steps`` steps, so the best return is ``episode_steps`` and that of a uniformly
     random policy ``episode_steps / num_values`` on average.

@@ -1,15 +1,15 @@
-"""MinAtar's five games (Young and Tian 2019): Atari games on a board of 10 x 10 cells, seen whole.
+"""MinAtar's five games (Young and Tian 2019): Atari games on a fully observed board of 10 x 10 cells.
 
 Ids: ``MinAtar/Breakout-v0`` has all six actions, ``-v1`` only those that do something there; so for Asterix, Freeway,
 Seaquest and SpaceInvaders. The rules are those of the package ``minatar`` (extra ``minatar``), whose game modules are
-run as they are. What stands around them is written anew:
+run unchanged. The code around them is reimplemented:
 
 - The package's ``Environment.reset`` keeps the action that the next step may repeat, so an episode begins with the last
-  one's action. Here it is forgotten, as at the very first reset.
+  one's action. Here it is cleared, as at the very first reset.
 - Its first state is drawn before there is a seed. Here ``reset(seed)`` comes first, and all that follows is a function
   of the seed and the actions, equal to a new ``Environment`` that is seeded, then reset.
-- Importing the package itself imports seaborn, pandas and matplotlib's windows, a second that nobody needs. Here only
-  the game's own file is read.
+- Importing the package itself imports seaborn, pandas and matplotlib's windows, which takes a second. Here only
+  the game's own file is imported.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _FPS = 20  # the package shows a step for 50 ms
 
 
 class MinAtarGame:
-    """One game with its generator and its sticky actions.
+    """Simulation of one game with its random generator and its sticky actions.
 
     game: one of MinAtar's five, such as ``"Breakout"``. sticky_action_prob: the probability that a step repeats the
     last action. difficulty_ramping: whether Asterix, Seaquest and SpaceInvaders grow harder with time.
-    Raises ``MissingExtraError`` where the package is not installed, ``ConfigError`` for a probability that is none.
+    Raises ``MissingExtraError`` where the package is not installed, ``ConfigError`` for a probability out of its range.
     """
 
     def __init__(self, game: str, *, sticky_action_prob: float = 0.1, difficulty_ramping: bool = True) -> None:
@@ -59,7 +59,7 @@ class MinAtarGame:
         self.channels: tuple[str, ...] = tuple(self._rules.channels)
 
     def reset(self, seed: int | None = None) -> None:
-        """Begin an episode. seed: below 2**32; None goes on with the generator."""
+        """Begin an episode. seed: below 2**32; None continues the generator."""
         if seed is not None:
             _require_seed(seed)
             self._random = self._rules.random = np.random.RandomState(seed)
@@ -75,23 +75,23 @@ class MinAtarGame:
         return float(reward), bool(terminated)
 
     def board(self) -> NDArray[np.bool_]:
-        """What is where: bool [10, 10, C]."""
+        """Read the board: bool [10, 10, C]."""
         board: NDArray[np.bool_] = self._rules.state()
         return board
 
     def moves(self, minimal: bool) -> tuple[int, ...]:
-        """The game's number of each action: all six, or those that do something."""
+        """Map each action to the game's number for it: all six, or those that do something."""
         return tuple(self._rules.minimal_action_set()) if minimal else tuple(range(len(self._rules.action_map)))
 
     def spaces(self, minimal: bool) -> tuple[gym.spaces.Box[Any], gym.spaces.Discrete]:
-        """The space of boards and the space of actions."""
+        """Build the observation space and the action space."""
         bits: Any = np.bool_
         boards = gym.spaces.Box(0, 1, (10, 10, len(self.channels)), bits)
         return boards, gym.spaces.Discrete(len(self.moves(minimal)))
 
 
 class MinAtarVector(NextStepVector):
-    """One of MinAtar's games, a copy a seed, stepped together.
+    """Vector env of one of MinAtar's games, with one copy for each seed.
 
     name: its id. seeds: one for each copy, below 2**32; the first ``reset()`` begins from them. max_episode_steps:
     truncates episodes. See ``MinAtarGame`` for the others. Observations: bool [E, 10, 10, C], fresh at each step.
@@ -147,12 +147,12 @@ class MinAtarVector(NextStepVector):
         return self._boards(), rewards, terminated, truncated, {}
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
-        """Each env's board as uint8 [400, 400, 3]. Raises ``EnvError`` when made without a render mode."""
+        """Render each env's board as uint8 [400, 400, 3]. Raises ``EnvError`` when made without a render mode."""
         self.require_rendered()
         return tuple(draw_board(game.board(), game.channels) for game in self._games)
 
     def checked_seed(self, seed: Any) -> int:
-        """One below 2**32."""
+        """Check that a seed is below 2**32; see ``NextStepVector``."""
         _require_seed(super().checked_seed(seed))
         return int(seed)
 
@@ -161,7 +161,7 @@ class MinAtarVector(NextStepVector):
 
 
 class MinAtarEnv(gym.Env[NDArray[np.bool_], np.int64]):
-    """One of MinAtar's games as a Gymnasium env, for wrappers. See ``MinAtarGame`` for the arguments.
+    """One of MinAtar's games as a Gymnasium env, for use with wrappers. See ``MinAtarGame`` for the arguments.
 
     minimal: whether only the actions that do something are there.
     """
@@ -195,24 +195,24 @@ class MinAtarEnv(gym.Env[NDArray[np.bool_], np.int64]):
         return self._game.board(), reward, terminated, False, {}
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The board as uint8 [400, 400, 3], or None without a render mode."""
+        """Render the board as uint8 [400, 400, 3]; None without a render mode."""
         return None if self.render_mode is None else draw_board(self._game.board(), self._game.channels)
 
 
 def single_spec(name: str) -> EnvSpec:
-    """What ``gym.make`` makes one env of, for a MinAtar id. Raises ``EnvError`` for an unknown one."""
+    """Build the Gymnasium spec of one env for a MinAtar id. Raises ``EnvError`` for an unknown one."""
     game, minimal = _parse(name)
     _load_rules(game)
     return EnvSpec(name, entry_point="torso.envs.games.minatar:MinAtarEnv", kwargs={"game": game, "minimal": minimal})
 
 
 def _parse(name: str) -> tuple[str, bool]:
-    """The game that an id names, and whether it has only the actions that do something."""
+    """Parse an id to its game, and whether it has only the actions that do something."""
     if name not in _IDS:
         by_lower = {game.lower(): game for game in _GAMES}
-        asked = name.removeprefix("MinAtar/").rpartition("-v")[0] or name
+        requested = name.removeprefix("MinAtar/").rpartition("-v")[0] or name
         hint = f"MinAtar has {', '.join(_GAMES)}, each as -v0 and -v1"
-        for close in difflib.get_close_matches(asked.lower(), by_lower, n=1):
+        for close in difflib.get_close_matches(requested.lower(), by_lower, n=1):
             hint = f"did you mean 'MinAtar/{by_lower[close]}-v0' or 'MinAtar/{by_lower[close]}-v1'?"
         raise EnvError(f"unknown environment {name!r}; {hint}")
     return _IDS[name]
@@ -220,7 +220,7 @@ def _parse(name: str) -> tuple[str, bool]:
 
 @cache
 def _load_rules(game: str) -> Any:
-    """The class of a game's rules, from the file that the package installs."""
+    """Import the class of a game's rules from the file that the package installs."""
     package = find_spec("minatar")
     if package is None or not package.submodule_search_locations:
         raise MissingExtraError("MinAtar", "minatar")

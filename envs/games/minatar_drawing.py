@@ -1,4 +1,4 @@
-"""MinAtar's boards as pictures that are good to watch: each thing in a colour of its own."""
+"""Rendering of MinAtar's boards, with a colour for each channel."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 _CELL_PX = 40
 _BACKGROUND = (18, 20, 28)
 _FLOOR = (28, 31, 42)
-# What a channel looks like: its colour, and how far from its cell's edge it stays, in pixels. Later ones lie on top.
-_LOOKS: dict[str, tuple[tuple[int, int, int], int]] = {
+# The style of a channel: its colour, and its margin to the edge of its cell, in pixels. Later ones are drawn on top.
+_CHANNEL_STYLES: dict[str, tuple[tuple[int, int, int], int]] = {
     "speed5": ((44, 52, 84), 12),  # slow
     "speed4": ((58, 76, 128), 12),
     "speed3": ((108, 84, 150), 12),
@@ -43,13 +43,13 @@ _LOOKS: dict[str, tuple[tuple[int, int, int], int]] = {
 
 
 def draw_board(board: NDArray[np.bool_], channels: Sequence[str]) -> NDArray[np.uint8]:
-    """A board bool [H, W, C], whose channels are named, as uint8 [40 H, 40 W, 3]."""
+    """Draw a board bool [H, W, C], whose channels are named, as uint8 [40 H, 40 W, 3]."""
     height, width, _ = board.shape
     frame = np.empty((height * _CELL_PX, width * _CELL_PX, 3), dtype=np.uint8)
     frame[:] = _FLOOR
     frame[::_CELL_PX] = frame[:, ::_CELL_PX] = _BACKGROUND
-    for name in sorted(channels, key=list(_LOOKS).index):
-        colour, margin = _LOOKS[name]
+    for name in sorted(channels, key=list(_CHANNEL_STYLES).index):
+        colour, margin = _CHANNEL_STYLES[name]
         for y, x in np.argwhere(board[:, :, channels.index(name)]) * _CELL_PX:
             frame[y + margin : y + _CELL_PX - margin, x + margin : x + _CELL_PX - margin] = colour
     return frame

@@ -1,8 +1,9 @@
-"""Vector environments: any Gymnasium environment with Discrete actions, in the one form that torso learns from.
+"""Make vector environments: any Gymnasium environment with Discrete actions, with the interface torso learns from.
 
-The form is that of Gymnasium's ``SyncVectorEnv`` with ``NEXT_STEP`` autoreset. When an episode ends at step t, step t
-returns its true last observation; the action of step t + 1 is ignored by that env, which resets instead and returns the
-new episode's first observation with reward 0 and both flags False (the *reset row*). Nothing hides in ``info``.
+The interface is that of Gymnasium's ``SyncVectorEnv`` with ``NEXT_STEP`` autoreset. When an episode ends at step t,
+step t returns its true last observation; the action of step t + 1 is ignored by that env, which resets instead and
+returns the new episode's first observation with reward 0 and both flags False (the *reset row*). No observation is
+found in ``info`` alone.
 
 A vector env may have an int ``frame_stack`` above 1: its observations are [E, frame_stack, ...], the newest plane last,
 zeros before an episode's first. Its infos may hold ``action_mask`` (see ``action_masks``) and ``life_lost``, bool [E]:
@@ -18,32 +19,33 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from torso.envs.vector.masks import open_ends
+from torso.envs.vector.masks import allow_all_at_ends
 from torso.envs.vector.registry import import_module_of, missing_extra, vector_class_of
 from torso.envs.vector.single_envs import EnvSource, Wrapper, append_env
 from torso.errors import ConfigError, EnvError, TorsoError
 
 
 class SeededVectorEnv(SyncVectorEnv):
-    """A ``SyncVectorEnv`` whose first ``reset()`` begins from the seeds it was built with.
+    """A ``SyncVectorEnv`` whose first ``reset()`` uses the seeds that it was built with.
 
-    ``reset(seed=...)`` overrides them, as everywhere in Gymnasium; a later ``reset()`` without a seed goes on with the
-    envs' own generators. The observations that ``reset`` and ``step`` return are copies, to keep or to write to.
+    ``reset(seed=...)`` overrides them, as everywhere in Gymnasium; a later ``reset()`` without a seed continues the
+    envs' own generators. The observations that ``reset`` and ``step`` return are copies, which the caller may keep or
+    write to.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gym.Env[Any, Any]]], seeds: Sequence[int]) -> None:
         super().__init__(env_fns, copy=True, autoreset_mode=AutoresetMode.NEXT_STEP)
         self.seeds: tuple[int, ...] = tuple(seeds)
-        self._seeds_are_due = True
+        self._seeds_pending = True
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every env; returns (observations, infos)."""
-        if seed is None and self._seeds_are_due:
+        if seed is None and self._seeds_pending:
             seed = list(self.seeds)
         result: tuple[Any, dict[str, Any]] = super().reset(seed=seed, options=options)
-        self._seeds_are_due = False
+        self._seeds_pending = False
         return result
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -55,11 +57,11 @@ class SeededVectorEnv(SyncVectorEnv):
         result: tuple[Any, Any, Any, Any, dict[str, Any]] = super().step(actions)
         *_, terminated, truncated, infos = result
         if infos:
-            open_ends(infos, terminated | truncated)
+            allow_all_at_ends(infos, terminated | truncated)
         return result
 
     def render(self) -> tuple[Any, ...]:
-        """What each env shows; with ``render_mode="rgb_array"`` uint8 [H, W, 3] each.
+        """Render each env; with ``render_mode="rgb_array"`` uint8 [H, W, 3] each.
 
         Raises ``EnvError`` for frames of another kind, ``MissingExtraError`` where drawing needs an extra.
         """
@@ -100,8 +102,8 @@ def make_vector(
     Observations that are not arrays (Discrete, MultiDiscrete, MultiBinary, Dict, Tuple, and Boxes without a dimension)
     are flattened to a vector by Gymnasium's ``FlattenObservation``; Discrete values become one-hot.
 
-    ``ALE/``, ``MinAtar/`` and ``torso/Forager-v0`` have vector envs of their own, which are faster. With wrappers,
-    these too are made one by one: an ``ALE/`` id then shows the screen as Gymnasium does, uint8 [210, 160, 3].
+    ``ALE/``, ``MinAtar/`` and ``torso/Forager-v0`` have custom vector envs, which are faster. With wrappers,
+    these too are stepped one by one: an ``ALE/`` id then observes the screen as in Gymnasium, uint8 [210, 160, 3].
 
     Raises ``EnvError`` for an env that is unknown, cannot be made, acts in anything but a Discrete space, cannot be
     rendered as asked, or observes what cannot become an array; ``MissingExtraError`` for one that needs an extra of
@@ -115,13 +117,13 @@ def make_vector(
         vector_class = vector_class_of(name)
         if vector_class is not None:
             limits = {"max_episode_steps": max_episode_steps, "render_mode": render_mode}
-            given = {key: value for key, value in limits.items() if value is not None}
-            return _make_own(vector_class, name, seeds, {**(env_kwargs or {}), **given})
+            overrides = {key: value for key, value in limits.items() if value is not None}
+            return _make_custom_vector(vector_class, name, seeds, {**(env_kwargs or {}), **overrides})
     envs: list[gym.Env[Any, Any]] = []
     try:
         for _ in range(num_envs):
             append_env(envs, env_id, dict(env_kwargs or {}), wrappers, max_episode_steps, render_mode)
-        _require_alike(envs)
+        _require_same_spaces(envs)
         return SeededVectorEnv([lambda made=made: made for made in envs], seeds)  # type: ignore[misc]
     except BaseException:
         if not isinstance(env_id, gym.Env):
@@ -136,7 +138,7 @@ def has_raw_frames(source: EnvSource, wrappers: Sequence[Wrapper] = ()) -> bool:
 
 
 def env_seeds(seed: int, num_envs: int, step: int) -> list[int]:
-    """Seeds for envs that begin anew at ``step``: one for each env, a function of (seed, env index, step) alone.
+    """Derive seeds for envs that are reset at ``step``: one for each env, from (seed, env index, step) alone.
 
     Drawn by NumPy's ``SeedSequence`` with (env index, step) as spawn key, so neighbouring seeds, envs and steps give
     unrelated streams. Each lies in [0, 2**31), which every environment's seeding accepts. Env i's seed does not depend
@@ -151,12 +153,12 @@ def env_seeds(seed: int, num_envs: int, step: int) -> list[int]:
 
 
 def action_start(space: gym.Space[Any]) -> int:
-    """The env's number for action 0. torso counts actions from 0; an env of ``Discrete(n, start=k)`` from k.
+    """Get the env's number for action 0. torso counts actions from 0; an env of ``Discrete(n, start=k)`` from k.
 
     Raises ``EnvError`` when the space is not Discrete.
     """
     if not isinstance(space, gym.spaces.Discrete):
-        raise EnvError(f"expected a Discrete action space, got {space}")
+        raise EnvError(f"the action space must be Discrete, got {space}")
     return int(space.start)
 
 
@@ -166,8 +168,8 @@ def require_next_step(vector_env: VectorEnv[Any, Any, Any]) -> None:
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.NEXT_STEP.value):
         got = "none" if mode is None else getattr(mode, "name", mode)
         raise EnvError(
-            f"{vector_env} declares the autoreset mode {got}; torso needs NEXT_STEP, which returns an "
-            "episode's last observation as any other: pass autoreset_mode=AutoresetMode.NEXT_STEP, or use make_vector"
+            f"{vector_env} must have the autoreset mode NEXT_STEP, which returns an episode's last observation as any "
+            f"other, got {got}; pass autoreset_mode=AutoresetMode.NEXT_STEP, or use make_vector"
         )
 
 
@@ -180,16 +182,17 @@ def _check_arguments(
         raise ConfigError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     if not (isinstance(source, (str, gym.Env)) or callable(source)):
         raise ConfigError(
-            f"env_id must be a Gymnasium id, an env class or a function that returns an env, or an env; got {source!r}"
+            f"env_id must be a Gymnasium id, an env class or a function that returns an env, or an env, got {source!r}"
         )
     if isinstance(source, gym.Env):
         if num_envs != 1:
             raise ConfigError(
-                f"num_envs is {num_envs}, but {source} is one constructed env: pass its id, its class or a function"
+                f"num_envs must be 1 for {source}, which is one constructed env, got {num_envs}; pass its id, its "
+                "class or a function"
             )
         if env_kwargs:
             raise ConfigError(
-                f"env_kwargs {dict(env_kwargs)} cannot be given to {source}, which is constructed already"
+                f"env_kwargs must be omitted for {source}, which is constructed already, got {dict(env_kwargs)}"
             )
 
 
@@ -198,13 +201,13 @@ def _checked_seeds(seed: int | Sequence[int], num_envs: int) -> list[int]:
         return env_seeds(int(seed), num_envs, 0)
     seeds = [int(each) for each in seed]
     if len(seeds) != num_envs:
-        raise ConfigError(f"expected one seed for each of {num_envs} envs, got {len(seeds)}")
+        raise ConfigError(f"seed must hold one for each of {num_envs} envs, got {len(seeds)}")
     if any(each < 0 for each in seeds):
         raise ConfigError(f"seeds must not be negative, got {seeds}")
     return seeds
 
 
-def _make_own(
+def _make_custom_vector(
     vector_class: Callable[..., Any], name: str, seeds: Sequence[int], kwargs: dict[str, Any]
 ) -> VectorEnv[Any, Any, Any]:
     try:
@@ -212,13 +215,13 @@ def _make_own(
     except TorsoError:
         raise
     except Exception as error:
-        given = f" with {kwargs}" if kwargs else ""
-        raise EnvError(f"{name} could not be made{given}: {type(error).__name__}: {error}") from error
+        arguments = f" with {kwargs}" if kwargs else ""
+        raise EnvError(f"{name} could not be made{arguments}: {type(error).__name__}: {error}") from error
     return vector_env
 
 
-def _require_alike(envs: Sequence[gym.Env[Any, Any]]) -> None:
-    """Envs of one vector must agree in their spaces."""
+def _require_same_spaces(envs: Sequence[gym.Env[Any, Any]]) -> None:
+    """Raise ``EnvError`` unless all envs of one vector have the same spaces."""
     first = envs[0]
     for index, env in enumerate(envs[1:], start=1):
         if (env.observation_space, env.action_space) != (first.observation_space, first.action_space):
@@ -231,4 +234,4 @@ def _require_alike(envs: Sequence[gym.Env[Any, Any]]) -> None:
 def _require_frame(frame: Any) -> None:
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise EnvError(f"expected the env to render uint8 [H, W, 3], got {got}")
+        raise EnvError(f"the env must render uint8 [H, W, 3], got {got}")

@@ -1,4 +1,4 @@
-"""What an env observes, as arrays: which spaces torso accepts, and how it reads their shapes."""
+"""Observation spaces: the spaces that torso accepts, their shapes, image layouts and scales."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torso.image_spec import Layout
 
 
 def observation_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], str, Layout | None]:
-    """``(shape, NumPy dtype name, layout)`` of one observation of a Box space.
+    """Infer ``(shape, NumPy dtype name, layout)`` of one observation of a Box space.
 
     The layout says which axes are the image's, for networks that convolve: two axes are ``"hw"``; three are ``"chw"``
     where the first is shorter than both others (stacked frames, PyTorch's order), else ``"hwc"``; anything else is a
     plain vector, None. Raises ``EnvError`` for other spaces, which ``make_vector`` flattens to Boxes.
     """
     if not isinstance(space, spaces.Box) or space.dtype is None:
-        raise EnvError(f"expected a Box observation space, got {space}")
+        raise EnvError(f"the observation space must be a Box, got {space}")
     shape = tuple(int(size) for size in space.shape)
     layout: Layout | None = None
     if len(shape) == 2:
@@ -31,7 +31,7 @@ def observation_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], str, Lay
 
 
 def observation_scale(space: gym.Space[Any]) -> float:
-    """By what a network multiplies what it is shown: 1 / the space's upper bound for images of uint8, else 1.
+    """Factor by which a network scales observations: 1 / the space's upper bound for images of uint8, else 1.
 
     So frames are divided by 255 (Mnih et al. 2015), and the scans of ``torso/Digits-v0`` by 16. Raises ``EnvError`` as
     ``observation_layout`` does.
@@ -42,33 +42,33 @@ def observation_scale(space: gym.Space[Any]) -> float:
     return 1 / max(1, int(space.high.max()))
 
 
-def arrays_only(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
-    """The env itself when it observes arrays, else the env with its observations flattened to a vector.
+def with_array_observations(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:
+    """Return the env itself when it observes arrays, else wrapped so that observations are flattened to a vector.
 
     Raises ``EnvError`` for spaces whose values have no fixed size (Text, Graph, Sequence, ...), or no values at all.
     """
     space = env.observation_space
-    leaves = list(_leaves(space))
+    leaves = list(_leaf_spaces(space))
     for leaf in leaves:
         if not isinstance(leaf, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
             raise EnvError(
-                f"{name} observes {space}; torso's networks read arrays of one shape, and {type(leaf).__name__} "
-                "has none: wrap the env with one that turns it into a Box"
+                f"{name} must observe arrays of one shape, got {space}, where {type(leaf).__name__} has none; wrap the "
+                "env with one that turns it into a Box"
             )
     if 0 in map(spaces.flatdim, leaves):
-        raise EnvError(f"{name} observes {space}, where something holds no values")
+        raise EnvError(f"{name} must observe spaces that hold values, got {space}, where a part holds none")
     if isinstance(space, spaces.Box) and space.shape != ():
         return env
     return gym.wrappers.FlattenObservation(env)
 
 
-def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
-    """The spaces within Dict and Tuple spaces, at any depth."""
+def _leaf_spaces(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
+    """Yield the leaf spaces within Dict and Tuple spaces, at any depth."""
     if not isinstance(space, (spaces.Dict, spaces.Tuple)):
         yield space
         return
     inner = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
     if not inner:
-        yield spaces.Box(0, 0, (0,))  # an empty one is as good as a Box without values
+        yield spaces.Box(0, 0, (0,))  # an empty one counts as a Box without values
     for each in inner:
-        yield from _leaves(each)
+        yield from _leaf_spaces(each)

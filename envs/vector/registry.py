@@ -1,7 +1,7 @@
-"""Gymnasium ids: making the env that an id names, and saying what is wrong when there is none.
+"""Registry of environment ids: make an env by its Gymnasium id, with close matches for unknown ones.
 
-torso's own ids are registered when ``torso.envs`` is imported (``games/entry_points.py``), the ALE's when one is asked
-for. A namespace may have specs of its own, which come before those that its package registers, and a vector env.
+torso's own ids are registered when ``torso.envs`` is imported (``games/entry_points.py``), the ALE's when one is first
+used. A namespace may have its own specs, which take precedence over those that its package registers, and a vector env.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _PROVIDERS = {"ALE": ("ale_py", "pip install ale-py")}
 _SPECS: dict[str, str] = {}  # ids and namespaces to "module:function" that makes the spec of one env
 _VECTORS: dict[str, str] = {}  # ids and namespaces to "module:class" of a vector env
 _EXTRAS = {"Box2D": "box2d", "pygame": "video"}  # the extra of torso that installs a module
-_NOTHING_CLOSE = "; if a package registers it, install that and write 'module:Env-v0' with the module that registers it"
+_NO_MATCH_HINT = "; if a package registers it, install that and write 'module:Env-v0' with the module that registers it"
 
 
 def register_vector(name: str, entry_point: str) -> None:
-    """Have an id, or all of a namespace, stepped by a vector env of its own, without a ``gym.Env`` for each copy.
+    """Register a custom vector env for an id or a whole namespace, without a ``gym.Env`` for each copy.
 
     entry_point: ``"module:class"``; it is called as (id, seeds, *, render_mode, max_episode_steps, **env_kwargs).
     """
@@ -35,7 +35,7 @@ def register_vector(name: str, entry_point: str) -> None:
 
 
 def register_specs(namespace: str, entry_point: str) -> None:
-    """Have one env of a namespace's ids made from specs of its own.
+    """Register a function that makes the specs of a namespace's single envs.
 
     entry_point: ``"module:function"``, from an id to an ``EnvSpec``; it raises ``EnvError`` for an unknown id.
     """
@@ -43,7 +43,7 @@ def register_specs(namespace: str, entry_point: str) -> None:
 
 
 def vector_class_of(name: str) -> Callable[..., Any] | None:
-    """The vector env that an id, without its module, has of its own; None where it has none."""
+    """Look up the custom vector env of an id (without its module); None where it has none."""
     return _entry_point(_VECTORS, name)
 
 
@@ -51,7 +51,7 @@ def make_registered(env_id: str, **env_kwargs: Any) -> gym.Env[Any, Any]:
     """Make the env that a Gymnasium id names, without Gymnasium's run-time checker.
 
     env_kwargs: as ``gymnasium.make`` takes them, ``render_mode`` and ``max_episode_steps`` among them.
-    ``module:Env-v0`` imports ``module``, which is expected to register ``Env-v0``. ``ALE/...`` imports ``ale_py``.
+    ``module:Env-v0`` imports ``module``, which must register ``Env-v0``. ``ALE/...`` imports ``ale_py``.
     Raises ``EnvError``: unknown id (with close matches), module that cannot be imported, dependency not installed, a
     render mode that the env does not have, constructor that fails; ``MissingExtraError``: a dependency that an extra of
     torso installs.
@@ -63,19 +63,19 @@ def make_registered(env_id: str, **env_kwargs: Any) -> gym.Env[Any, Any]:
     except gym.error.Error as error:
         raise EnvError(f"{env_id!r} is not an environment id such as 'CartPole-v1'{_close_matches(name)}") from error
     own_spec = _entry_point(_SPECS, name)
-    wanted = name if own_spec is None else own_spec(name)
+    name_or_spec = name if own_spec is None else own_spec(name)
     render_mode = env_kwargs.get("render_mode")
     try:
-        modes = _render_modes(wanted)
+        modes = _render_modes(name_or_spec)
         if render_mode is None or modes is None or render_mode in modes:
-            return gym.make(wanted, disable_env_checker=True, **env_kwargs)
+            return gym.make(name_or_spec, disable_env_checker=True, **env_kwargs)
     except gym.error.DeprecatedEnv as error:
-        raise EnvError(f"unknown environment {env_id!r}: {_sentence(error)}") from error
+        raise EnvError(f"unknown environment {env_id!r}: {_error_text(error)}") from error
     except gym.error.UnregisteredEnv as error:
-        raise EnvError(f"unknown environment {env_id!r}{_close_matches(name) or _NOTHING_CLOSE}") from error
+        raise EnvError(f"unknown environment {env_id!r}{_close_matches(name) or _NO_MATCH_HINT}") from error
     except gym.error.DependencyNotInstalled as error:
         raise missing_extra(env_id, error) or EnvError(
-            f"{env_id} needs a package that is not installed: {_sentence(error)}"
+            f"{env_id} needs a package that is not installed: {_error_text(error)}"
         ) from error
     except ModuleNotFoundError as error:
         raise EnvError(
@@ -83,23 +83,25 @@ def make_registered(env_id: str, **env_kwargs: Any) -> gym.Env[Any, Any]:
             f"pip install {(error.name or 'it').partition('.')[0]}, or whichever package provides it"
         ) from error
     except Exception as error:
-        given = f" with {env_kwargs}" if env_kwargs else ""
-        raise EnvError(f"{env_id} could not be made{given}: {type(error).__name__}: {_sentence(error)}") from error
+        arguments = f" with {env_kwargs}" if env_kwargs else ""
+        raise EnvError(
+            f"{env_id} could not be made{arguments}: {type(error).__name__}: {_error_text(error)}"
+        ) from error
     raise EnvError(f"{env_id} cannot be rendered as {render_mode!r}; it has {', '.join(modes) or 'no render modes'}")
 
 
 def registered_spec(env_id: str) -> EnvSpec:
-    """What Gymnasium has registered under an id. Raises ``EnvError``: unknown id (with close matches)."""
+    """Look up the spec that is registered under an id. Raises ``EnvError``: unknown id (with close matches)."""
     name = import_module_of(env_id)
     _import_provider_of(name)
     try:
         return gym.spec(name)
     except gym.error.Error as error:
-        raise EnvError(f"unknown environment {env_id!r}{_close_matches(name) or _NOTHING_CLOSE}") from error
+        raise EnvError(f"unknown environment {env_id!r}{_close_matches(name) or _NO_MATCH_HINT}") from error
 
 
 def missing_extra(what: str, error: Exception) -> MissingExtraError | None:
-    """What to raise where Gymnasium says that ``what`` lacks a package, if an extra of torso installs that; or None."""
+    """Build the error for a package that ``what`` lacks, if an extra of torso installs it; None otherwise."""
     cause = error.__cause__
     extra = _EXTRAS.get(cause.name or "") if isinstance(cause, ImportError) else None
     return None if extra is None else MissingExtraError(what, extra)
@@ -131,35 +133,35 @@ def _import_provider_of(name: str) -> None:
 
 
 def _entry_point(table: Mapping[str, str], name: str) -> Callable[..., Any] | None:
-    """What a table names for an id or its namespace, imported; None where it names nothing."""
-    named = table.get(name) or table.get(name.rpartition("/")[0])
-    if named is None:
+    """Import the entry point that a table has for an id or its namespace; None where it has none."""
+    entry_point = table.get(name) or table.get(name.rpartition("/")[0])
+    if entry_point is None:
         return None
-    module, _, attribute = named.partition(":")
+    module, _, attribute = entry_point.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return found
 
 
-def _render_modes(wanted: str | EnvSpec) -> list[str] | None:
-    """The render modes that an env's class declares; None where nothing declares any."""
-    spec = gym.registry.get(wanted) if isinstance(wanted, str) else wanted
+def _render_modes(name_or_spec: str | EnvSpec) -> list[str] | None:
+    """Read the render modes that an env's class declares; None where it declares none."""
+    spec = gym.registry.get(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
     if spec is None or spec.entry_point is None:
         return None
-    metadata = getattr(_load(spec.entry_point), "metadata", None)
+    metadata = getattr(_load_entry_point(spec.entry_point), "metadata", None)
     return list(metadata.get("render_modes", [])) if isinstance(metadata, dict) else None
 
 
-def _load(entry_point: Any) -> Any:
+def _load_entry_point(entry_point: Any) -> Any:
     if callable(entry_point):
         return entry_point
     with warnings.catch_warnings():
         if entry_point.startswith("gymnasium.envs.box2d"):
-            warnings.simplefilter("ignore", DeprecationWarning)  # as an error it crashes Box2D's import
+            warnings.simplefilter("ignore", DeprecationWarning)  # raised as an error it crashes Box2D's import
         return load_env_creator(entry_point)
 
 
 def _close_matches(name: str) -> str:
-    """``; did you mean 'A-v0' or 'B-v1'?``, or nothing."""
+    """Format similar ids as ``; did you mean 'A-v0' or 'B-v1'?``; empty where there are none."""
     latest = {(spec.namespace, spec.name): spec.id for spec in sorted(gym.registry.values(), key=_version)}
     by_lower = {known.lower(): known for known in latest.values()}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.7)
@@ -172,5 +174,5 @@ def _version(spec: EnvSpec) -> int:
     return -1 if spec.version is None else spec.version
 
 
-def _sentence(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(error).strip().rstrip(".")

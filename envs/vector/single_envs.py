@@ -1,4 +1,4 @@
-"""One env as torso uses it: made by its id or a function, wrapped, with Discrete actions and arrays to observe."""
+"""Make a single env as torso uses it: by id or function, wrapped, with Discrete actions and array observations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
 
-from torso.envs.vector.observations import arrays_only
+from torso.envs.vector.observations import with_array_observations
 from torso.envs.vector.registry import make_registered
 from torso.errors import EnvError
 
@@ -25,7 +25,7 @@ def append_env(
     max_episode_steps: int | None,
     render_mode: str | None,
 ) -> None:
-    """Make one env ready for torso and append it; it is in the list as soon as it exists, so it can be closed.
+    """Make one env for torso and append it; it is in the list as soon as it exists, so that callers can close it.
 
     Raises ``EnvError``; see ``make_vector``.
     """
@@ -38,7 +38,7 @@ def append_env(
     envs.append(env)
     if render_mode is not None and env.render_mode != render_mode:
         raise EnvError(
-            f"{name} has the render mode {env.render_mode!r}, expected {render_mode!r}: "
+            f"{name} must have the render mode {render_mode!r}, got {env.render_mode!r}; "
             f"construct it with render_mode={render_mode!r}"
         )
     if max_episode_steps is not None and not isinstance(source, str):
@@ -50,21 +50,23 @@ def append_env(
         envs[-1] = env
     if not isinstance(env.action_space, gym.spaces.Discrete):
         raise EnvError(
-            f"{name} has actions {env.action_space}; torso's agents choose among Discrete actions: "
-            "pick another env, or a wrapper that makes its actions Discrete"
+            f"{name} must have Discrete actions, got {env.action_space}; choose another env, or a wrapper that makes "
+            "its actions Discrete"
         )
-    envs[-1] = arrays_only(env, name)
+    envs[-1] = with_array_observations(env, name)
 
 
 def load_wrapper(name: str) -> Wrapper:
-    """The wrapper that ``module:Name`` names, such as ``"gymnasium.wrappers:TimeAwareObservation"``.
+    """Import the wrapper that ``module:Name`` names, such as ``"gymnasium.wrappers:TimeAwareObservation"``.
 
     ``Name`` may have dots. Raises ``EnvError`` when the module cannot be imported, has no such name, or what it names
     cannot be called.
     """
     module, colon, path = name.partition(":")
     if not (module and colon and path):
-        raise EnvError(f"wrapper {name!r}: expected 'module:Name', such as 'gymnasium.wrappers:TimeAwareObservation'")
+        raise EnvError(
+            f"wrapper must be 'module:Name', such as 'gymnasium.wrappers:TimeAwareObservation', got {name!r}"
+        )
     try:
         found: Any = importlib.import_module(module)
     except Exception as error:
@@ -75,17 +77,17 @@ def load_wrapper(name: str) -> Wrapper:
     try:
         for part in path.split("."):
             found = getattr(found, part)
-    except Exception as error:  # gymnasium's modules import a wrapper's own dependencies when it is asked for
+    except Exception as error:  # gymnasium's modules import a wrapper's dependencies on attribute access
         raise EnvError(
             f"wrapper {name!r}: {module!r} does not give {path!r} ({type(error).__name__}: {error})"
         ) from error
     if not callable(found):
-        raise EnvError(f"wrapper {name!r}: expected a class or function that takes an env, got {type(found).__name__}")
+        raise EnvError(f"wrapper {name!r} must be a class or function that takes an env, got {type(found).__name__}")
     return cast(Wrapper, found)
 
 
 def name_of(source: object) -> str:
-    """What messages call an env or a wrapper: its id, or else the name of its class or function."""
+    """Name of an env or a wrapper in messages: its id, or else the name of its class or function."""
     if isinstance(source, str):
         return source
     return str(getattr(source, "__name__", source))
@@ -96,7 +98,7 @@ def _make(
 ) -> Any:
     if isinstance(source, gym.Env):
         return source
-    if render_mode is not None and (isinstance(source, str) or _takes(source, "render_mode")):
+    if render_mode is not None and (isinstance(source, str) or _accepts_argument(source, "render_mode")):
         env_kwargs = {**env_kwargs, "render_mode": render_mode}
     if isinstance(source, str):
         limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
@@ -107,9 +109,9 @@ def _make(
         raise EnvError(f"{name} could not be made: {type(error).__name__}: {error}") from error
 
 
-def _takes(make: Callable[..., Any], argument: str) -> bool:
+def _accepts_argument(make: Callable[..., Any], argument: str) -> bool:
     try:
         parameters = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):  # some written in C tell nothing
+    except (TypeError, ValueError):  # some written in C have no signature
         return False
     return any(each.kind is each.VAR_KEYWORD or each.name == argument for each in parameters)

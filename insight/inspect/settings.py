@@ -1,4 +1,4 @@
-"""What an inspection is asked for, and what it gives."""
+"""Settings of an inspection, and the picture type that it returns."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2)
 
 @dataclass(frozen=True, kw_only=True)
 class InspectionSettings:
-    """What to look at, beyond what the model and its data decide."""
+    """Settings of an inspection: units, attack sizes and counts."""
 
-    units: tuple[str, ...] = ()  # LAYER:INDEX; empty: those that tell inputs apart most
-    epsilons: tuple[float, ...] = EPSILONS  # perturbations, as shares of the input's range
-    num_units: int = 6  # of a layer
-    num_top: int = 8  # inputs that excite a unit most
-    seed: int = 0  # of the noise that gradient ascent starts from
+    units: tuple[str, ...] = ()
+    """LAYER:INDEX; empty: those that tell inputs apart most."""
+    epsilons: tuple[float, ...] = EPSILONS
+    """Perturbations, as shares of the input's range."""
+    num_units: int = 6
+    """Units of a layer."""
+    num_top: int = 8
+    """Inputs that excite a unit most."""
+    seed: int = 0
+    """Seed of the noise that gradient ascent starts from."""
 
     def __post_init__(self) -> None:
+        values = ", ".join(map(str, self.epsilons))
         if not self.epsilons or not all(0 <= epsilon <= 1 and math.isfinite(epsilon) for epsilon in self.epsilons):
             raise ConfigError(
-                f"epsilons are shares of the input's range, numbers in [0, 1]; got {', '.join(map(str, self.epsilons))}"
+                f"epsilons must be shares of the input's range, numbers in [0, 1], got {values or 'none'}"
             )
         object.__setattr__(self, "epsilons", tuple(sorted({0.0, *self.epsilons})))
         for name in ("num_units", "num_top"):
@@ -34,8 +40,8 @@ class InspectionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A picture, and the figures that it shows, as plain data."""
+class InspectionPicture:
+    """A picture that was drawn, and the figures that it shows, as JSON-serialisable data."""
 
     name: str
     path: Path

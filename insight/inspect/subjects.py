@@ -1,4 +1,4 @@
-"""What is inspected: a loaded model, its network in the open, and the test data that it is looked at with."""
+"""Subject of an inspection: a loaded model with its network, and test data for it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from torso.insight.pictures.input_pictures import are_images, as_pictures
 from torso.insight.units.bounds import Bounds, input_bounds
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, find_model, load_model
 
-_MOST_EXAMPLES = 2_000  # test inputs that units and attacks are looked at with
+_MAX_EXAMPLES = 2_000  # test inputs for units and attacks
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model, and test data for it where there is any; ``name`` heads its pictures."""
+    """Model to inspect, and test data for it where there is any; ``name`` heads its pictures."""
 
     name: str
     predictor: Predictor
@@ -34,7 +34,7 @@ class Subject:
 
     @classmethod
     def load(cls, model: str | os.PathLike[str], data: Dataset | None) -> Subject:
-        """Load a model or run directory to look at it with some test data.
+        """Load a model or run directory, and check that the test data fit it.
 
         Raises:
             ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
@@ -44,22 +44,22 @@ class Subject:
         card, network = load_model(find_model(model))
         predictor = Predictor(card, TorchBackend(network))
         if data is not None:
-            _require_fit(predictor, data)
-        told = card.provenance
-        config = told.get("config") if isinstance(told.get("config"), dict) else {}
-        what = told.get("dataset") or told.get("env_id") or (None if data is None else data.name)
-        parts = (what, (config or {}).get("net"))
+            _check_data(predictor, data)
+        provenance = card.provenance
+        config = provenance.get("config") if isinstance(provenance.get("config"), dict) else {}
+        task = provenance.get("dataset") or provenance.get("env_id") or (None if data is None else data.name)
+        parts = (task, (config or {}).get("net"))
         name = " · ".join(str(part) for part in parts if part is not None)
         return cls(name or Path(os.path.abspath(model)).name, predictor, network, data)  # noqa: PTH100 - "." has no name
 
     @property
     def is_image(self) -> bool:
-        """Whether the network looks at images."""
+        """Whether the network's inputs are images."""
         return are_images(self.predictor.input)
 
     @property
     def names(self) -> list[str]:
-        """The outputs' names: classes, actions or targets."""
+        """Names of the outputs: classes, actions or targets."""
         start = self.predictor.card.action_start if self.predictor.kind == "policy" else 0
         if self.predictor.card.labels is None:
             return [str(start + index) for index in range(self.predictor.num_outputs)]
@@ -67,58 +67,58 @@ class Subject:
 
     @property
     def feature_names(self) -> list[str]:
-        """The names of a table's features; x0, x1, ... where they have none."""
+        """Names of a table's features; x0, x1, ... where they have none."""
         names = None if self.data is None else self.data.feature_names
         return list(names) if names is not None else [f"x{index}" for index in range(self.predictor.input.size)]
 
     @property
     def test(self) -> Dataset:
-        """The test data; ConfigError where there is none."""
+        """Test data; ConfigError where there is none."""
         if self.data is None or len(self.data) == 0:
-            raise ConfigError("no test data to look at the model with; give some with --dataset")
+            raise ConfigError("no test data to inspect the model with; give some with --dataset")
         return self.data
 
     @cached_property
     def examples(self) -> Tensor:
-        """The first test inputs, up to 2,000, raw: [N, *shape] in the model's dtype."""
-        return torch.from_numpy(self.predictor.prepare(self.test.inputs[:_MOST_EXAMPLES]).copy())
+        """First test inputs, up to 2,000, raw: [N, *shape] in the model's dtype."""
+        return torch.from_numpy(self.predictor.prepare(self.test.inputs[:_MAX_EXAMPLES]).copy())
 
     @cached_property
     def labels(self) -> Tensor:
-        """The labels of `examples`, [N] int64."""
+        """Labels of `examples`, [N] int64."""
         return torch.from_numpy(np.array(self.test.labels[: len(self.examples)]))
 
     @cached_property
     def bounds(self) -> Bounds:
-        """The range of the input; of anything but a described image that of `examples`."""
+        """Bounds of the input; of anything but a described image those of `examples`."""
         spec = self.predictor.input
         return input_bounds(spec) if spec.image is not None else input_bounds(spec, self.examples)
 
     @cached_property
     def readout(self) -> Array:
-        """What the network says of all test data, [N, K]."""
+        """Readout of the network for all test data, [N, K]."""
         return readout_of(self.predictor, self.test.inputs)
 
     @cached_property
     def probabilities(self) -> Array:
-        """What the model makes of it, [N, K]."""
+        """Probabilities of the model for all test data, [N, K]."""
         return self.predictor.probabilities(self.readout)
 
     def pictures(self, inputs: Array | Tensor) -> Array:
-        """Raw inputs [N, *shape] of images as pictures, [N, H, W] or [N, H, W, 3] in [0, 1]."""
+        """Convert raw inputs [N, *shape] of images to pictures, [N, H, W] or [N, H, W, 3] in [0, 1]."""
         rows, spec = np.asarray(inputs), self.predictor.input
         range_known = spec.image is not None or self.data is not None
         return as_pictures(rows, spec, self.bounds if range_known else input_bounds(spec, torch.tensor(rows)))
 
 
 def source_of(card: ModelCard, dataset: str | None = None) -> dict[str, Any] | None:
-    """What to ask `load_dataset` for, to get the data that a model was fitted to; None where the model does not say.
+    """Return the `load_dataset` arguments of the data that a model was fitted to; None where its card has none.
 
-    ``dataset`` is another data set to look at it with, which is asked for as the model's own was: of the same classes
+    ``dataset`` is another data set to inspect it with, which is loaded as the model's own was: of the same classes
     and task, and, where it is a table, with the same columns to predict.
     """
-    told = card.provenance.get("source")
-    source = dict(told) if isinstance(told, dict) else {}
+    recorded = card.provenance.get("source")
+    source = dict(recorded) if isinstance(recorded, dict) else {}
     name = dataset or source.get("name") or card.provenance.get("dataset")
     if not isinstance(name, str):
         return None
@@ -127,7 +127,7 @@ def source_of(card: ModelCard, dataset: str | None = None) -> dict[str, Any] | N
     return {**source, "name": name}
 
 
-def _require_fit(predictor: Predictor, data: Dataset) -> None:
+def _check_data(predictor: Predictor, data: Dataset) -> None:
     kind = "regressor" if data.task == "regression" else "classifier"
     if predictor.kind != kind:
         raise ConfigError(f"the model is a {predictor.kind}, {data.name} is data for a {kind}")

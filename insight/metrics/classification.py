@@ -1,7 +1,8 @@
-"""How well a model does: a classifier's figures here, a regressor's in regression_metrics.py.
+"""Classification metrics: accuracy, confusion matrix, precision, recall, F-score, ROC area, cross-entropy.
 
-The eight that Caruana & Niculescu-Mizil (2006) compare classifiers by are accuracy, F-score and lift (of a threshold),
-ROC area, average precision and break-even point (of an order), squared error and cross-entropy (of probabilities).
+The eight metrics that Caruana & Niculescu-Mizil (2006) compare classifiers by are accuracy, F-score and lift (of a
+threshold), ROC area, average precision and break-even point (of an order), squared error and cross-entropy (of
+probabilities).
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ __all__ = [
 ]
 
 LIFT_SHARE = 0.25  # of the examples, those with the highest scores: Caruana & Niculescu-Mizil's threshold
-_MOST_CLASSES_SHOWN = 20  # in a table of K columns
-_LARGEST_K = 5  # of top-k errors
+_MAX_CLASSES_SHOWN = 20  # in a table of K columns
+_MAX_K = 5  # of top-k errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """One class against the rest. All figures but the counts are None for a class that no example has.
+    """Metrics of one class against the rest. All figures but the counts are None for a class that no example has.
 
     ``support`` examples have the class, ``predicted`` were labelled with it. The precision of a class that nothing
     was labelled with is 0. The figures from ``lift`` on need probabilities, and None stands in without them;
@@ -65,7 +66,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationMetrics:
-    """What `classification_metrics` found. Shares lie in [0, 1]; None stands for what cannot be computed.
+    """Result of `classification_metrics`. Shares lie in [0, 1]; None stands for what cannot be computed.
 
     ``top_k_error[k]`` is the share of examples whose label is not among the k most probable. ``confusion[i][j]``
     counts the examples of class i that were labelled j. ``cross_entropy`` is in nats.
@@ -83,20 +84,20 @@ class ClassificationMetrics:
         """The eight figures of Caruana & Niculescu-Mizil (2006), by name.
 
         Accuracy and cross-entropy are those of all classes together. Of two classes the second is the positive one,
-        which the others speak of; of more, they are the macro average over one class against the rest, over
+        which the other figures describe; of more, they are the macro average over one class against the rest, over
         the classes that the labels hold. ``squared_error`` is the root of the mean (their RMS).
         """
         named = ("f_score", "lift", "roc_area", "average_precision", "break_even_point")
-        told = self.classes[1:] if len(self.classes) == 2 else self.classes
+        averaged = self.classes[1:] if len(self.classes) == 2 else self.classes
         return {
             "accuracy": self.accuracy,
-            **{name: _mean(told, name) for name in named},
-            "squared_error": _mean(self.classes, "squared_error"),  # of two classes, one number
+            **{name: _mean_of_known(averaged, name) for name in named},
+            "squared_error": _mean_of_known(self.classes, "squared_error"),  # of two classes, one number
             "cross_entropy": self.cross_entropy,
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain data, finite numbers or None."""
+        """Return all figures as JSON-serialisable data, finite numbers or None."""
         return {
             "num_examples": self.num_examples,
             "accuracy": self.accuracy,
@@ -108,7 +109,7 @@ class ClassificationMetrics:
         }
 
     def text(self) -> str:
-        """The figures as a table for people."""
+        """Format the figures as text tables."""
         wrong = round((1 - self.accuracy) * self.num_examples)
         parts = [f"{self.num_examples:,} examples, {wrong:,} labelled wrong ({1 - self.accuracy:.2%})"]
         errors = ", ".join(f"{k}: {error:.2%}" for k, error in self.top_k_error.items())
@@ -121,7 +122,7 @@ class ClassificationMetrics:
             for each in self.classes
         ]
         parts.append(text_table([["class", "examples", *(_TITLES[name] for name in columns)], *rows]))
-        if len(self.classes) <= _MOST_CLASSES_SHOWN:
+        if len(self.classes) <= _MAX_CLASSES_SHOWN:
             names = [str(each.label) for each in self.classes]
             counts = [[name, *map(str, row)] for name, row in zip(names, self.confusion, strict=True)]
             parts.append(text_table([["true \\ labelled", *names], *counts]))
@@ -149,10 +150,10 @@ def classification_metrics(
     predicted: ArrayLike | None = None,
     label_names: Sequence[Label] | None = None,
 ) -> ClassificationMetrics:
-    """Score a classifier's probabilities, or its bare labels, against the true ones.
+    """Score a classifier's probabilities, or its labels alone, against the true ones.
 
     probabilities: [N, K], rows sum to 1, or None where a classifier gives none. labels: int [N] in [0, K). predicted:
-    int [N], what the classifier said; by default the most probable class, the lower index among equals.
+    int [N], the classifier's labels; by default the most probable class, the lower index among equals.
     label_names: K names, by default the numbers. In the cross-entropy, probabilities below float64's epsilon count as
     that, so that it is finite (scikit-learn's ``log_loss``).
 
@@ -160,20 +161,20 @@ def classification_metrics(
         InputError: arrays that do not fit one another, or no examples.
     """
     if probabilities is None and predicted is None:
-        raise InputError("probabilities, predicted", expected="one of the two at least", got="neither")
+        raise InputError("probabilities, predicted", expected="given, at least one of the two", got="neither")
     truth = as_indices("labels", labels)
-    shares = None if probabilities is None else as_probabilities(probabilities, len(truth))
+    probs = None if probabilities is None else as_probabilities(probabilities, len(truth))
     if predicted is not None:
-        said = as_indices("predicted", predicted, len(truth))
-    elif shares is not None:
-        said = shares.argmax(axis=1)
-    if shares is not None:
-        num_classes = shares.shape[1]
+        predictions = as_indices("predicted", predicted, len(truth))
+    elif probs is not None:
+        predictions = probs.argmax(axis=1)
+    if probs is not None:
+        num_classes = probs.shape[1]
     elif label_names is not None:
         num_classes = len(label_names)
     else:
-        num_classes = max(int(truth.max()), int(said.max()), 1) + 1
-    for field, indices in (("labels", truth), ("predicted", said)):
+        num_classes = max(int(truth.max()), int(predictions.max()), 1) + 1
+    for field, indices in (("labels", truth), ("predicted", predictions)):
         if indices.max() >= num_classes:
             raise InputError(field, expected=f"classes below {num_classes}", got=str(indices.max()))
     names = as_labels(range(num_classes) if label_names is None else label_names)
@@ -181,48 +182,50 @@ def classification_metrics(
         raise InputError("label_names", expected=f"{num_classes} names", got=str(len(names)))
     return ClassificationMetrics(
         num_examples=len(truth),
-        accuracy=float(accuracy_score(truth, said)),
-        top_k_error=_top_k_errors(shares, truth, said),
-        cross_entropy=None if shares is None else float(log_loss(truth, shares, labels=range(num_classes))),
-        confusion=tuple(map(tuple, confusion_matrix(truth, said, labels=range(num_classes)).tolist())),
-        classes=_by_class(shares, truth, said, names),
+        accuracy=float(accuracy_score(truth, predictions)),
+        top_k_error=_top_k_errors(probs, truth, predictions),
+        cross_entropy=None if probs is None else float(log_loss(truth, probs, labels=range(num_classes))),
+        confusion=tuple(map(tuple, confusion_matrix(truth, predictions, labels=range(num_classes)).tolist())),
+        classes=_one_vs_rest_metrics(probs, truth, predictions, names),
     )
 
 
-def _by_class(shares: Floats | None, truth: Ints, said: Ints, names: Sequence[Label]) -> tuple[ClassMetrics, ...]:
-    """Each class against the rest. shares: [N, K] or None; truth and said: [N]."""
+def _one_vs_rest_metrics(
+    probs: Floats | None, truth: Ints, predictions: Ints, names: Sequence[Label]
+) -> tuple[ClassMetrics, ...]:
+    """Compute the metrics of each class against the rest. probs: [N, K] or None; truth and predictions: [N]."""
     found = []
     precision, recall, f_score, support = precision_recall_fscore_support(
-        truth, said, labels=range(len(names)), zero_division=0
+        truth, predictions, labels=range(len(names)), zero_division=0
     )
     for index, name in enumerate(names):
         figures: dict[str, Any] = {}
         if support[index]:
             figures = {"precision": precision[index], "recall": recall[index], "f_score": f_score[index]}
-            if shares is not None:
-                figures |= _of_scores(shares[:, index], truth == index)
+            if probs is not None:
+                figures |= _probability_metrics(probs[:, index], truth == index)
         values = {key: None if value is None else float(value) for key, value in figures.items()}
-        called = int((said == index).sum())
-        found.append(ClassMetrics(label=name, support=int(support[index]), predicted=called, **values))
+        num_predicted = int((predictions == index).sum())
+        found.append(ClassMetrics(label=name, support=int(support[index]), predicted=num_predicted, **values))
     return tuple(found)
 
 
-def _of_scores(shares: Floats, positive: NDArray[np.bool_]) -> dict[str, float | None]:
-    """What one class's probabilities say of it. shares: [N]; positive: [N], at least one of them true."""
+def _probability_metrics(probs: Floats, positive: NDArray[np.bool_]) -> dict[str, float | None]:
+    """Compute the metrics of one class's probabilities. probs: [N]; positive: [N], at least one of them true."""
     num_positive, num_examples = int(positive.sum()), len(positive)
     num_highest = LIFT_SHARE * num_examples
     return {
-        "lift": _hits(shares, positive, num_highest) / num_positive / LIFT_SHARE,
-        "roc_area": roc_auc_score(positive, shares) if num_positive < num_examples else None,
-        "average_precision": average_precision_score(positive, shares),
-        # Precision and recall are equal where as many are called positive as there are.
-        "break_even_point": _hits(shares, positive, num_positive) / num_positive,
-        "squared_error": np.sqrt(np.mean((shares - positive) ** 2)),
+        "lift": _expected_positives(probs, positive, num_highest) / num_positive / LIFT_SHARE,
+        "roc_area": roc_auc_score(positive, probs) if num_positive < num_examples else None,
+        "average_precision": average_precision_score(positive, probs),
+        # Precision and recall are equal where as many examples are predicted positive as there are.
+        "break_even_point": _expected_positives(probs, positive, num_positive) / num_positive,
+        "squared_error": np.sqrt(np.mean((probs - positive) ** 2)),
     }
 
 
-def _hits(scores: Floats, positive: NDArray[np.bool_], num_highest: float) -> float:
-    """The expected number of positives among the examples with the highest scores, equal scores in random order.
+def _expected_positives(scores: Floats, positive: NDArray[np.bool_], num_highest: float) -> float:
+    """Count the positives expected among the examples with the highest scores, equal scores in random order.
 
     scores, positive: [N]; num_highest: a share of an example counts as that share of it.
     """
@@ -234,51 +237,53 @@ def _hits(scores: Floats, positive: NDArray[np.bool_], num_highest: float) -> fl
     return float((positives * taken / examples).sum())
 
 
-def _top_k_errors(shares: Floats | None, truth: Ints, said: Ints) -> dict[int, float]:
-    if shares is None:
-        return {1: float((said != truth).mean())}
-    own = np.take_along_axis(shares, truth[:, np.newaxis], axis=1)  # [N, 1]
-    earlier = np.arange(shares.shape[1]) < truth[:, np.newaxis]  # [N, K]
-    rank = ((shares > own) | ((shares == own) & earlier)).sum(axis=1)  # [N], 0 for the most probable
-    return {k: float((rank >= k).mean()) for k in range(1, min(_LARGEST_K, shares.shape[1] - 1) + 1)}
+def _top_k_errors(probs: Floats | None, truth: Ints, predictions: Ints) -> dict[int, float]:
+    if probs is None:
+        return {1: float((predictions != truth).mean())}
+    own = np.take_along_axis(probs, truth[:, np.newaxis], axis=1)  # [N, 1]
+    earlier = np.arange(probs.shape[1]) < truth[:, np.newaxis]  # [N, K]
+    rank = ((probs > own) | ((probs == own) & earlier)).sum(axis=1)  # [N], 0 for the most probable
+    return {k: float((rank >= k).mean()) for k in range(1, min(_MAX_K, probs.shape[1] - 1) + 1)}
 
 
-def _mean(classes: Sequence[ClassMetrics], name: str) -> float | None:
+def _mean_of_known(classes: Sequence[ClassMetrics], name: str) -> float | None:
     known = [value for value in (getattr(each, name) for each in classes) if value is not None]
     return float(np.mean(known)) if known else None
 
 
-# -- what comes in -----------------------------------------------------------------------------------------------------
+# -- input validation --------------------------------------------------------------------------------------------------
 
 
 def as_indices(field: str, values: ArrayLike | None, num_examples: int | None = None) -> Ints:
-    """Classes as int64 [N]; InputError unless they are whole, not below 0, and as many as ``num_examples``."""
+    """Return classes as int64 [N]; InputError unless they are whole, not below 0, and as many as ``num_examples``."""
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "iub" or len(array) == 0:
-        raise InputError(field, expected="whole numbers [N], at least 1", got=_described(array))
+        raise InputError(field, expected="whole numbers [N], N >= 1", got=_dtype_and_shape(array))
     if num_examples is not None and len(array) != num_examples:
-        raise InputError(field, expected=f"{num_examples} of them, one an example", got=str(len(array)))
+        raise InputError(field, expected=f"{num_examples} classes, one per example", got=str(len(array)))
     if array.min() < 0:
         raise InputError(field, expected="classes from 0", got=str(array.min()))
     return array.astype(np.int64)
 
 
 def as_probabilities(values: ArrayLike, num_examples: int) -> Floats:
-    """Probabilities as float64 [N, K], K at least 2, rows brought to a sum of exactly 1; InputError for others."""
+    """Return probabilities as float64 [N, K], K >= 2, rows normalised to a sum of exactly 1; InputError for others."""
     array = np.asarray(values)
     if array.ndim != 2 or array.dtype.kind != "f" or len(array) != num_examples or array.shape[1] < 2:
-        raise InputError("probabilities", expected=f"floats [{num_examples}, K], K >= 2", got=_described(array))
-    shares = array.astype(np.float64)
-    sums = shares.sum(axis=1, keepdims=True)
-    if not (shares >= 0).all() or not (np.abs(sums - 1) <= 1e-3).all():  # NaN fails both
-        raise InputError("probabilities", expected="shares of at least 0 that sum to 1 in each row", got=_range(sums))
-    normalised: Floats = shares / sums
+        raise InputError("probabilities", expected=f"floats [{num_examples}, K], K >= 2", got=_dtype_and_shape(array))
+    probs = array.astype(np.float64)
+    sums = probs.sum(axis=1, keepdims=True)
+    if not (probs >= 0).all() or not (np.abs(sums - 1) <= 1e-3).all():  # NaN fails both
+        raise InputError(
+            "probabilities", expected="shares of at least 0 that sum to 1 in each row", got=_range_of_sums(sums)
+        )
+    normalised: Floats = probs / sums
     return normalised
 
 
-def _described(array: NDArray[Any]) -> str:
+def _dtype_and_shape(array: NDArray[Any]) -> str:
     return f"{array.dtype} {list(array.shape)}"
 
 
-def _range(sums: Floats) -> str:
+def _range_of_sums(sums: Floats) -> str:
     return f"rows that sum to {sums.min():.4g} up to {sums.max():.4g}"

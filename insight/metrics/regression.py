@@ -1,4 +1,4 @@
-"""How well a regressor predicts, target by target."""
+"""Regression metrics: RMSE, MAE and R² of each target."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torso.nets.models.card import Label, as_labels
 
 @dataclass(frozen=True, kw_only=True)
 class TargetMetrics:
-    """One target: the root of the mean squared error and the mean absolute error, both in the target's unit, and R².
+    """Metrics of one target: root mean squared error and mean absolute error, both in the target's unit, and R².
 
-    ``r2`` is the share of the target's variance that the predictions explain: 1 for perfect ones, 0 for always saying
-    the mean, less for worse; None for a target that does not vary.
+    ``r2`` is the share of the target's variance that the predictions explain: 1 for perfect ones, 0 for always
+    predicting the mean, less for worse; None for a target that does not vary.
     """
 
     label: Label
@@ -31,29 +31,29 @@ class TargetMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionMetrics:
-    """What `regression_metrics` found: each target's figures, and their means over the targets."""
+    """Result of `regression_metrics`: each target's figures, and their means over the targets."""
 
     num_examples: int
     targets: tuple[TargetMetrics, ...]
 
     @property
     def rmse(self) -> float:
-        """The mean of the targets' roots of mean squared errors."""
+        """Mean RMSE of the targets."""
         return float(np.mean([target.rmse for target in self.targets]))
 
     @property
     def mae(self) -> float:
-        """The mean of the targets' mean absolute errors."""
+        """Mean MAE (mean absolute error) of the targets."""
         return float(np.mean([target.mae for target in self.targets]))
 
     @property
     def r2(self) -> float | None:
-        """The mean R² of the targets that vary (scikit-learn's ``score``), or None."""
+        """Mean R² of the targets that vary (scikit-learn's ``score``), or None."""
         known = [target.r2 for target in self.targets if target.r2 is not None]
         return float(np.mean(known)) if known else None
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain data, finite numbers or None."""
+        """Return all figures as JSON-serialisable data, finite numbers or None."""
         return {
             "num_examples": self.num_examples,
             "rmse": self.rmse,
@@ -63,7 +63,7 @@ class RegressionMetrics:
         }
 
     def text(self) -> str:
-        """The figures as a table for people."""
+        """Format the figures as a text table."""
         rows = [[str(each.label), figure(each.rmse), figure(each.mae), figure(each.r2)] for each in self.targets]
         if len(rows) > 1:
             rows.append(["mean", figure(self.rmse), figure(self.mae), figure(self.r2)])
@@ -81,34 +81,37 @@ def regression_metrics(
     Raises:
         InputError: arrays that do not fit one another, numbers that are not finite, or no examples.
     """
-    wanted, got = _columns("targets", targets), _columns("predicted", predicted)
-    if got.shape != wanted.shape:
-        raise InputError("predicted", expected=f"the targets' shape {list(wanted.shape)}", got=str(list(got.shape)))
-    num_examples, num_targets = wanted.shape
+    truth, predictions = _as_columns("targets", targets), _as_columns("predicted", predicted)
+    if predictions.shape != truth.shape:
+        expected = f"of the targets' shape {list(truth.shape)}"
+        raise InputError("predicted", expected=expected, got=str(list(predictions.shape)))
+    num_examples, num_targets = truth.shape
     names = as_labels(range(num_targets) if target_names is None else target_names)
     if len(names) != num_targets:
         raise InputError("target_names", expected=f"{num_targets} names", got=str(len(names)))
-    rmse = root_mean_squared_error(wanted, got, multioutput="raw_values")  # [K]
-    mae = mean_absolute_error(wanted, got, multioutput="raw_values")
-    varies = wanted.min(axis=0) < wanted.max(axis=0)
+    rmse = root_mean_squared_error(truth, predictions, multioutput="raw_values")  # [K]
+    mae = mean_absolute_error(truth, predictions, multioutput="raw_values")
+    varies = truth.min(axis=0) < truth.max(axis=0)
     found = [
         TargetMetrics(
             label=name,
             rmse=float(rmse[k]),
             mae=float(mae[k]),
-            r2=float(r2_score(wanted[:, k], got[:, k])) if varies[k] else None,
+            r2=float(r2_score(truth[:, k], predictions[:, k])) if varies[k] else None,
         )
         for k, name in enumerate(names)
     ]
     return RegressionMetrics(num_examples=num_examples, targets=tuple(found))
 
 
-def _columns(field: str, values: ArrayLike) -> NDArray[np.float64]:
+def _as_columns(field: str, values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values)
     if array.ndim == 1:
         array = array[:, np.newaxis]
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
-        raise InputError(field, expected="numbers [N, K] or [N], at least 1", got=f"{array.dtype} {list(array.shape)}")
+        raise InputError(
+            field, expected="numbers [N, K] or [N], with N, K >= 1", got=f"{array.dtype} {list(array.shape)}"
+        )
     if not np.isfinite(array).all():
         raise InputError(field, expected="finite numbers", got="NaN or infinity")
     return array.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Whether probabilities come true as often as they say: reliability diagrams and the figures that go with them."""
+"""Reliability diagrams and calibration errors (ECE, Brier score) of a classifier's probabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PALE_ORANGE, _PALE_GREEN = "#f6dccb", "#cfe6d4"
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """A classifier's confidence, the probability of the label it gives, against how often that label is right.
+    """Calibration of a classifier: its confidence, the probability of its label, against that label's accuracy, by bin.
 
     ``edges`` bound the bins of confidence, of equal width over [0, 1]; a bin holds its upper edge. ``confidence`` and
     ``accuracy`` are each bin's means, None for a bin without examples. ``ece`` is the expected calibration error: the
@@ -38,12 +38,12 @@ class Reliability:
     brier: float
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain data, finite numbers or None."""
+        """Return all figures as JSON-serialisable data, finite numbers or None."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> Reliability:
-    """Compare what a classifier claims with what came true.
+    """Compare a classifier's confidence with its accuracy, bin by bin.
 
     probabilities: [N, K], rows sum to 1. labels: int [N] in [0, K). bins: of equal width (Guo et al. 2017 take 15).
 
@@ -54,17 +54,17 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
     if not isinstance(bins, int) or isinstance(bins, bool) or bins < 1:
         raise ConfigError(f"bins must be a whole number of at least 1, got {bins!r}")
     truth = as_indices("labels", labels)
-    shares = as_probabilities(probabilities, len(truth))
-    num_examples, num_classes = shares.shape
+    probs = as_probabilities(probabilities, len(truth))
+    num_examples, num_classes = probs.shape
     if truth.max() >= num_classes:
         raise InputError("labels", expected=f"classes below {num_classes}", got=str(truth.max()))
-    said = shares.argmax(axis=1)
-    confidence = shares[np.arange(num_examples), said]
+    predictions = probs.argmax(axis=1)
+    confidence = probs[np.arange(num_examples), predictions]
     edges = np.linspace(0, 1, bins + 1)
-    where = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)  # [N]
-    counts = np.bincount(where, minlength=bins)
-    sum_confidence = np.bincount(where, weights=confidence, minlength=bins)
-    sum_right = np.bincount(where, weights=said == truth, minlength=bins)
+    bin_index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)  # [N]
+    counts = np.bincount(bin_index, minlength=bins)
+    sum_confidence = np.bincount(bin_index, weights=confidence, minlength=bins)
+    sum_right = np.bincount(bin_index, weights=predictions == truth, minlength=bins)
     one_hot = np.eye(num_classes)[truth]
     return Reliability(
         edges=tuple(edges.tolist()),
@@ -72,51 +72,51 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
         confidence=tuple(total / n if n else None for total, n in zip(sum_confidence.tolist(), counts, strict=True)),
         accuracy=tuple(total / n if n else None for total, n in zip(sum_right.tolist(), counts, strict=True)),
         ece=float(np.abs(sum_right - sum_confidence).sum() / num_examples),
-        brier=float(((shares - one_hot) ** 2).sum(axis=1).mean()),
+        brier=float(((probs - one_hot) ** 2).sum(axis=1).mean()),
     )
 
 
 def plot_reliability(path: str | os.PathLike[str], found: Mapping[str, Reliability]) -> Path:
-    """Draw reliability diagrams side by side, each under its name, a histogram of confidences below. The PNG's path.
+    """Draw reliability diagrams side by side, each above its histogram of confidences; return the path.
 
     Raises:
         ConfigError: nothing to draw.
     """
     if not found:
-        raise ConfigError("a reliability diagram needs at least one Reliability, got none")
+        raise ConfigError("found must hold at least one Reliability, got none")
     figure = new_figure(None, max(4.2 * len(found), 5.0), 5.2)
     grid = figure.add_gridspec(2, len(found), height_ratios=(3, 1))
     most = max(count / sum(each.counts) for each in found.values() for count in each.counts)
     for column, (name, each) in enumerate(found.items()):
         diagram = figure.add_subplot(grid[0, column])
         histogram = figure.add_subplot(grid[1, column], sharex=diagram)
-        _diagram(diagram, each)
+        _draw_diagram(diagram, each)
         diagram.set_title(f"{name}: ECE {each.ece:.2%}", fontsize=11, color=GREY)
-        _histogram(histogram, each, most)
+        _draw_histogram(histogram, each, most)
         if column == 0:
             diagram.set_ylabel("accuracy")
             histogram.set_ylabel("examples")
-    drawn = diagram.get_legend_handles_labels()
+    handles_and_labels = diagram.get_legend_handles_labels()
     columns = 4 if len(found) > 1 else 2
-    figure.legend(*drawn, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.legend(*handles_and_labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return save(figure, Path(path))
 
 
-def _diagram(axes: Axes, found: Reliability) -> None:
-    """Each bin's accuracy as a bar, and its distance from the mean confidence as a second one at the bar's end."""
+def _draw_diagram(axes: Axes, found: Reliability) -> None:
+    """Draw each bin's accuracy as a bar, and its distance from the mean confidence as a second one at the bar's end."""
     filled = [index for index, count in enumerate(found.counts) if count]
     left = np.array([found.edges[index] for index in filled])
     accuracy = np.array([found.accuracy[index] for index in filled], dtype=np.float64)
     confidence = np.array([found.confidence[index] for index in filled], dtype=np.float64)
-    look: dict[str, Any] = {"width": found.edges[1], "align": "edge", "linewidth": 0.8}
-    axes.bar(left, accuracy, color=BLUE, edgecolor="white", label="accuracy", **look)
-    too_sure = confidence > accuracy
+    style: dict[str, Any] = {"width": found.edges[1], "align": "edge", "linewidth": 0.8}
+    axes.bar(left, accuracy, color=BLUE, edgecolor="white", label="accuracy", **style)
+    overconfident = confidence > accuracy
     for label, bins, face, edge in (
-        ("gap: too sure", too_sure, _PALE_ORANGE, ORANGE),
-        ("gap: not sure enough", ~too_sure, _PALE_GREEN, GREEN),
+        ("gap: too sure", overconfident, _PALE_ORANGE, ORANGE),
+        ("gap: not sure enough", ~overconfident, _PALE_GREEN, GREEN),
     ):
         gap = (confidence - accuracy)[bins]
-        axes.bar(left[bins], gap, bottom=accuracy[bins], color=face, edgecolor=edge, label=label, **look)
+        axes.bar(left[bins], gap, bottom=accuracy[bins], color=face, edgecolor=edge, label=label, **style)
     axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="calibrated")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
@@ -124,11 +124,11 @@ def _diagram(axes: Axes, found: Reliability) -> None:
     quiet(axes)
 
 
-def _histogram(axes: Axes, found: Reliability, most: float) -> None:
+def _draw_histogram(axes: Axes, found: Reliability, most: float) -> None:
     counts = np.array(found.counts)
     shares = counts / counts.sum()
-    look: dict[str, Any] = {"width": found.edges[1], "align": "edge", "linewidth": 0.8}
-    axes.bar(found.edges[:-1], shares, color=GREY, edgecolor="white", **look)
+    style: dict[str, Any] = {"width": found.edges[1], "align": "edge", "linewidth": 0.8}
+    axes.bar(found.edges[:-1], shares, color=GREY, edgecolor="white", **style)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, most * 1.05)
     axes.set_xlabel("confidence")

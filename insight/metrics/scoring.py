@@ -1,4 +1,4 @@
-"""How good a model is on data that nothing was learnt from or chosen by."""
+"""Test-set evaluation: score a model on data that neither training nor model selection used."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ _SCORE_ROWS = 1024  # examples in one forward
 
 
 class Scored(NamedTuple):
-    """Figures for summary.json, and all that is known beyond them (None where there are no examples)."""
+    """Test figures for summary.json, and the full metrics (None where there are no examples)."""
 
     figures: dict[str, Any]
     metrics: ClassificationMetrics | RegressionMetrics | None
 
 
 def readout_of(predictor: Predictor, inputs: NDArray[Any]) -> NDArray[np.float32]:
-    """The readout of many inputs, some rows at a time. inputs: as `Predictor.prepare` takes them; returns [N, K]."""
+    """Compute the readout of many inputs in batches. inputs: as `Predictor.prepare` takes them; returns [N, K]."""
     rows = range(0, len(inputs), _SCORE_ROWS)
     return np.concatenate(
-        [predictor.run(predictor.prepare(inputs[first : first + _SCORE_ROWS])) for first in rows] or [_none(predictor)]
+        [predictor.run(predictor.prepare(inputs[first : first + _SCORE_ROWS])) for first in rows]
+        or [_empty_readout(predictor)]
     )
 
 
 def score_on_test(predictor: Predictor, test: Dataset) -> Scored:
-    """What a model, as it is served, makes of test data.
+    """Score a model, as it is served, on test data.
 
     Classifiers: num_test, test_errors, test_accuracy, test_loss (nats; of the calibrated probabilities where there is
     a calibration). Regressors: num_test, test_rmse, test_r2. Raises ConfigError when the model's kind or its labels are
@@ -70,7 +71,7 @@ def _score_classifier(predictor: Predictor, test: Dataset) -> Scored:
 
 
 def _cross_entropy(readout: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """From the logits themselves, which say how wrong a probability of 1e-300 is."""
+    """Compute the mean cross-entropy in nats from the logits, exact where a probability underflows."""
     logits = readout.astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     chosen = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
@@ -84,5 +85,5 @@ def _score_regressor(predictor: Predictor, test: Dataset) -> Scored:
     return Scored({"num_test": len(test), "test_rmse": metrics.rmse, "test_r2": metrics.r2}, metrics)
 
 
-def _none(predictor: Predictor) -> NDArray[np.float32]:
+def _empty_readout(predictor: Predictor) -> NDArray[np.float32]:
     return np.zeros((0, predictor.num_outputs), dtype=np.float32)

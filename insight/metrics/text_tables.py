@@ -1,4 +1,4 @@
-"""Tables of figures as plain text."""
+"""Plain-text tables and number formatting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length as aligned columns, the first to the left and the others to the right."""
+    """Format rows of equal length as aligned columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *rest in rows:
@@ -16,7 +16,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A figure with four decimals, or in four digits where those would hide it; a dash for one that is not known."""
+    """Format a number with four decimals, or in four digits where those would hide it; None as a dash."""
     if value is None:
         return "-"
     return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""Figures: layers, units, answers, decision surfaces; arrays in, PNG files out.
+"""Figures of layers, units, predictions and decision surfaces: arrays in, PNG files out.
 
-May import units. Begin with `canvas.py`, which says what all of them look like.
+May import units. Begin with `canvas.py`, which holds the style that all of them share.
 """

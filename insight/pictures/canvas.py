@@ -1,4 +1,4 @@
-"""How torso's pictures look: colours, figures, and small pictures in rows."""
+"""Matplotlib style of torso's figures: colours, axes, tiles of small pictures, saving as PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torso.files import atomic_write_bytes
 
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#2f6db3", "#d9722c", "#3a8f4d", "#b3322f", "#6b7280", "#1f2937"
 PALE = "#e5e7eb"
-# One for each class, the first two apart for every eye.
+# One for each class; the first two are told apart by colour-blind readers too.
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, "#7c5cb8", "#8a5a44", "#cf6fa8", "#707a86", "#a8a32c", "#2aa0ad")
 DIVERGING, SEQUENTIAL = "RdBu_r", "magma"  # signed values, blue below 0 and red above; values from 0 up
 
@@ -24,12 +24,12 @@ _DPI = 140
 
 
 def class_colour(index: int) -> str:
-    """The colour of a class, the same in every picture; they repeat after ten."""
+    """Return the colour of a class, the same in every picture; colours repeat after ten."""
     return CLASS_COLOURS[index % len(CLASS_COLOURS)]
 
 
 def new_figure(title: str | None, width_in: float, height_in: float, *, constrained: bool = True) -> Figure:
-    """A figure with its title, if it has one; ``constrained`` lets the layout make room for what the axes say."""
+    """Create a figure with an optional title; ``constrained`` lets the layout make room for the axes' labels."""
     figure = Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained" if constrained else None)
     FigureCanvasAgg(figure)
     if title is None:
@@ -42,12 +42,12 @@ def new_figure(title: str | None, width_in: float, height_in: float, *, constrai
 
 
 def title_width_in(title: str) -> float:
-    """The least width, in inches, of a figure that a title fits into."""
+    """Least width, in inches, of a figure that a title fits into."""
     return 0.5 + 0.088 * len(title)
 
 
 def quiet(axes: Axes, *, grid: bool = True) -> Axes:
-    """Axes without a frame above and to the right, on a pale grid."""
+    """Remove the frame above and to the right of axes, and draw a pale grid; return the axes."""
     axes.spines[["top", "right"]].set_visible(False)
     if grid:
         axes.grid(color=PALE, linewidth=0.8)
@@ -55,8 +55,8 @@ def quiet(axes: Axes, *, grid: bool = True) -> Axes:
     return axes
 
 
-def bare(axes: Axes) -> Axes:
-    """Axes of which only the content is seen."""
+def hide_axes(axes: Axes) -> Axes:
+    """Hide ticks and frame of axes, so that only the content is seen; return the axes."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -64,7 +64,7 @@ def bare(axes: Axes) -> Axes:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG, atomically; StorageError where that cannot be."""
+    """Write a figure as a PNG, atomically; StorageError where that fails."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     atomic_write_bytes(path, buffer.getvalue())
@@ -72,7 +72,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 class Tiles:
-    """Small pictures in rows and columns with words around them, laid out in inches from the top left corner."""
+    """Layout of small pictures and texts on a figure, in inches from the top left corner."""
 
     def __init__(self, figure: Figure) -> None:
         self.width, self.height = figure.get_size_inches()
@@ -107,11 +107,11 @@ class Tiles:
         frame = Rectangle((left, top), width, height, fill=False, edgecolor="#9ca3af", linewidth=0.5, zorder=2)
         self.axes.add_patch(frame)
         if caption:
-            self.say(caption, x + size / 2, y + height + 0.03, colour=colour)
-        self.axes.set_xlim(0, self.width)  # which imshow moves
+            self.write(caption, x + size / 2, y + height + 0.03, colour=colour)
+        self.axes.set_xlim(0, self.width)  # imshow changes the limits
         self.axes.set_ylim(self.height, 0)
 
-    def say(
+    def write(
         self,
         text: str,
         x: float,
@@ -123,17 +123,17 @@ class Tiles:
         va: str = "top",
         weight: str = "normal",
     ) -> None:
-        """Write at (x, y)."""
+        """Write a text at (x, y)."""
         self.axes.text(x, y, text, fontsize=size, color=colour, ha=ha, va=va, weight=weight, linespacing=1.1)
 
 
 def tile_height_in(picture: Array, size: float) -> float:
-    """How much of a square of ``size`` a picture [H, W] or [H, W, 3] fills downwards."""
+    """Height that a picture [H, W] or [H, W, 3] fills of a square of ``size``."""
     return size * min(1.0, int(picture.shape[0]) / int(picture.shape[1]))
 
 
 def montage(maps: Array, *, gap: int = 1) -> Array:
-    """Pictures [N, H, W] in one array, in rows that make it about square, with gaps of NaN between them."""
+    """Arrange pictures [N, H, W] in one array, in rows that make it about square, with gaps of NaN between them."""
     count, height, width = maps.shape
     columns = max(1, round(np.sqrt(count * height / width) + 0.4))
     rows = -(-count // columns)
@@ -145,7 +145,7 @@ def montage(maps: Array, *, gap: int = 1) -> Array:
 
 
 def new_panels(title: str, *, panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure of one or more plots side by side, each on a pale grid."""
+    """Create a figure of one or more plots side by side, each on a pale grid."""
     figure = new_figure(title, 4.8 * panels if panels > 1 else 7.2, 3.6)
     return figure, [quiet(figure.add_subplot(1, panels, index + 1)) for index in range(panels)]
 

@@ -1,4 +1,4 @@
-"""A network's inputs as pictures, where they are images."""
+"""Convert a network's image inputs to pictures."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torso.nets.specs.inputs import InputSpec
 
 
 def are_images(spec: InputSpec) -> bool:
-    """Whether a network looks at images."""
+    """Whether a network's inputs are images."""
     return spec.layout is not None or spec.image is not None
 
 
 def as_pictures(inputs: Array, spec: InputSpec, bounds: Bounds) -> Array:
-    """Raw images [N, *shape] as pictures: float [N, H, W] in [0, 1], or [N, H, W, 3] in colour.
+    """Convert raw images [N, *shape] to pictures: float [N, H, W] in [0, 1], or [N, H, W, 3] in colour.
 
-    Of images with another number of channels, such as stacked frames, it is their mean.
+    Other numbers of channels, such as those of stacked frames, are averaged.
     """
     span = float(bounds.span.max()) or 1.0
     values = (np.asarray(inputs, np.float64) - float(bounds.low.min())) / span
     pixels = channels_last(values, spec)
-    return drawable(np.clip(pixels, 0, 1))
+    return gray_or_rgb(np.clip(pixels, 0, 1))
 
 
 def channels_last(values: Array, spec: InputSpec) -> Array:
-    """Values [N, *shape] of images as [N, H, W, C]."""
+    """Reorder values [N, *shape] of images to [N, H, W, C]."""
     if spec.layout == "hw":
         return values[..., np.newaxis]
     if spec.layout == "chw":
@@ -36,8 +36,8 @@ def channels_last(values: Array, spec: InputSpec) -> Array:
     return values
 
 
-def drawable(pixels: Array) -> Array:
-    """[N, H, W, C] as [N, H, W], or [N, H, W, 3] where there are three channels."""
+def gray_or_rgb(pixels: Array) -> Array:
+    """Average the channels of [N, H, W, C] to [N, H, W]; three channels stay [N, H, W, 3]."""
     if pixels.shape[3] == 3:
         return pixels
     mean: Array = pixels.mean(axis=3)

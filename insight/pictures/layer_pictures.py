@@ -1,4 +1,4 @@
-"""Pictures of what a network has learned: its first weights, its layers' values, what excites its units."""
+"""Pictures of a network: its first weights, its layers' activations, the inputs that excite its units."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torso.insight.pictures.canvas import (
     INK,
     SEQUENTIAL,
     Tiles,
-    bare,
+    hide_axes,
     montage,
     new_figure,
     quiet,
@@ -26,7 +26,7 @@ from torso.insight.pictures.canvas import (
     title_width_in,
 )
 
-_MOST_TILES = 64
+_MAX_TILES = 64
 _TILE_IN, _GAP_IN = 0.72, 0.09
 
 
@@ -34,13 +34,13 @@ _TILE_IN, _GAP_IN = 0.72, 0.09
 
 
 def draw_weight_images(path: Path, title: str, weights: Array, names: Sequence[str] | None = None) -> Path:
-    """The weights of each unit as an image, red where they are positive and blue where they are negative.
+    """Draw the weights of each unit as an image, red where they are positive and blue where they are negative.
 
     weights: [units, C, h, w]. Units without names are sorted by the size of their weights, and the 64 largest are
     shown. Three channels are colours about a medium gray; channels of any other number stand side by side.
     """
     order = np.arange(len(weights)) if names else np.argsort(-np.linalg.norm(weights.reshape(len(weights), -1), axis=1))
-    shown = order[:_MOST_TILES]
+    shown = order[:_MAX_TILES]
     largest = float(np.abs(weights[shown]).max()) or 1.0
     tiles_of = [_weight_picture(weights[index] / largest) for index in shown]
     wide = tiles_of[0].shape[1] / tiles_of[0].shape[0]
@@ -54,7 +54,7 @@ def draw_weight_images(path: Path, title: str, weights: Array, names: Sequence[s
     height = 0.5 + rows * row_in + 0.2
     if len(shown) < len(weights):
         title += f", the {len(shown)} largest of {len(weights)}"
-    bar_in = 0.7 if tiles_of[0].ndim == 2 else 0.0  # the room of the colour bar
+    bar_in = 0.7 if tiles_of[0].ndim == 2 else 0.0  # the width of the colour bar
     width = max(title_width_in(title), columns * (size + _GAP_IN) + 0.3 + bar_in)
     figure = new_figure(title, width, height, constrained=False)
     tiles = Tiles(figure)
@@ -72,7 +72,7 @@ def draw_weight_images(path: Path, title: str, weights: Array, names: Sequence[s
 
 
 def _weight_picture(weights: Array) -> Array:
-    """[C, h, w] in [-1, 1] as [h, w * C], or as colours [h, w, 3]."""
+    """Convert weights [C, h, w] in [-1, 1] to [h, w * C], or to colours [h, w, 3]."""
     if len(weights) == 3:
         return 0.5 + weights.transpose(1, 2, 0) / 2
     gap = np.full((weights.shape[1], 1), np.nan)
@@ -92,17 +92,17 @@ def _colour_bar(axes: Axes, largest: float) -> None:
 def draw_weight_table(
     path: Path, title: str, weights: Array, feature_names: Sequence[str], names: Sequence[str] | None = None
 ) -> Path:
-    """The weights of each unit for each feature of a table, red where positive and blue where negative.
+    """Draw the weights of each unit for each feature of a table, red where positive and blue where negative.
 
     weights: [units, F]. Units without names are sorted by the size of their weights.
     """
     order = np.arange(len(weights)) if names else np.argsort(-np.linalg.norm(weights, axis=1))
-    shown = order[:_MOST_TILES]
+    shown = order[:_MAX_TILES]
     values = weights[shown].T  # [F, units]
     largest = float(np.abs(values).max()) or 1.0
     height = min(10.0, 1.3 + 0.24 * len(values))
     figure = new_figure(title, min(11.0, max(4.5, 2.6 + 0.2 * len(shown))), height)
-    axes = bare(figure.add_subplot())
+    axes = hide_axes(figure.add_subplot())
     image = axes.imshow(values, cmap=DIVERGING, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
     if len(values) <= 60:
         axes.set_yticks(range(len(values)), list(feature_names), fontsize=8, color=INK)
@@ -117,12 +117,12 @@ def draw_weight_table(
     return save(figure, path)
 
 
-# -- every layer's values for one input --------------------------------------------------------------------------------
+# -- activations -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """An input as a picture ([H, W] or [H, W, 3]), or as a table's row with the names of its features."""
+class DisplayedInput:
+    """Input to display as a picture ([H, W] or [H, W, 3]), or as a table's row with the names of its features."""
 
     picture: Array | None = None
     row: Array | None = None
@@ -133,15 +133,15 @@ class Shown:
 def draw_activations(
     path: Path,
     title: str,
-    shown: Shown,
+    shown: DisplayedInput,
     layers: Mapping[str, Array],
     outputs: Mapping[str, float],
     *,
     output_title: str,
 ) -> Path:
-    """One input, and every layer's values for it, a panel each.
+    """Draw one input, and every layer's activations for it, one panel each.
 
-    layers: by name [F] or [C, H, W]. outputs: the answer's values by name, drawn as bars.
+    layers: by name [F] or [C, H, W]. outputs: the output's values by name, drawn as bars.
     """
     panels = 2 + len(layers)
     columns = min(4, panels)
@@ -156,9 +156,9 @@ def draw_activations(
     return save(figure, path)
 
 
-def _draw_input(axes: Axes, shown: Shown) -> None:
+def _draw_input(axes: Axes, shown: DisplayedInput) -> None:
     if shown.picture is not None:
-        bare(axes).imshow(shown.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        hide_axes(axes).imshow(shown.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(shown.title, fontsize=9, color=INK)
     elif shown.row is not None:
         _draw_bars(axes, shown.title, dict(zip(shown.feature_names, shown.row.tolist(), strict=True)))
@@ -170,14 +170,14 @@ def _draw_layer(axes: Axes, name: str, values: Array) -> None:
         _draw_bars(axes, f"{name}  {shape}", {str(unit): float(value) for unit, value in enumerate(values.ravel())})
         return
     maps = values if values.ndim == 3 else values.reshape(-1, 1, 1)
-    sheet = montage(maps[:_MOST_TILES] if values.ndim == 3 else maps, gap=1 if values.ndim == 3 else 0)
+    sheet = montage(maps[:_MAX_TILES] if values.ndim == 3 else maps, gap=1 if values.ndim == 3 else 0)
     finite = sheet[np.isfinite(sheet)]
     low, high = float(finite.min()), float(finite.max())
     if low < 0:
         high = max(-low, high) or 1.0
         low = -high
-    more = f", {_MOST_TILES} shown" if values.ndim == 3 and len(values) > _MOST_TILES else ""
-    bare(axes).imshow(
+    more = f", {_MAX_TILES} shown" if values.ndim == 3 and len(values) > _MAX_TILES else ""
+    hide_axes(axes).imshow(
         sheet, cmap=DIVERGING if low < 0 else SEQUENTIAL, vmin=min(low, 0.0), vmax=high or 1.0, interpolation="nearest"
     )
     axes.set_title(f"{name}  {shape}{more}", fontsize=9, color=INK)
@@ -201,12 +201,12 @@ def _draw_bars(axes: Axes, title: str, values: Mapping[str, float], *, most: int
     axes.set_title(title if len(names) == len(values) else f"{title}, the largest", fontsize=9, color=INK)
 
 
-# -- what excites units ------------------------------------------------------------------------------------------------
+# -- units -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitPortrait:
-    """A unit, its optimal stimulus and the inputs that excite it most, best first, each with its drive."""
+    """Portrait of a unit: its optimal stimulus and the inputs that excite it most, best first, each with its drive."""
 
     name: str
     stimulus: Array
@@ -216,7 +216,7 @@ class UnitPortrait:
 
 
 def draw_unit_images(path: Path, title: str, units: Sequence[UnitPortrait]) -> Path:
-    """A row for each unit: its optimal stimulus, then the test images that excite it most; below each its drive.
+    """Draw a row for each unit: its optimal stimulus, then the test images that excite it most; below each its drive.
 
     stimulus: [H, W] or [H, W, 3] in [0, 1]; inputs: [k, H, W] or [k, H, W, 3].
     """
@@ -229,11 +229,11 @@ def draw_unit_images(path: Path, title: str, units: Sequence[UnitPortrait]) -> P
     width, height = max(first + k * step + 0.15, title_width_in(title)), 0.78 + len(units) * row_in + 0.1
     figure = new_figure(title, width, height, constrained=False)
     tiles = Tiles(figure)
-    tiles.say("optimal\nstimulus", name_in + size / 2, 0.74, colour=GREY, va="bottom")
-    tiles.say(f"the {k} test inputs that excite it most", first, 0.74, colour=GREY, ha="left", va="bottom")
+    tiles.write("optimal\nstimulus", name_in + size / 2, 0.74, colour=GREY, va="bottom")
+    tiles.write(f"the {k} test inputs that excite it most", first, 0.74, colour=GREY, ha="left", va="bottom")
     for index, unit in enumerate(units):
         y = 0.8 + index * row_in
-        tiles.say(unit.name, name_in - 0.12, y + tile_in / 2, ha="right", va="center", size=9)
+        tiles.write(unit.name, name_in - 0.12, y + tile_in / 2, ha="right", va="center", size=9)
         tiles.show(unit.stimulus, name_in, y, size, caption=f"{unit.stimulus_drive:.3g}", colour=BLUE)
         for place, (picture, drive) in enumerate(zip(unit.inputs, unit.drives, strict=True)):
             tiles.show(picture, first + place * step, y, size, caption=f"{drive:.3g}")
@@ -243,9 +243,9 @@ def draw_unit_images(path: Path, title: str, units: Sequence[UnitPortrait]) -> P
 def draw_unit_tables(
     path: Path, title: str, units: Sequence[UnitPortrait], feature_names: Sequence[str], mean: Array, std: Array
 ) -> Path:
-    """For each unit a panel: its optimal stimulus and the rows of the table that excite it most, feature by feature.
+    """Draw a panel for each unit: its optimal stimulus and the rows of the table that excite it most, by feature.
 
-    Colours say how many deviations a value is from its feature's mean; numbers are in the table's own units. mean,
+    Colours show how many deviations a value is from its feature's mean; numbers are in the table's own units. mean,
     std: [F].
     """
     num_features = len(feature_names)
@@ -256,7 +256,7 @@ def draw_unit_tables(
     figure = new_figure(title, max(5.0, width), rows * (0.85 + 0.2 * (k + 1)) + (0.9 if num_features > 1 else 0.5))
     image = None
     for place, unit in enumerate(units):
-        axes = bare(figure.add_subplot(rows, columns, place + 1))
+        axes = hide_axes(figure.add_subplot(rows, columns, place + 1))
         values = np.vstack([unit.stimulus[np.newaxis], unit.inputs])  # [k + 1, F]
         deviations = (values - mean) / std
         image = axes.imshow(deviations, cmap=DIVERGING, vmin=-3, vmax=3, aspect="auto")

@@ -1,4 +1,4 @@
-"""Pictures of a network of two inputs: what it says of every point of the plane, and what each unit makes of it."""
+"""Decision surfaces: predictions and unit drives of a network of two inputs, over the plane."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from torso.arrays import Array
-from torso.insight.pictures.canvas import DIVERGING, GREY, INK, bare, class_colour, new_figure, quiet, save
+from torso.insight.pictures.canvas import DIVERGING, GREY, INK, class_colour, hide_axes, new_figure, quiet, save
 
-_SIDE = 240  # points of a side
-_MOST_LINES = 64
+_SIDE = 240  # points per side
+_MAX_LINES = 64
 
 
 class Plane(NamedTuple):
-    """A grid of points. ``points``: float32 [side * side, 2], row by row from below; ``extent``: left, right, bottom,
-    top."""
+    """Grid of points over a rectangle.
+
+    ``points``: float32 [side * side, 2], row by row from below; ``extent``: left, right, bottom, top.
+    """
 
     points: Array
     extent: tuple[float, float, float, float]
 
     def sheet(self, values: Array) -> Array:
-        """Values of the points as rows, from below."""
+        """Reshape values of the points into rows, from below."""
         return values.reshape(_SIDE, _SIDE, *values.shape[1:])
 
 
-class Labelled(NamedTuple):
-    """Points [N, 2], their labels int64 [N], and the labels that a model gave them [N]."""
+class LabelledPoints(NamedTuple):
+    """Test points [N, 2], their labels int64 [N], and the labels that a model predicted [N]."""
 
     points: Array
     labels: Array
-    said: Array
+    predicted: Array
 
 
 def plane_around(inputs: Array, margin: float = 0.12) -> Plane:
-    """The rectangle around points [N, 2], a little wider."""
+    """Build the grid around points [N, 2]; ``margin`` widens each side by a share of the range."""
     low, high = inputs.min(axis=0).astype(np.float64), inputs.max(axis=0).astype(np.float64)
     wider = margin * np.where(high > low, high - low, 1.0)
     low, high = low - wider, high + wider
@@ -53,33 +55,33 @@ def draw_decision_surface(
     plane: Plane,
     probabilities: Array,
     scores: Array,
-    test: Labelled,
+    test: LabelledPoints,
     label_names: Sequence[str],
     feature_names: Sequence[str],
     hidden_drives: Array | None = None,
 ) -> Path:
-    """The plane in the classes' colours, the stronger the surer, white where no class is likelier than another.
+    """Draw the plane in the classes' colours, stronger with confidence, white where all classes are equally likely.
 
     probabilities: [P, K] of the plane's points; scores: [P, K], the largest of which decides, and between which the
-    boundary runs (the probabilities themselves, or what they were made from). Of the test data, errors have a ring.
-    hidden_drives: [P, H]; a line is where a hidden unit's drive is 0.
+    boundary runs (the probabilities themselves, or the readout). Misclassified test points have a ring.
+    hidden_drives: [P, H]; a dashed line marks where a hidden unit's drive is 0.
     """
     figure = new_figure(title, 6.6, 5.6)
     axes = quiet(figure.add_subplot(), grid=False)
     num_classes = probabilities.shape[1]
-    _shade(axes, plane, probabilities, scores)
+    _draw_class_regions(axes, plane, probabilities, scores)
     for index in range(num_classes):
         rows = test.labels == index
-        look: dict[str, Any] = {"s": 22, "linewidths": 0.6, "zorder": 3}
+        style: dict[str, Any] = {"s": 22, "linewidths": 0.6, "zorder": 3}
         axes.scatter(
-            *test.points[rows].T, color=class_colour(index), edgecolors="white", label=str(label_names[index]), **look
+            *test.points[rows].T, color=class_colour(index), edgecolors="white", label=str(label_names[index]), **style
         )
-    wrong = test.said != test.labels
+    wrong = test.predicted != test.labels
     if wrong.any():
-        look = {"s": 60, "facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 4}
-        axes.scatter(*test.points[wrong].T, label=f"wrong: {int(wrong.sum())} of {len(wrong)}", **look)
+        style = {"s": 60, "facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 4}
+        axes.scatter(*test.points[wrong].T, label=f"wrong: {int(wrong.sum())} of {len(wrong)}", **style)
     if hidden_drives is not None:
-        _lines(axes, plane, hidden_drives)
+        _draw_hidden_unit_lines(axes, plane, hidden_drives)
     axes.set_xlabel(feature_names[0], color=GREY)
     axes.set_ylabel(feature_names[1], color=GREY)
     axes.tick_params(labelsize=8)
@@ -87,15 +89,15 @@ def draw_decision_surface(
     return save(figure, path)
 
 
-def _shade(axes: Axes, plane: Plane, probabilities: Array, scores: Array) -> None:
+def _draw_class_regions(axes: Axes, plane: Plane, probabilities: Array, scores: Array) -> None:
     num_classes = probabilities.shape[1]
     colours = np.array([to_rgb(class_colour(index)) for index in range(num_classes)])
     best = probabilities.argmax(axis=1)
-    sureness = (probabilities.max(axis=1) - 1 / num_classes) / (1 - 1 / num_classes)  # 0 to 1
-    strength = 0.55 * sureness[:, np.newaxis]
+    confidence = (probabilities.max(axis=1) - 1 / num_classes) / (1 - 1 / num_classes)  # 0 to 1
+    strength = 0.55 * confidence[:, np.newaxis]
     shade = plane.sheet((1 - strength) + strength * colours[best])
     axes.imshow(shade, origin="lower", extent=plane.extent, aspect="auto", interpolation="bilinear", zorder=0)
-    across, up = _ticks(plane)
+    across, up = _grid_coordinates(plane)
     for index in range(num_classes if num_classes > 2 else 1):
         others = np.delete(scores, index, axis=1).max(axis=1)
         lead = plane.sheet(scores[:, index] - others)
@@ -103,22 +105,22 @@ def _shade(axes: Axes, plane: Plane, probabilities: Array, scores: Array) -> Non
             axes.contour(across, up, lead, levels=[0], colors=INK, linewidths=1.4, zorder=2)
 
 
-def _lines(axes: Axes, plane: Plane, drives: Array) -> None:
-    across, up = _ticks(plane)
+def _draw_hidden_unit_lines(axes: Axes, plane: Plane, drives: Array) -> None:
+    across, up = _grid_coordinates(plane)
     drawn = 0
     for unit in range(drives.shape[1]):
         sheet = plane.sheet(drives[:, unit])
-        if sheet.min() < 0 < sheet.max() and drawn < _MOST_LINES:
-            crowd = min(1.0, 16 / drives.shape[1])
+        if sheet.min() < 0 < sheet.max() and drawn < _MAX_LINES:
+            fraction = min(1.0, 16 / drives.shape[1])
             axes.contour(
-                across, up, sheet, levels=[0], colors=GREY, linewidths=0.9, linestyles="--", alpha=0.35 + 0.5 * crowd
+                across, up, sheet, levels=[0], colors=GREY, linewidths=0.9, linestyles="--", alpha=0.35 + 0.5 * fraction
             )
             drawn += 1
     if drawn:
         axes.plot([], [], "--", color=GREY, linewidth=0.9, label="a hidden unit's line")
 
 
-def _ticks(plane: Plane) -> tuple[Array, Array]:
+def _grid_coordinates(plane: Plane) -> tuple[Array, Array]:
     left, right, bottom, top = plane.extent
     return np.linspace(left, right, _SIDE), np.linspace(bottom, top, _SIDE)
 
@@ -133,16 +135,16 @@ def draw_unit_surfaces(
     stimuli: Array,
     feature_names: Sequence[str],
 ) -> Path:
-    """A panel for each unit: its drive over the plane, the inputs that excite it most, and its optimal stimulus.
+    """Draw a panel for each unit: its drive over the plane, the inputs that excite it most, and its optimal stimulus.
 
     drives: [P, U] of the plane's points; tops: [k, 2] each; stimuli: [U, 2].
     """
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = new_figure(title, 3.3 * columns + 0.3, 2.9 * rows + 0.85)
-    across, up = _ticks(plane)
+    across, up = _grid_coordinates(plane)
     for place, (name, top, stimulus) in enumerate(zip(names, tops, stimuli, strict=True)):
-        axes = bare(figure.add_subplot(rows, columns, place + 1))
+        axes = hide_axes(figure.add_subplot(rows, columns, place + 1))
         sheet = plane.sheet(drives[:, place])
         largest = float(np.abs(sheet).max()) or 1.0
         axes.imshow(

@@ -1,10 +1,10 @@
-"""What a network has learned, read off it: its layers by name, their weights, and what excites their units.
+"""Inspect a network: its layers by name, their activations and weights, and the inputs that excite their units.
 
-Layers are called as people call them: ``conv1``, ``pool1``, ``conv2``, ``dense1``, ..., ``output``. A layer's values
+Layers have their usual names: ``conv1``, ``pool1``, ``conv2``, ``dense1``, ..., ``output``. A layer's values
 are those after its normalisation and activation function; a pooling is a layer of its own. A *unit* is one feature of
-a dense layer or one channel of a convolution. How much an input excites it is its *drive*: what goes into its
-activation function, which still tells inputs apart where a sigmoid is flat and a rectifier silent; of a channel, the
-drive at its best position (Zeiler & Fergus 2014).
+a dense layer or one channel of a convolution. How much an input excites it is its *drive*, or pre-activation: what
+goes into its activation function, which still tells inputs apart where a sigmoid saturates and a rectifier is 0; of a
+channel, the drive at its best position (Zeiler & Fergus 2014).
 
 Everything runs in evaluation mode and leaves the network as it was.
 """
@@ -26,20 +26,20 @@ from torso.nets.modules.network import Network
 OUTPUT = "output"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_NOT_SHOWN = (Dropout, nn.Dropout, nn.Dropout2d, nn.Flatten)  # in evaluation they only hand on
-_ROWS = 512  # of one forward
+_NOT_SHOWN = (Dropout, nn.Dropout, nn.Dropout2d, nn.Flatten)  # in evaluation mode they pass values on
+_BATCH_ROWS = 512  # of one forward
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a network. ``shape`` is that of its values for one input: (F,), or (C, H, W) of a map."""
+    """A named layer of a network. ``shape`` is that of its values for one input: (F,), or (C, H, W) of a map."""
 
     name: str
     shape: tuple[int, ...]
 
     @property
     def num_units(self) -> int:
-        """How many features or channels it has."""
+        """Number of features or channels."""
         return self.shape[0]
 
     @property
@@ -52,7 +52,7 @@ class Layer:
 
 
 class LayerValues(NamedTuple):
-    """A layer's values for a batch, and its drives, the same before the activation function; [B, *shape] each."""
+    """Activations of a layer for a batch, and its drives, the same before the activation function; [B, *shape] each."""
 
     values: Tensor
     drives: Tensor
@@ -60,9 +60,9 @@ class LayerValues(NamedTuple):
 
 @dataclass(frozen=True)
 class FirstLayerWeights:
-    """The weights between the input and the first layer that has any.
+    """Weights between the input and the first layer that has any.
 
-    ``weights``: [units, C, h, w] where a unit looks at an image (a filter, or the whole image), else [units, F].
+    ``weights``: [units, C, h, w] where a unit's input is an image (a filter, or the whole image), else [units, F].
     """
 
     layer: str
@@ -75,7 +75,7 @@ class FirstLayerWeights:
 
 
 class TopInputs(NamedTuple):
-    """The inputs that excite a unit most, best first. ``rows``: int64 [k]; ``drives``: float [k]."""
+    """Inputs that excite a unit most, best first. ``rows``: int64 [k]; ``drives``: float [k]."""
 
     rows: Tensor
     drives: Tensor
@@ -85,17 +85,17 @@ class TopInputs(NamedTuple):
 
 
 def layers(network: Network) -> tuple[Layer, ...]:
-    """The layers from the input to the output, by name."""
+    """List the layers from the input to the output."""
     device = network.scaling.scale.device
     obs = torch.zeros((1, *network.spec.input.shape), device=device)
     return tuple(Layer(name, tuple(values.shape[1:])) for name, values in activations(network, obs).items())
 
 
 def find_layer(network: Network, name: str, unit: int | None = None) -> Layer:
-    """The layer of a name.
+    """Find a layer by its name.
 
     Raises:
-        InputError: no such layer, or (where ``unit`` is given) no such unit in it; the message lists what there is.
+        InputError: no such layer, or (where ``unit`` is given) no such unit in it; the message lists the layers.
     """
     known = layers(network)
     sizes = ", ".join(f"{layer.name} (units 0 to {layer.num_units - 1})" for layer in known)
@@ -109,33 +109,33 @@ def find_layer(network: Network, name: str, unit: int | None = None) -> Layer:
 
 @torch.no_grad()
 def activations(network: Network, obs: Tensor) -> dict[str, Tensor]:
-    """Every layer's values, in the order in which they are computed.
+    """Compute every layer's activations, in the order of the forward pass.
 
     obs: [B, *shape] raw, in any dtype. Returns float [B, F] or [B, C, H, W] by layer name; ``output`` is the readout,
-    or the one output of a head that tells two classes apart by it.
+    or the output of a binary head that has only one.
     """
     return {name: layer.values for name, layer in layer_values(network, obs).items()}
 
 
 def layer_values(network: Network, obs: Tensor) -> dict[str, LayerValues]:
-    """`activations` with gradients, and beside each what stood before its activation function."""
+    """Compute every layer's activations and drives, with gradients. obs: as in `activations`."""
     calls: list[_Call] = []
 
-    def note(module: nn.Module, received: tuple[Any, ...], gave: Any) -> None:
-        if received and isinstance(received[0], Tensor) and isinstance(gave, Tensor):
-            calls.append(_Call(module, received[0], gave))
+    def record_call(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            calls.append(_Call(module, inputs[0], output))
 
-    groups = _groups(network.torso)
+    layer_names = _layer_names(network.torso)
     with evaluation_mode(network):
-        handles = [module.register_forward_hook(note) for module in groups]
+        handles = [module.register_forward_hook(record_call) for module in layer_names]
         try:
             prediction, _ = network(obs)
         finally:
             for handle in handles:
                 handle.remove()
-        found = _named(calls, groups)
+        found = _group_calls(calls, layer_names)
     output = network.head.readout(prediction)
-    if output.shape[1] == 2 * prediction.output.numel() / len(output):  # one output that tells two classes apart
+    if output.shape[1] == 2 * prediction.output.numel() / len(output):  # a binary head with one output
         output = prediction.output.reshape(-1, 1)
     found[OUTPUT] = LayerValues(output, output)
     return found
@@ -155,13 +155,13 @@ def evaluation_mode(network: Network) -> Iterator[None]:
 
 class _Call(NamedTuple):
     module: nn.Module
-    received: Tensor
-    gave: Tensor
+    input: Tensor
+    output: Tensor
 
 
-def _groups(torso: nn.Module) -> dict[nn.Module, str]:
-    """Each innermost module, and the layer that it belongs to: a convolution or dense layer and what follows it."""
-    groups: dict[nn.Module, str] = {}
+def _layer_names(torso: nn.Module) -> dict[nn.Module, str]:
+    """Map each leaf module to the name of its layer: a convolution or dense layer and what follows it."""
+    layer_names: dict[nn.Module, str] = {}
     counts = {"conv": 0, "dense": 0}
     name = None
     for module in torso.modules():
@@ -172,17 +172,17 @@ def _groups(torso: nn.Module) -> dict[nn.Module, str]:
             counts[kind] += 1
             name = f"{kind}{counts[kind]}"
         if name is not None:
-            groups[module] = name
-    return groups
+            layer_names[module] = name
+    return layer_names
 
 
-def _named(calls: Sequence[_Call], groups: dict[nn.Module, str]) -> dict[str, LayerValues]:
-    """The calls of a forward as named layers."""
-    order = {name: index for index, name in enumerate(dict.fromkeys(groups.values()))}
+def _group_calls(calls: Sequence[_Call], layer_names: dict[nn.Module, str]) -> dict[str, LayerValues]:
+    """Group the recorded calls of a forward by layer; return each layer's values and drives."""
+    order = {name: index for index, name in enumerate(dict.fromkeys(layer_names.values()))}
     by_layer: dict[str, list[_Call]] = {}
     current = ""
     for call in calls:
-        name = groups[call.module]
+        name = layer_names[call.module]
         # One activation module may serve several layers: it belongs to the one that is being computed.
         current = name if not current or order[name] > order[current] else current
         by_layer.setdefault(current, []).append(call)
@@ -190,43 +190,43 @@ def _named(calls: Sequence[_Call], groups: dict[nn.Module, str]) -> dict[str, La
     for name, group in by_layer.items():
         pools = [index for index, call in enumerate(group) if isinstance(call.module, _POOLS)]
         if not pools:
-            found[name] = LayerValues(group[-1].gave, _drive(group))
+            found[name] = LayerValues(group[-1].output, _drive(group))
             continue
         # A pooling before the activation function computes the same with less work: the layer's values are then those
-        # that the function would have given at every position.
+        # that the function would have returned at every position.
         before, after = group[: pools[0]], group[pools[0] + 1 :]
-        values = group[pools[0]].received
+        values = group[pools[0]].input
         drive = _drive(before) if before else values
         for call in after:
             if not isinstance(call.module, _POOLS):
                 values = call.module(values)
         found[name] = LayerValues(values, drive)
         pool = group[pools[0]].module
-        pooled = group[-1].gave
-        found[name.replace("conv", "pool")] = LayerValues(pooled, pool(drive) if _is_max(pool) else pooled)
+        pooled = group[-1].output
+        found[name.replace("conv", "pool")] = LayerValues(pooled, pool(drive) if _is_max_pool(pool) else pooled)
     return found
 
 
-def _is_max(pool: nn.Module) -> bool:
-    """Whether a pooling of drives is what drives the pooled values, as it is of a maximum."""
+def _is_max_pool(pool: nn.Module) -> bool:
+    """Whether the pooling is a maximum, whose pooled drives are the drives of the pooled values."""
     return isinstance(pool, (nn.MaxPool2d, nn.AdaptiveMaxPool2d))
 
 
 def _drive(group: Sequence[_Call]) -> Tensor:
-    """What stood before the activation function, which is the module without parameters."""
+    """Return the input of the activation function, which is the module without parameters."""
     for call in group:
         if not isinstance(call.module, _POOLS) and not any(True for _ in call.module.parameters()):
-            return call.received
-    return group[-1].gave
+            return call.input
+    return group[-1].output
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
 
 
 def first_layer_weights(network: Network) -> FirstLayerWeights:
-    """The weights of the first layer; those of the head where the torso has no layers.
+    """Return the weights of the first layer; those of the head where the torso has no layers.
 
-    A dense layer's weights are images where the network's input is one. They weigh the scaled input.
+    A dense layer's weights are images where the network's input is one. They apply to the scaled input.
 
     Raises:
         InputError: the first weights are neither a convolution's nor a dense layer's.
@@ -259,14 +259,14 @@ def _as_images(weights: Tensor, network: Network) -> Tensor:
 
 
 def unit_drives(network: Network, obs: Tensor, layer: str) -> Tensor:
-    """How much each input excites each unit of a layer, with gradients. obs: [B, *shape] raw. Returns [B, units]."""
+    """Compute each unit's drive for each input, with gradients. obs: [B, *shape] raw. Returns [B, units]."""
     drives = layer_values(network, obs)[layer].drives
     return drives.flatten(2).amax(dim=2) if drives.dim() > 2 else drives
 
 
 @torch.no_grad()
 def responses(network: Network, inputs: Tensor, layer: str) -> Tensor:
-    """`unit_drives` of many inputs, some at a time. inputs: [N, *shape] raw. Returns float32 [N, units], on the CPU.
+    """Compute `unit_drives` of many inputs in batches. inputs: [N, *shape] raw. Returns float32 [N, units] on the CPU.
 
     Raises:
         InputError: no such layer.
@@ -274,12 +274,12 @@ def responses(network: Network, inputs: Tensor, layer: str) -> Tensor:
     find_layer(network, layer)
     device = network.scaling.scale.device
     return torch.cat(
-        [unit_drives(network, part.to(device), layer).float().cpu() for part in torch.split(inputs, _ROWS)]
+        [unit_drives(network, part.to(device), layer).float().cpu() for part in torch.split(inputs, _BATCH_ROWS)]
     )
 
 
 def top_inputs(network: Network, inputs: Tensor, layer: str, unit: int, k: int = 8) -> TopInputs:
-    """The ``k`` inputs (all of them, where there are fewer) that excite a unit most.
+    """Find the ``k`` inputs (all of them, where there are fewer) that excite a unit most.
 
     inputs: [N, *shape] raw.
 
@@ -287,10 +287,10 @@ def top_inputs(network: Network, inputs: Tensor, layer: str, unit: int, k: int =
         InputError: no such layer or unit.
     """
     find_layer(network, layer, unit)
-    return strongest(responses(network, inputs, layer)[:, unit], k)
+    return top_k_drives(responses(network, inputs, layer)[:, unit], k)
 
 
-def strongest(drives: Tensor, k: int) -> TopInputs:
-    """The ``k`` largest of a unit's drives [N], best first, the earlier one among equals."""
+def top_k_drives(drives: Tensor, k: int) -> TopInputs:
+    """Select the ``k`` largest of a unit's drives [N], best first, the earlier one among equals."""
     rows = drives.argsort(descending=True, stable=True)[:k]
     return TopInputs(rows, drives[rows])

@@ -12,12 +12,12 @@ from torso.insight.units.bounds import Bounds
 from torso.insight.units.layers import find_layer, unit_drives
 from torso.nets.modules.network import Network
 
-_FIRST_STEP = 0.15  # of the allowed distance from the ground; steps shrink linearly to none
-_FIRST_DECAY = 0.06  # of the way back to the ground, in each step; it shrinks as the square of the steps
+_INITIAL_STEP = 0.15  # of the allowed distance from the baseline; steps shrink linearly to 0
+_INITIAL_DECAY = 0.06  # of the way back to the baseline, in each step; it shrinks as the square of the steps
 
 
 class Stimulus(NamedTuple):
-    """Inputs and how much each excites its unit. ``inputs``: float [U, *shape], raw; ``drives``: float [U]."""
+    """Optimal inputs and the drive of each. ``inputs``: float [U, *shape], raw; ``drives``: float [U]."""
 
     inputs: Tensor
     drives: Tensor
@@ -31,17 +31,17 @@ def optimal_stimulus(
     generator: torch.Generator,
     *,
     start: Tensor | None = None,
-    furthest: Tensor | float | None = None,
+    max_distance: Tensor | float | None = None,
     num_starts: int = 4,
     num_steps: int = 150,
 ) -> Stimulus:
-    """For each unit of a layer, the input within ``bounds`` that excites it most, as far as ascent finds it.
+    """Find the input within ``bounds`` that excites each unit of a layer most, by gradient ascent.
 
     The ascent follows the gradient of the unit's drive in normalised steps, from ``num_starts`` points of noise (from
-    ``generator``, on the CPU) and from ``start`` (an input for each unit, [U, *shape]), and keeps the best that it has
-    seen, so the stimulus scores at least as high as its start. ``furthest`` is the largest distance from the ground
-    (`Bounds.distance`), one for each unit or for all; with it, what does not help decays to the ground (Simonyan et al.
-    2014), so that a distance is not spent on it; without it only the bounds hold.
+    ``generator``, on the CPU) and from ``start`` (an input for each unit, [U, *shape]), and keeps the best input
+    of all steps, so the stimulus scores at least as high as its start. ``max_distance`` limits the distance from the
+    baseline (`Bounds.distance`), one for each unit or for all; with it, features that do not help decay to the baseline
+    (Simonyan et al. 2014), so that no distance is spent on them; without it only the bounds hold.
 
     Raises:
         InputError: no such layer or unit.
@@ -49,14 +49,16 @@ def optimal_stimulus(
     for unit in units:
         find_layer(network, layer, unit)
     device = network.scaling.scale.device
-    bounds = Bounds(*(part.to(device) for part in (bounds.low, bounds.high, bounds.ground)))
+    bounds = Bounds(*(part.to(device) for part in (bounds.low, bounds.high, bounds.baseline)))
     noise = torch.rand((num_starts, len(units), *network.spec.input.shape), generator=generator).to(device)
     inputs = bounds.low + noise * bounds.span  # [S, U, *shape]
     if start is not None:
         inputs = torch.cat([inputs, start.float().to(device).unsqueeze(0)])
     starts = len(inputs)
     inputs = inputs.flatten(0, 1)  # [S * U, *shape]
-    limit = None if furthest is None else torch.as_tensor(furthest, device=device).expand(len(units)).repeat(starts)
+    limit = (
+        None if max_distance is None else torch.as_tensor(max_distance, device=device).expand(len(units)).repeat(starts)
+    )
     index = torch.as_tensor(units, device=device).repeat(starts).unsqueeze(1)  # [S * U, 1]
     best = _ascend(network, layer, index, bounds, limit, inputs, num_steps)
     drives = best.drives.reshape(starts, len(units))
@@ -69,11 +71,11 @@ def optimal_stimulus(
 def _ascend(
     network: Network, layer: str, index: Tensor, bounds: Bounds, limit: Tensor | None, inputs: Tensor, num_steps: int
 ) -> Stimulus:
-    """Projected gradient ascent; the best of each row's way."""
+    """Run projected gradient ascent; return the best input of each row over all steps."""
     ones = [1] * (inputs.dim() - 1)
     reach = bounds.distance(bounds.high.unsqueeze(0)) + bounds.distance(bounds.low.unsqueeze(0))  # [1]
-    scale = _FIRST_STEP * (reach if limit is None else limit).expand(len(inputs)).reshape(-1, *ones)
-    inputs = _within(inputs, bounds, limit)
+    scale = _INITIAL_STEP * (reach if limit is None else limit).expand(len(inputs)).reshape(-1, *ones)
+    inputs = _project(inputs, bounds, limit)
     best = Stimulus(inputs, torch.full((len(inputs),), -torch.inf, device=inputs.device))
     for step in range(num_steps + 1):
         inputs = inputs.detach().requires_grad_()
@@ -87,21 +89,21 @@ def _ascend(
             break
         (gradient,) = torch.autograd.grad(drives.sum(), inputs)
         # In widths of each feature's range, so that a feature in thousands moves as far as one in thousandths.
-        gradient = torch.where(_pushes_out(gradient, inputs, bounds), 0.0, gradient * bounds.span)
+        gradient = torch.where(_points_outside(gradient, inputs, bounds), 0.0, gradient * bounds.span)
         norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-30).reshape(-1, *ones)
-        way = scale * (1 - step / num_steps) * gradient / norm
-        inputs = inputs.detach() + way * bounds.span
+        movement = scale * (1 - step / num_steps) * gradient / norm
+        inputs = inputs.detach() + movement * bounds.span
         if limit is not None:
-            inputs = inputs + _FIRST_DECAY * (1 - step / num_steps) ** 2 * (bounds.ground - inputs)
-        inputs = _within(inputs, bounds, limit)
+            inputs = inputs + _INITIAL_DECAY * (1 - step / num_steps) ** 2 * (bounds.baseline - inputs)
+        inputs = _project(inputs, bounds, limit)
     return best
 
 
-def _pushes_out(gradient: Tensor, inputs: Tensor, bounds: Bounds) -> Tensor:
-    """Which features can go no further: bool [B, *shape]."""
+def _points_outside(gradient: Tensor, inputs: Tensor, bounds: Bounds) -> Tensor:
+    """Mask features at a bound whose gradient points outside: bool [B, *shape]."""
     return ((gradient > 0) & (inputs >= bounds.high)) | ((gradient < 0) & (inputs <= bounds.low))
 
 
-def _within(inputs: Tensor, bounds: Bounds, limit: Tensor | None) -> Tensor:
+def _project(inputs: Tensor, bounds: Bounds, limit: Tensor | None) -> Tensor:
     inputs = bounds.clip(inputs)
-    return inputs if limit is None else bounds.draw_near(inputs, limit)
+    return inputs if limit is None else bounds.limit_distance(inputs, limit)

@@ -1,4 +1,4 @@
-"""What excites a network's units: which units to look at, the inputs that drive them most, their optimal stimuli."""
+"""Unit portraits: select units, find the inputs that drive them most, and their optimal stimuli."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from torso.errors import ConfigError
 from torso.insight.units.bounds import Bounds
-from torso.insight.units.layers import OUTPUT, TopInputs, find_layer, layers, responses, strongest
+from torso.insight.units.layers import OUTPUT, TopInputs, find_layer, layers, responses, top_k_drives
 from torso.insight.units.stimulus import Stimulus, optimal_stimulus
 from torso.nets import Network
 
 
 @dataclass(frozen=True)
 class LayerUnits:
-    """Some units of a layer."""
+    """A selection of units of one layer."""
 
     layer: str
     units: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Excitement:
+class UnitExcitation:
     """Units of a layer, the inputs that drive each most, and each one's optimal stimulus."""
 
     layer: str
@@ -34,27 +34,27 @@ class Excitement:
 
 
 def parse_units(network: Network, words: Sequence[str]) -> list[LayerUnits]:
-    """Units named as ``LAYER:INDEX``, by layer.
+    """Parse units given as ``LAYER:INDEX``, grouped by layer.
 
     Raises:
-        ConfigError: a word that names none.
-        InputError: no such layer or unit; the message lists what there is.
+        ConfigError: a word of another form.
+        InputError: no such layer or unit; the message lists the layers.
     """
     found: dict[str, list[int]] = {}
     for word in words:
         layer, colon, index = word.rpartition(":")
         if not colon or not index.isdecimal():
-            there = ", ".join(f"{known.name} ({known.num_units} units)" for known in layers(network))
-            raise ConfigError(f"a unit is LAYER:INDEX, such as {OUTPUT}:0, got {word!r}; there are {there}")
+            available = ", ".join(f"{known.name} ({known.num_units} units)" for known in layers(network))
+            raise ConfigError(f"unit must be LAYER:INDEX, such as {OUTPUT}:0, got {word!r}; there are {available}")
         find_layer(network, layer, int(index))
         found.setdefault(layer, []).append(int(index))
     return [LayerUnits(layer, tuple(dict.fromkeys(units))) for layer, units in found.items()]
 
 
-def telling_units(network: Network, inputs: Tensor, count: int) -> list[LayerUnits]:
-    """Of each layer but the poolings the ``count`` units that tell inputs apart most, by their drives' deviation.
+def most_varying_units(network: Network, inputs: Tensor, count: int) -> list[LayerUnits]:
+    """Select the ``count`` units of each layer whose drives deviate most over the inputs; poolings are skipped.
 
-    Of the output it is all units, up to ten. inputs: [N, *shape] raw.
+    Of the output, all units are selected, up to ten. inputs: [N, *shape] raw.
     """
     chosen = []
     for layer in layers(network):
@@ -69,7 +69,7 @@ def telling_units(network: Network, inputs: Tensor, count: int) -> list[LayerUni
     return chosen
 
 
-def excite(
+def find_unit_excitation(
     network: Network,
     chosen: LayerUnits,
     inputs: Tensor,
@@ -78,15 +78,17 @@ def excite(
     *,
     k: int,
     same_distance: bool,
-) -> Excitement:
-    """What excites units of a layer. inputs: [N, *shape] raw, of which the ``k`` best are found.
+) -> UnitExcitation:
+    """Find the ``k`` top inputs and the optimal stimulus of each unit of a layer. inputs: [N, *shape] raw.
 
-    With ``same_distance`` a stimulus is no further from the ground than the unit's best input: of an image, it takes no
+    With ``same_distance`` a stimulus is no further from the baseline than the unit's best input: of an image, it has no
     more ink.
     """
     drives = responses(network, inputs, chosen.layer)  # [N, units]
-    tops = tuple(strongest(drives[:, unit], k) for unit in chosen.units)
+    tops = tuple(top_k_drives(drives[:, unit], k) for unit in chosen.units)
     start = torch.stack([inputs[top.rows[0]] for top in tops]).float()  # [U, *shape]
-    furthest = bounds.distance(start) if same_distance else None
-    stimuli = optimal_stimulus(network, chosen.layer, chosen.units, bounds, generator, start=start, furthest=furthest)
-    return Excitement(chosen.layer, chosen.units, tops, stimuli)
+    max_distance = bounds.distance(start) if same_distance else None
+    stimuli = optimal_stimulus(
+        network, chosen.layer, chosen.units, bounds, generator, start=start, max_distance=max_distance
+    )
+    return UnitExcitation(chosen.layer, chosen.units, tops, stimuli)

@@ -43,7 +43,7 @@ def test_iris_names():
 def test_diabetes_is_raw_and_to_be_predicted():
     bunch = datasets.load_diabetes(scaled=False)
     splits = load_dataset("diabetes")
-    row_numbers = [[row for row in range(442) if row % 10 in turns] for turns in (range(7), (7,), (8, 9))]
+    row_numbers = [[row for row in range(442) if row % 10 in digits] for digits in (range(7), (7,), (8, 9))]
     for split, rows in zip(splits, row_numbers, strict=True):
         assert (split.task, split.label_names) == ("regression", ("progression",))
         assert split.feature_names == ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")

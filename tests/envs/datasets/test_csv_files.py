@@ -140,13 +140,13 @@ def test_numbers_to_predict(tmp_path: Path):
     several = load_dataset(path, label_column=["size", "price"])
     assert several.train.label_names == ("size", "price")
     assert several.test.labels.tolist() == [[16, 8.5], [18, 9.5], [36, 18.5], [38, 19.5]]
-    # whole numbers are classes, unless the task says else
+    # whole numbers are classes, unless the task overrides
     assert load_dataset(path, label_column="size", task="regression").test.labels[0].tolist() == [16]
     with pytest.raises(DatasetError, match=r"got 1 row of class 0 \(20 of 20 classes .* task='regression'"):
         load_dataset(path, label_column="size")
     with pytest.raises(DatasetError, match=r"got 1 row of class '0.5'"):
         load_dataset(path, label_column="price", task="classification")
-    with pytest.raises(ConfigError, match="expected one column for a classification, got 'size', 'price'"):
+    with pytest.raises(ConfigError, match="label_column must be one column for a classification, got 'size', 'price'"):
         load_dataset(path, label_column=["size", "price"], task="classification")
     with pytest.raises(ConfigError, match="has numbers to predict and no classes"):
         load_dataset(path, label_column="price", classes=["0.5", "1.5"])
@@ -163,34 +163,43 @@ def test_text_cannot_be_predicted(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a header and rows, got an empty file"),
-        ("\n", "expected a header and rows, got an empty file"),
-        ("a,b\n", "expected rows below the header, got none"),
-        ("1,2\n3,4\n", "expected column names in the first line, got numbers: '1', '2'"),
-        (",b,y\n0,1,2\n", r"column 1 has no name; .*to_csv\(..., index=False\)"),
-        ("a,b,a\n0,1,2\n", "expected each column name once, got more of 'a'"),
-        ("y\n1\n", "expected columns beside the labels' 'y', got none"),
-        ("label,a,target\n0,1,2\n", "'label', 'target' may hold the labels; name the one that does"),
-        (flowers(line4="1,2"), "expected 3 cells in line 4, as in the header, got 2"),
-        (flowers(line4="1,2,rose,9"), "expected 3 cells in line 4, as in the header, got 4"),
-        (flowers(line4=",2,rose"), r"a value is missing in column 'length', in row 3 \(line 4\); fill"),
+        ("", "must have a header and rows, got an empty file"),
+        ("\n", "must have a header and rows, got an empty file"),
+        ("a,b\n", "must have rows below the header, got none"),
+        ("1,2\n3,4\n", "must have column names in the first line, got numbers: '1', '2'"),
+        (",b,y\n0,1,2\n", r"must have a name for each column, got none for column 1; .*to_csv\(..., index=False\)"),
+        ("a,b,a\n0,1,2\n", "must have each column name once, got more of 'a'"),
+        ("y\n1\n", "must have feature columns beside the labels' 'y', got none"),
+        (
+            "label,a,target\n0,1,2\n",
+            "must have one column that may hold the labels, got 'label', 'target'; name the one that does",
+        ),
+        (flowers(line4="1,2"), "must have 3 cells in line 4, as in the header, got 2"),
+        (flowers(line4="1,2,rose,9"), "must have 3 cells in line 4, as in the header, got 4"),
+        (flowers(line4=",2,rose"), r"must have no missing values, got 1 in column 'length', in row 3 \(line 4\); fill"),
         (
             flowers(line4=",2,rose", line6="1,NaN,rose", line9=" ?,2,iris"),
-            r"2 values are missing in column 'length', first in row 3 .*; a value is missing in column 'width', in",
+            r"must have no missing values, got 2 in column 'length', first in row 3 .*, and 1 in column 'width', in",
         ),
-        (flowers(line4="1,2,"), r"a value is missing in column 'species', in row 3 \(line 4\); drop those rows"),
+        (
+            flowers(line4="1,2,"),
+            r"must have no missing values, got 1 in column 'species', in row 3 \(line 4\); drop those rows",
+        ),
         (
             flowers(line4="long,2,rose"),
-            r"expected numbers in column 'length', a feature, got 'long' in row 3 \(line 4\); drop the column, or code",
+            r"must have numbers in column 'length', a feature, got 'long' in row 3 \(line 4\); drop the column, or enc",
         ),
         (flowers(line4='"1,5",2,rose'), r"got '1,5' in row 3 \(line 4\); write decimals with a point"),
         (flowers(line4="1_0,2,rose"), "got '1_0' in row 3"),
-        (flowers(line4="1,-inf,rose"), "expected finite float32 numbers in column 'width', got '-inf' in row 3"),
-        (flowers(line4="1e39,2,rose"), "expected finite float32 numbers in column 'length', got '1e39' in row 3"),
-        ("a,b,c,y\n" + "1,2,3,p\n1,4,3,q\n" * 3, "constant columns say nothing: 'a', 'c'; drop them"),
-        ("a,y\n1,p\n2,p\n3,p\n", "expected at least 2 classes, got only 'p'"),
-        ("a,y\n1,p\n2,q\n3,p\n4,p\n", "of each class; got 1 row of class 'q'"),
-        ('a,y\n1,"p\n', r"expected CSV, got other text \(unexpected end of data\); is a quotation mark left open"),
+        (flowers(line4="1,-inf,rose"), "must have finite float32 numbers in column 'width', got '-inf' in row 3"),
+        (flowers(line4="1e39,2,rose"), "must have finite float32 numbers in column 'length', got '1e39' in row 3"),
+        (
+            "a,b,c,y\n" + "1,2,3,p\n1,4,3,q\n" * 3,
+            "must have features that vary, got constant columns 'a', 'c'; drop them",
+        ),
+        ("a,y\n1,p\n2,p\n3,p\n", "must have at least 2 classes, got only 'p'"),
+        ("a,y\n1,p\n2,q\n3,p\n4,p\n", "of each class, got 1 row of class 'q'"),
+        ('a,y\n1,"p\n', r"must be CSV, got other text \(unexpected end of data\); is a quotation mark left open"),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, message: str):
@@ -214,20 +223,20 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path):
 
 def test_unknown_columns(tmp_path: Path):
     path = write(tmp_path / "t.csv", flowers())
-    with pytest.raises(DatasetError, match="no column 'colour'; its columns are 'length', 'width', 'species'"):
+    with pytest.raises(DatasetError, match="must have the label column 'colour', got 'length', 'width', 'species'"):
         load_dataset(path, label_column="colour")
     for columns in ([], ["length", "length"]):
-        with pytest.raises(ConfigError, match="label_column: expected one column or several different ones"):
+        with pytest.raises(ConfigError, match="label_column must be one column or several different ones"):
             load_dataset(path, label_column=columns)
 
 
 def test_other_encodings_and_unreadable_files(tmp_path: Path):
     path = tmp_path / "t.csv"
     path.write_bytes("größe,label\n1,a\n".encode("latin-1"))
-    with pytest.raises(DatasetError, match=r"expected text in UTF-8, got other bytes .*; save it as UTF-8"):
+    with pytest.raises(DatasetError, match=r"must be text in UTF-8, got other bytes .*; save it as UTF-8"):
         load_dataset(path)
     path.write_bytes(b"a,label\n" + b"x" * 200_000 + b",1\n")
-    with pytest.raises(DatasetError, match="expected CSV, got other text"):
+    with pytest.raises(DatasetError, match="must be CSV, got other text"):
         load_dataset(path)
 
 

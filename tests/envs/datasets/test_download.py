@@ -137,7 +137,7 @@ def test_wrong_content_is_refused_and_removed(mirrors, tmp_path: Path):
     with pytest.raises(DatasetError) as caught:
         download(FILE, [mirror.url], tmp_path)
     assert f"{mirror.url}/data.gz" in str(caught.value)
-    assert f"expected SHA-256 {FILE.sha256}, got {hashlib.sha256(wrong).hexdigest()}" in str(caught.value)
+    assert f"SHA-256 must be {FILE.sha256}, got {hashlib.sha256(wrong).hexdigest()}" in str(caught.value)
     assert visible(tmp_path) == []
     assert len(mirror.requests) == 1
 
@@ -187,8 +187,8 @@ def test_a_faulty_mirror_is_passed_over_and_the_next_used(mirrors, tmp_path: Pat
     [
         (_down, "HTTP status 503 Service Unavailable"),
         (_missing, "HTTP status 404 Not Found"),
-        (_web_page, f"expected {len(CONTENT)} bytes, the mirror offers 26"),
-        (_longer, f"expected {len(CONTENT)} bytes, got more"),
+        (_web_page, f"Content-Length must be {len(CONTENT)} bytes, got 26"),
+        (_longer, f"the file must have {len(CONTENT)} bytes, got more"),
         (_garbage, "no connection .BadStatusLine"),
     ],
 )

@@ -76,27 +76,30 @@ def _array_or_dataset_error(data: bytes) -> None:
     try:
         array = parse_idx(data, "the file")
     except DatasetError as error:
-        assert str(error).startswith("the file: ")  # noqa: PT017
+        assert str(error).startswith("the file must ")  # noqa: PT017
     else:
         assert array.size > 0
         assert len(data) == 4 + 4 * array.ndim + array.nbytes
 
 
 DAMAGE = {
-    "empty": (lambda data: b"", "expected IDX .* got no bytes"),
-    "bad magic": (lambda data: b"\x01" + data[1:], "expected IDX .first bytes 00 00. or gzip .1f 8b., got 01 00 08 03"),
+    "empty": (lambda data: b"", "must be IDX .* got no bytes"),
+    "bad magic": (lambda data: b"\x01" + data[1:], "must be IDX .first bytes 00 00. or gzip .1f 8b., got 01 00 08 03"),
     "a web page": (lambda data: b"<html>not found</html>", "got 3c 68 74 6d"),
     "data type": (lambda data: data[:2] + b"\x0a" + data[3:], "data type code .*0x08 uint8.* got 0x0a"),
-    "no dimensions": (lambda data: data[:3] + b"\x00" + data[4:], "expected 1 to 8 dimensions, got 0"),
-    "many dimensions": (lambda data: data[:3] + b"\xff" + data[4:], "expected 1 to 8 dimensions, got 255"),
-    "short header": (lambda data: data[:10], "expected a header of 16 bytes, got 10"),
-    "empty dimension": (lambda data: data[:4] + bytes(4) + data[8:], "at least one value, the header says 0 x 3 x 4"),
-    "truncated": (lambda data: data[:-1], "truncated: expected 24 bytes of values .2 x 3 x 4 uint8., got 23"),
+    "no dimensions": (lambda data: data[:3] + b"\x00" + data[4:], "must have 1 to 8 dimensions, got 0"),
+    "many dimensions": (lambda data: data[:3] + b"\xff" + data[4:], "must have 1 to 8 dimensions, got 255"),
+    "short header": (lambda data: data[:10], "must have a header of 16 bytes, got 10: truncated"),
+    "empty dimension": (
+        lambda data: data[:4] + bytes(4) + data[8:],
+        "must have at least one value, got 0 x 3 x 4 in its header",
+    ),
+    "truncated": (lambda data: data[:-1], "must have 24 bytes of values .2 x 3 x 4 uint8., got 23: truncated"),
     "lying header": (
         lambda data: data[:4] + b"\xff" * 12 + data[16:],
-        "truncated: expected 79228162458924105385300197375",
+        r"must have 79228162458924105385300197375 bytes of values .* got 24: truncated",
     ),
-    "trailing": (lambda data: data + b"!", "expected 24 bytes of values .* got trailing bytes"),
+    "trailing": (lambda data: data + b"!", "must have 24 bytes of values .* got trailing bytes"),
 }
 
 
@@ -136,9 +139,9 @@ def test_expected_shape_and_hash(encode_idx: Encode, tmp_path: Path):
     path.write_bytes(data)
     right = hashlib.sha256(data).hexdigest()
     np.testing.assert_array_equal(read_idx(path, shape=(2, 3, 4), sha256=right), IMAGES)
-    with pytest.raises(DatasetError, match="expected 3 x 3 x 4 values, the header says 2 x 3 x 4"):
+    with pytest.raises(DatasetError, match="must have 3 x 3 x 4 values, got 2 x 3 x 4 in its header"):
         read_idx(path, shape=(3, 3, 4))
-    with pytest.raises(DatasetError, match=f"expected SHA-256 {'0' * 64} .*got {right}"):
+    with pytest.raises(DatasetError, match=f"must have SHA-256 {'0' * 64} .*got {right}"):
         read_idx(path, sha256="0" * 64)
 
 

@@ -93,7 +93,9 @@ def test_parts_in_folders(folder: Path, word: str):
     assert [values(split) for split in splits] == [[50, 51, 52] * 2, [7], [40, 41, 42] * 2]
     assert splits.validation.labels.tolist() == [1]
     (split_folder / "more").mkdir()
-    with pytest.raises(DatasetError, match="expected no folders but train, validation and test, once each, got 'more'"):
+    with pytest.raises(
+        DatasetError, match="must have no folders but train, validation and test, once each, got 'more'"
+    ):
         load_dataset(split_folder)
 
 
@@ -165,16 +167,16 @@ def test_a_file_is_the_same_input_in_training_and_in_serving(tmp_path: Path, kin
 
 def test_folders_that_are_no_data_set(folder: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"empty: expected a folder for each class with its images, got no folders"):
+    with pytest.raises(DatasetError, match=r"empty must have a folder for each class with its images, got no folders"):
         load_dataset(tmp_path / "empty")
     (folder / "fox" / "red").mkdir(parents=True)
-    with pytest.raises(DatasetError, match=r"fox: expected PNG or JPEG images, got none; it holds further folders"):
+    with pytest.raises(DatasetError, match=r"fox must have PNG or JPEG images, got none; it holds further folders"):
         load_dataset(folder)
     (folder / "fox" / "red").rmdir()
-    with pytest.raises(DatasetError, match=r"fox: expected PNG or JPEG images, got none$"):
+    with pytest.raises(DatasetError, match=r"fox must have PNG or JPEG images, got none$"):
         load_dataset(folder)
     save(folder / "fox" / "fox.bmp", pixels(0))
-    with pytest.raises(DatasetError, match=r"fox: expected PNG or JPEG, got 'fox.bmp'; convert them"):
+    with pytest.raises(DatasetError, match=r"fox must have images in PNG or JPEG, got 'fox.bmp'; convert them"):
         load_dataset(folder)
     save(folder / "stray.png", pixels(0))
     with pytest.raises(DatasetError, match=r"got images beside them, 'stray.png' first"):
@@ -188,7 +190,7 @@ def test_one_class_only_and_small_classes(folder: Path):
     for path in (folder / "dog").iterdir():
         path.unlink()
     (folder / "dog").rmdir()
-    with pytest.raises(DatasetError, match="expected at least 2 classes, got only 'cat'"):
+    with pytest.raises(DatasetError, match="must have at least 2 classes, got only 'cat'"):
         load_dataset(folder)
 
 
@@ -197,23 +199,23 @@ def test_images_of_another_size_are_named(folder: Path):
     with pytest.raises(DatasetError) as caught:
         load_dataset(folder)
     first = folder / "cat" / "cat1.png"
-    assert str(caught.value) == f"{odd}: expected 3 x 4 pixels like {first}, got 3 x 5; bring all images to one size"
+    assert str(caught.value) == f"{odd} must have 3 x 4 pixels like {first}, got 3 x 5; bring all images to one size"
 
 
 def test_images_that_cannot_be_read_are_named(folder: Path):
     path = folder / "dog" / "dog2.png"
     content = save(path, pixels(0, 40, 30, 3)).read_bytes()
-    for broken, says in (
+    for broken, message in (
         (b"", "a PNG or JPEG, got 0 bytes that are neither"),
         (b"no image", "a PNG or JPEG, got 8 bytes that are neither"),
         (content[:60], "a whole PNG or JPEG, got one that cannot be decoded"),
         (content[: len(content) // 2], "a whole PNG or JPEG, got one that cannot be decoded"),
     ):
         path.write_bytes(broken)
-        with pytest.raises(DatasetError, match=rf"dog2.png: expected {says}"):
+        with pytest.raises(DatasetError, match=rf"dog2.png must be {message}"):
             load_dataset(folder)
     save(path, np.zeros((4097, 4096), np.uint8))
-    with pytest.raises(DatasetError, match=r"dog2.png: expected at most 16777216 decoded pixels, got 4096 x 4097"):
+    with pytest.raises(DatasetError, match=r"dog2.png must be at most 16777216 decoded pixels, got 4096 x 4097"):
         load_dataset(folder)
 
 
@@ -223,10 +225,13 @@ def test_a_bomb_is_not_decoded(folder: Path):
     content[16:24] = (60_000).to_bytes(4, "big") * 2  # the header's width and height
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"dog2.png: expected at most 16777216 decoded pixels, got far more"):
+    with pytest.raises(DatasetError, match=r"dog2.png must be at most 16777216 decoded pixels, got far more"):
         load_dataset(folder)
 
 
 def test_there_is_nothing_to_predict(folder: Path):
-    with pytest.raises(ConfigError, match="is a folder of images by class; leave task out"):
+    with pytest.raises(
+        ConfigError,
+        match=r"task must be 'classification' for .*, a folder of images by class, got 'regression'; leave task out",
+    ):
         load_dataset(folder, task="regression")

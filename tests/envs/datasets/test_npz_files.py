@@ -118,36 +118,36 @@ def holed(*place: int, value: float = np.nan) -> np.ndarray:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": X}, "expected arrays X and y, or x_train, y_train, x_test and y_test, got 'a'"),
-        ({"x_test": X, "y_test": Y}, "expected arrays X and y"),
-        ({"X": X}, "expected labels beside 'X', got only 'X'"),
-        ({"y": Y, "X_test": X}, "expected inputs beside 'y'"),
-        ({"X": X, "y": Y, "x_test": X}, "expected labels beside 'x_test'"),
-        ({"X": X, "data": X, "y": Y}, "expected one of 'X', 'data', got 2; leave out the others"),
-        ({"X": X, "x_train": X, "y": Y}, "expected one of 'X', 'x_train', got 2"),
-        ({"X": X, "y": Y[:19]}, "expected a label for each input, got 20 inputs in 'X' and 19 labels in 'y'"),
+        ({"a": X}, "must have arrays X and y, or x_train, y_train, x_test and y_test, got 'a'"),
+        ({"x_test": X, "y_test": Y}, "must have arrays X and y"),
+        ({"X": X}, "must have labels beside 'X', got only 'X'"),
+        ({"y": Y, "X_test": X}, "must have inputs beside 'y'"),
+        ({"X": X, "y": Y, "x_test": X}, "must have labels beside 'x_test'"),
+        ({"X": X, "data": X, "y": Y}, "must have one of 'X', 'data', got 2; remove the others"),
+        ({"X": X, "x_train": X, "y": Y}, "must have one of 'X', 'x_train', got 2"),
+        ({"X": X, "y": Y[:19]}, "must have a label for each input, got 20 inputs in 'X' and 19 labels in 'y'"),
         ({"X": X[:19], "y": Y}, "got 19 inputs in 'X' and 20 labels in 'y'"),
-        ({"X": X, "y": np.zeros((20, 1, 1))}, r"expected labels \[N\] or \[N, K\] in 'y', got \[20, 1, 1\]"),
-        ({"X": X[:, 0], "y": Y}, r"expected rows \[N, F\] or images .* in 'X', got \[20\]"),
+        ({"X": X, "y": np.zeros((20, 1, 1))}, r"must have labels \[N\] or \[N, K\] in 'y', got \[20, 1, 1\]"),
+        ({"X": X[:, 0], "y": Y}, r"must have rows \[N, F\] or images .* in 'X', got \[20\]"),
         ({"X": X[:0], "y": Y[:0]}, r"in 'X', got \[0, 2\]"),
-        ({"X": X.astype(str), "y": Y}, "expected numbers in 'X', got <U32"),
-        ({"X": X * 1j, "y": Y}, "expected numbers in 'X', got complex128"),
-        ({"X": X, "y": Y * 1j}, "expected labels that are all numbers, or all text, of one form, got .* complex128"),
+        ({"X": X.astype(str), "y": Y}, "must have numbers in 'X', got <U32"),
+        ({"X": X * 1j, "y": Y}, "must have numbers in 'X', got complex128"),
+        ({"X": X, "y": Y * 1j}, "must have labels that are all numbers, or all text, of one form, got .* complex128"),
         ({"X": X, "y": Y, "x_test": X, "y_test": Y.astype(str)}, "all numbers, or all text, of one form"),
         ({"X": X, "y": Y, "x_test": X, "y_test": np.eye(2)[Y]}, "all numbers, or all text, of one form"),
-        ({"X": X, "y": Y, "x_test": X[:, :1], "y_test": Y}, "expected inputs of one shape"),
-        ({"X": holed(3, 1), "y": Y}, r"expected finite float32 numbers in 'X', got nan in X\[3, 1\] \(1 such values"),
+        ({"X": X, "y": Y, "x_test": X[:, :1], "y_test": Y}, "must have inputs of one shape"),
+        ({"X": holed(3, 1), "y": Y}, r"must have finite float32 numbers in 'X', got nan in X\[3, 1\] \(1 such values"),
         ({"X": holed(4, 0, value=1e39), "y": Y}, r"got 1e\+39 in X\[4, 0\]"),
-        ({"X": X, "y": holed(5, 0)[:, 0]}, "expected finite float32 numbers in 'the labels', got nan"),
-        ({"X": X, "y": np.eye(2)[Y]}, r"expected one label for each input, got 2: one-hot\? Give y.argmax\(axis=1\)"),
-        ({"X": X, "y": X.astype(str)}, "expected one label for each input, got 2$"),
-        ({"X": X, "y": Y * 0}, "expected at least 2 classes, got only 0"),
+        ({"X": X, "y": holed(5, 0)[:, 0]}, "must have finite float32 numbers in 'the labels', got nan"),
+        ({"X": X, "y": np.eye(2)[Y]}, r"must have one label for each input, got 2, one-hot; pass y.argmax\(axis=1\)"),
+        ({"X": X, "y": X.astype(str)}, "must have one label for each input, got 2$"),
+        ({"X": X, "y": Y * 0}, "must have at least 2 classes, got only 0"),
         ({"X": X, "y": np.arange(20)}, r"got 1 row of class 0 \(20 of 20 classes"),
         ({"X": X, "y": np.array([0] * 17 + [1] * 3), "x_test": X, "y_test": Y + 1}, "got 0 rows of class 2"),
-        ({"X": X, "y": Y, "feature_names": np.array(["a"])}, "expected inputs of 1 named features"),
-        ({"X": X, "y": Y, "label_names": np.array(["a"])}, "labels '0', '1' are not among the names 'a'"),
-        ({"X": X, "y": Y, "label_names": np.array(["a", "a"])}, "expected different names in 'label_names'"),
-        ({"X": X, "y": Y / 2, "label_names": np.array(["a", "b"])}, "expected 1 names of targets, got 'a', 'b'"),
+        ({"X": X, "y": Y, "feature_names": np.array(["a"])}, "must have inputs of 1 named features"),
+        ({"X": X, "y": Y, "label_names": np.array(["a"])}, "must have labels among the names 'a', got '0', '1'"),
+        ({"X": X, "y": Y, "label_names": np.array(["a", "a"])}, "must have different names in 'label_names'"),
+        ({"X": X, "y": Y / 2, "label_names": np.array(["a", "b"])}, "must have 1 names of targets, got 'a', 'b'"),
         ({"X": X.astype(object), "y": Y}, "array 'X' cannot be read: it holds Python objects; save numbers or text"),
     ],
 )
@@ -159,7 +159,9 @@ def test_mistakes(tmp_path: Path, arrays: dict, message: str):
 
 
 def test_text_cannot_be_predicted(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"task 'regression': expected numbers to predict in .*own.npz, got text"):
+    with pytest.raises(
+        ConfigError, match=r"task must be 'classification' where labels are text, as in .*own.npz, got 'regression'"
+    ):
         load_dataset(save(tmp_path, X=X, y=Y.astype(str)), task="regression")
 
 
@@ -175,11 +177,11 @@ def test_damaged_files(tmp_path: Path):
         try:
             load_dataset(path)
         except DatasetError as error:
-            said = str(error)
+            message = str(error)
         else:
-            said = str(path)  # a byte that says nothing
-        assert str(path) in said
+            message = str(path)  # a byte that changes nothing
+        assert str(path) in message
     np.save(tmp_path / "array.npy", X)
     (tmp_path / "array.npy").rename(path)
-    with pytest.raises(DatasetError, match=r"expected a .npz file, as numpy.savez writes it"):
+    with pytest.raises(DatasetError, match=r"must be a .npz file, as numpy.savez writes it"):
         load_dataset(path)

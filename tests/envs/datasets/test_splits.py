@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torso.envs.datasets.splits import Dataset, Parts, Splits, turns
+from torso.envs.datasets.splits import Dataset, Parts, Splits, cycle_positions
 from torso.errors import ConfigError, DatasetError
 
 LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=120).map(np.array)
@@ -44,9 +44,9 @@ def turns_by_hand(labels: list[int]) -> list[int]:
 @given(LABELS)
 def test_turns_follow_the_documented_rule(labels: np.ndarray):
     expected = turns_by_hand(labels.tolist())
-    ours = turns(labels).tolist()
-    assert [min(turn, 8) if turn >= 7 else 0 for turn in ours] == [
-        min(turn, 8) if turn >= 7 else 0 for turn in expected
+    ours = cycle_positions(labels).tolist()
+    assert [min(position, 8) if position >= 7 else 0 for position in ours] == [
+        min(position, 8) if position >= 7 else 0 for position in expected
     ]
 
 
@@ -98,20 +98,23 @@ def test_what_was_set_aside_stays_and_train_keeps_the_rest():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (Parts(train=made([0, 0, 0], ("a",))), "rows: expected at least 2 classes, got only 'a'"),
-        (Parts(train=made([], ())), "rows: expected at least 2 classes, got only none"),
+        (Parts(train=made([0, 0, 0], ("a",))), "rows must have at least 2 classes, got only 'a'"),
+        (Parts(train=made([], ())), "rows must have at least 2 classes, got only none"),
         (
             Parts(train=made([0, 0, 0, 1, 1, 2], ("a", 7, "c"))),
-            r"one each for train, validation, test, of each class; got 2 rows of class 7 \(2 of 3 classes have too few",
+            r"one each for train, validation, test, of each class, got 2 rows of class 7 \(2 of 3 classes have too few",
         ),
         (Parts(train=made([0, 0, 0], ("a", "b"))), "got 0 rows of class 'b'"),
-        (Parts(train=made([0, 0, 0, 1], ("a", "b")), test=made([0, 1])), "at least 2, one each for train, validation"),
+        (
+            Parts(train=made([0, 0, 0, 1], ("a", "b")), test=made([0, 1])),
+            "at least 2 rows, one each for train, validation",
+        ),
         (
             Parts(train=made([0, 0, 0]), validation=made([1]), test=made([0, 1])),
-            r"expected at least 1 to train, of each class; got 0 rows of class 'b'",
+            r"must have at least 1 row to train, of each class, got 0 rows of class 'b'",
         ),
-        (Parts(train=made([0, 1, 2]), test=made([])), "expected rows set aside for test, got none"),
-        (Parts(train=numbers(2)), "rows: expected at least 3, one each for train, validation, test, got 2 rows"),
+        (Parts(train=made([0, 1, 2]), test=made([])), "must have rows set aside for test, got none"),
+        (Parts(train=numbers(2)), "rows must have at least 3 rows, one each for train, validation, test, got 2 rows"),
     ],
 )
 def test_too_few_rows(parts: Parts, message: str):
@@ -125,10 +128,10 @@ def test_too_few_rows(parts: Parts, message: str):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["a", "z"], "classes: 'z' unknown; rows has 'a', 'b', '3'"),
-        (["a"], "classes: expected at least 2, got 'a'; rows has 'a', 'b', '3'"),
-        ([], "classes: expected at least 2, got none; rows has"),
-        (["a", "a"], "classes: expected each once, got a, a; rows has"),
+        (["a", "z"], "classes must be names in rows, got 'z'; rows has 'a', 'b', '3'"),
+        (["a"], "classes must hold at least 2 names, got 'a'; rows has 'a', 'b', '3'"),
+        ([], "classes must hold at least 2 names, got none; rows has"),
+        (["a", "a"], "classes must be different names, got a, a; rows has"),
     ],
 )
 def test_classes_that_cannot_be_kept(classes: list[str], message: str):
@@ -164,19 +167,22 @@ def test_a_regression():
     taken = data.take(np.array([2, 0]))
     assert taken.labels.tolist() == [[4, 5], [0, 1]]
     assert (taken.task, taken.label_names) == ("regression", ("u", "v"))
-    with pytest.raises(ConfigError, match="r has numbers to predict and no classes"):
+    with pytest.raises(
+        ConfigError,
+        match=r"classes must be omitted for r, which has numbers to predict and no classes, got \['u', 'v'\]",
+    ):
         data.keep(["u", "v"])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": np.zeros(3)}, r"r: expected numbers \[N, 1\] to predict, got \(3,\) float64"),
-        ({"labels": np.zeros((3, 2))}, r"expected numbers \[N, 1\] to predict, got \(3, 2\)"),
-        ({"labels": np.full((3, 1), "x")}, r"expected numbers \[N, 1\] to predict"),
-        ({"labels": np.array([[1.0], [np.nan], [2.0]])}, "expected finite float32 numbers to predict"),
-        ({"labels": np.zeros((2, 1))}, "expected a label for each of 3 inputs, got 2"),
-        ({"feature_names": ("a",)}, r"expected inputs of 1 named features, got \[2\]"),
+        ({"labels": np.zeros(3)}, r"r must have numbers \[N, 1\] to predict, got \(3,\) float64"),
+        ({"labels": np.zeros((3, 2))}, r"must have numbers \[N, 1\] to predict, got \(3, 2\)"),
+        ({"labels": np.full((3, 1), "x")}, r"must have numbers \[N, 1\] to predict"),
+        ({"labels": np.array([[1.0], [np.nan], [2.0]])}, "must have finite float32 numbers to predict"),
+        ({"labels": np.zeros((2, 1))}, "must have a label for each of 3 inputs, got 2"),
+        ({"feature_names": ("a",)}, r"must have inputs of 1 named features, got \[2\]"),
     ],
 )
 def test_what_does_not_fit_a_regression(changes: dict, message: str):

@@ -41,13 +41,13 @@ def random_actions(vector: AtariVector, steps: int, seed: int = 0) -> list[np.nd
 
 
 def tape(vector: AtariVector, env: int = 0, steps: int = 30, **reset: Any) -> list[bytes]:
-    """All that one env says over some random steps."""
+    """Record the outputs of one env over some random steps."""
     obs, infos = vector.reset(**reset)
-    said = [obs[env].tobytes() + infos["lives"][env].tobytes()]
+    recorded = [obs[env].tobytes() + infos["lives"][env].tobytes()]
     for actions in random_actions(vector, steps):
         obs, rewards, terminated, truncated, infos = vector.step(actions)
-        said.append(b"".join(each[env].tobytes() for each in (obs, rewards, terminated, truncated, infos["lives"])))
-    return said
+        recorded.append(b"".join(each[env].tobytes() for each in (obs, rewards, terminated, truncated, infos["lives"])))
+    return recorded
 
 
 # what it is
@@ -165,7 +165,7 @@ def test_actions_stick_by_default_and_not_where_a_protocol_says_so(make, kwargs,
 def test_seeds_that_the_ale_cannot_take_are_refused(seeds):
     with pytest.raises(ConfigError, match=r"a seed of the ALE must be a whole number in \[0, 2\*\*31\), got"):
         AtariVector("ALE/Pong-v5", seeds)
-    with pytest.raises(ConfigError, match="ALE/Pong-v5 needs a seed for each env, got none"):
+    with pytest.raises(ConfigError, match="ALE/Pong-v5 must have a seed for each env, got none"):
         AtariVector("ALE/Pong-v5", [])
 
 
@@ -202,7 +202,7 @@ def test_a_lost_life_is_told_and_the_game_goes_on(make):
 
 
 def test_a_life_that_a_new_game_lacks_is_not_lost(make):
-    # Demon Attack says 1 life at the start of a game, and 4 from its first frame on
+    # Demon Attack reports 1 life at the start of a game, and 4 from its first frame on
     vector = make("DemonAttack", protocol="dqn2015", max_episode_steps=3, noop_max=0)
     vector.reset()
     lives = []
@@ -311,9 +311,9 @@ def test_the_protocols(make):
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "error", "says"),
+    ("kwargs", "error", "message"),
     [
-        ({"protocol": "dqn2013"}, ConfigError, "protocol must be one of dqn2015, machado2018; got 'dqn2013'"),
+        ({"protocol": "dqn2013"}, ConfigError, "protocol must be one of dqn2015, machado2018, got 'dqn2013'"),
         ({"noop": 3}, ConfigError, "ALE/Pong-v5 cannot be given noop: did you mean noop_max"),
         ({"mode": 1}, ConfigError, "cannot be given mode: it has repeat_action_probability, .*single env"),
         ({"reward_clipping": True}, ConfigError, "clipped where they are learnt from"),
@@ -332,23 +332,23 @@ def test_the_protocols(make):
         ({"render_mode": "human"}, EnvError, "cannot be rendered as 'human'; it has rgb_array"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(kwargs, error, says):
-    with pytest.raises(error, match=says):
+def test_settings_that_cannot_work_are_refused(kwargs, error, message):
+    with pytest.raises(error, match=message):
         AtariVector("ALE/Pong-v5", [1], **kwargs)
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("ALE/Pogn-v5", "unknown environment 'ALE/Pogn-v5'; did you mean 'ALE/Pong-v5'"),
         ("ALE/pong-v5", "did you mean 'ALE/Pong-v5'"),
         ("ALE/Pong-v4", "did you mean 'ALE/Pong-v5'"),
         ("ALE/Pong", "did you mean 'ALE/Pong-v5'"),
-        ("CartPole-v1", "CartPole-v1 is none of ale-py's games"),
+        ("CartPole-v1", "CartPole-v1 is not one of ale-py's games"),
     ],
 )
-def test_games_that_are_not_there_are_refused(name, says):
-    with pytest.raises(EnvError, match=says):
+def test_games_that_are_not_there_are_refused(name, message):
+    with pytest.raises(EnvError, match=message):
         AtariVector(name, [1])
 
 
@@ -360,7 +360,7 @@ def test_mistakes_in_use_are_told(make):
         vector.render()
     vector.reset()
     for wrong in ([0, 6], [-1, 0], [0], [0, 0, 0], [0.0, 1.0], [[0, 0]], 0, [True, False], [[0], [0]]):
-        with pytest.raises(EnvError, match=r"expected 2 whole numbers from 0 to 5 as actions, got"):
+        with pytest.raises(EnvError, match=r"actions of ALE/Pong-v5 must be 2 whole numbers from 0 to 5, got"):
             vector.step(np.array(wrong))
     vector.step(np.array([5, 0], np.uint8))
     with pytest.raises(EnvError, match="no reset options"):

@@ -1,4 +1,4 @@
-"""Raw frames are of the very games that are observed as stacks, and become those stacks."""
+"""Raw frames come from the same games as stacked observations, and preprocess to them."""
 
 from __future__ import annotations
 
@@ -58,23 +58,23 @@ def same(left: dict[str, Any], right: dict[str, Any]) -> None:
 def test_the_same_actions_play_the_same_games(pair, game, kwargs, steps, ends):
     stacks, frames = pair(game, **kwargs)
     rng = np.random.default_rng(0)
-    expected, told = stacks.reset()
-    raw, raw_told = frames.reset()
+    expected, infos = stacks.reset()
+    raw, raw_infos = frames.reset()
     assert frames.observation_space.contains(raw)
     np.testing.assert_array_equal(raw[:, 0], raw[:, 1])
     obs = [stack(None, plane) for plane in preprocess(raw)]
     over = compared = differing = 0
     for _ in range(steps):
-        same(told, raw_told)
+        same(infos, raw_infos)
         for env in np.flatnonzero(~stacks.ended):  # nobody acts on the others' observations
             np.testing.assert_array_equal(obs[env], expected[env])
             differing += bool((raw[env, 0] != raw[env, 1]).any())
             compared += 1
         actions = rng.integers(stacks.single_action_space.n, size=2)
         begins = stacks.ended
-        expected, *said, told = stacks.step(actions)
-        raw, *raw_said, raw_told = frames.step(actions)
-        for left, right in zip(said, raw_said, strict=True):
+        expected, *results, infos = stacks.step(actions)
+        raw, *raw_results, raw_infos = frames.step(actions)
+        for left, right in zip(results, raw_results, strict=True):
             np.testing.assert_array_equal(left, right)
             assert left.dtype == right.dtype
         over += int(stacks.ended.sum())
@@ -111,10 +111,10 @@ def test_resets_go_on_with_generators_or_begin_from_seeds(pair):
     for seed in (None, None, 11, [None, 7], None):
         same(stacks.reset(seed=seed)[1], frames.reset(seed=seed)[1])
         for _ in range(6):  # an end does not reach into the episode that a reset begins
-            *_, told = stacks.step(np.ones(2, np.int64))
-            *_, raw_told = frames.step(np.ones(2, np.int64))
-            same(told, raw_told)
-        starts.add(told["episode_frame_number"].tobytes())
+            *_, infos = stacks.step(np.ones(2, np.int64))
+            *_, raw_infos = frames.step(np.ones(2, np.int64))
+            same(infos, raw_infos)
+        starts.add(infos["episode_frame_number"].tobytes())
     assert len(starts) > 3
 
 

@@ -154,7 +154,7 @@ def test_seeds_of_a_reset():
     assert np.array_equal(envs.reset(seed=8)[0], first)
     envs.reset(seed=8)
     assert np.array_equal(envs.reset(seed=[9, None])[0][0], first[1])
-    with pytest.raises(ConfigError, match="expected one seed for each of 2 envs, got 1"):
+    with pytest.raises(ConfigError, match="seed must hold one for each of 2 envs, got 1"):
         envs.reset(seed=[1])
 
 
@@ -272,7 +272,7 @@ def test_arguments_that_cannot_work():
         ForagerVector(NAME, [0], eyes=9)
     with pytest.raises(ConfigError, match="max_episode_steps must be at least 1, got 0"):
         ForagerVector(NAME, [0], max_episode_steps=0)
-    with pytest.raises(ConfigError, match="needs a seed for each env, got none"):
+    with pytest.raises(ConfigError, match="must have a seed for each env, got none"):
         ForagerVector(NAME, [])
     for make in (lambda: ForagerVector(NAME, [0], render_mode="human"), lambda: ForagerEnv(render_mode="human")):
         with pytest.raises(EnvError, match="cannot be rendered as 'human'; it has rgb_array"):
@@ -285,7 +285,7 @@ def test_arguments_that_cannot_work():
 def test_actions_that_are_none(actions: list[Any]):
     envs = ForagerVector(NAME, [0, 1])
     envs.reset()
-    with pytest.raises(EnvError, match="expected 2 whole numbers from 0 to 4"):
+    with pytest.raises(EnvError, match="must be 2 whole numbers from 0 to 4"):
         envs.step(np.array(actions))
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torso.envs.games.forager_eyes import to_boxes, to_discs
+from torso.envs.games.forager_eyes import box_intervals, disc_distances
 
 ANGLES = st.floats(0.01, 359.99).filter(lambda degrees: min(degrees % 90, 90 - degrees % 90) > 1e-3)
 
@@ -16,12 +16,12 @@ def _ray(degrees: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _to_disc(dx: float, dy: float, degrees: float, radius: float) -> float:
-    return float(to_discs(np.array([[dx]]), np.array([[dy]]), *_ray(degrees), radius)[0, 0, 0])
+    return float(disc_distances(np.array([[dx]]), np.array([[dy]]), *_ray(degrees), radius)[0, 0, 0])
 
 
 def _to_box(x: float, y: float, degrees: float, box: tuple[float, ...]) -> tuple[float, float]:
     cos, sin = _ray(degrees)
-    begin, end = to_boxes(np.array([x]), np.array([y]), 1 / cos, 1 / sin, np.array([box]).T)
+    begin, end = box_intervals(np.array([x]), np.array([y]), 1 / cos, 1 / sin, np.array([box]).T)
     return float(begin[0, 0, 0]), float(end[0, 0, 0])
 
 

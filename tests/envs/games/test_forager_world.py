@@ -26,7 +26,7 @@ from torso.envs.games.forager_world import (
     ForagerSettings,
     ForagerWorld,
     forager_settings,
-    keep_out_of_walls,
+    resolve_wall_collisions,
 )
 from torso.errors import ConfigError
 
@@ -167,7 +167,7 @@ def test_agents_slide_along_walls_and_around_their_ends():
     assert world.x[0] == AGENT_RADIUS
     assert world.y[0] == pytest.approx(20 + STRIDE[FORWARD] * np.sin(np.deg2rad(120)))
     box = np.array([(0, 0, ROOM_SIDE, ROOM_SIDE), (20.0, 0.0, 21.0, 10.0)]).T
-    x, y = keep_out_of_walls(np.array([20.5, 21.3, 19.5]), np.array([10.5, 10.4, 5.0]), box)
+    x, y = resolve_wall_collisions(np.array([20.5, 21.3, 19.5]), np.array([10.5, 10.4, 5.0]), box)
     np.testing.assert_allclose(x, [20.5, 21 + 0.6, 19.0])  # the second at right angles to the corner: 3, 4, 5
     np.testing.assert_allclose(y, [11.0, 10 + 0.8, 5.0])
 
@@ -196,9 +196,9 @@ def test_what_is_touched_is_eaten_counted_and_appears_elsewhere():
     for env, (item, gap) in enumerate([(0, reach - 0.01), (15, reach + 0.01), (16, reach - 0.01), (31, reach - 0.01)]):
         world.item_x[env, item], world.item_y[env, item] = world.x[env], world.y[env] + gap
     touched = world.item_x.copy()
-    awake = np.array([True, True, True, False])
+    active = np.array([True, True, True, False])
     untouched = rngs[3].bit_generator.state
-    assert world.eat(awake, rngs).tolist() == [1, 0, -1, 0]
+    assert world.eat(active, rngs).tolist() == [1, 0, -1, 0]
     assert (world.food_eaten.tolist(), world.poison_eaten.tolist()) == ([1, 0, 0, 0], [0, 0, 1, 0])
     assert rngs[3].bit_generator.state == untouched
     moved = world.item_x != touched
@@ -208,7 +208,7 @@ def test_what_is_touched_is_eaten_counted_and_appears_elsewhere():
     assert np.abs(world.item_x - before_x)[1:3, 0].max() < 0.1
     world.item_x[0, :2], world.item_y[0, :2] = world.x[0], world.y[0]
     world.item_x[0, 16], world.item_y[0, 16] = world.x[0], world.y[0]
-    assert world.eat(awake, rngs)[0] == 1  # two foods and a poison at once
+    assert world.eat(active, rngs)[0] == 1  # two foods and a poison at once
     assert (world.food_eaten[0], world.poison_eaten[0]) == (3, 1)
 
 

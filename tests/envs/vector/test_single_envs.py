@@ -11,7 +11,7 @@ from torso.errors import EnvError
 
 
 class Paints(gym.Env[np.ndarray, np.int64]):
-    """Renders what it is told to."""
+    """Renders the given frame."""
 
     def __init__(self, render_mode: str | None = None, frame: object = np.zeros((2, 3, 3), np.uint8)) -> None:
         self.observation_space = gym.spaces.Box(0, 1, (1,))
@@ -73,8 +73,8 @@ def test_what_has_its_render_mode_already_is_taken():
             "torso/Identity-v0 cannot be rendered as 'rgb_array'; it has no render modes",
         ),
         ("CartPole-v1", "CartPole-v1 cannot be rendered as 'ansi'; it has human, rgb_array"),
-        (lambda: Paints(), "has the render mode None, expected 'ansi': construct it with render_mode='ansi'"),
-        (Paints("rgb_array"), "has the render mode 'rgb_array', expected 'ansi'"),
+        (lambda: Paints(), "must have the render mode 'ansi', got None; construct it with render_mode='ansi'"),
+        (Paints("rgb_array"), "must have the render mode 'ansi', got 'rgb_array'"),
     ],
 )
 def test_what_cannot_be_rendered_as_asked(source, message: str):
@@ -83,7 +83,7 @@ def test_what_cannot_be_rendered_as_asked(source, message: str):
 
 
 @pytest.mark.parametrize(
-    ("frame", "came"),
+    ("frame", "got"),
     [
         (None, "NoneType"),
         ("a picture", "str"),
@@ -94,7 +94,7 @@ def test_what_cannot_be_rendered_as_asked(source, message: str):
 )
 def test_frames_of_another_kind_are_refused(frame: object, got: str):
     vector = make_vector(Paints, env_kwargs={"frame": frame}, render_mode="rgb_array")
-    with pytest.raises(EnvError, match=rf"expected the env to render uint8 \[H, W, 3\], got {got}"):
+    with pytest.raises(EnvError, match=rf"the env must render uint8 \[H, W, 3\], got {got}"):
         vector.render()
     vector.close()
     other = make_vector(Paints, env_kwargs={"frame": frame}, render_mode="ansi")
@@ -121,23 +121,35 @@ def test_a_name_within_a_class_and_a_function(tmp_path: Path, monkeypatch: pytes
     env = Paints()
     assert load_wrapper("my_wrappers:Ours.plain")(env) is env
     for name in ("number", "Ours.other"):
-        with pytest.raises(EnvError, match=f"'my_wrappers:{name}': expected a class or function .*, got int"):
+        with pytest.raises(EnvError, match=f"'my_wrappers:{name}' must be a class or function .*, got int"):
             load_wrapper(f"my_wrappers:{name}")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("TimeAwareObservation", "expected 'module:Name', such as 'gymnasium.wrappers:TimeAwareObservation'"),
-        ("", "expected 'module:Name'"),
-        (":Name", "expected 'module:Name'"),
-        ("gymnasium.wrappers:", "expected 'module:Name'"),
-        ("nowhere_at_all:Name", r"the module 'nowhere_at_all' could not be imported \(ModuleNotFoundError"),
-        ("..:Name", r"the module '..' could not be imported \("),
-        ("gymnasium.wrappers:Nothing", r"'gymnasium.wrappers' does not give 'Nothing' \(AttributeError"),
-        ("gymnasium.wrappers:Nothing(...)", r"'gymnasium.wrappers' does not give 'Nothing\(...\)'"),
+        (
+            "TimeAwareObservation",
+            "wrapper must be 'module:Name', such as 'gymnasium.wrappers:TimeAwareObservation', got 'TimeAware",
+        ),
+        ("", "wrapper must be 'module:Name', such as .*, got ''"),
+        (":Name", "wrapper must be 'module:Name', such as .*, got ':Name'"),
+        ("gymnasium.wrappers:", "wrapper must be 'module:Name', such as .*, got 'gymnasium.wrappers:'"),
+        (
+            "nowhere_at_all:Name",
+            r"wrapper 'nowhere_at_all:Name': the module 'nowhere_at_all' could not be imported \(ModuleNotFoundError",
+        ),
+        ("..:Name", r"wrapper '..:Name': the module '..' could not be imported \("),
+        (
+            "gymnasium.wrappers:Nothing",
+            r"wrapper 'gymnasium.wrappers:Nothing': 'gymnasium.wrappers' does not give 'Nothing' \(AttributeError",
+        ),
+        (
+            "gymnasium.wrappers:Nothing(...)",
+            r"wrapper 'gymnasium.wrappers:Nothing.*': 'gymnasium.wrappers' does not give 'Nothing\(...\)'",
+        ),
     ],
 )
 def test_names_that_name_no_wrapper(name: str, message: str):
-    with pytest.raises(EnvError, match=f"wrapper '{name.replace('(...)', '.*')}': {message}"):
+    with pytest.raises(EnvError, match=f"^{message}"):
         load_wrapper(name)

@@ -1,4 +1,4 @@
-"""Worlds: what they are called, what they keep open, and what a network must know of them."""
+"""World: names, ownership of constructed envs, and the interface read for a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torso.errors import ConfigError, EnvError
 
 
 class Camera(gym.Env):
-    """Observes one image of whichever space it is told."""
+    """Observes one image of the given shape and dtype."""
 
     def __init__(self, shape: tuple[int, ...], dtype: str = "uint8") -> None:
         self.observation_space = gym.spaces.Box(0, 255, shape, np.dtype(dtype).type)
@@ -91,11 +91,11 @@ def test_only_images_of_bytes_are_scaled(shape: tuple[int, ...], dtype: str, lay
 
 
 def test_what_cannot_be_learnt_in_is_refused() -> None:
-    with pytest.raises(EnvError, match=r"Pendulum-v1 .*Discrete"):
+    with pytest.raises(EnvError, match=r"Pendulum-v1 must have Discrete actions, got Box"):
         _ = World(env="Pendulum-v1").spec
     with pytest.raises(EnvError, match="did you mean 'CartPole-v1'"):
         _ = World(env="CartPole-v7").spec
-    with pytest.raises(ConfigError, match=r"plain data .*function that makes the env"):
+    with pytest.raises(ConfigError, match=r"plain data, got .*function that makes the env"):
         World(env="CartPole-v1", env_kwargs={"rewards": np.zeros(3)})
     with pytest.raises(ConfigError, match="plain data"):
         World(env="CartPole-v1", env_kwargs={"gravity": float("nan")})

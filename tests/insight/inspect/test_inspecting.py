@@ -1,4 +1,4 @@
-"""The road of an inspection: what is drawn of which model, and the figures that go with it."""
+"""Inspection workflow: the pictures and figures of classifiers, regressors and policies."""
 
 from __future__ import annotations
 
@@ -226,9 +226,9 @@ def test_a_policy_shows_its_weights_and_what_it_makes_of_an_observation(policy: 
     assert names(found) == ["weights", "activations"]
     assert found.drawn[1].figures["layers"][0] == "conv1 (32 × 20 × 20)"
     assert Subject.load(policy, None).names == ["2", "3", "4"]
-    with pytest.raises(ConfigError, match="input 3: a row of test data, of which there is none"):
+    with pytest.raises(ConfigError, match="input 3 is a row of test data, and there are none; give some"):
         inspect_model(policy, out=tmp_path / "none", example=3)
-    with pytest.raises(ConfigError, match="unit conv1:0: needs test data"):
+    with pytest.raises(ConfigError, match="unit conv1:0 needs test data"):
         inspect_model(policy, out=tmp_path / "none", settings=InspectionSettings(units=("conv1:0",)))
     assert not (tmp_path / "none").exists()
 
@@ -258,11 +258,11 @@ def test_data_must_be_of_the_models_kind(digits: tuple[Path, Dataset], policy: P
         (
             "dense1",
             ConfigError,
-            r"a unit is LAYER:INDEX, such as output:0, got 'dense1'; there are dense1 \(32 units\)",
+            r"unit must be LAYER:INDEX, such as output:0, got 'dense1'; there are dense1 \(32 units\)",
         ),
         ("dense1:x", ConfigError, "got 'dense1:x'"),
         ("dense1:32", InputError, "got dense1:32"),
-        ("conv1:0", InputError, r"expected one of dense1 \(units 0 to 31\), output \(units 0 to 9\), got 'conv1'"),
+        ("conv1:0", InputError, r"layer must be one of dense1 \(units 0 to 31\), output \(units 0 to 9\), got 'conv1'"),
     ],
 )
 def test_units_that_are_not_there(
@@ -278,7 +278,7 @@ def test_examples_that_do_not_fit(digits: tuple[Path, Dataset], tmp_path: Path) 
     for row in (-1, len(test)):
         with pytest.raises(InputError, match=f"a row of the test data, 0 to {len(test) - 1}, got {row}"):
             inspect_model(model, data=test, out=tmp_path, example=row)
-    with pytest.raises(InputError, match="expected one input, got 2 rows"):
+    with pytest.raises(InputError, match=r"input\.shape must be that of one input, got 2 rows"):
         inspect_model(model, data=test, out=tmp_path, example=test.inputs[:2])
     with pytest.raises(InputError, match="input"):
         inspect_model(model, data=test, out=tmp_path, example=b"no image")
@@ -286,7 +286,7 @@ def test_examples_that_do_not_fit(digits: tuple[Path, Dataset], tmp_path: Path) 
 
 @pytest.mark.parametrize("epsilons", [(), (-0.1,), (0.1, 2.0), (float("nan"),)])
 def test_epsilons_are_shares(epsilons: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"epsilons are shares of the input's range, numbers in \[0, 1\]"):
+    with pytest.raises(ConfigError, match=r"epsilons must be shares of the input's range, numbers in \[0, 1\]"):
         InspectionSettings(epsilons=epsilons)
 
 

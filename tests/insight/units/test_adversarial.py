@@ -1,4 +1,4 @@
-"""The fast gradient sign method."""
+"""Fast gradient sign method: directions, bounds, accuracy by epsilon."""
 
 from __future__ import annotations
 
@@ -144,10 +144,10 @@ def test_what_cannot_be_attacked(digits: tuple[Network, Tensor, Tensor]) -> None
     network, inputs, labels = digits
     bounds = input_bounds(network.spec.input)
     for epsilon in (-0.1, 1.1, float("nan")):
-        with pytest.raises(InputError, match=r"epsilon: expected a share of the input's range, in \[0, 1\]"):
+        with pytest.raises(InputError, match=r"epsilon must be a share of the input's range, in \[0, 1\]"):
             fgsm(network, inputs[:1], labels[:1], epsilon, bounds)
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="inputs must be at least 1 row, got 0"):
         accuracy_by_epsilon(network, inputs[:0], labels[:0], (0.1,), bounds)
     policy = build(MLPSpec(hidden=(4,)), ScalarHeadSpec(num_actions=2))
-    with pytest.raises(InputError, match="a policy, which has no labels to lose"):
+    with pytest.raises(InputError, match="model must be a classifier, got a policy, which predicts no labels"):
         fgsm_direction(policy, torch.zeros(1, 4), torch.tensor([0]))

@@ -1,4 +1,4 @@
-"""Layers by name, their values, their weights, and the inputs that excite their units."""
+"""Layers by name, their activations, their weights, and the inputs that excite their units."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from torso.insight.units.layers import (
     layer_values,
     layers,
     responses,
-    strongest,
     top_inputs,
+    top_k_drives,
     unit_drives,
 )
 from torso.nets import (
@@ -347,7 +347,7 @@ def test_top_inputs_are_those_of_brute_force() -> None:
 
 
 def test_equals_come_in_their_order_and_k_may_be_too_large() -> None:
-    found = strongest(torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0]), 8)
+    found = top_k_drives(torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0]), 8)
     assert found.rows.tolist() == [1, 2, 4, 3, 0]
     assert found.drives.tolist() == [3.0, 3.0, 3.0, 2.0, 1.0]
 
@@ -358,5 +358,5 @@ def test_responses_are_the_drives_of_all_inputs_whatever_the_batch() -> None:
     found = responses(net, obs, "dense1")
     assert (found.shape, found.dtype, found.requires_grad) == ((1100, 7), torch.float32, False)
     torch.testing.assert_close(found[1030:], unit_drives(net, obs[1030:], "dense1").detach())
-    with pytest.raises(InputError, match="layer: expected one of"):
+    with pytest.raises(InputError, match="layer must be one of"):
         responses(net, obs, "conv1")

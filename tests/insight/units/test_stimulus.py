@@ -1,4 +1,4 @@
-"""Ranges of inputs, and the optimal stimulus of a unit."""
+"""Input bounds, and the optimal stimulus of a unit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from torso.envs import load_dataset
 from torso.errors import InputError
 from torso.insight.units.bounds import Bounds, input_bounds
-from torso.insight.units.layers import layers, responses, strongest, unit_drives
+from torso.insight.units.layers import layers, responses, top_k_drives, unit_drives
 from torso.insight.units.stimulus import optimal_stimulus
 from torso.nets import (
     ConvLayerSpec,
@@ -34,14 +34,14 @@ def seeded(seed: int = 0) -> torch.Generator:
 # -- bounds ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("polarity", "ground"), [("light-on-dark", 0.0), ("dark-on-light", 16.0), ("none", 8.0)])
-def test_an_image_describes_its_own_range(polarity: str, ground: float) -> None:
+@pytest.mark.parametrize(("polarity", "baseline"), [("light-on-dark", 0.0), ("dark-on-light", 16.0), ("none", 8.0)])
+def test_an_image_describes_its_own_range(polarity: str, baseline: float) -> None:
     image = ImageSpec(channels=1, height=2, width=3, max_value=16.0, polarity=polarity)  # type: ignore[arg-type]
     found = input_bounds(InputSpec(shape=(2, 3), dtype="uint8", layout="hw", image=image))
-    assert found.low.shape == found.high.shape == found.ground.shape == (2, 3)
+    assert found.low.shape == found.high.shape == found.baseline.shape == (2, 3)
     assert {float(found.low.min()), float(found.low.max())} == {0.0}
     assert {float(found.high.min()), float(found.high.max())} == {16.0}
-    assert torch.equal(found.ground, torch.full((2, 3), ground))
+    assert torch.equal(found.baseline, torch.full((2, 3), baseline))
 
 
 def test_other_inputs_have_the_range_of_their_data() -> None:
@@ -49,12 +49,12 @@ def test_other_inputs_have_the_range_of_their_data() -> None:
     table = input_bounds(InputSpec(shape=(2,)), rows)
     assert table.low.tolist() == [1.0, -5.0]
     assert table.high.tolist() == [3.0, 5.0]
-    assert table.ground.tolist() == [2.0, 0.0]
+    assert table.baseline.tolist() == [2.0, 0.0]
     image = input_bounds(InputSpec(shape=(1, 2), layout="hw"), rows.unsqueeze(1))
     assert image.low.tolist() == [[-5.0, -5.0]]
     assert image.high.tolist() == [[5.0, 5.0]]
     for none in (None, rows[:0]):
-        with pytest.raises(InputError, match="some inputs"):
+        with pytest.raises(InputError, match="inputs must be given, to take the range of each feature from, got none"):
             input_bounds(InputSpec(shape=(2,)), none)
 
 
@@ -62,14 +62,14 @@ numbers = st.floats(-100, 100, width=32)
 
 
 @given(st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=8), st.floats(0.0625, 10, width=32))
-def test_drawing_near_keeps_the_direction_and_the_distance(rows: list[tuple[float, ...]], furthest: float) -> None:
+def test_drawing_near_keeps_the_direction_and_the_distance(rows: list[tuple[float, ...]], max_distance: float) -> None:
     # The middle feature never varied.
     bounds = Bounds(torch.tensor([0.0, 2.0, -1.0]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 2.0, 1.0]))
     inputs = torch.tensor(rows)
-    near = bounds.draw_near(inputs, furthest)
+    near = bounds.limit_distance(inputs, max_distance)
     before, after = bounds.distance(inputs), bounds.distance(near)
-    torch.testing.assert_close(after, before.clamp(max=furthest), rtol=1e-4, atol=1e-4)
-    cosine = functional.cosine_similarity(inputs - bounds.ground, near - bounds.ground, dim=1)
+    torch.testing.assert_close(after, before.clamp(max=max_distance), rtol=1e-4, atol=1e-4)
+    cosine = functional.cosine_similarity(inputs - bounds.baseline, near - bounds.baseline, dim=1)
     far = before > 1e-3
     torch.testing.assert_close(cosine[far], torch.ones(int(far.sum())), rtol=1e-3, atol=1e-3)
     clipped = bounds.clip(inputs)
@@ -105,7 +105,7 @@ def test_a_linear_unit_has_a_corner_of_the_box_as_its_optimum() -> None:
 def test_within_a_distance_it_is_the_weights_own_direction() -> None:
     network = linear([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]])
     bounds = Bounds(torch.zeros(3), torch.ones(3), torch.zeros(3))
-    found = optimal_stimulus(network, "output", [0], bounds, seeded(), furthest=0.5)
+    found = optimal_stimulus(network, "output", [0], bounds, seeded(), max_distance=0.5)
     torch.testing.assert_close(found.inputs[0], torch.tensor([0.3, 0.4, 0.0]), rtol=0, atol=0.02)
     assert float(found.drives[0]) == pytest.approx(2.5, rel=0.01)
     assert float(bounds.distance(found.inputs)[0]) <= 0.5 + 1e-6
@@ -147,18 +147,18 @@ def test_a_stimulus_excites_its_unit_more_than_any_test_input_and_takes_no_more_
     for layer in layers(network):
         units = range(min(6, layer.num_units))
         drives = responses(network, inputs, layer.name)
-        best = [strongest(drives[:, unit], 1) for unit in units]
+        best = [top_k_drives(drives[:, unit], 1) for unit in units]
         start = torch.stack([inputs[int(top.rows[0])] for top in best])
-        furthest = bounds.distance(start.float())
+        max_distance = bounds.distance(start.float())
         found = optimal_stimulus(
-            network, layer.name, list(units), bounds, seeded(), start=start, furthest=furthest, num_steps=60
+            network, layer.name, list(units), bounds, seeded(), start=start, max_distance=max_distance, num_steps=60
         )
         tops = torch.cat([top.drives for top in best])
         assert bool((found.drives > tops).all()), layer.name
         assert found.inputs.shape == (len(best), 8, 8)
         assert float(found.inputs.min()) >= 0
         assert float(found.inputs.max()) <= 16
-        assert bool((bounds.distance(found.inputs) <= furthest * (1 + 1e-5)).all())
+        assert bool((bounds.distance(found.inputs) <= max_distance * (1 + 1e-5)).all())
         with torch.no_grad():  # the scores are those of the inputs handed out
             again = torch.stack([unit_drives(network, found.inputs, layer.name)[row, row] for row in units])
         torch.testing.assert_close(found.drives, again)
@@ -172,7 +172,7 @@ def test_what_a_unit_does_not_see_stays_ground(cnn: tuple[Network, Tensor]) -> N
     drives = responses(network, inputs, "conv1")
     seen = [unit for unit in range(6) if float(drives[:, unit].std()) > 0.1]
     assert seen
-    found = optimal_stimulus(network, "conv1", seen, bounds, seeded(), furthest=6.0)
+    found = optimal_stimulus(network, "conv1", seen, bounds, seeded(), max_distance=6.0)
     assert int((found.inputs > 0.15 * 16).flatten(1).sum(dim=1).max()) <= 9
 
 

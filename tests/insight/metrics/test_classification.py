@@ -1,4 +1,4 @@
-"""Metrics against numbers worked by hand and against definitions counted out example by example."""
+"""Classification metrics against numbers worked by hand and definitions counted example by example."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torso.errors import InputError
-from torso.insight.metrics.classification import classification_metrics, regression_metrics
+from torso.insight.metrics.classification import classification_metrics
 
 # Two classes; the second's probability, from high to low. Positives are at places 1, 2, 4 and 7 of 8.
 SCORES = np.array([0.95, 0.9, 0.8, 0.7, 0.4, 0.3, 0.2, 0.1])
@@ -144,7 +144,7 @@ def test_top_1_error_is_what_accuracy_leaves(seed: int) -> None:
     assert errors == sorted(errors, reverse=True)
 
 
-# -- what is missing ---------------------------------------------------------------------------------------------------
+# -- missing figures ---------------------------------------------------------------------------------------------------
 
 
 def test_a_class_without_examples_has_no_figures_and_no_say() -> None:
@@ -182,8 +182,8 @@ def test_one_class_alone_has_no_roc_area(only: int) -> None:
 
 
 def test_without_probabilities_the_labels_speak() -> None:
-    said = THREE.argmax(axis=1)
-    bare = classification_metrics(None, THREE_TRUTH, predicted=said)
+    labelled = THREE.argmax(axis=1)
+    bare = classification_metrics(None, THREE_TRUTH, predicted=labelled)
     whole = classification_metrics(THREE, THREE_TRUTH)
     assert (bare.accuracy, bare.confusion) == (whole.accuracy, whole.confusion)
     assert bare.top_k_error == {1: pytest.approx(2 / 6)}
@@ -211,7 +211,7 @@ def test_float32_is_as_good_as_float64() -> None:
     assert narrow == pytest.approx(wide, rel=1e-5)
 
 
-# -- how they are told -------------------------------------------------------------------------------------------------
+# -- output formats ----------------------------------------------------------------------------------------------------
 
 
 def test_json_holds_every_figure() -> None:
@@ -246,92 +246,30 @@ def test_text_says_what_is_not_known_and_leaves_out_what_is_too_wide() -> None:
     assert max(map(len, wide.text().splitlines())) < 100
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- refused inputs ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"probabilities": None}, "probabilities, predicted: expected one of the two"),
-        ({"labels": []}, "labels: expected whole numbers"),
-        ({"labels": TRUTH.astype(float)}, "labels: expected whole numbers"),
-        ({"labels": TRUTH[:, None]}, "labels: expected whole numbers"),
-        ({"labels": TRUTH - 1}, "labels: expected classes from 0, got -1"),
-        ({"labels": TRUTH + 1}, "labels: expected classes below 2, got 2"),
-        ({"labels": TRUTH[:3]}, r"probabilities: expected floats \[3, K\]"),
-        ({"probabilities": SCORES}, "probabilities: expected floats"),
+        ({"probabilities": None}, "probabilities, predicted must be given, at least one of the two, got neither"),
+        ({"labels": []}, "labels must be whole numbers"),
+        ({"labels": TRUTH.astype(float)}, "labels must be whole numbers"),
+        ({"labels": TRUTH[:, None]}, "labels must be whole numbers"),
+        ({"labels": TRUTH - 1}, "labels must be classes from 0, got -1"),
+        ({"labels": TRUTH + 1}, "labels must be classes below 2, got 2"),
+        ({"labels": TRUTH[:3]}, r"probabilities must be floats \[3, K\]"),
+        ({"probabilities": SCORES}, "probabilities must be floats"),
         ({"probabilities": SCORES[:, None]}, "K >= 2"),
         ({"probabilities": np.ones((8, 2))}, "sum to 1 in each row, got rows that sum to 2"),
         ({"probabilities": np.array([[1.5, -0.5]] * 8)}, "shares of at least 0"),
         ({"probabilities": np.full((8, 2), np.nan)}, "shares of at least 0"),
-        ({"predicted": TRUTH[:4]}, "predicted: expected 8 of them"),
-        ({"predicted": TRUTH * 2}, "predicted: expected classes below 2, got 2"),
-        ({"label_names": ["a"]}, "label_names: expected 2 names, got 1"),
+        ({"predicted": TRUTH[:4]}, "predicted must be 8 classes, one per example, got 4"),
+        ({"predicted": TRUTH * 2}, "predicted must be classes below 2, got 2"),
+        ({"label_names": ["a"]}, "label_names must be 2 names, got 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, Any], says: str) -> None:
     arguments = {"probabilities": BINARY, "labels": TRUTH, **given}
     with pytest.raises(InputError, match=says):
         classification_metrics(arguments.pop("probabilities"), arguments.pop("labels"), **arguments)
-
-
-# -- regression --------------------------------------------------------------------------------------------------------
-
-
-def test_regression_by_hand() -> None:
-    targets = np.array([[1.0, 10.0], [2.0, 10.0], [3.0, 30.0], [4.0, 30.0]])
-    predicted = np.array([[1.0, 12.0], [2.0, 12.0], [3.0, 28.0], [6.0, 28.0]])
-    metrics = regression_metrics(predicted, targets, target_names=["height", "weight"])
-    assert metrics.num_examples == 4
-    height, weight = metrics.targets
-    assert (height.label, height.rmse, height.mae) == ("height", 1.0, 0.5)
-    assert height.r2 == pytest.approx(1 - 4 / 5)  # squared errors 4, squared deviations 2.25 + .25 + .25 + 2.25
-    assert (weight.rmse, weight.mae) == (2.0, 2.0)
-    assert weight.r2 == pytest.approx(1 - 16 / 400)
-    assert (metrics.rmse, metrics.mae) == (1.5, 1.25)
-    assert metrics.r2 == pytest.approx((0.2 + 0.96) / 2)
-    data = json.loads(json.dumps(metrics.to_json(), allow_nan=False))
-    assert data["targets"][0] == {"label": "height", "rmse": 1.0, "mae": 0.5, "r2": pytest.approx(0.2)}
-    assert metrics.text().splitlines() == [
-        "4 examples",
-        "",
-        "target    RMSE     MAE      R²",
-        "height  1.0000  0.5000  0.2000",
-        "weight  2.0000  2.0000  0.9600",
-        "mean    1.5000  1.2500  0.5800",
-    ]
-
-
-def test_a_target_that_does_not_vary_has_no_r2() -> None:
-    metrics = regression_metrics([[1.0, 5.0], [3.0, 6.0]], [[1.0, 5.0], [2.0, 5.0]])
-    assert metrics.targets[1].r2 is None
-    assert metrics.r2 == metrics.targets[0].r2
-    assert metrics.text().splitlines()[4].split() == ["1", "0.7071", "0.5000", "-"]
-    assert regression_metrics([1.0], [2.0]).to_json()["r2"] is None
-
-
-def test_one_target_may_be_a_vector() -> None:
-    vector = regression_metrics(np.array([1, 2, 4]), np.array([1.0, 2.0, 3.0], dtype=np.float32))
-    assert vector == regression_metrics([[1.0], [2.0], [4.0]], [[1.0], [2.0], [3.0]])
-    assert len(vector.text().splitlines()) == 4  # no mean of one
-
-
-@pytest.mark.parametrize(
-    ("predicted", "targets", "says"),
-    [
-        ([1.0], [1.0, 2.0], r"predicted: expected the targets' shape \[2, 1\], got \[1, 1\]"),
-        ([[1.0, 2.0]], [[1.0]], "the targets' shape"),
-        ([math.nan], [1.0], "predicted: expected finite numbers"),
-        ([1.0], [math.inf], "targets: expected finite numbers"),
-        ([], [], "targets: expected numbers"),
-        (["a"], [1.0], "predicted: expected numbers"),
-    ],
-)
-def test_regressions_that_do_not_fit_are_refused(predicted: Any, targets: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        regression_metrics(predicted, targets)
-
-
-def test_target_names_must_fit() -> None:
-    with pytest.raises(InputError, match="target_names: expected 1 names, got 2"):
-        regression_metrics([1.0], [1.0], target_names=["a", "b"])
