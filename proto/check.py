@@ -1,7 +1,7 @@
-"""Lint the .proto files, and compare them with what was released: a change that breaks a client is refused.
+"""Lint the .proto files, and check them for breaking changes against the released ones.
 
-``python proto/check.py`` asks buf for both, by the rules in buf.yaml, and exits 1 where something is wrong.
-``python proto/check.py --release`` writes ``released.binpb``: from then on this is what clients rely on.
+``python proto/check.py`` runs buf for both, by the rules in buf.yaml, and exits 1 where something is wrong.
+``python proto/check.py --release`` writes ``released.binpb``: later changes are compared with it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ def check(folder: Path = HERE) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         now = Path(scratch) / "now.binpb"
         write_descriptors(folder, now, source=True)
-        asked = (["lint", now], ["breaking", now, "--against", RELEASED])
-        return max(subprocess.run([buf, *words, "--config", RULES], check=False).returncode for words in asked) and 1
+        checks = (["lint", now], ["breaking", now, "--against", RELEASED])
+        return max(subprocess.run([buf, *args, "--config", RULES], check=False).returncode for args in checks) and 1
 
 
 def main() -> int:
     """Check or release; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--release", action="store_true", help="let the present files be what clients rely on")
+    parser.add_argument(
+        "--release", action="store_true", help="release the present files: later changes are compared with them"
+    )
     if parser.parse_args().release:
         write_descriptors(HERE, RELEASED, source=False)
         return 0

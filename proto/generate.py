@@ -1,8 +1,8 @@
 """Generate the Python modules of every .proto in this folder, or check that they are up to date.
 
 ``python proto/generate.py`` writes ``*_pb2.py``, ``*_pb2.pyi`` and ``*_pb2_grpc.py`` beside the sources;
-``python proto/generate.py --check`` writes nothing and exits 1 when a committed module is not what protoc gives.
-The modules demand at least the grpcio and protobuf that grpcio-tools carries: pyproject.toml's bounds follow them.
+``python proto/generate.py --check`` writes nothing and exits 1 when a committed module is not what protoc generates.
+The modules need at least the grpcio and protobuf that grpcio-tools bundles: pyproject.toml's bounds follow them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import google.rpc
 
 HERE = Path(__file__).resolve().parent
-PACKAGE = "torso/proto"  # where the modules are imported from: torso.proto.prediction_pb2
-IMPORTS = Path(google.rpc.__path__[0]).parents[1]  # where google/rpc/status.proto lies
+PACKAGE = "torso/proto"  # the package that the modules are imported from: torso.proto.prediction_pb2
+IMPORTS = Path(google.rpc.__path__[0]).parents[1]  # the folder of google/rpc/status.proto
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py")
 
 
@@ -31,7 +31,7 @@ def generate(directory: Path) -> dict[str, bytes]:
 
 
 def committed() -> dict[str, bytes]:
-    """Return the modules that stand in this folder, by file name."""
+    """Return the generated modules in this folder, by file name."""
     return {path.name: path.read_bytes() for pattern in GENERATED for path in HERE.glob(pattern)}
 
 

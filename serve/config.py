@@ -1,4 +1,4 @@
-"""What a server is told: every setting of ``torso serve``."""
+"""Configuration of a server: every setting of ``torso serve``."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _SECONDS = ("drain_s", "finish_s", "max_connection_age_s")
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Which models to serve, where, how, and to whom."""
+    """Settings of a server: models, address, batching, limits, lifecycle, security, logs."""
 
     models: tuple[str, ...] = ()
     """Model or run directories. A model's name is its directory's name; NAME=DIR chooses another."""
     repository: Path | None = None
-    """A folder of models: MODEL/VERSION/ are model or run directories, versions are whole numbers."""
+    """A model repository: a folder whose MODEL/VERSION/ are model or run directories; versions are whole numbers."""
     version_policy: VersionPolicy = "latest"
-    """Which of a model's versions in the repository are served: latest, latest:N, all, or numbers such as 1,3."""
+    """Versions of each model in the repository to serve: latest, latest:N, all, or numbers such as 1,3."""
     model_control: ModelControl = "none"
-    """How the repository's models change: not at all, by looking every poll_s, or when an admin says so (explicit)."""
+    """Reloading of the repository's models: never (none), every poll_s (poll), on an admin's request (explicit)."""
     load_models: tuple[str, ...] = ()
     """With explicit control: the models of the repository to load at the start."""
     poll_s: float = 5.0
-    """With poll: seconds between two looks at the repository."""
+    """With poll: seconds between two scans of the repository."""
     import_modules: tuple[str, ...] = ()
     """Python modules to import first, such as those that register torsos of your own."""
     host: str = "127.0.0.1"
@@ -46,7 +46,7 @@ class ServeConfig:
     port_file: Path | None = None
     """A file that holds the port while the server is ready: written when it is, removed when it ends."""
     ops_host: str = "127.0.0.1"
-    """The address of /livez, /readyz and /metrics, which are open to whoever reaches them."""
+    """The address of /livez, /readyz and /metrics, which need no authentication."""
     ops_port: int | None = None
     """Their TCP port; 0 picks a free one; unset: they are not served."""
     ops_port_file: Path | None = None
@@ -54,18 +54,18 @@ class ServeConfig:
     workers: int = 1
     """Processes that share the port; more than 1 adds a supervisor."""
     backend: BackendChoice = "auto"
-    """What computes: ONNX Runtime where its answers equal torch's, else torch (auto), or one of onnx, torch, cuda."""
+    """Backend: ONNX Runtime where its answers equal torch's, else torch (auto), or one of onnx, torch, cuda."""
     threads: int = 1
     """Threads that one forward may use."""
     cache_dir: Path | None = None
-    """Where ONNX files are kept that a model directory lacks; unset: the user's cache folder."""
+    """Cache folder for ONNX files that a model directory lacks; unset: the user's cache folder."""
     max_batch_rows: int = 64
     """The most rows of one forward; larger requests are computed in pieces of this size."""
     max_delay_us: int = 0
     """Microseconds that a batch that is not full waits for more requests; 0 adds none."""
     max_queue_rows: int = 4096
-    """The most rows that wait for one model. Requests beyond it are told to come back later, and so are those that what
-    waits leaves no time for before their deadline."""
+    """The most rows in one model's queue. Requests beyond it are rejected with a time to retry after, and so are those
+    that the queue leaves no time for before their deadline."""
     max_message_mib: int = 64
     """The largest request, in MiB."""
     max_metadata_kib: int = 16
@@ -75,10 +75,10 @@ class ServeConfig:
     max_connections: int = 4096
     """The most connections at once, of each worker; further ones are closed."""
     max_connection_age_s: float = 0.0
-    """Seconds after which a connection is asked to end once its calls have, so that clients spread anew; 0: never."""
+    """Seconds after which a connection is closed once its calls have ended, so that clients rebalance; 0: never."""
     keepalive_s: float = 60.0
-    """Seconds of silence after which a connection is asked whether it still lives; it has 20 s to answer, or as many as
-    these where they are fewer."""
+    """Seconds without traffic after which a connection gets a keepalive ping; it has 20 s to answer, or this many
+    where they are fewer."""
     max_episodes: int = 256
     """The most episodes that one ActStream may hold."""
     stream_idle_s: float = 600.0
@@ -86,22 +86,22 @@ class ServeConfig:
     skip_broken: bool = False
     """Serve the other models when one is missing or damaged, instead of not starting."""
     drain_s: float = 5.0
-    """On SIGTERM: the seconds during which health says NOT_SERVING and requests are still answered."""
+    """On SIGTERM: seconds of draining, in which health is NOT_SERVING and requests are still answered."""
     finish_s: float = 30.0
     """At the end, and on Ctrl-C: the most seconds that requests in flight may take to finish."""
     token_file: Path | None = None
-    """Who may ask: lines of `name sha256 role expires` (see torso.serve.server.auth). SIGHUP reads it again."""
+    """Tokens for authentication: lines of `name sha256 role expires` (torso.serve.server.auth). SIGHUP reloads it."""
     tls_cert: Path | None = None
-    """The server's certificate chain, PEM; goes with tls_key. SIGHUP reads both again."""
+    """The server's certificate chain, PEM; goes with tls_key. SIGHUP reloads both."""
     tls_key: Path | None = None
     """The certificate's private key, PEM."""
     tls_client_ca: Path | None = None
     """Certificates, PEM, one of which must have signed every client's own: mutual TLS. Such clients may predict; to
-    administer takes a token."""
+    administer they need a token."""
     allow_plaintext: bool = False
     """Listen beyond this machine without TLS."""
     allow_anonymous: bool = False
-    """Listen beyond this machine without tokens or client certificates. Whoever calls may predict, not administer."""
+    """Listen beyond this machine without tokens or client certificates. Callers may predict, but not administer."""
     log_format: LogFormat = "text"
     """Log lines for people (text) or machines (json)."""
     log_requests: bool = False
@@ -111,24 +111,26 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         if not self.models and self.repository is None:
-            raise ConfigError("models: expected at least one model or run directory, or a repository, got none")
+            raise ConfigError(
+                "models must hold at least one model or run directory, got none; name one, or a repository"
+            )
         for name in ("port", "ops_port"):
             port = getattr(self, name)
             if port is not None and not 0 <= port <= 65535:
-                raise ConfigError(f"{name}: expected 0 to 65535, got {port}")
+                raise ConfigError(f"{name} must lie in [0, 65535], got {port}")
         for name in _POSITIVE:
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.max_message_mib > 2047:
-            raise ConfigError(f"max_message_mib: expected at most 2047, got {self.max_message_mib}")
+            raise ConfigError(f"max_message_mib must be at most 2047, got {self.max_message_mib}")
         if self.max_delay_us < 0:
-            raise ConfigError(f"max_delay_us: expected 0 or more microseconds, got {self.max_delay_us}")
+            raise ConfigError(f"max_delay_us must be 0 or more microseconds, got {self.max_delay_us}")
         for name in _POSITIVE_SECONDS:
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: expected more than 0 seconds, got {getattr(self, name)}")
+                raise ConfigError(f"{name} must be more than 0 seconds, got {getattr(self, name)}")
         for name in _SECONDS:
             if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected 0 or more seconds, got {getattr(self, name)}")
+                raise ConfigError(f"{name} must be 0 or more seconds, got {getattr(self, name)}")
         self._check_choices()
         self._check_combinations()
 
@@ -138,24 +140,25 @@ class ServeConfig:
             "model_control": ("none", "poll", "explicit"),
             "log_format": ("text", "json"),
         }
-        for name, wanted in choices.items():
-            if getattr(self, name) not in wanted:
-                raise ConfigError(
-                    f"{name}: expected {', '.join(wanted[:-1])} or {wanted[-1]}, got {getattr(self, name)!r}"
-                )
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                expected = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+                raise ConfigError(f"{name} must be {expected}, got {getattr(self, name)!r}")
 
     def _check_combinations(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ConfigError("tls_cert and tls_key go together: expected both or neither, got one")
+            raise ConfigError("tls_cert and tls_key must go together, got one; give both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
-            raise ConfigError("tls_client_ca needs tls_cert and tls_key: clients' certificates are shown over TLS")
+            raise ConfigError(
+                "tls_client_ca must go with tls_cert and tls_key, got neither; clients' certificates are sent over TLS"
+            )
         if self.repository is None:
             for name, default in (("version_policy", "latest"), ("model_control", "none"), ("load_models", ())):
                 if getattr(self, name) != default:
-                    raise ConfigError(f"{name} is for a repository: expected one, got none")
+                    raise ConfigError(f"{name} must go with a repository, got none; name one")
         if self.load_models and self.model_control != "explicit":
-            raise ConfigError(f"load_models needs model_control explicit, got {self.model_control}")
+            raise ConfigError(f"load_models must go with model_control explicit, got {self.model_control}")
         if self.workers > 1 and self.host.startswith("unix:"):
-            raise ConfigError(f"workers: expected 1 on a Unix socket, which processes cannot share, got {self.workers}")
+            raise ConfigError(f"workers must be 1 on a Unix socket, which processes cannot share, got {self.workers}")
         if self.ops_port_file is not None and self.ops_port is None:
-            raise ConfigError("ops_port_file: expected an ops_port, got none")
+            raise ConfigError("ops_port_file must go with an ops_port, got none")

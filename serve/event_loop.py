@@ -1,4 +1,4 @@
-"""The event loop of servers and load generators: uvloop, where the platform has it."""
+"""Event loop of servers and load generators: uvloop, where the platform has it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Make the fastest event loop that there is here."""
+    """Create the fastest event loop that the platform has."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()
     import uvloop

@@ -1,11 +1,10 @@
-"""The client of the prediction service for asyncio."""
+"""Asyncio client of the prediction service, the twin of `torso.serve.client.sync_client`."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from torso.errors import ServiceError
 from torso.serve.client.operations import Operation, Operations, Pause, UnaryCall
-from torso.serve.client.pipelined import IN_FLIGHT, ROWS, Inputs, check_sizes, cut, pipelined_async
+from torso.serve.client.pipelined import IN_FLIGHT, ROWS, Inputs, check_sizes, chunked, pipelined_async
 from torso.serve.client.pool import ConnectionPool, Endpoint, check_connections
 from torso.serve.client.results import ActResult, ClassifyResult, ModelInfo, ModelSummary
 from torso.serve.client.retries import RETRIES, RetryPolicy, check_timeout, with_retries
@@ -26,7 +25,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same operations, awaited. Create it inside the running loop."""
+    """`Client` for asyncio: the same operations, awaited. Create it inside the running loop.
+
+    `classify_many` and `act_many` are for ``async for``, streams for ``async with``.
+    """
 
     def __init__(
         self,
@@ -50,13 +52,13 @@ class AsyncClient:
     async def classify(
         self, model: str, inputs: ArrayLike, top_k: int = 1, *, version: str = "", timeout_s: float | None = None
     ) -> ClassifyResult:
-        """See `Client.classify`."""
+        """Classify rows. inputs: [B, *shape], one input without the batch, or flat rows, of any dtype that fits."""
         return await self._run(self._operations.classify(model, inputs, top_k, version), timeout_s)
 
     async def classify_images(
         self, model: str, images: Sequence[bytes], top_k: int = 1, *, version: str = "", timeout_s: float | None = None
     ) -> ClassifyResult:
-        """See `Client.classify_images`."""
+        """Classify PNG or JPEG files, given as their bytes."""
         return await self._run(self._operations.classify_images(model, images, top_k, version), timeout_s)
 
     async def act(
@@ -68,7 +70,7 @@ class AsyncClient:
         version: str = "",
         timeout_s: float | None = None,
     ) -> ActResult:
-        """See `Client.act`."""
+        """Choose the greedy action of each row. observations: as `classify` takes inputs; one gives a batch of one."""
         return await self._run(self._operations.act(model, observations, state, version), timeout_s)
 
     def classify_many(
@@ -82,11 +84,14 @@ class AsyncClient:
         version: str = "",
         timeout_s: float | None = None,
     ) -> AsyncIterator[ClassifyResult]:
-        """See `Client.classify_many`; for ``async for``."""
+        """Classify an array of [N, ...], or an iterable of single inputs, in requests of ``rows`` rows.
+
+        Yields each request's result, in order, with up to ``in_flight`` in flight; ``timeout_s`` is each request's.
+        """
         check_sizes(rows, in_flight)
         return pipelined_async(
-            cut(inputs, rows, "tensor"),
-            lambda piece: self.classify(model, piece, top_k, version=version, timeout_s=timeout_s),
+            chunked(inputs, rows, "tensor"),
+            lambda chunk: self.classify(model, chunk, top_k, version=version, timeout_s=timeout_s),
             in_flight,
         )
 
@@ -100,37 +105,42 @@ class AsyncClient:
         version: str = "",
         timeout_s: float | None = None,
     ) -> AsyncIterator[ActResult]:
-        """See `Client.act_many`; for ``async for``."""
+        """Choose actions for an array of [N, ...], or an iterable of single observations; see `classify_many`."""
         check_sizes(rows, in_flight)
         return pipelined_async(
-            cut(observations, rows, "observations"),
-            lambda piece: self.act(model, piece, version=version, timeout_s=timeout_s),
+            chunked(observations, rows, "observations"),
+            lambda chunk: self.act(model, chunk, version=version, timeout_s=timeout_s),
             in_flight,
         )
 
     def act_stream(self, model: str, *, version: str = "") -> AsyncActStream:
-        """See `Client.act_stream`; for ``async with``."""
-        describe = partial(self.get_model, model, version=version)
-        return AsyncActStream(self._pool.take(), self._endpoint, self._timeout_s, describe, version)
+        """Open a stream of episodes whose frame stacks the server holds, a context manager; see `ActStream.act`."""
+        return AsyncActStream(
+            self._pool.acquire(),
+            self._endpoint,
+            self._timeout_s,
+            lambda: self.get_model(model, version=version),
+            version,
+        )
 
     async def list_models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:
-        """See `Client.list_models`."""
+        """List the served models, sorted by name."""
         return await self._run(self._operations.list_models(), timeout_s)
 
     async def get_model(self, name: str, *, version: str = "", timeout_s: float | None = None) -> ModelInfo:
-        """See `Client.get_model`."""
+        """Describe a model."""
         return await self._run(self._operations.get_model(name, version), timeout_s)
 
     async def healthy(self, name: str = "", *, timeout_s: float | None = None) -> bool:
-        """See `Client.healthy`."""
+        """Return whether the server, or one of its models, is ready."""
         return await self._run(self._operations.healthy(name), timeout_s)
 
     async def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """See `Client.wait_ready`."""
-        await self._run(self._operations.wait_ready(timeout_s), math.inf)
+        """Wait until the server is ready; UnavailableError where it is not in time."""
+        await self._run(self._operations.wait_ready(timeout_s), math.inf)  # the operation has its own deadline
 
     async def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         await asyncio.gather(*(connection.channel.close() for connection in self._pool.connections))
 
     async def _run(self, operation: Operation[T], timeout_s: float | None) -> T:
@@ -152,7 +162,7 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
-        with self._pool.take() as connection:
+        with self._pool.acquire() as connection:
             method = connection.method(step.method, type(step.request), step.response_class)
             try:
                 return await method(step.request, timeout=step.timeout_s, metadata=self._endpoint.metadata)

@@ -1,6 +1,6 @@
-"""The client without its transport: what to send for each operation, and what the answers mean.
+"""Client operations without transport: encode requests, decode responses, as generators (sans I/O).
 
-An operation is a generator: it yields a `UnaryCall` (or a `Pause`), is sent the answer, and returns the operation's
+An operation is a generator: it yields a `UnaryCall` (or a `Pause`), is sent the response, and returns the operation's
 result. The blocking and the asyncio client differ only in how they perform a step (`torso.serve.client.sync_client`).
 """
 
@@ -28,20 +28,20 @@ POLL_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class UnaryCall:
-    """One unary call."""
+    """A unary gRPC call to make."""
 
     method: str
     request: Message
     response_class: type[Message]
     timeout_s: float | None = None
-    """Seconds that it may take; None: as long as its operation may."""
+    """Timeout in seconds; None: the operation's."""
     retried: bool = True
-    """Whether it may be made again where it failed."""
+    """Whether it may be retried."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Wait before the next step."""
+    """A wait before the next step."""
 
     seconds: float
 
@@ -50,40 +50,40 @@ Operation = Generator[UnaryCall | Pause, Any, T]
 
 
 class Operations:
-    """A client's operations, and the descriptions of models that it has seen."""
+    """Operations of a client, with a cache of model descriptions."""
 
     def __init__(self) -> None:
-        self._infos: dict[tuple[str, str], ModelInfo] = {}  # by name and by the version that was asked for
+        self._infos: dict[tuple[str, str], ModelInfo] = {}  # by name and requested version
 
     def classify(self, model: str, inputs: ArrayLike, top_k: int, version: str) -> Operation[ClassifyResult]:
-        """Label arrays."""
-        array = yield from self._fit(model, version, inputs, "tensor")
+        """Classify arrays."""
+        array = yield from self._prepare(model, version, inputs, "tensor")
         request = pb.ClassifyRequest(
             model=model, version=version, tensor=array_to_tensor(array), top_k=_int32(top_k, "top_k")
         )
-        response: pb.ClassifyResponse = yield from self._ask("Classify", request, pb.ClassifyResponse)
+        response: pb.ClassifyResponse = yield from self._call_model("Classify", request, pb.ClassifyResponse)
         return _classification(response)
 
     def classify_images(
         self, model: str, images: Sequence[bytes], top_k: int, version: str
     ) -> Operation[ClassifyResult]:
-        """Label PNG or JPEG files."""
+        """Classify PNG or JPEG files."""
         if isinstance(images, (bytes, bytearray)):
             raise InputError("images", expected="a list of files' bytes", got="one file's bytes")
         request = pb.ClassifyRequest(
             model=model, version=version, images=pb.Images(encoded=images), top_k=_int32(top_k, "top_k")
         )
-        response: pb.ClassifyResponse = yield from self._ask("Classify", request, pb.ClassifyResponse)
+        response: pb.ClassifyResponse = yield from self._call_model("Classify", request, pb.ClassifyResponse)
         return _classification(response)
 
     def act(
         self, model: str, observations: ArrayLike, state: Sequence[ArrayLike], version: str
     ) -> Operation[ActResult]:
         """Choose actions."""
-        array = yield from self._fit(model, version, observations, "observations")
+        array = yield from self._prepare(model, version, observations, "observations")
         tensors = [array_to_tensor(part, f"state[{index}]") for index, part in enumerate(state)]
         request = pb.ActRequest(model=model, version=version, observations=array_to_tensor(array), state=tensors)
-        response: pb.ActResponse = yield from self._ask("Act", request, pb.ActResponse)
+        response: pb.ActResponse = yield from self._call_model("Act", request, pb.ActResponse)
         return ActResult(
             actions=np.array(response.actions, dtype=np.int64),
             values=tensor_to_array(response.values, "values").astype(np.float32, copy=False),
@@ -92,7 +92,7 @@ class Operations:
         )
 
     def list_models(self) -> Operation[tuple[ModelSummary, ...]]:
-        """List what is served."""
+        """List the served models."""
         response: pb.ListModelsResponse = yield UnaryCall(
             method=f"/{SERVICE}/ListModels", request=pb.ListModelsRequest(), response_class=pb.ListModelsResponse
         )
@@ -112,58 +112,58 @@ class Operations:
         return info
 
     def healthy(self, name: str) -> Operation[bool]:
-        """Ask for health; a server that cannot be reached, or does not know the name, is not healthy."""
+        """Check health; a server that cannot be reached, or does not know the name, is not healthy."""
         try:
-            return (yield from self._serving(name, None))
+            return (yield from self._check_health(name, None))
         except (UnavailableError, UnknownModelError, DeadlineError):
             return False
 
     def wait_ready(self, timeout_s: float) -> Operation[None]:
-        """Ask for health until the server serves."""
+        """Poll health until the server is ready."""
         end = time.monotonic() + timeout_s
         last = "it answers, and is not ready"
         while (left_s := end - time.monotonic()) > 0:
             try:
-                if (yield from self._serving("", left_s)):
+                if (yield from self._check_health("", left_s)):
                     return
             except (UnavailableError, DeadlineError) as error:
                 last = str(error)
             yield Pause(POLL_S)
         raise UnavailableError(f"not ready within {timeout_s:g} s: {last}", status="UNAVAILABLE")
 
-    def _serving(self, name: str, timeout_s: float | None) -> Operation[bool]:
+    def _check_health(self, name: str, timeout_s: float | None) -> Operation[bool]:
         response: health_pb2.HealthCheckResponse = yield UnaryCall(
             method="/grpc.health.v1.Health/Check",
             request=health_pb2.HealthCheckRequest(service=name),
             response_class=health_pb2.HealthCheckResponse,
             timeout_s=timeout_s,
-            retried=False,  # who asks for health wants to know how it is now
+            retried=False,  # health is about now
         )
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
-    def _ask(self, method: str, request: Any, response_class: type[Message]) -> Operation[Any]:
-        """Ask a model; where the request does not fit it, forget its description, for it may have been replaced."""
+    def _call_model(self, method: str, request: Any, response_class: type[Message]) -> Operation[Any]:
+        """Call a model; where the request does not fit it, drop its cached description: it may have been replaced."""
         try:
             return (yield UnaryCall(method=f"/{SERVICE}/{method}", request=request, response_class=response_class))
         except (InvalidRequestError, UnknownModelError):
             self._infos.pop((request.model, request.version), None)
             raise
 
-    def _fit(self, model: str, version: str, inputs: ArrayLike, field: str) -> Operation[NDArray[Any]]:
-        """Bring inputs into a model's dtype and batch, where that loses nothing; the server judges the rest."""
+    def _prepare(self, model: str, version: str, inputs: ArrayLike, field: str) -> Operation[NDArray[Any]]:
+        """Convert inputs to a model's dtype and batch, where that loses nothing; the server validates the rest."""
         try:
             array = np.asarray(inputs)
         except ValueError as error:
             raise InputError(field, expected="an array of one shape", got=f"a ragged one ({error})") from error
         info = self._infos.get((model, version)) or (yield from self.get_model(model, version))
-        return fit(array, info.inputs[0]) if info.inputs else array
+        return coerce_to_spec(array, info.inputs[0]) if info.inputs else array
 
 
-def fit(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
-    """Bring an array towards ``[batch, *spec.shape]`` of ``spec.dtype``, where that loses nothing.
+def coerce_to_spec(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    """Coerce an array to ``[batch, *spec.shape]`` of ``spec.dtype``, where that loses nothing.
 
     One input becomes a batch of one; flat rows get the model's shape; numbers become the model's dtype if they fit in
-    it (any number fits a float). An array that cannot be brought there is left as it is.
+    it (any number fits a float). An array that cannot be converted is returned as it is.
     """
     if array.shape == spec.shape:
         array = array[np.newaxis]

@@ -1,4 +1,4 @@
-"""Many inputs as many requests: cut into pieces, several in flight, the answers in order."""
+"""Pipelining: split many inputs into requests, keep several in flight, yield the results in order."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torso.errors import ConfigError, InputError
 
 T = TypeVar("T")
 
-ROWS, IN_FLIGHT = 64, 4  # a server's default max_batch_rows; enough that none of its time goes by waiting for the wire
+ROWS, IN_FLIGHT = 64, 4  # a server's default max_batch_rows; enough to hide the network's latency
 
 Inputs = NDArray[Any] | Iterable[ArrayLike]
 """An array of [N, ...], or any iterable of single inputs; an iterable is read only as far as requests are sent."""
 
 
-def cut(inputs: Inputs, rows: int, field: str) -> Iterator[Array]:
-    """Cut inputs into arrays of ``rows`` rows; the last may have fewer. No inputs give none.
+def chunked(inputs: Inputs, rows: int, field: str) -> Iterator[Array]:
+    """Split inputs into chunks, arrays of ``rows`` rows; the last may have fewer. No inputs give none.
 
-    Raises InputError where an array has no rows to cut, or inputs that would share a request differ in shape.
+    Raises InputError where an array has no rows, or inputs that would share a request differ in shape.
     """
     if isinstance(inputs, np.ndarray):
         if inputs.ndim == 0:
@@ -35,20 +35,20 @@ def cut(inputs: Inputs, rows: int, field: str) -> Iterator[Array]:
             yield inputs[start : start + rows]
         return
     iterator = iter(inputs)
-    while piece := list(islice(iterator, rows)):
+    while chunk := list(islice(iterator, rows)):
         try:
-            yield np.asarray(piece)
+            yield np.asarray(chunk)
         except ValueError as error:
             raise InputError(field, expected="inputs of one shape", got=f"ragged ones ({error})") from error
 
 
-def pipelined(pieces: Iterable[Array], ask: Callable[[Array], T], in_flight: int) -> Iterator[T]:
-    """Ask for each piece, in threads, at most ``in_flight`` ahead of what was taken; the first error ends it."""
+def pipelined(chunks: Iterable[Array], call: Callable[[Array], T], in_flight: int) -> Iterator[T]:
+    """Call for each chunk, in threads, at most ``in_flight`` ahead of the consumer; the first error ends it."""
     with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="many") as threads:
         window: deque[Future[T]] = deque()
         try:
-            for piece in pieces:
-                window.append(threads.submit(ask, piece))
+            for chunk in chunks:
+                window.append(threads.submit(call, chunk))
                 if len(window) == in_flight:
                     yield window.popleft().result()
             while window:
@@ -59,13 +59,13 @@ def pipelined(pieces: Iterable[Array], ask: Callable[[Array], T], in_flight: int
 
 
 async def pipelined_async(
-    pieces: Iterable[Array], ask: Callable[[Array], Awaitable[T]], in_flight: int
+    chunks: Iterable[Array], call: Callable[[Array], Awaitable[T]], in_flight: int
 ) -> AsyncIterator[T]:
-    """`pipelined` for asyncio: tasks in place of threads, and what is under way when it ends is cancelled."""
+    """`pipelined` for asyncio: tasks instead of threads; tasks in flight when it ends are cancelled."""
     window: deque[asyncio.Future[T]] = deque()
     try:
-        for piece in pieces:
-            window.append(asyncio.ensure_future(ask(piece)))
+        for chunk in chunks:
+            window.append(asyncio.ensure_future(call(chunk)))
             if len(window) == in_flight:
                 yield await window[0]
                 window.popleft()
@@ -79,7 +79,7 @@ async def pipelined_async(
 
 
 def check_sizes(rows: int, in_flight: int) -> None:
-    """Raise ConfigError where requests would be empty, or none would be sent."""
+    """Check chunk size and window; ConfigError where requests would be empty, or none would be sent."""
     for name, value in (("rows", rows), ("in_flight", in_flight)):
         if value < 1:
-            raise ConfigError(f"{name}: expected at least 1, got {value}")
+            raise ConfigError(f"{name} must be at least 1, got {value}")

@@ -1,4 +1,4 @@
-"""Where a client's calls go: the endpoint, and several connections to it, each call over the one with least to do."""
+"""Connection pool: an endpoint, its channels, and least-loaded selection of a connection for each call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS = (
 
 
 class Endpoint:
-    """A server's address, and what is shown to it: a token, a certificate.
+    """Server address and credentials: a token, a client certificate.
 
     ``tls_ca``: a PEM file of certificates to trust (``tls`` alone: those that the system trusts). ``tls_cert`` and
     ``tls_key``: PEM files of the client's own certificate chain and its key, for a server that asks for one.
@@ -49,25 +49,27 @@ class Endpoint:
         self.metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self.credentials: grpc.ChannelCredentials | None = None
         if (tls_cert is None) != (tls_key is None):
-            raise ConfigError("tls_cert and tls_key go together: expected both or neither, got one")
+            raise ConfigError("tls_cert and tls_key must go together, got one; give both or neither")
         if tls or tls_ca is not None or tls_cert is not None:
-            self.credentials = grpc.ssl_channel_credentials(_authorities(tls_ca), *_own_certificate(tls_cert, tls_key))
+            self.credentials = grpc.ssl_channel_credentials(
+                _read_ca_certificates(tls_ca), *_read_client_certificate(tls_cert, tls_key)
+            )
 
     def channel(self) -> grpc.Channel:
-        """Open a channel with a connection of its own."""
+        """Open a channel with its own connection."""
         if self.credentials is None:
             return grpc.insecure_channel(self.address, OPTIONS)
         return grpc.secure_channel(self.address, self.credentials, OPTIONS)
 
     def aio_channel(self) -> grpc.aio.Channel:
-        """Open a channel with a connection of its own, for the running event loop."""
+        """Open a channel with its own connection, for the running event loop."""
         if self.credentials is None:
             return grpc.aio.insecure_channel(self.address, OPTIONS)
         return grpc.aio.secure_channel(self.address, self.credentials, OPTIONS)
 
 
 class Connection(Generic[GrpcChannel]):
-    """A channel, the calls in flight on it, and the methods that were called on it."""
+    """A channel, its calls in flight, and its cached methods."""
 
     def __init__(self, channel: GrpcChannel) -> None:
         self.channel: GrpcChannel = channel
@@ -75,7 +77,7 @@ class Connection(Generic[GrpcChannel]):
         self._methods: dict[str, Callable[..., Any]] = {}
 
     def method(self, path: str, request_class: type[Message], response_class: type[Message]) -> Callable[..., Any]:
-        """Return a unary method of the server, ready to be called."""
+        """Return a callable of a unary method, cached by path."""
         method = self._methods.get(path)
         if method is None:
             method = self.channel.unary_unary(path, request_class.SerializeToString, response_class.FromString)
@@ -84,41 +86,41 @@ class Connection(Generic[GrpcChannel]):
 
 
 class ConnectionPool(Generic[GrpcChannel]):
-    """Connections to one endpoint. Those with equally few calls in flight take turns. Safe to share between threads."""
+    """Pool of connections to one endpoint, round robin among the least loaded. Safe to share between threads."""
 
     def __init__(self, channels: Sequence[GrpcChannel]) -> None:
         self.connections: tuple[Connection[GrpcChannel], ...] = tuple(Connection(channel) for channel in channels)
-        self._turn = 0
+        self._next = 0
         self._lock = threading.Lock()
 
     @contextmanager
-    def take(self) -> Iterator[Connection[GrpcChannel]]:
-        """Lend the connection with least to do to one call."""
+    def acquire(self) -> Iterator[Connection[GrpcChannel]]:
+        """Acquire the connection with the fewest calls in flight, for one call."""
         with self._lock:
             count = len(self.connections)
-            turn = min(range(self._turn, self._turn + count), key=lambda index: self._at(index).in_flight)
-            connection = self._at(turn)
+            index = min(range(self._next, self._next + count), key=lambda index: self._at(index).in_flight)
+            connection = self._at(index)
             connection.in_flight += 1
-            self._turn = (turn + 1) % count
+            self._next = (index + 1) % count
         try:
             yield connection
         finally:
             with self._lock:
                 connection.in_flight -= 1
 
-    def _at(self, turn: int) -> Connection[GrpcChannel]:
-        return self.connections[turn % len(self.connections)]
+    def _at(self, index: int) -> Connection[GrpcChannel]:
+        return self.connections[index % len(self.connections)]
 
 
 def check_connections(connections: int) -> int:
-    """Return the number of connections; ConfigError where there would be none."""
+    """Check the number of connections, and return it; ConfigError where there would be none."""
     if connections < 1:
-        raise ConfigError(f"connections: expected at least 1, got {connections}")
+        raise ConfigError(f"connections must be at least 1, got {connections}")
     return connections
 
 
-def _authorities(tls_ca: str | Path | None) -> bytes | None:
-    """Read certificates to trust; gRPC itself would complain only when it connects, and not to the caller."""
+def _read_ca_certificates(tls_ca: str | Path | None) -> bytes | None:
+    """Read trusted CA certificates; gRPC itself would fail only when it connects, and not in the caller."""
     if tls_ca is None:
         return None
     try:
@@ -128,8 +130,10 @@ def _authorities(tls_ca: str | Path | None) -> bytes | None:
         raise ConfigError(f"tls_ca: cannot read {tls_ca} as PEM certificates: {error}") from error
 
 
-def _own_certificate(tls_cert: str | Path | None, tls_key: str | Path | None) -> tuple[bytes | None, bytes | None]:
-    """Read the key and the chain, in gRPC's order."""
+def _read_client_certificate(
+    tls_cert: str | Path | None, tls_key: str | Path | None
+) -> tuple[bytes | None, bytes | None]:
+    """Read the client's key and certificate chain, in gRPC's order."""
     if tls_cert is None or tls_key is None:
         return None, None
     try:

@@ -1,4 +1,4 @@
-"""What a client's calls answer."""
+"""Result types of client calls, and descriptions of models."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from torso.nets.specs.inputs import is_atari_stack
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassifyResult:
-    """The best labels of each row, best first."""
+    """Top-k labels of each row, best first."""
 
     labels: tuple[tuple[str, ...], ...]
     """[B][k]; numbers arrive as text."""
     indices: NDArray[np.int64]
-    """[B, k]: where each label stands in the model's labels."""
+    """[B, k]: each label's index in the model's labels."""
     probabilities: NDArray[np.float32]
     """[B, k]."""
     version: str
-    """Which version of the model answered."""
+    """Version of the model that answered."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ActResult:
-    """The greedy action of each row."""
+    """Greedy action of each row."""
 
     actions: NDArray[np.int64]
     """[B], as the environment expects them."""
     values: NDArray[np.float32]
     """[B, A]: the value of each action."""
     state: tuple[NDArray[Any], ...]
-    """What a recurrent model wants back with the next observations; others have none."""
+    """Recurrent state, to be sent with the next observations; empty for models that are not recurrent."""
     version: str
-    """Which version of the model answered."""
+    """Version of the model that answered."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepResult:
-    """One step of an episode."""
+    """Result of one step of an episode."""
 
     action: int
     """As the environment expects it."""
     values: NDArray[np.float32]
     """[A]: the value of each action."""
     version: str
-    """Which version of the model answered."""
+    """Version of the model that answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary:
-    """One line of what is served. ``kind`` is "classifier" or "policy"."""
+    """Entry of the list of served models. ``kind`` is "classifier" or "policy"."""
 
     name: str
     version: str
@@ -63,7 +63,7 @@ class ModelSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """What goes into a model or comes out; ``shape`` leaves the batch out."""
+    """Specification of a model's input or output tensor; ``shape`` is without the batch axis."""
 
     name: str
     dtype: str
@@ -72,7 +72,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInput:
-    """How the server makes an input of an image file."""
+    """Preprocessing of image files on the server."""
 
     channels: int
     height: int
@@ -84,7 +84,7 @@ class ImageInput:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """A model's description. ``kind`` is "classifier" or "policy"; ``image`` is None where it takes no image files."""
+    """Description of a model. ``kind`` is "classifier" or "policy"; ``image`` is None where it takes no image files."""
 
     name: str
     version: str

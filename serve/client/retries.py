@@ -1,4 +1,4 @@
-"""Which failed calls are made again, and when. The policy reads an error and a draw, and itself waits for nothing."""
+"""Retry policy: which failed calls are retried, with exponential backoff and jitter. The policy itself never waits."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from torso.serve.client.operations import Operation, Pause, UnaryCall
 
 T = TypeVar("T")
 
-# gRPC's own words where a message or its headers are over a limit: RESOURCE_EXHAUSTED, and no less so the next time.
-_HOPELESS = ("larger than max", "metadata size exceeds")
+# gRPC's own texts where a message or its headers are over a limit: RESOURCE_EXHAUSTED, also after any retry.
+_NOT_RETRIABLE = ("larger than max", "metadata size exceeds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often a call is made again that ended UNAVAILABLE or RESOURCE_EXHAUSTED, and after which waits.
+    """Retries of calls that ended UNAVAILABLE or RESOURCE_EXHAUSTED: number of attempts, and backoff between them.
 
-    The waits double, each is drawn from its upper half, and the service's own advice (RetryInfo) comes on top. A wait
+    The waits double, each is drawn from its upper half, and the service's own advice (RetryInfo) is added. A wait
     that the call's deadline would end is not begun: the error is raised at once instead. ``max_attempts=1`` never
     retries. Every operation of the clients may safely be repeated.
     """
 
-    max_attempts: int = 5  # gRPC's own retries stop there too (gRFC A6)
+    max_attempts: int = 5
+    """Attempts in all, the first included; gRPC's own retries stop at 5 too (gRFC A6)."""
     first_wait_s: float = 0.05
+    """Longest wait before the first retry, in seconds; it doubles with each further one."""
     max_wait_s: float = 5.0
+    """Limit of the doubled waits, in seconds."""
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
-            raise ConfigError(f"max_attempts: expected at least 1, got {self.max_attempts}")
+            raise ConfigError(f"max_attempts must be at least 1, got {self.max_attempts}")
         if not 0 <= self.first_wait_s <= self.max_wait_s < math.inf:
             raise ConfigError(
-                "first_wait_s and max_wait_s: expected 0 <= first_wait_s <= max_wait_s, "
+                "first_wait_s and max_wait_s must be finite, with 0 <= first_wait_s <= max_wait_s, "
                 f"got {self.first_wait_s} and {self.max_wait_s}"
             )
 
     def wait_s(self, error: ServiceError, attempts: int, left_s: float, draw: float) -> float | None:
         """Return the seconds to wait after so many attempts, the last ending in ``error``; None: give up.
 
-        ``left_s``: what the deadline leaves. ``draw``: drawn evenly from [0, 1), so that clients that were turned away
-        together do not come back together.
+        ``left_s``: what the deadline leaves. ``draw``: drawn evenly from [0, 1), so that clients that were rejected
+        together do not retry together.
         """
         if attempts >= self.max_attempts or not retriable(error):
             return None
@@ -58,18 +61,18 @@ RETRIES = RetryPolicy()
 
 
 def check_timeout(timeout_s: float) -> float:
-    """Return a time limit; ConfigError where it leaves no time."""
+    """Check a timeout, and return it; ConfigError where it leaves no time."""
     if not timeout_s > 0:
-        raise ConfigError(f"timeout_s: expected more than 0 seconds, got {timeout_s}")
+        raise ConfigError(f"timeout_s must be more than 0 seconds, got {timeout_s}")
     return timeout_s
 
 
 def retriable(error: ServiceError) -> bool:
-    """Say whether the same call may fare better later."""
+    """Return whether a retry of the same call may succeed."""
     if isinstance(error, OverloadedError):
-        return not any(words in str(error) for words in _HOPELESS)
-    # Nobody here cancels a call and then waits for it: it was gRPC in the server, which drops calls where too many wait
-    # to be read, and those that are still running when it ends.
+        return not any(words in str(error) for words in _NOT_RETRIABLE)
+    # No client cancels a call and then waits for it: it was gRPC in the server, which drops calls where too many are
+    # unread, and those that are still running when it ends.
     return isinstance(error, UnavailableError) or error.status == "CANCELLED"
 
 
@@ -81,9 +84,9 @@ def with_retries(
     clock: Callable[[], float] = time.monotonic,
     draw: Callable[[], float] = random.random,
 ) -> Operation[T]:
-    """Hand on an operation's steps, each call as often as the policy says; all of it ends within ``timeout_s``.
+    """Yield an operation's steps, with retries of its calls by the policy; all of it ends within ``timeout_s``.
 
-    Each call that is handed on carries what is left of the time.
+    Each call's timeout is what is left of that time.
     """
     deadline = clock() + timeout_s
     try:

@@ -1,4 +1,4 @@
-"""A stream without its transport: what a client says of each step of an episode, and what the answers mean."""
+"""ActStream messages without transport: encode requests for the steps of episodes, decode responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from torso.errors import InputError, ServiceError
 from torso.proto import prediction_pb2 as pb
-from torso.serve.client.operations import fit
+from torso.serve.client.operations import coerce_to_spec
 from torso.serve.client.results import ModelInfo, StepResult
 from torso.serve.wire.status import DETAILS_KEY, from_wire
 from torso.serve.wire.tensors import SERVICE, array_to_tensor, tensor_to_array
@@ -22,7 +22,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Steps:
-    """The requests of one stream, the first of which names the model."""
+    """Encoder of one stream's requests, the first of which names the model."""
 
     def __init__(self, info: ModelInfo, version: str) -> None:
         self._input = info.inputs[0]
@@ -32,7 +32,7 @@ class Steps:
     def step(
         self, observation: ArrayLike, episode: int, start: bool, epsilon: float, seed: int | None
     ) -> pb.ActStreamRequest:
-        """An episode's next observation, of the model's dtype where that loses nothing; the server judges the rest."""
+        """Encode an episode's next observation, in the model's dtype where lossless; the server validates it."""
         try:
             array = np.asarray(observation)
         except ValueError as error:
@@ -40,31 +40,31 @@ class Steps:
         return pb.ActStreamRequest(
             episode=_uint64(episode, "episode"),
             start=start,
-            observation=array_to_tensor(fit(array[np.newaxis], self._input)[0], "observation"),
+            observation=array_to_tensor(coerce_to_spec(array[np.newaxis], self._input)[0], "observation"),
             epsilon=epsilon,
             seed=None if seed is None else _uint64(seed, "seed"),
         )
 
     def end(self, episode: int) -> pb.ActStreamRequest:
-        """An episode's end."""
+        """Encode the end of an episode."""
         return pb.ActStreamRequest(episode=_uint64(episode, "episode"), end=True)
 
-    def named(self, request: pb.ActStreamRequest) -> pb.ActStreamRequest:
-        """The request as it is sent, next after those before; the first names the model."""
+    def with_model(self, request: pb.ActStreamRequest) -> pb.ActStreamRequest:
+        """Fill in the model's name and version where the request is the stream's first; returns the request."""
         request.model, request.version = self._model, self._version
         self._model = self._version = ""
         return request
 
 
-def settle(asked: Future[StepResult] | asyncio.Future[StepResult], response: pb.ActStreamResponse) -> None:
-    """Give an answer, or the error in its place, to who waits for it."""
-    if asked.done():  # nobody does
+def settle(future: Future[StepResult] | asyncio.Future[StepResult], response: pb.ActStreamResponse) -> None:
+    """Resolve a future with a response's result or error."""
+    if future.done():  # cancelled
         return
     if response.HasField("error"):
-        asked.set_exception(_error(response.error))
+        future.set_exception(_error(response.error))
         return
     values = tensor_to_array(response.values, "values").astype(np.float32, copy=False)
-    asked.set_result(StepResult(action=response.action, values=values, version=response.version))
+    future.set_result(StepResult(action=response.action, values=values, version=response.version))
 
 
 def _error(status: status_pb2.Status) -> ServiceError:
@@ -72,7 +72,7 @@ def _error(status: status_pb2.Status) -> ServiceError:
 
 
 class _Failure:
-    """A status within a message, in the form of a failed call."""
+    """Adapter of a status within a message to `RpcFailure`."""
 
     def __init__(self, status: status_pb2.Status) -> None:
         self._status = status

@@ -1,7 +1,7 @@
-"""A client's streams, on which it plays episodes: one that blocks, and its twin for asyncio.
+"""Streams of actions for playing episodes: a blocking one, and one for asyncio.
 
-The server holds what an episode needs, such as its frame stack, for as long as the stream lives. Where a stream breaks,
-its episodes are lost: begin them anew on another.
+The server holds the state of an episode, such as its frame stack, until the stream ends. Where a stream breaks, its
+episodes are lost: start them again on another.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class ActStream:
         self._steps = Steps(info, version)
         self._timeout_s = timeout_s
         self._address = endpoint.address
-        self._held = ExitStack()  # the connection, until the stream is closed
+        self._exit_stack = ExitStack()  # the connection, until the stream is closed
         self._outgoing: SimpleQueue[pb.ActStreamRequest | None] = SimpleQueue()
-        self._due: deque[Future[StepResult]] = deque()
+        self._pending: deque[Future[StepResult]] = deque()
         self._lock = threading.Lock()
-        self._ended: ServiceError | None = None
-        method = self._held.enter_context(connection).channel.stream_stream(*METHOD)
+        self._error: ServiceError | None = None
+        method = self._exit_stack.enter_context(connection).channel.stream_stream(*METHOD)
         self._call = method(iter(self._outgoing.get, None), metadata=endpoint.metadata)
         self._reading = threading.Thread(target=self._read, name="act-stream", daemon=True)
         self._reading.start()
@@ -68,17 +68,17 @@ class ActStream:
         observation: one, as the model takes it or, where ``ModelInfo.takes_frames``, its newest frame alone,
         [84, 84], or an Atari step's last two raw ones, uint8 [2, H, 160, 3]. episode: a number for it, of your choice.
         start: the episode begins with this observation. epsilon: the probability of an action drawn evenly from all;
-        ``seed`` with ``start``: what seeds an episode's draws.
+        ``seed`` with ``start``: the seed of the episode's draws.
 
         Raises the errors of `Client.act`, after which the episode is as it was; WrongKindError also for an episode that
         was not started; DeadlineError where no answer comes in time, and none knows how far the episode is.
         """
-        asked = self.submit(observation, episode=episode, start=start, epsilon=epsilon, seed=seed)
+        future = self.submit(observation, episode=episode, start=start, epsilon=epsilon, seed=seed)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            return asked.result(limit_s)
+            return future.result(limit_s)
         except TimeoutError:
-            raise _late(limit_s) from None
+            raise _deadline_error(limit_s) from None
 
     def submit(
         self,
@@ -90,46 +90,46 @@ class ActStream:
         seed: int | None = None,
     ) -> Future[StepResult]:
         """Do as `act` without waiting: several episodes' requests share batches. The server reads 64 ahead."""
-        asked: Future[StepResult] = Future()
-        asked.set_running_or_notify_cancel()  # what is sent cannot be taken back
+        future: Future[StepResult] = Future()
+        future.set_running_or_notify_cancel()  # what is sent cannot be cancelled
         request = self._steps.step(observation, episode, start, epsilon, seed)
         with self._lock:
-            if self._ended is not None:
-                raise self._ended
-            self._due.append(asked)
-            self._outgoing.put(self._steps.named(request))
-        return asked
+            if self._error is not None:
+                raise self._error
+            self._pending.append(future)
+            self._outgoing.put(self._steps.with_model(request))
+        return future
 
     def act_together(
         self, observations: NDArray[Any], state: tuple[NDArray[np.int64], ...] = (), *, epsilon: float = 0.0
     ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...]]:
         """Choose an action in each of several envs: int64 [B], and the next ``state``, the episodes' numbers.
 
-        observations: [B, ...], each as `act` takes it. state: what the call before gave; ``()`` begins an episode in
-        each env, and forgets those of before.
+        observations: [B, ...], each as `act` takes it. state: as the previous call returned it; ``()`` starts an
+        episode in each env, and drops the previous ones.
         """
         start = not state
         numbers = np.arange(len(observations)) if start else state[0]
-        asked = [
+        futures = [
             self.submit(observation, episode=int(number), start=start, epsilon=epsilon)
             for observation, number in zip(observations, numbers, strict=True)
         ]
         try:
-            actions = [each.result(self._timeout_s).action for each in asked]
+            actions = [each.result(self._timeout_s).action for each in futures]
         except TimeoutError:
-            raise _late(self._timeout_s) from None
+            raise _deadline_error(self._timeout_s) from None
         return np.array(actions, dtype=np.int64), (numbers,)
 
     def end(self, episode: int = 0) -> None:
-        """Let the server forget an episode."""
+        """End an episode on the server."""
         request = self._steps.end(episode)
         with self._lock:
-            if self._ended is not None:
-                raise self._ended
-            self._outgoing.put(self._steps.named(request))
+            if self._error is not None:
+                raise self._error
+            self._outgoing.put(self._steps.with_model(request))
 
     def close(self) -> None:
-        """End the stream, once what was asked is answered."""
+        """Close the stream, once all sent requests are answered."""
         self._outgoing.put(None)
         self._reading.join(self._timeout_s)
         self._cancel()
@@ -138,20 +138,20 @@ class ActStream:
         self._call.cancel()
         self._outgoing.put(None)
         self._reading.join()
-        self._held.close()
+        self._exit_stack.close()
 
     def _read(self) -> None:
-        """Give each answer to who waits for it. This is the stream's own thread."""
+        """Resolve the pending futures, in order; runs in the stream's own thread."""
         error: ServiceError = UnavailableError("the stream has ended", status="UNAVAILABLE")
         try:
             for response in self._call:
-                settle(self._due.popleft(), response)
+                settle(self._pending.popleft(), response)
         except grpc.RpcError as failure:
             error = from_wire(failure, self._address)
         with self._lock:
-            self._ended = error
-        for asked in self._due:
-            asked.set_exception(error)
+            self._error = error
+        for future in self._pending:
+            future.set_exception(error)
 
     def __enter__(self) -> ActStream:
         return self
@@ -177,14 +177,14 @@ class AsyncActStream:
         version: str,
     ) -> None:
         self._connection = connection
-        self._held = ExitStack()
+        self._exit_stack = ExitStack()
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._describe = describe
         self._version = version
         self._outgoing: asyncio.Queue[pb.ActStreamRequest | None] = asyncio.Queue()
-        self._due: deque[asyncio.Future[StepResult]] = deque()
-        self._ended: ServiceError | None = None
+        self._pending: deque[asyncio.Future[StepResult]] = deque()
+        self._error: ServiceError | None = None
 
     async def act(
         self,
@@ -198,24 +198,24 @@ class AsyncActStream:
     ) -> StepResult:
         """See `ActStream.act`."""
         request = self._steps.step(observation, episode, start, epsilon, seed)
-        if self._ended is not None:
-            raise self._ended
-        asked: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
-        self._due.append(asked)
-        self._outgoing.put_nowait(self._steps.named(request))
+        if self._error is not None:
+            raise self._error
+        future: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
+        self._pending.append(future)
+        self._outgoing.put_nowait(self._steps.with_model(request))
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                return await asked
+                return await future
         except TimeoutError:
-            raise _late(limit_s) from None
+            raise _deadline_error(limit_s) from None
 
     async def end(self, episode: int = 0) -> None:
         """See `ActStream.end`."""
         request = self._steps.end(episode)
-        if self._ended is not None:
-            raise self._ended
-        self._outgoing.put_nowait(self._steps.named(request))
+        if self._error is not None:
+            raise self._error
+        self._outgoing.put_nowait(self._steps.with_model(request))
 
     async def close(self) -> None:
         """See `ActStream.close`."""
@@ -227,11 +227,11 @@ class AsyncActStream:
         self._call.cancel()
         self._writing.cancel()
         await asyncio.wait((self._reading, self._writing))
-        self._held.close()
+        self._exit_stack.close()
 
     async def _write(self) -> None:
         # A task of its own: a write that is cancelled, as with an `act` that was not awaited, would cancel the stream.
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # `_read` learns why
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # `_read` gets the reason
             while (request := await self._outgoing.get()) is not None:
                 await self._call.write(request)
             await self._call.done_writing()
@@ -240,19 +240,19 @@ class AsyncActStream:
         error: ServiceError = UnavailableError("the stream has ended", status="UNAVAILABLE")
         try:
             async for response in self._call:
-                settle(self._due.popleft(), response)
+                settle(self._pending.popleft(), response)
         except grpc.aio.AioRpcError as failure:
             error = from_wire(failure, self._endpoint.address)
         except asyncio.CancelledError:  # closed, or the channel is
             error = UnavailableError("the stream is closed", status="UNAVAILABLE")
-        self._ended = error
-        for asked in self._due:
-            if not asked.done():
-                asked.set_exception(error)
+        self._error = error
+        for future in self._pending:
+            if not future.done():
+                future.set_exception(error)
 
     async def __aenter__(self) -> AsyncActStream:
         self._steps = Steps(await self._describe(), self._version)
-        method = self._held.enter_context(self._connection).channel.stream_stream(*METHOD)
+        method = self._exit_stack.enter_context(self._connection).channel.stream_stream(*METHOD)
         self._call = method(metadata=self._endpoint.metadata)
         self._reading = asyncio.ensure_future(self._read())
         self._writing = asyncio.ensure_future(self._write())
@@ -267,5 +267,5 @@ class AsyncActStream:
             await self._cancel()
 
 
-def _late(limit_s: float) -> DeadlineError:
+def _deadline_error(limit_s: float) -> DeadlineError:
     return DeadlineError(f"no answer within {limit_s:g} s", status="DEADLINE_EXCEEDED")

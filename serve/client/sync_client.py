@@ -1,7 +1,8 @@
-"""The client of the prediction service that blocks; `torso.serve.client.async_client` has its twin for asyncio.
+"""Synchronous (blocking) client of the prediction service; `torso.serve.client.async_client` is its asyncio twin.
 
-Both import grpc, numpy and the wire format, nothing else of torso. Every error that the service answers with is a
-`torso.errors.ServiceError`; an array that no request can carry is an `InputError`.
+The two are equal line by line, which `tests/serve/client/test_twins.py` checks. Both import grpc, numpy and the wire
+format, and no framework. An error status of the service is raised as `torso.errors.ServiceError`; an array that no
+request can carry as `InputError`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from types import TracebackType
 from typing import TypeVar
 
 import grpc
-from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
 from torso.errors import ServiceError
 from torso.serve.client.operations import Operation, Operations, Pause, UnaryCall
-from torso.serve.client.pipelined import IN_FLIGHT, ROWS, Inputs, check_sizes, cut, pipelined
+from torso.serve.client.pipelined import IN_FLIGHT, ROWS, Inputs, check_sizes, chunked, pipelined
 from torso.serve.client.pool import ConnectionPool, Endpoint, check_connections
 from torso.serve.client.results import ActResult, ClassifyResult, ModelInfo, ModelSummary
 from torso.serve.client.retries import RETRIES, RetryPolicy, check_timeout, with_retries
@@ -32,10 +32,10 @@ T = TypeVar("T")
 class Client:
     """A client of a prediction service, safe to share between threads.
 
-    ``address`` is ``HOST:PORT`` or ``unix:PATH``. ``timeout_s`` limits each operation, with all that it asks and its
+    ``address`` is ``HOST:PORT`` or ``unix:PATH``. ``timeout_s`` limits each operation, with all its calls and
     retries; each takes a ``timeout_s`` of its own too. ``tls_ca`` is a PEM file to trust (``tls`` alone trusts what the
     system does); without either, nothing is encrypted. ``tls_cert`` and ``tls_key`` are the client's own certificate,
-    for a server that asks for one. ``connections`` share the calls. ``retries`` says which failed calls are made again.
+    for a server that requires one. ``connections``: size of the connection pool. ``retries``: policy for failed calls.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Client:
     def classify(
         self, model: str, inputs: ArrayLike, top_k: int = 1, *, version: str = "", timeout_s: float | None = None
     ) -> ClassifyResult:
-        """Label rows. inputs: [B, *shape], one input without the batch axis, or flat rows, of any dtype that fits."""
+        """Classify rows. inputs: [B, *shape], one input without the batch, or flat rows, of any dtype that fits."""
         return self._run(self._operations.classify(model, inputs, top_k, version), timeout_s)
 
     def classify_images(
         self, model: str, images: Sequence[bytes], top_k: int = 1, *, version: str = "", timeout_s: float | None = None
     ) -> ClassifyResult:
-        """Label PNG or JPEG files, given as their bytes."""
+        """Classify PNG or JPEG files, given as their bytes."""
         return self._run(self._operations.classify_images(model, images, top_k, version), timeout_s)
 
     def act(
@@ -92,14 +92,14 @@ class Client:
         version: str = "",
         timeout_s: float | None = None,
     ) -> Iterator[ClassifyResult]:
-        """Label an array of [N, ...], or an iterable of single inputs, in requests of ``rows`` rows.
+        """Classify an array of [N, ...], or an iterable of single inputs, in requests of ``rows`` rows.
 
-        Gives each request's result, in order, while up to ``in_flight`` are asked for; ``timeout_s`` is each request's.
+        Yields each request's result, in order, with up to ``in_flight`` in flight; ``timeout_s`` is each request's.
         """
         check_sizes(rows, in_flight)
         return pipelined(
-            cut(inputs, rows, "tensor"),
-            lambda piece: self.classify(model, piece, top_k, version=version, timeout_s=timeout_s),
+            chunked(inputs, rows, "tensor"),
+            lambda chunk: self.classify(model, chunk, top_k, version=version, timeout_s=timeout_s),
             in_flight,
         )
 
@@ -113,21 +113,21 @@ class Client:
         version: str = "",
         timeout_s: float | None = None,
     ) -> Iterator[ActResult]:
-        """Choose actions for an array of [N, ...], or an iterable of single observations, as `classify_many` labels."""
+        """Choose actions for an array of [N, ...], or an iterable of single observations; see `classify_many`."""
         check_sizes(rows, in_flight)
         return pipelined(
-            cut(observations, rows, "observations"),
-            lambda piece: self.act(model, piece, version=version, timeout_s=timeout_s),
+            chunked(observations, rows, "observations"),
+            lambda chunk: self.act(model, chunk, version=version, timeout_s=timeout_s),
             in_flight,
         )
 
     def act_stream(self, model: str, *, version: str = "") -> ActStream:
-        """Play episodes whose frame stacks the server holds, for ``with``; see `ActStream.act`."""
+        """Open a stream of episodes whose frame stacks the server holds, a context manager; see `ActStream.act`."""
         info = self.get_model(model, version=version)
-        return ActStream(self._pool.take(), self._endpoint, self._timeout_s, info, version)
+        return ActStream(self._pool.acquire(), self._endpoint, self._timeout_s, info, version)
 
     def list_models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:
-        """List what is served, sorted by name."""
+        """List the served models, sorted by name."""
         return self._run(self._operations.list_models(), timeout_s)
 
     def get_model(self, name: str, *, version: str = "", timeout_s: float | None = None) -> ModelInfo:
@@ -135,15 +135,15 @@ class Client:
         return self._run(self._operations.get_model(name, version), timeout_s)
 
     def healthy(self, name: str = "", *, timeout_s: float | None = None) -> bool:
-        """Say whether the server, or one of its models, serves now."""
+        """Return whether the server, or one of its models, is ready."""
         return self._run(self._operations.healthy(name), timeout_s)
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """Return once the server serves; UnavailableError where it does not in time."""
-        self._run(self._operations.wait_ready(timeout_s), math.inf)  # it looks at the clock itself
+        """Wait until the server is ready; UnavailableError where it is not in time."""
+        self._run(self._operations.wait_ready(timeout_s), math.inf)  # the operation has its own deadline
 
     def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         for connection in self._pool.connections:
             connection.channel.close()
 
@@ -162,15 +162,14 @@ class Client:
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
-    def _perform(self, step: UnaryCall | Pause) -> Message | None:
+    def _perform(self, step: UnaryCall | Pause) -> object:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
-        with self._pool.take() as connection:
+        with self._pool.acquire() as connection:
             method = connection.method(step.method, type(step.request), step.response_class)
             try:
-                answer: Message = method(step.request, timeout=step.timeout_s, metadata=self._endpoint.metadata)
-                return answer
+                return method(step.request, timeout=step.timeout_s, metadata=self._endpoint.metadata)
             except grpc.RpcError as error:
                 raise from_wire(error, self._endpoint.address) from None
 

@@ -1,7 +1,7 @@
-"""The least that a gRPC server in Python can do: hand back the bytes that it was sent.
+"""Echo server: the least that a gRPC server in Python can do, as the load generator's baseline.
 
-What the load generator reaches against it is as much as it can reach against anything on the same machine.
-``python -m torso.serve.load_test.echo`` serves until its standard input closes; its first line is its port.
+The load generator's throughput against it is the most that it can reach against any server on the same machine.
+``python -m torso.serve.load_test.echo`` serves until its standard input closes; its first line of output is its port.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ OPTIONS = (
 
 @contextmanager
 def bare_echo() -> Iterator[str]:
-    """Run the echo in a process of its own, for as long as the block lasts; gives its address."""
+    """Run the echo server in a process of its own, in a block; yields its address."""
     command = [sys.executable, "-m", "torso.serve.load_test.echo"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         if process.stdin is None or process.stdout is None:
-            raise ServerError("the echo has no pipes")
+            raise ServerError("the echo server has no pipes")
         try:
             port = process.stdout.readline().strip()
             if not port:
-                raise ServerError(f"the echo ended with {process.wait()} before it had a port")
+                raise ServerError(f"the echo server ended with {process.wait()} before it had a port")
             yield f"127.0.0.1:{port}"
         finally:
             process.stdin.close()

@@ -1,9 +1,9 @@
-"""A load generator: requests that are bytes already, sent in a closed or an open loop, and what became of them.
+"""Load generator: sends serialised requests in a closed or an open loop, and measures latencies and errors.
 
-A closed loop keeps so many requests in flight: the next is sent when one is answered, so a slow server is asked less.
-An open loop sends at a rate, whatever the server does. There a latency counts from the moment at which the request was
-meant to be sent, not from when the generator got round to it: a stall is felt by every request that it delays, none is
-quietly left out (coordinated omission).
+A closed loop keeps a number of requests in flight: the next is sent when one is answered, so a slow server gets fewer.
+An open loop sends at a rate, whatever the server does. There latency counts from the time at which a request was
+intended to be sent, not from when the generator sent it: a stall counts for every request that it delays, so there is
+no coordinated omission.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from torso.serve.load_test.loads import NOT_SENT, OK, ClosedLoop, LoadResult, Op
 from torso.serve.wire.status import from_wire
 
 Send = Callable[[bytes, float], Awaitable[bytes]]  # a request, and its deadline in seconds from now
-FIRST_S = 30.0  # what a connection and its first answer may take
+FIRST_CALL_S = 30.0  # timeout of a connection's first call
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where to send what. ``requests`` are serialised, of ``rows`` rows each, and are sent in turn."""
+    """Endpoint, method and requests of a load test. ``requests``: serialised, of ``rows`` rows each, sent in turn."""
 
     endpoint: Endpoint
     method: str
@@ -42,41 +42,43 @@ class Target:
 
 
 def run_load(target: Target, load: ClosedLoop | OpenLoop, timing: Timing) -> LoadResult:
-    """Load a server, and wait for the end; on uvloop where there is one. Raises ServiceError as `measure_load` does."""
+    """Run `measure_load` to its end, on uvloop where the platform has it. Raises ServiceError as it does."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(measure_load(target, load, timing))
 
 
 async def measure_load(target: Target, load: ClosedLoop | OpenLoop, timing: Timing) -> LoadResult:
-    """Load a server. Raises ServiceError where the first request on a connection, which is not counted, fails."""
+    """Load test a server. Raises ServiceError where the first request on a connection, which is not counted, fails."""
     if target.connections < 1 or not target.requests:
-        raise ConfigError("connections and requests: expected at least 1 of each")
+        raise ConfigError(
+            f"connections and requests must be at least 1 of each, got {target.connections} and {len(target.requests)}"
+        )
     channels = [target.endpoint.aio_channel() for _ in range(target.connections)]
     try:
         sends = [_sender(channel, target) for channel in channels]
         for send in sends:
-            await _try_out(send, target)
+            await _warm_connection(send, target)
         tally = Tally()
-        with _quiet_collector():
+        with _reduced_gc():
             if isinstance(load, ClosedLoop):
-                await _closed(sends, target.requests, load, timing, tally)
+                await _run_closed_loop(sends, target.requests, load, timing, tally)
             else:
-                await _open(sends, target.requests, load, timing, tally)
+                await _run_open_loop(sends, target.requests, load, timing, tally)
         return tally.result(target.rows, load, timing)
     finally:
         await asyncio.gather(*(channel.close() for channel in channels))
 
 
-async def _closed(
+async def _run_closed_loop(
     sends: Sequence[Send], requests: Sequence[bytes], load: ClosedLoop, timing: Timing, tally: Tally
 ) -> None:
-    """Count what ends within the measured time."""
-    clock = time.perf_counter  # the loop's own counts whole milliseconds where it is uvloop's
+    """Keep ``in_flight`` requests in flight; count those that end within the measured time."""
+    clock = time.perf_counter  # uvloop's own clock has whole milliseconds
     begin = clock() + timing.warmup_s
     end = begin + timing.duration_s
     payloads = cycle(requests)
 
-    async def keep_asking(send: Send) -> None:
+    async def send_repeatedly(send: Send) -> None:
         while True:
             started = clock()
             if started >= end:
@@ -90,11 +92,13 @@ async def _closed(
             if begin <= done < end:
                 tally.add(status, done - started)
 
-    await asyncio.gather(*(keep_asking(sends[index % len(sends)]) for index in range(load.in_flight)))
+    await asyncio.gather(*(send_repeatedly(sends[index % len(sends)]) for index in range(load.in_flight)))
 
 
-async def _open(sends: Sequence[Send], requests: Sequence[bytes], load: OpenLoop, timing: Timing, tally: Tally) -> None:
-    """Count what was meant to be sent within the measured time, however late it ends."""
+async def _run_open_loop(
+    sends: Sequence[Send], requests: Sequence[bytes], load: OpenLoop, timing: Timing, tally: Tally
+) -> None:
+    """Send at the load's times; count requests intended within the measured time, however late they end."""
     loop = asyncio.get_running_loop()
     clock = time.perf_counter
     times_s = load.times_s(timing.warmup_s + timing.duration_s)
@@ -106,52 +110,52 @@ async def _open(sends: Sequence[Send], requests: Sequence[bytes], load: OpenLoop
     moments = (started + times_s).tolist()
     plan = moments[::-1]  # the next at the end
 
-    async def ask(send: Send, payload: bytes, meant: float) -> None:
+    async def send_one(send: Send, payload: bytes, intended: float) -> None:
         sent = clock()
-        left_s = meant + timing.deadline_s - sent
+        left_s = intended + timing.deadline_s - sent
         try:
             if left_s > 0:
                 await send(payload, left_s)
             status = OK if left_s > 0 else NOT_SENT
         except grpc.aio.AioRpcError as error:
             status = error.code().name
-        if meant >= counted_from:
-            tally.add(status, clock() - meant)
-            tally.late_s.append(sent - meant)
+        if intended >= counted_from:
+            tally.add(status, clock() - intended)
+            tally.late_s.append(sent - intended)
 
     def launch() -> None:
-        """Send all that is due."""
+        """Send all requests that are due."""
         now = clock()
         while plan and plan[-1] <= now:
             send, payload = next(pairs)
-            task = loop.create_task(ask(send, payload, plan.pop()))
+            task = loop.create_task(send_one(send, payload, plan.pop()))
             running.add(task)
             task.add_done_callback(running.discard)
         if not plan:
             all_sent.set()
 
     if plan:
-        with _metronome(moments, launch):
+        with _timer_thread(moments, launch):
             await all_sent.wait()
     if running:
         await asyncio.wait(running)
 
 
 @contextmanager
-def _metronome(moments: Sequence[float], beat: Callable[[], None]) -> Iterator[None]:
-    """Call ``beat`` on the event loop at moments of the clock, from a thread that sleeps until then.
+def _timer_thread(moments: Sequence[float], callback: Callable[[], None]) -> Iterator[None]:
+    """Call ``callback`` on the event loop at given times of the clock, from a thread that sleeps until then.
 
-    The loop's own timers would round to whole milliseconds, which is longer than many an answer takes. Where the loop
-    is behind, one beat stands for several moments.
+    The loop's own timers would round to whole milliseconds, which is longer than many requests take. Where the loop
+    is behind, one callback serves several times.
     """
     loop = asyncio.get_running_loop()
     stopped, pending = threading.Event(), threading.Event()
 
     def on_loop() -> None:
         pending.clear()
-        beat()
+        callback()
 
-    def keep_time() -> None:
+    def wait_for_moments() -> None:
         for moment in moments:
             while (wait_s := moment - time.perf_counter()) > 0:  # a wait may end a little early
                 if stopped.wait(wait_s):
@@ -160,7 +164,7 @@ def _metronome(moments: Sequence[float], beat: Callable[[], None]) -> Iterator[N
                 pending.set()
                 loop.call_soon_threadsafe(on_loop)
 
-    thread = threading.Thread(target=keep_time, name="metronome")
+    thread = threading.Thread(target=wait_for_moments, name="send-timer")
     thread.start()
     try:
         yield
@@ -170,23 +174,23 @@ def _metronome(moments: Sequence[float], beat: Callable[[], None]) -> Iterator[N
 
 
 def _sender(channel: grpc.aio.Channel, target: Target) -> Send:
-    """Return the target's method, bytes to bytes."""
+    """Return a function that calls the target's method, bytes to bytes."""
     call: Callable[..., Awaitable[bytes]] = channel.unary_unary(target.method)
     metadata = target.endpoint.metadata
     return lambda payload, deadline_s: call(payload, timeout=deadline_s, metadata=metadata)
 
 
-async def _try_out(send: Send, target: Target) -> None:
-    """Connect, and see that the request is one that the server answers."""
+async def _warm_connection(send: Send, target: Target) -> None:
+    """Connect, and check that the server answers the request."""
     try:
-        await send(target.requests[0], FIRST_S)
+        await send(target.requests[0], FIRST_CALL_S)
     except grpc.aio.AioRpcError as error:
         raise from_wire(error, target.endpoint.address) from None
 
 
 @contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """Keep what is there out of the garbage collector's sight, and look less often: its pauses would be latencies."""
+def _reduced_gc() -> Iterator[None]:
+    """Collect garbage less often, and no existing objects, in a block: the pauses would count as latency."""
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()

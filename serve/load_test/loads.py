@@ -1,4 +1,4 @@
-"""What a load is, and what came of it."""
+"""Loads and results of a load test: closed and open loop, timing, latency percentiles, goodput."""
 
 from __future__ import annotations
 
@@ -16,37 +16,41 @@ Arrivals = Literal["poisson", "constant"]
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 OK = "OK"
-NOT_SENT = "NOT_SENT"  # no status: the generator itself was so late that the deadline had passed
-LATE_MS = 5.0  # a generator that sends later than this says more about itself than about the server
+NOT_SENT = "NOT_SENT"  # no gRPC status: the deadline had passed before the generator could send
+LATE_MS = 5.0  # if requests are sent later than this, the generator is the bottleneck
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedLoop:
-    """So many requests in flight at any time."""
+    """Closed loop: a constant number of requests in flight."""
 
     in_flight: int
+    """Requests in flight at any time."""
 
     def __post_init__(self) -> None:
         if self.in_flight < 1:
-            raise ConfigError(f"in_flight: expected at least 1, got {self.in_flight}")
+            raise ConfigError(f"in_flight must be at least 1, got {self.in_flight}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenLoop:
-    """So many requests a second; between two passes either the same time or, as from many users, a random one."""
+    """Open loop: a constant rate of requests, at equal intervals or, as from many users, at random ones (Poisson)."""
 
     rate: float
+    """Requests a second."""
     arrivals: Arrivals = "poisson"
+    """Intervals between requests: random (poisson) or equal (constant)."""
     seed: int = 0
+    """Seed of random intervals."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf:
-            raise ConfigError(f"rate: expected more than 0 requests a second, got {self.rate}")
+            raise ConfigError(f"rate must be more than 0 requests a second, got {self.rate}")
         if self.arrivals not in ("poisson", "constant"):
-            raise ConfigError(f"arrivals: expected poisson or constant, got {self.arrivals!r}")
+            raise ConfigError(f"arrivals must be poisson or constant, got {self.arrivals!r}")
 
     def times_s(self, duration_s: float) -> NDArray[np.float64]:
-        """Return the moments, from 0 on and below ``duration_s``, at which requests are meant to be sent. [N]."""
+        """Return the intended send times in seconds, from 0 on and below ``duration_s``. [N]."""
         if self.arrivals == "constant":
             return np.arange(math.ceil(duration_s * self.rate)) / self.rate
         generator = np.random.default_rng(self.seed)
@@ -59,10 +63,10 @@ class OpenLoop:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long to load, and what counts as in time."""
+    """Durations of a load test, and the deadline of its requests."""
 
     duration_s: float = 10.0
-    """Seconds that are measured."""
+    """Measured seconds."""
     warmup_s: float = 1.0
     """Seconds of the same load before them."""
     deadline_s: float = 1.0
@@ -71,25 +75,25 @@ class Timing:
     def __post_init__(self) -> None:
         for name in ("duration_s", "deadline_s"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}: expected more than 0 seconds, got {getattr(self, name)}")
+                raise ConfigError(f"{name} must be more than 0 seconds, got {getattr(self, name)}")
         if not 0 <= self.warmup_s < math.inf:
-            raise ConfigError(f"warmup_s: expected 0 or more seconds, got {self.warmup_s}")
+            raise ConfigError(f"warmup_s must be 0 or more seconds, got {self.warmup_s}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadResult:
-    """What became of the requests of one load."""
+    """Result of one load: counts, throughput, goodput, latencies, errors."""
 
     in_flight: int | None
-    """The closed loop's; None: it was an open one."""
+    """Of a closed loop; None for an open one."""
     offered: float | None
-    """Requests a second that the open loop meant to send, as it drew them; None: it was a closed one."""
+    """Intended requests a second of an open loop, as drawn; None for a closed one."""
     duration_s: float
     rows: int
     deadline_s: float
     sent: int
     answered: int
-    """Answers that are no error."""
+    """Requests that ended OK."""
     throughput: float
     """Answers a second."""
     goodput: float
@@ -98,12 +102,12 @@ class LoadResult:
     latency_ms: dict[str, float] = field(default_factory=dict)
     """Of the answers: p50, p90, p99, p99.9, mean and max. Empty without any."""
     refusal_ms: dict[str, float] = field(default_factory=dict)
-    """The same, of the errors: how soon they came."""
+    """The same, of the errors."""
     errors: dict[str, int] = field(default_factory=dict)
-    """How many requests ended in each status but OK; NOT_SENT where the generator had no time for them in time."""
+    """Requests by status, except OK; NOT_SENT where the generator could not send them before their deadline."""
     late_ms: dict[str, float] = field(default_factory=dict)
-    """In an open loop: how much later than meant requests were sent. Beyond a millisecond or two, it is the generator
-    that is at its limit."""
+    """In an open loop: delay of sending after the intended time. Beyond a millisecond or two, the generator is the
+    bottleneck."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain data."""
@@ -111,7 +115,7 @@ class LoadResult:
 
 
 class Tally:
-    """What was seen within the measured time."""
+    """Counts and latencies within the measured time."""
 
     def __init__(self) -> None:
         self.answers_s: list[float] = []
@@ -120,7 +124,7 @@ class Tally:
         self.errors: Counter[str] = Counter()
 
     def add(self, status: str, seconds: float) -> None:
-        """Count one request."""
+        """Record one request."""
         if status == OK:
             self.answers_s.append(seconds)
         else:
@@ -128,7 +132,7 @@ class Tally:
             self.errors[status] += 1
 
     def result(self, rows: int, load: ClosedLoop | OpenLoop, timing: Timing) -> LoadResult:
-        """Sum up, for requests of so many rows."""
+        """Compute the result, for requests of ``rows`` rows."""
         answers_s = np.asarray(self.answers_s)
         sent = len(self.answers_s) + len(self.refusals_s)
         throughput = len(answers_s) / timing.duration_s
@@ -154,7 +158,7 @@ def _summary_ms(seconds: NDArray[np.float64]) -> dict[str, float]:
     if not seconds.size:
         return {}
     milliseconds = np.sort(seconds) * 1000
-    # The nearest rank: a value that was seen, for nothing is to be interpolated in a tail of few.
+    # The nearest rank, a measured value: a tail of few values is not interpolated.
     ranks = {percent: math.ceil(round(percent / 100 * seconds.size, 6)) for percent in PERCENTILES}
     found = {f"p{percent:g}": float(milliseconds[rank - 1]) for percent, rank in ranks.items()}
     return {**found, "mean": float(milliseconds.mean()), "max": float(milliseconds[-1])}

@@ -1,4 +1,4 @@
-"""What the load generator sends: made-up inputs of a served model, as serialised requests of either protocol."""
+"""Requests of a load test: random inputs of a served model, serialised for either protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torso.serve.wire.tensors import SERVICE, array_to_tensor
 Protocol = Literal["torso", "v2"]
 
 V2_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-MOST_BYTES = 64 << 20  # of all requests that are kept ready
+MAX_BYTES = 64 << 20  # of all serialised requests together
 
 
 def method(info: ModelInfo, protocol: Protocol) -> str:
@@ -28,18 +28,18 @@ def method(info: ModelInfo, protocol: Protocol) -> str:
 
 
 def serialised(info: ModelInfo, protocol: Protocol, *, rows: int, count: int = 16, seed: int = 0) -> list[bytes]:
-    """Make up to ``count`` different requests for a model, of ``rows`` rows each; fewer where they are large."""
+    """Serialise up to ``count`` different random requests, of ``rows`` rows each; fewer where they are large."""
     if rows < 1:
-        raise ConfigError(f"rows: expected at least 1, got {rows}")
+        raise ConfigError(f"rows must be at least 1, got {rows}")
     spec = info.inputs[0]
     generator = np.random.default_rng(seed)
     first = _encode(info, protocol, draw_inputs(spec, rows, generator))
-    others = min(count - 1, MOST_BYTES // len(first))
+    others = min(count - 1, MAX_BYTES // len(first))
     return [first, *(_encode(info, protocol, draw_inputs(spec, rows, generator)) for _ in range(others))]
 
 
 def draw_inputs(spec: TensorSpec, rows: int, generator: np.random.Generator) -> NDArray[Any]:
-    """Draw inputs that any model of this dtype and shape takes, [rows, *shape]: every byte value; or normal values."""
+    """Draw random inputs of a dtype and shape, [rows, *shape]: every byte value; for floats, normal values."""
     dtype, shape = np.dtype(spec.dtype), (rows, *spec.shape)
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)

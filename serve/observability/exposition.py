@@ -1,8 +1,8 @@
-"""``/metrics``: what is counted, as Prometheus reads it.
+"""Prometheus exposition of ``/metrics``: metric families from a snapshot of the counters, in the text format.
 
-A model's requests are labelled ``model`` and ``version``; both are empty where a request named no model that there is.
-Triton's names stand beside torso's own, so that dashboards made for one show the other; their type is ``untyped``, for
-Triton's counters lack the ending that Prometheus' own library gives a counter.
+A model's requests are labelled ``model`` and ``version``; both are empty where a request named no served model.
+Triton's names are exported beside torso's own, so that dashboards made for one show the other; their type is
+``untyped``, for Triton's counters lack the suffix that Prometheus' own library gives a counter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 LABELS = ("model", "version")
 MODEL_STATES = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE")
-REASONS = {  # Triton's word for how a request failed; OTHER where none is here
+REASONS = {  # Triton's reason for a failure by gRPC status; OTHER for the rest
     "RESOURCE_EXHAUSTED": "REJECTED",
     "DEADLINE_EXCEEDED": "REJECTED",
     "UNAVAILABLE": "REJECTED",
@@ -39,16 +39,16 @@ Counts = dict[str, Any]  # one model's part of a snapshot
 
 
 def to_text(snapshot: Snapshot, states: Iterable[tuple[str, str, str]], *, workers: int = 1) -> bytes:
-    """Write the counts of all workers, the repository's index, and how many workers live, in the text format 0.0.4.
+    """Render the counters of all workers, the repository's index and the number of workers, in the text format 0.0.4.
 
     states: a model's name, a version of it and one of ``MODEL_STATES`` each.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Counted(snapshot, tuple(states), workers))
+    registry.register(_SnapshotCollector(snapshot, tuple(states), workers))
     return generate_latest(registry)
 
 
-class _Counted(Collector):
+class _SnapshotCollector(Collector):
     def __init__(self, snapshot: Snapshot, states: Sequence[tuple[str, str, str]], workers: int) -> None:
         self._all = dict(sorted(snapshot.items()))
         self._models = {key: counts for key, counts in self._all.items() if key != NO_MODEL}
@@ -74,7 +74,7 @@ class _Counted(Collector):
         yield self._gauge("torso_queued_rows", "Rows that wait for a batch.", "queued_rows", models)
         yield self._model_states()
         yield GaugeMetricFamily("torso_workers", "Processes that answer requests.", self._workers)
-        yield from self._as_triton()
+        yield from self._triton_metrics()
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(
@@ -115,7 +115,7 @@ class _Counted(Collector):
                 family.add_metric((name, version, state), current == state)
         return family
 
-    def _as_triton(self) -> Iterator[Metric]:
+    def _triton_metrics(self) -> Iterator[Metric]:
         def family(name: str, meaning: str, value: Callable[[Counts], float]) -> Metric:
             metric = UnknownMetricFamily(f"nv_inference_{name}", meaning, labels=LABELS)
             for key, counts in self._models.items():
@@ -123,7 +123,7 @@ class _Counted(Collector):
             return metric
 
         yield family("request_success", "Requests that succeeded.", lambda counts: counts["statuses"].get("OK", 0))
-        yield self._failures_as_triton()
+        yield self._triton_failures()
         yield family("count", "Rows computed.", lambda counts: counts["rows"])
         yield family("exec_count", "Batches computed.", lambda counts: sum(counts["compute"][:-1]))
         yield family(
@@ -140,7 +140,7 @@ class _Counted(Collector):
             lambda counts: _us(counts["compute_request_s"]),
         )
 
-    def _failures_as_triton(self) -> Metric:
+    def _triton_failures(self) -> Metric:
         family = UnknownMetricFamily(
             "nv_inference_request_failure", "Requests that failed.", labels=(*LABELS, "reason")
         )

@@ -1,8 +1,8 @@
-"""What a server's log looks like: lines for people or JSON for machines, each with the id of the request it belongs to.
+"""Logging of a server: text or JSON formatters, each line with its request's id (``x-request-id``).
 
 A request's id is its ``x-request-id`` where the caller sent a usable one, else a new one. It is in every line that is
 logged while the request is handled, in the trailing metadata of answers to callers who sent one, and in that of every
-failure, so that a caller's complaint leads to the lines. With ``log_requests`` and with traces every answer has one.
+failure, so that a caller's report can be matched to lines. With ``log_requests`` and with traces every answer has one.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from torso.serve.config import LogFormat
 
 ID_KEY: Final = "x-request-id"
 MAX_ID: Final = 128  # characters
-FIELDS: Final = ("model", "version", "method", "status", "seconds")  # of a line about a request, given as `extra`
+FIELDS: Final = ("model", "version", "method", "status", "seconds")  # of a record about a request, in `extra`
 
 UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-class Identified(Protocol):
+class IdentifiedRequest(Protocol):
     """A request that is being handled."""
 
     @property
     def request_id(self) -> str:
-        """Its id, made up now where the caller gave none."""
+        """The request's id, generated on first use where the caller sent none."""
 
 
-handled: ContextVar[Identified | None] = ContextVar("handled", default=None)  # the request of this context
+handled: ContextVar[IdentifiedRequest | None] = ContextVar("handled", default=None)  # the context's current request
 
 
 def given_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
-    """Find the id that a caller gave; None where there is none that may stand in a log and in a header."""
+    """Return the caller's request id; None where there is none that is safe in a log and in a header."""
     for key, value in metadata or ():
         if key == ID_KEY:
             usable = isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isascii() and value.isprintable()
@@ -48,29 +48,29 @@ def given_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people: time, level, message, and the request's id in brackets; a traceback follows.
+    """Format a log record as a text line: time, level, message, the request's id in brackets; a traceback follows.
 
-    What a caller sent may be in a message: control characters are escaped, or it could write lines of its own.
+    A message may hold a caller's text: control characters are escaped against log injection.
     """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Write the line."""
+        """Format the record."""
         request = handled.get()
         line = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), super().formatMessage(record))
         return line if request is None else f"{line} [{request.request_id}]"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC, ISO 8601), level, logger, pid, message, then what there is of the rest.
+    """Format a log record as a JSON object on a line: time (UTC, ISO 8601), level, logger, pid, message.
 
-    The rest: ``request_id``, ``model``, ``version``, ``method``, ``status``, ``seconds``, ``exception`` (a traceback).
+    Also: ``request_id``, ``model``, ``version``, ``method``, ``status``, ``seconds``, ``exception`` (traceback).
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write the line."""
+        """Format the record."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -92,10 +92,10 @@ FORMATTERS: Final[dict[LogFormat, type[logging.Formatter]]] = {"text": TextForma
 
 @contextmanager
 def log_as(log_format: LogFormat) -> Iterator[None]:
-    """Log on stderr in this form, and nowhere else, for a while: torso from INFO on, other libraries from WARNING on.
+    """Log on stderr in this format, and nowhere else, in a block: torso from INFO on, other libraries from WARNING on.
 
-    It is for processes that are a server's own, the command's and its workers': it is the whole process' log, warnings
-    included, so that a machine that reads JSON finds nothing else.
+    It is for a server's own processes, the command's and its workers': it replaces the whole process' logging, warnings
+    included, so that a JSON parser finds nothing else.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FORMATTERS[log_format]())

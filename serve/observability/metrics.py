@@ -1,6 +1,6 @@
-"""What a process counts of its models: plain numbers, written on the event loop, so the counting costs next to nothing.
+"""Metrics of a process' models: counters, gauges and histograms as plain numbers, updated on the event loop.
 
-A `Snapshot` is plain data that adds up: that of all workers is the sum of theirs.
+A `Snapshot` is plain data that can be summed: that of all workers is the sum of theirs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ SECONDS_BOUNDS: Final = (
 )
 ROWS_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
-ModelKey = tuple[str, str]  # a model's name and version; both empty for requests that named no model of ours
+ModelKey = tuple[str, str]  # a model's name and version; both empty for requests that named no served model
 Snapshot = dict[ModelKey, dict[str, Any]]
 NO_MODEL: Final[ModelKey] = ("", "")
 Trace = Callable[[float, float, float, int], None]
 
-ENDED_VERSIONS = 64  # how many versions that are served no more are still told of
+MAX_UNLOADED_VERSIONS = 64  # unloaded versions whose counters are kept
 
 
 class Histogram:
-    """Counts of values between bounds, and their sum. The last count is of values above every bound."""
+    """Histogram: counts of values between bounds, and their sum. The last count is of values above every bound."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -35,30 +35,30 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value; one that equals a bound is below it."""
+        """Count a value; one that equals a bound counts as below it."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
 
 class ModelMetrics:
-    """Counts of one version of one model.
+    """Counters, gauges and histograms of one version of one model.
 
-    ``trace``, where there is one, is told of every computed request, in its own context: when it was queued, taken and
-    computed, on the event loop's clock, and the rows of its batch.
+    ``trace``, where there is one, is called for every computed request, in its own context, with the times at which it
+    was queued, taken and computed, on the event loop's clock, and the rows of its batch.
     """
 
     def __init__(self, name: str = "", version: str = "", trace: Trace | None = None) -> None:
         self.name = name
         self.version = version
         self.trace = trace
-        self.statuses: dict[str, int] = {}  # requests by how they ended, a gRPC status' name
+        self.statuses: dict[str, int] = {}  # requests by gRPC status name
         self.total = Histogram(SECONDS_BOUNDS)  # of each request, from its arrival to its answer
-        self.succeeded_s = 0.0  # the part of it that went to requests that ended OK
-        self.failed_s = 0.0  # and to those that did not
+        self.succeeded_s = 0.0  # its part of requests that ended OK
+        self.failed_s = 0.0  # its part of the others
         self.queue = Histogram(SECONDS_BOUNDS)  # of each request, from being queued to being taken
         self.compute = Histogram(SECONDS_BOUNDS)  # of each batch
         self.batch_rows = Histogram(ROWS_BOUNDS)  # of each batch
-        self.batches: dict[int, list[float]] = {}  # by rows of a batch: how many, their seconds of compute
+        self.batches: dict[int, list[float]] = {}  # by rows of a batch: number, seconds of compute
         self.rows = 0  # computed
         self.compute_request_s = 0.0  # each request's batch's compute, over all requests
         self.last_inference_ms = 0  # since the epoch; 0: never
@@ -66,7 +66,7 @@ class ModelMetrics:
         self.queued_rows = 0
 
     def ended(self, status: str, seconds: float) -> None:
-        """Count a request that is answered."""
+        """Record an answered request, with its status and latency."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self.total.observe(seconds)
         if status == "OK":
@@ -75,7 +75,7 @@ class ModelMetrics:
             self.failed_s += seconds
 
     def computed(self, rows: int, num_requests: int, seconds: float) -> None:
-        """Count a batch that was computed."""
+        """Record a computed batch."""
         self.compute.observe(seconds)
         self.batch_rows.observe(rows)
         self.rows += rows
@@ -86,12 +86,12 @@ class ModelMetrics:
         self.last_inference_ms = time.time_ns() // 1_000_000
 
     def computed_at_once(self, rows: int, seconds: float) -> None:
-        """Count a request that was computed alone, without being queued."""
+        """Record a request that was computed alone, without being queued."""
         self.queue.counts[0] += 1  # 0 seconds
         self.computed(rows, 1, seconds)
 
     def snapshot(self) -> dict[str, Any]:
-        """The counts as plain data: numbers, lists of numbers that add up, and dicts of those."""
+        """Return the metrics as plain data: numbers, lists of numbers that can be summed, and dicts of those."""
         return {
             "statuses": dict(self.statuses),
             "total": [*self.total.counts, self.total.total],
@@ -110,42 +110,42 @@ class ModelMetrics:
 
 
 class Metrics:
-    """Every model's counts. A version that is unloaded and soon comes back goes on counting where it was."""
+    """Registry of every model's metrics. A version that is unloaded and soon loaded again continues its counters."""
 
     def __init__(self) -> None:
         self.trace: Trace | None = None  # of the models that are loaded from now on
         self._models: dict[ModelKey, ModelMetrics] = {}
-        # Requests that never found a model: callers choose names, and we do not keep them.
+        # Requests for unknown models: their names, which callers choose, are not kept as labels.
         self.unknown = self.model("", "")
 
     def model(self, name: str, version: str) -> ModelMetrics:
-        """Return a version's counts."""
+        """Return a version's metrics."""
         known = self._models.pop((name, version), None)
         metrics = ModelMetrics(name, version, self.trace) if known is None else known
         self._models[name, version] = metrics  # the newest from now on, for `forget`
         return metrics
 
     def forget(self, serving: Collection[ModelKey]) -> None:
-        """Drop the counts of versions that are not served, but for the newest of them: versions come without end."""
+        """Drop the metrics of unloaded versions, except the newest of them: the number of versions is unbounded."""
         ended = [key for key in self._models if key not in serving and key != NO_MODEL]
-        for key in ended[: max(len(ended) - ENDED_VERSIONS, 0)]:
+        for key in ended[: max(len(ended) - MAX_UNLOADED_VERSIONS, 0)]:
             del self._models[key]
 
     def snapshot(self) -> Snapshot:
-        """All counts as plain data."""
+        """Return all metrics as plain data."""
         return {key: metrics.snapshot() for key, metrics in self._models.items()}
 
 
-GAUGES: Final = ("in_flight", "queued_rows")  # of a process that has ended nothing of these is left
+GAUGES: Final = ("in_flight", "queued_rows")  # zero once a process has ended
 
 
 def remains(snapshot: Snapshot) -> Snapshot:
-    """What a process that has ended had counted, without its gauges."""
+    """Return the snapshot of an ended process with its gauges set to zero."""
     return {key: {**counts, **dict.fromkeys(GAUGES, 0)} for key, counts in snapshot.items()}
 
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """Add snapshots up; of ``last_inference_ms`` the latest counts."""
+    """Sum snapshots; of ``last_inference_ms`` take the latest."""
     merged: Snapshot = {}
     for snapshot in snapshots:
         for key, counts in snapshot.items():

@@ -1,4 +1,4 @@
-"""The operator's port: ``/livez``, ``/readyz`` and ``/metrics``, over HTTP, for probes and for Prometheus."""
+"""HTTP server of the operations port: ``/livez``, ``/readyz`` and ``/metrics``, for probes and for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from torso.errors import ServerError
 
-END_S = 1.0  # what answers that are under way may take at the end
+SHUTDOWN_S = 1.0  # timeout of requests in flight at shutdown
 
 
 class Ops:
-    """Answers whoever reaches it, once started. ``port`` is where.
+    """HTTP server of liveness, readiness and metrics, without authentication. ``port``: the bound one, once started.
 
-    ``is_ready`` says whether requests should be sent here; ``metrics`` writes the counts in Prometheus' text format.
+    ``is_ready`` returns whether requests should be sent here; ``metrics`` renders Prometheus' text format.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class Ops:
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._answer_metrics)
-        application.on_response_prepare.append(_say_nothing_of_versions)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=END_S)
+        application.on_response_prepare.append(_hide_server_version)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
 
     async def start(self) -> None:
-        """Begin to answer. ServerError where the address is taken or not ours."""
+        """Start listening. ServerError where the address is taken or not this machine's."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self.port).start()
@@ -46,7 +46,7 @@ class Ops:
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Answer no more."""
+        """Stop listening."""
         await self._runner.cleanup()
 
     async def _livez(self, _request: web.Request) -> web.Response:
@@ -60,5 +60,5 @@ class Ops:
         return web.Response(body=await self._metrics(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-async def _say_nothing_of_versions(_request: web.Request, response: web.StreamResponse) -> None:
+async def _hide_server_version(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "torso"

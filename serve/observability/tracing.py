@@ -1,6 +1,6 @@
-"""OpenTelemetry traces: a span a request, and within it what the request was queued and what its batch computed.
+"""OpenTelemetry tracing: a span for each request, with child spans for its time in the queue and its batch's compute.
 
-A caller's ``traceparent`` (W3C) makes the request part of the caller's trace. The SDK's own environment variables hold,
+A caller's ``traceparent`` (W3C) makes the request part of the caller's trace. The SDK's environment variables apply,
 such as ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``, ``OTEL_EXPORTER_OTLP_HEADERS``. Importing this needs the extra
 ``otel``.
 """
@@ -29,17 +29,17 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("tracing (otlp_endpoint)", "otel") from error
 
 PATH: Final = "/v1/traces"
-END_S: Final = 2.0  # what the last spans may take to leave
-CARRIED: Final = ("traceparent", "tracestate")
+SHUTDOWN_S: Final = 2.0  # timeout of the last export at shutdown
+TRACE_HEADERS: Final = ("traceparent", "tracestate")
 # The statuses that are a server's failure, by OpenTelemetry's conventions for gRPC; the others are the caller's.
-FAULTS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+SERVER_FAULTS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 
 _propagator = TraceContextTextMapPropagator()
 _current: ContextVar[RequestSpan | None] = ContextVar("current_span", default=None)
 
 
 class RequestSpan:
-    """The span of a request, or of a stream. Moments are told on the event loop's clock, which never jumps."""
+    """Span of a request, or of a stream. Times are on the event loop's clock, which is monotonic."""
 
     __slots__ = ("_span", "_started", "_started_ns", "_tracer")
 
@@ -51,11 +51,11 @@ class RequestSpan:
 
     @property
     def context(self) -> Context:
-        """What makes a span a child of this one."""
+        """The parent context for child spans."""
         return set_span_in_context(self._span)
 
-    def part(self, name: str, begin: float, end: float, rows: int | None = None) -> None:
-        """Tell of a part of the request that is over."""
+    def add_child(self, name: str, begin: float, end: float, rows: int | None = None) -> None:
+        """Record a finished child span, from ``begin`` to ``end``."""
         if self._span.is_recording():
             child = self._tracer.start_span(name, self.context, start_time=self._ns(begin))
             if rows is not None:
@@ -63,13 +63,13 @@ class RequestSpan:
             child.end(self._ns(end))
 
     def end(self, seconds: float, status: str, problem: str, request_id: str, model: str, version: str) -> None:
-        """Tell how the request ended. ``status`` is a gRPC status' name, ``problem`` what its caller was told."""
+        """End the span. ``status`` is the gRPC status' name, ``problem`` the error message that the caller got."""
         if self._span.is_recording():
             self._span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
             self._span.set_attribute("torso.request_id", request_id)
             if model:
                 self._span.set_attributes({"torso.model": model, "torso.version": version})
-            if status in FAULTS:
+            if status in SERVER_FAULTS:
                 self._span.set_status(Status(StatusCode.ERROR, problem or status))
         self._span.end(self._ns(self._started + seconds))
 
@@ -78,7 +78,7 @@ class RequestSpan:
 
 
 class Tracing:
-    """Makes a process' spans and hands them to ``processor``."""
+    """Tracer of a process: creates its spans and exports them through ``processor``."""
 
     def __init__(self, processor: SpanProcessor) -> None:
         # The service's name is the environment's, where it gives one.
@@ -89,22 +89,22 @@ class Tracing:
 
     @classmethod
     def to(cls, endpoint: str) -> Tracing:
-        """Send spans to an OTLP/HTTP endpoint, from a thread; what it does not take in time is dropped and logged.
+        """Send spans to an OTLP/HTTP endpoint, from a thread; what it does not accept in time is dropped and logged.
 
         Raises ServerError where the endpoint is no URL.
         """
         if not endpoint.startswith(("http://", "https://")):
-            raise ServerError(f"otlp_endpoint: expected a URL such as http://localhost:4318, got {endpoint!r}")
+            raise ServerError(f"otlp_endpoint must be a URL such as http://localhost:4318, got {endpoint!r}")
         base = endpoint.rstrip("/")
         return cls(BatchSpanProcessor(OTLPSpanExporter(base if base.endswith(PATH) else base + PATH)))
 
     def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None, started: float) -> RequestSpan:
-        """Begin a request's span in this context. ``started``: on the event loop's clock, just now."""
-        carrier = {key: value for key, value in metadata or () if key in CARRIED and isinstance(value, str)}
+        """Start a request's span, the current one of this context. ``started``: now, on the event loop's clock."""
+        carrier = {key: value for key, value in metadata or () if key in TRACE_HEADERS and isinstance(value, str)}
         return self._begin(method, _propagator.extract(carrier), SpanKind.SERVER, started)
 
     def begin_message(self, stream: RequestSpan, method: str, started: float) -> RequestSpan:
-        """Begin the span of one request of a stream, within the stream's, in this context."""
+        """Start the span of one request of a stream, a child of the stream's and the current one of this context."""
         return self._begin(method, stream.context, SpanKind.INTERNAL, started)
 
     def _begin(self, method: str, parent: Context, kind: SpanKind, started: float) -> RequestSpan:
@@ -116,14 +116,14 @@ class Tracing:
         return request
 
     def computed(self, queued: float, taken: float, done: float, rows: int) -> None:
-        """Tell of the current request's computation: its time in the queue, and its batch's, of ``rows`` rows."""
+        """Record child spans of the current request: its time in the queue, its batch's compute, of ``rows`` rows."""
         request = _current.get()
         if request is not None:
-            request.part("queue", queued, taken)
-            request.part("compute", taken, done, rows)
+            request.add_child("queue", queued, taken)
+            request.add_child("compute", taken, done, rows)
 
     def end(self) -> None:
-        """Send what is left, for `END_S` seconds at the most, and end. This blocks."""
+        """Flush the last spans, for `SHUTDOWN_S` seconds at the most, and shut down. This blocks."""
         ending = threading.Thread(target=self._provider.shutdown, name="end-of-traces", daemon=True)
         ending.start()
-        ending.join(END_S)  # the SDK would wait half a minute for an endpoint that does not answer
+        ending.join(SHUTDOWN_S)  # the SDK would wait half a minute for an endpoint that does not answer

@@ -15,7 +15,7 @@ DATATYPES: dict[str, str] = {  # by NumPy's names; the protocol also has BF16 an
     **{name: name.upper() for name in _INTEGERS},
     **{name: name.replace("float", "FP") for name in _FLOATS},
 }
-CONTENTS: dict[str, tuple[str, type[np.generic]]] = {  # where typed values stand, and as what; FP16 has no place
+CONTENTS: dict[str, tuple[str, type[np.generic]]] = {  # the field of typed values, and its type; FP16 has none
     "BOOL": ("bool_contents", np.bool_),
     **dict.fromkeys(("INT8", "INT16", "INT32"), ("int_contents", np.int32)),
     "INT64": ("int64_contents", np.int64),

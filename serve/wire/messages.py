@@ -1,4 +1,4 @@
-"""Decoding of protobuf messages from bytes that anybody may have sent."""
+"""Decode protobuf messages from untrusted bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Request = TypeVar("Request", bound=Message)
 
 
 def parse_message(request_class: type[Request], data: bytes) -> Request:
-    """Decode a message; InputError where the bytes are none."""
+    """Decode a message; InputError where the bytes cannot be parsed as one."""
     try:
         return request_class.FromString(data)
     except DecodeError as error:

@@ -1,4 +1,4 @@
-"""The error table, both ways: torso's errors to gRPC statuses on the server, and back in the client.
+"""Map torso's errors to gRPC statuses on the server, and back to errors in the client.
 
 | what went wrong | error | status and details |
 |---|---|---|
@@ -9,7 +9,7 @@
 | deadline passed while queued | DeadlineError | DEADLINE_EXCEEDED |
 | draining, or model loading | UnavailableError | UNAVAILABLE (+ RetryInfo while loading) |
 | no or bad token; role too low | UnauthenticatedError; ForbiddenError | UNAUTHENTICATED; PERMISSION_DENIED |
-| anything else | any exception | INTERNAL, its message an id that the log has |
+| anything else | any exception | INTERNAL, its message an incident id that the log has |
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ CLASSES: dict[grpc.StatusCode, type[errors.ServiceError]] = {
     grpc.StatusCode.INTERNAL: errors.InternalServiceError,
 }
 _CODES = {error_class: code for code, error_class in CLASSES.items()}
-# What clients read besides: a server's gRPC cancels, of its own accord, what is more than it can take in.
-_READ: dict[grpc.StatusCode, type[errors.ServiceError]] = {
+# Clients map one more: a server's gRPC cancels, of its own accord, calls beyond what it can take in.
+_CLIENT_CLASSES: dict[grpc.StatusCode, type[errors.ServiceError]] = {
     **CLASSES,
     grpc.StatusCode.CANCELLED: errors.UnavailableError,
 }
 
 
 class WireStatus(NamedTuple):
-    """What ``context.abort`` takes."""
+    """Arguments of ``context.abort``."""
 
     code: grpc.StatusCode
     message: str
@@ -59,20 +59,20 @@ class WireStatus(NamedTuple):
 
 
 class RpcFailure(Protocol):
-    """What a failed call offers in both of grpc's worlds, ``grpc.RpcError`` and ``grpc.aio.AioRpcError``."""
+    """Interface that ``grpc.RpcError`` and ``grpc.aio.AioRpcError`` of a failed call share."""
 
     def code(self) -> grpc.StatusCode:
         """Return the status."""
 
     def details(self) -> str | None:
-        """Return the status' message."""
+        """Return the status message."""
 
     def trailing_metadata(self) -> object:
         """Return pairs of key and value, or None."""
 
 
 def to_wire(error: BaseException, method: str) -> WireStatus:
-    """Turn what a request raised into the status that its caller sees; what nobody raised on purpose is INTERNAL."""
+    """Convert an exception of a request to the status that its caller sees; INTERNAL for unexpected ones."""
     if isinstance(error, errors.InputError):
         description = f"must be {error.expected}, got {error.got}"
         return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), ((error.field, description),))
@@ -82,14 +82,14 @@ def to_wire(error: BaseException, method: str) -> WireStatus:
 
 
 def internal_error(error: BaseException, where: str) -> errors.InternalServiceError:
-    """Log a fault of ours with its traceback, and return what callers are told: nothing but the id that the log has."""
+    """Log an unexpected exception with its traceback; return the error for callers, which has only the incident id."""
     incident = secrets.token_hex(8)
     logger.error("internal error %s in %s", incident, where, exc_info=error)
     return errors.InternalServiceError(f"internal error; the server's log has it under id {incident}")
 
 
 def from_wire(failure: RpcFailure, address: str) -> errors.ServiceError:
-    """Turn a failed call into the typed error that a client raises."""
+    """Convert a failed call to the typed error that a client raises."""
     code = failure.code()
     details = failure.details() or code.name
     rich = _rich_status(failure)
@@ -102,7 +102,7 @@ def from_wire(failure: RpcFailure, address: str) -> errors.ServiceError:
             violations += [(violation.field, violation.description) for violation in bad_request.field_violations]
         if retry := _unpacked(detail, error_details_pb2.RetryInfo()):
             retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9
-    return _READ.get(code, errors.InternalServiceError)(
+    return _CLIENT_CLASSES.get(code, errors.InternalServiceError)(
         details, status=code.name, violations=tuple(violations), retry_after_s=retry_after_s
     )
 
@@ -110,10 +110,10 @@ def from_wire(failure: RpcFailure, address: str) -> errors.ServiceError:
 def _status(
     code: grpc.StatusCode, text: str, violations: tuple[tuple[str, str], ...], retry_after_s: float | None = None
 ) -> WireStatus:
-    rich = status_pb2.Status(code=code.value[0], message=_cut(text))
+    rich = status_pb2.Status(code=code.value[0], message=_truncated(text))
     if violations:
         fields = [
-            error_details_pb2.BadRequest.FieldViolation(field=_cut(field), description=_cut(description))
+            error_details_pb2.BadRequest.FieldViolation(field=_truncated(field), description=_truncated(description))
             for field, description in violations
         ]
         rich.details.add().Pack(error_details_pb2.BadRequest(field_violations=fields))
@@ -125,7 +125,7 @@ def _status(
 
 
 def _rich_status(failure: RpcFailure) -> status_pb2.Status | None:
-    """Return the google.rpc.Status that came with a failure; None where none came or it cannot be read."""
+    """Return the google.rpc.Status of a failure; None where there is none or it cannot be parsed."""
     for key, value in failure.trailing_metadata() or ():  # type: ignore[attr-defined]
         if key == DETAILS_KEY:
             try:
@@ -136,12 +136,12 @@ def _rich_status(failure: RpcFailure) -> status_pb2.Status | None:
 
 
 def _unpacked(detail: any_pb2.Any, target: M) -> M | None:
-    """Unpack a detail into ``target``; None where it is of another type or cannot be read."""
+    """Unpack a detail into ``target``; None where it is of another type or cannot be parsed."""
     try:
         return target if detail.Unpack(target) else None
     except message.DecodeError:
         return None
 
 
-def _cut(text: str) -> str:
+def _truncated(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."

@@ -1,6 +1,6 @@
-"""How torso's own things are written on the wire: arrays to and from ``torso.v1.Tensor``, kinds of model, the service.
+"""Encode and decode arrays as ``torso.v1.Tensor``; names of model kinds and of the service on the wire.
 
-A tensor is a dtype's numpy name, a shape, and the elements' bytes, little-endian and in C order. Server and client use
+A tensor is a dtype's NumPy name, a shape, and the elements' bytes, little-endian and in C order. Server and client use
 the same two functions.
 """
 
@@ -24,7 +24,7 @@ MAX_ELEMENTS = 2**40  # counted with empty axes as 1, so that no product of a sh
 
 
 def array_to_tensor(array: npt.ArrayLike, field: str = "tensor") -> prediction_pb2.Tensor:
-    """Encode an array of any layout and byte order; InputError where its dtype has no place on the wire."""
+    """Encode an array of any layout and byte order; InputError where the wire has no such dtype."""
     array = np.asarray(array)
     dtype = DTYPES.get(array.dtype.name)
     if dtype is None:
@@ -57,20 +57,20 @@ def tensor_to_array(tensor: prediction_pb2.Tensor, field: str = "tensor") -> npt
 
 
 def kind_name(kind: int) -> str:
-    """Return a model kind as torso calls it; "unknown" for one that a newer server has."""
+    """Return a model kind by its name in torso; "unknown" for one that a newer server has."""
     return next((name for name, number in KINDS.items() if number == kind), "unknown")
 
 
 def _checked_shape(shape: tuple[int, ...], field: str) -> tuple[int, ...]:
     if len(shape) > MAX_RANK:
-        raise InputError(field, expected=f"at most {MAX_RANK} axes", got=f"{len(shape)}")
+        raise InputError(field, expected=f"a shape of at most {MAX_RANK} axes", got=f"{len(shape)}")
     if any(length < 0 for length in shape):
         raise InputError(field, expected="axes of length 0 or more", got=f"{list(shape)}")
     if math.prod(max(length, 1) for length in shape) > MAX_ELEMENTS:
-        raise InputError(field, expected=f"at most {MAX_ELEMENTS} elements", got=f"{list(shape)}")
+        raise InputError(field, expected=f"a shape of at most {MAX_ELEMENTS} elements", got=f"{list(shape)}")
     return shape
 
 
 def quoted(text: str, limit: int = 40) -> str:
-    """Quote a stranger's text, shortened."""
+    """Quote text from a request for an error message, truncated to ``limit`` characters."""
     return repr(text if len(text) <= limit else text[:limit] + "...")

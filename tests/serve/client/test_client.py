@@ -13,7 +13,7 @@ import pytest
 from torso import errors
 from torso.nets import Predictor
 from torso.serve import AsyncClient, Client, ServeConfig, TensorSpec, create_server
-from torso.serve.client.operations import fit
+from torso.serve.client.operations import coerce_to_spec
 
 
 def test_a_client_imports_no_framework() -> None:
@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_for_the_server_to_say(served: Any, method: str) ->
     shape = {"classify": (1, 8, 8), "act": (1, 4, 84, 84)}[method]
     with Client(served.address) as client:
         for inputs in (np.full(shape, 0.5), np.full(shape, 256), np.full(shape, -1), np.full(shape, np.nan)):
-            with pytest.raises(errors.InvalidRequestError, match="dtype: expected uint8") as caught:
+            with pytest.raises(errors.InvalidRequestError, match=r"\.dtype must be uint8") as caught:
                 getattr(client, method)(model, inputs)
             assert caught.value.violations[0][0].endswith(".dtype")
         with pytest.raises(errors.InvalidRequestError, match="shape"):
@@ -75,13 +75,13 @@ def test_what_no_request_can_carry_is_an_input_error(served: Any) -> None:
     with Client(served.address) as client:
         with pytest.raises(errors.InputError, match="a ragged one"):
             client.classify("digits", [[1, 2], [3]])
-        with pytest.raises(errors.InputError, match="expected an array of one of bool"):
+        with pytest.raises(errors.InputError, match="must be an array of one of bool"):
             client.classify("digits", [["a"]])
         with pytest.raises(errors.InputError, match="a list of files' bytes"):
             client.classify_images("digits", b"one file")  # type: ignore[arg-type]
-        with pytest.raises(errors.InputError, match="top_k: expected a 32-bit number"):
+        with pytest.raises(errors.InputError, match="top_k must be a 32-bit number"):
             client.classify("digits", np.zeros((8, 8)), top_k=2**40)
-        with pytest.raises(errors.InvalidRequestError, match="top_k: expected at least 1, got 0"):
+        with pytest.raises(errors.InvalidRequestError, match="top_k must be at least 1, got 0"):
             client.classify("digits", np.zeros((8, 8)), top_k=0)
         with pytest.raises(errors.InvalidRequestError, match="not recurrent"):
             client.act("cartpole", np.zeros(4), state=[np.zeros((1, 8), np.float32)])
@@ -214,7 +214,7 @@ def test_the_async_client_does_the_same(models: Any, config: Any) -> None:
     ],
 )
 def test_fit_changes_what_it_can_without_loss(array: Any, spec: Any, shape: Any, dtype: str) -> None:
-    fitted = fit(array, TensorSpec(name="x", shape=spec[0], dtype=spec[1]))
+    fitted = coerce_to_spec(array, TensorSpec(name="x", shape=spec[0], dtype=spec[1]))
     assert fitted.shape == shape
     assert fitted.dtype.name == dtype
     assert np.array_equal(fitted.ravel(), array.ravel())

@@ -1,4 +1,4 @@
-"""What docs/clients.md shows: its Python is run, its grpcurl commands are made, its Node client is run."""
+"""Run the code of docs/clients.md: Python, grpcurl commands, the Node client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many inputs: cut into requests, several under way, answers in order."""
+"""Pipelining: inputs split into requests, several in flight, results in order."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from hypothesis import strategies as st
 from torso.errors import ConfigError, InputError, InvalidRequestError
 from torso.nets import Predictor
 from torso.serve import AsyncClient, Client
-from torso.serve.client.pipelined import cut, pipelined, pipelined_async
+from torso.serve.client.pipelined import chunked, pipelined, pipelined_async
 
 
 @given(count=st.integers(0, 40), rows=st.integers(1, 12), as_array=st.booleans())
 def test_cut_loses_and_repeats_nothing(count: int, rows: int, as_array: bool) -> None:
     inputs = np.arange(count * 3).reshape(count, 3)
-    pieces = list(cut(inputs if as_array else iter(inputs.tolist()), rows, "tensor"))
+    pieces = list(chunked(inputs if as_array else iter(inputs.tolist()), rows, "tensor"))
     assert all(len(piece) == rows for piece in pieces[:-1])
     assert np.array_equal(np.concatenate([np.empty((0, 3), int), *pieces]), inputs)
     assert all(len(piece) for piece in pieces)
 
 
 def test_what_cannot_be_cut_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="tensor: expected an array"):
-        list(cut(np.array(3.0), 2, "tensor"))
+    with pytest.raises(InputError, match="tensor must be an array"):
+        list(chunked(np.array(3.0), 2, "tensor"))
     with pytest.raises(InputError, match="inputs of one shape"):
-        list(cut([[1, 2], [3]], 2, "tensor"))
+        list(chunked([[1, 2], [3]], 2, "tensor"))
 
 
 def test_answers_come_in_order_whichever_is_ready_first() -> None:
@@ -44,7 +44,7 @@ def test_answers_come_in_order_whichever_is_ready_first() -> None:
             later.set()
         return int(piece[0])
 
-    assert list(pipelined(cut(np.arange(5), 1, "x"), ask, 2)) == [0, 1, 2, 3, 4]
+    assert list(pipelined(chunked(np.arange(5), 1, "x"), ask, 2)) == [0, 1, 2, 3, 4]
 
 
 def test_at_most_so_many_are_ahead_and_inputs_are_read_no_further() -> None:
@@ -55,7 +55,7 @@ def test_at_most_so_many_are_ahead_and_inputs_are_read_no_further() -> None:
             read.append(number)
             yield number
 
-    answers = pipelined(cut(inputs(), 2, "x"), lambda piece: piece.tolist(), 3)
+    answers = pipelined(chunked(inputs(), 2, "x"), lambda piece: piece.tolist(), 3)
     assert next(answers) == [0, 1]
     assert len(read) == 6
     assert next(answers) == [2, 3]
@@ -75,7 +75,7 @@ def test_at_most_so_many_are_ahead_and_inputs_are_read_no_further() -> None:
                 raise
             return piece.tolist()  # type: ignore[no-any-return]
 
-        answers = pipelined_async(cut(inputs(), 2, "x"), ask, 3)
+        answers = pipelined_async(chunked(inputs(), 2, "x"), ask, 3)
         assert await anext(answers) == [0, 1]
         assert len(read) == 6
         await answers.aclose()  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def test_both_clients_label_many(models: Any, served: Any) -> None:
         actions = client.act("cartpole", states).actions
         assert np.array_equal(np.concatenate([act.actions for act in acts]), actions)
         assert list(client.classify_many("digits", [])) == []
-        with pytest.raises(ConfigError, match="rows: expected at least 1, got 0"):
+        with pytest.raises(ConfigError, match="rows must be at least 1, got 0"):
             client.classify_many("digits", scans, rows=0)
         with pytest.raises(ConfigError, match="in_flight"):
             client.act_many("cartpole", states, in_flight=0)

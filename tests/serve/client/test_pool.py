@@ -1,4 +1,4 @@
-"""Connections: real ones, shared fairly; and what a client shows over them."""
+"""Connection pool: load balancing over real connections, client certificates."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def pool() -> Iterator[ConnectionPool[grpc.Channel]]:
 def test_idle_connections_take_turns(pool: ConnectionPool[grpc.Channel]) -> None:
     taken = []
     for _ in range(6):
-        with pool.take() as connection:
+        with pool.acquire() as connection:
             taken.append(pool.connections.index(connection))
     assert taken == [0, 1, 2, 0, 1, 2]
 
 
 def test_the_connection_with_least_to_do_is_next(pool: ConnectionPool[grpc.Channel]) -> None:
     first, second, third = pool.connections
-    with pool.take() as a, pool.take() as b, pool.take() as c:
+    with pool.acquire() as a, pool.acquire() as b, pool.acquire() as c:
         assert (a, b, c) == (first, second, third)
-        with pool.take() as d:
+        with pool.acquire() as d:
             assert d is first
             assert [each.in_flight for each in pool.connections] == [2, 1, 1]
-            with pool.take() as e:
+            with pool.acquire() as e:
                 assert e is second
         second.in_flight = 0
-        with pool.take() as f:
+        with pool.acquire() as f:
             assert f is second
         second.in_flight = 1
     assert [each.in_flight for each in pool.connections] == [0, 0, 0]
 
 
 def test_a_call_that_fails_leaves_its_connection(pool: ConnectionPool[grpc.Channel]) -> None:
-    with pytest.raises(KeyError), pool.take():
+    with pytest.raises(KeyError), pool.acquire():
         raise KeyError
     assert [each.in_flight for each in pool.connections] == [0, 0, 0]
 
@@ -66,7 +66,7 @@ def test_a_method_is_made_once(pool: ConnectionPool[grpc.Channel]) -> None:
 
 @dataclass
 class Peers:
-    """A real server that notes who asked, and with which certificate."""
+    """A real server that records its clients' addresses and certificates."""
 
     port: int
     seen: list[str]
@@ -114,7 +114,7 @@ def test_calls_are_spread_over_the_connections(peers: Peers) -> None:
 
     asyncio.run(scenario())
     assert sorted(peers.seen.count(peer) for peer in set(peers.seen)) == [2, 2, 2, 2]
-    with pytest.raises(ConfigError, match="connections: expected at least 1, got 0"):
+    with pytest.raises(ConfigError, match="connections must be at least 1, got 0"):
         Client(address, connections=0)
 
 
@@ -127,7 +127,7 @@ class Papers:
 
 @pytest.fixture
 def papers(tmp_path: Path) -> tuple[Papers, grpc.ServerCredentials]:
-    """A client's certificate and its key, and a server that wants to see one."""
+    """A client's certificate and its key, and credentials of a server that requires one."""
     authority = trustme.CA()
     papers = Papers(tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
     authority.cert_pem.write_to_path(papers.authority)
@@ -172,7 +172,7 @@ def test_papers_that_cannot_be_used_are_refused_at_once(
     broken = tmp_path / "broken.pem"
     broken.write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
     for settings, text in (
-        ({"tls_cert": files.cert}, "go together: expected both or neither, got one"),
+        ({"tls_cert": files.cert}, "must go together, got one; give both or neither"),
         ({"tls_key": files.key}, "go together"),
         ({"tls_ca": tmp_path / "none.pem"}, "tls_ca: cannot read"),
         ({"tls_ca": broken}, "tls_ca: cannot read"),

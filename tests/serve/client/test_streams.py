@@ -1,4 +1,4 @@
-"""Streams as clients have them: what is brought into form, what comes too late, and how they end."""
+"""Client streams: coercion of observations, timeouts, cancellation and closing."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def test_observations_are_brought_into_the_models_dtype_where_that_loses_nothing
     with Client(served.address) as client:
         with client.act_stream("cartpole") as stream:
             assert stream.act([1, 2, 3, 4], start=True).values.shape == (2,)
-            with pytest.raises(InputError, match="observation: expected an array of one shape"):
+            with pytest.raises(InputError, match="observation must be an array of one shape"):
                 stream.act([[1, 2], [3]])
             for name, number in (("episode", -1), ("episode", 2**64), ("seed", -1), ("seed", 2**64)):
-                with pytest.raises(InputError, match=f"{name}: expected a number from 0"):
+                with pytest.raises(InputError, match=f"{name} must be a number from 0"):
                     stream.act(STILL, **{"start": True, name: number})
         with client.act_stream("frames") as stream:
             plane = np.random.default_rng(0).integers(256, size=(84, 84), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The load generator: what it sends and when, what it counts, and that a stall cannot hide."""
+"""Load generator: send times, counting, coordinated omission, against real servers; requests and plots."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_poisson_arrivals_are_those_of_independent_users() -> None:
     ],
 )
 def test_loads_that_cannot_work_are_refused(made: Any, settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="expected"):
+    with pytest.raises(ConfigError, match="must be"):
         made(**settings)
 
 
@@ -104,7 +104,7 @@ def test_goodput_is_what_came_in_time_and_errors_are_no_answers() -> None:
 
 
 def test_a_stall_counts_for_every_request_that_it_delays() -> None:
-    """One answer blocks the generator for 300 ms, in which thirty more requests were meant to be sent."""
+    """One answer blocks the generator for 300 ms, in which thirty more requests were intended to be sent."""
     stalled: list[bytes] = []
 
     async def send(payload: bytes, _deadline_s: float) -> bytes:
@@ -115,7 +115,7 @@ def test_a_stall_counts_for_every_request_that_it_delays() -> None:
 
     tally = Tally()
     load, timing = OpenLoop(rate=100, arrivals="constant"), Timing(duration_s=0.5, warmup_s=0.0)
-    asyncio.run(load_generator._open([send], [b""], load, timing, tally))
+    asyncio.run(load_generator._run_open_loop([send], [b""], load, timing, tally))
     assert len(tally.answers_s) == 50
     for index, (latency_s, late_s) in enumerate(zip(tally.answers_s[:30], tally.late_s, strict=False)):
         assert latency_s >= 0.3 - index * 0.01 - 1e-9
@@ -134,7 +134,7 @@ def test_a_deadline_counts_from_the_intended_moment_too() -> None:
 
     tally = Tally()
     load, timing = OpenLoop(rate=100, arrivals="constant"), Timing(duration_s=0.4, warmup_s=0.0, deadline_s=0.2)
-    asyncio.run(load_generator._open([send], [b""], load, timing, tally))
+    asyncio.run(load_generator._run_open_loop([send], [b""], load, timing, tally))
     assert len(tally.answers_s) + tally.errors["NOT_SENT"] == 40
     assert tally.errors["NOT_SENT"] >= 9
     assert len(left_s) == len(tally.answers_s)
@@ -146,7 +146,7 @@ def test_a_deadline_counts_from_the_intended_moment_too() -> None:
 
 @dataclass
 class Seen:
-    """What a server saw of its callers."""
+    """Records of a server about its calls."""
 
     address: str = ""
     in_flight: int = 0
@@ -221,7 +221,7 @@ def test_a_token_is_shown(seen: Seen) -> None:
 def test_a_server_that_cannot_be_asked_is_a_typed_error(seen: Seen) -> None:
     with pytest.raises(UnavailableError, match=r"no answer from 127\.0\.0\.1:1"):
         run_load(target(), ClosedLoop(in_flight=1), BRIEF)
-    with pytest.raises(ConfigError, match="at least 1 of each"):
+    with pytest.raises(ConfigError, match="must be at least 1 of each, got"):
         run_load(target(seen.address, requests=[]), ClosedLoop(in_flight=1), BRIEF)
 
 
@@ -280,7 +280,7 @@ def test_bytes_are_drawn_from_all_there_are() -> None:
 
 def test_few_requests_are_kept_where_they_are_large() -> None:
     assert len(serialised(info("uint8", (1 << 20,)), "torso", rows=40)) == 2
-    with pytest.raises(ConfigError, match="rows"):
+    with pytest.raises(ConfigError, match="rows must be at least 1, got 0"):
         serialised(info("uint8", (1,)), "torso", rows=0)
 
 
@@ -331,5 +331,5 @@ def test_the_picture_is_a_png_as_wide_as_it_has_panels(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["both.png", "closed.png", "open.png"]
     with pytest.raises(StorageError, match="cannot be written"):
         plot_load(closed, tmp_path / "new" / "both.png" / "under.png", "a model")
-    with pytest.raises(ConfigError, match="at least one load"):
+    with pytest.raises(ConfigError, match="plot must have at least one load, got none"):
         plot_load([], tmp_path / "none.png", "a model")

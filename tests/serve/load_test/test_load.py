@@ -1,4 +1,4 @@
-"""Requests that meet: batches, a full queue, deadlines, clients that go away, loading and draining."""
+"""Concurrent requests: batching, a full queue, deadlines, cancelled clients, loading and draining."""
 
 from __future__ import annotations
 
@@ -227,4 +227,4 @@ def test_a_failing_backend_is_internal_with_an_id_that_the_log_has(
         [record] = caplog.records
         assert str(caught.value).rpartition(" ")[2] in record.getMessage()
         assert "a secret" in str(record.exc_info)
-        assert client.act("cartpole", [0, 0, 0, 0]).actions.shape == (1,)  # the batcher lives
+        assert client.act("cartpole", [0, 0, 0, 0]).actions.shape == (1,)  # the batcher still runs

@@ -1,4 +1,4 @@
-"""What /metrics says, as Prometheus' own parser reads it."""
+"""Exposition of /metrics, parsed by Prometheus' own parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log: its two forms, the ids of requests in it and on the wire, and what callers never see."""
+"""Logging: text and JSON formats, request ids in the log and on the wire, and what callers never see."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def ask(channel: grpc.aio.Channel, method: str, data: bytes, **metadata: s
 
 
 async def answer(asked: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
-    """Log, and fail as asked."""
+    """Log, and fail as requested."""
     logger.info("asked for %s", asked.model)
     if asked.model == "bug":
         raise KeyError("of a bug")
@@ -106,7 +106,7 @@ def test_a_line_for_people(behind: Callable[..., Any], capsys: pytest.CaptureFix
     first, second, last = capsys.readouterr().err.splitlines()
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO "
     assert re.fullmatch(stamp + r"asked for mistake \[7\]", first)
-    refused = r"answer INVALID_ARGUMENT in \d+\.\d{3} ms: model: expected another\\nINFO line, got \\x1b\[31m \[7\]"
+    refused = r"answer INVALID_ARGUMENT in \d+\.\d{3} ms: model must be another\\nINFO line, got \\x1b\[31m \[7\]"
     assert re.fullmatch(stamp + refused, second), second
     assert re.fullmatch(stamp + "between requests", last)
 
@@ -323,7 +323,7 @@ def test_all_that_a_server_says_is_json(models: Any, workers: int) -> None:
     assert server.returncode == 0
 
 
-# -- the forms --------------------------------------------------------------------------------------------------------
+# -- the formats -------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "x-request-id"]), st.text() | st.binary())))

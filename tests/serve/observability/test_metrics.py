@@ -1,4 +1,4 @@
-"""What is counted: by the handler, by a model's metrics, and in the sum of several processes."""
+"""Metrics: recorded by the request handler and by models, and summed over several processes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torso.errors import InputError
 from torso.proto import prediction_pb2 as pb
 from torso.serve.observability.metrics import (
-    ENDED_VERSIONS,
     GAUGES,
+    MAX_UNLOADED_VERSIONS,
     NO_MODEL,
     ROWS_BOUNDS,
     SECONDS_BOUNDS,
@@ -114,12 +114,12 @@ def test_versions_without_end_are_forgotten_but_those_that_serve_are_not() -> No
     metrics.forget(serving)
     kept = set(metrics.snapshot())
     assert serving | {NO_MODEL, ("digits", "7")} <= kept
-    assert len(kept) == len(serving) + 1 + ENDED_VERSIONS
+    assert len(kept) == len(serving) + 1 + MAX_UNLOADED_VERSIONS
     assert ("digits", "499") in kept, "the newest are those to keep"
     assert metrics.model("", "") is metrics.unknown
 
 
-# -- the door ---------------------------------------------------------------------------------------------------------
+# -- the request handler -----------------------------------------------------------------------------------------------
 
 
 def test_requests_count_where_they_belong(behind: Callable[..., Any]) -> None:

@@ -1,4 +1,4 @@
-"""The operator's port: probes and metrics, for a server in this process."""
+"""Operations port: probes and metrics over HTTP, for a server in this process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_server_is_alive_before_it_is_ready_and_while_it_ends(
                 gate.close()
                 waiting = asyncio.create_task(client.act("cartpole", [0, 0, 0, 0]))
                 assert await asyncio.to_thread(gate.entered.wait, 30)
-                await server.leave()
+                await server.announce_shutdown()
                 assert await asked("/readyz") == (503, "not ready\n")
                 draining = asyncio.create_task(server.drain(30))
                 assert await asked("/livez") == (200, "ok\n")

@@ -1,4 +1,4 @@
-"""Traces: what spans say, whose trace they join, and that they reach an OTLP endpoint."""
+"""Tracing: attributes and parents of spans, and their export to an OTLP endpoint."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Recorded:
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """Those that have ended, in that order."""
+        """The ended spans, in that order."""
         return list(self._exporter.get_finished_spans())
 
 
@@ -76,7 +76,7 @@ def within(inner: ReadableSpan, outer: ReadableSpan) -> bool:
 
 
 def answering(metrics: Metrics) -> Callable[..., Any]:
-    """A method that tells of a computation as a batcher does, and fails as asked."""
+    """A method that records a computation as a batcher does, and fails as requested."""
 
     async def answer(asked: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         model = call.metrics = metrics.model("digits", "3")
@@ -219,7 +219,7 @@ def test_a_streams_requests_are_spans_within_its_own(behind: Callable[..., Any],
 
 
 class Collector:
-    """An OTLP/HTTP endpoint. Unless ``answers`` is set it leaves whoever asks without an answer."""
+    """An OTLP/HTTP endpoint. Unless ``answers`` is set it does not answer."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, ExportTraceServiceRequest]] = []
@@ -334,7 +334,7 @@ def test_without_an_endpoint_requests_are_answered(behind: Callable[..., Any]) -
 
 @pytest.mark.parametrize("endpoint", ["localhost:4318", "grpc://localhost:4317", "collector"])
 def test_an_endpoint_is_a_url(endpoint: str) -> None:
-    with pytest.raises(ServerError, match=r"otlp_endpoint: expected a URL such as http://localhost:4318, got"):
+    with pytest.raises(ServerError, match=r"otlp_endpoint must be a URL such as http://localhost:4318, got"):
         Tracing.to(endpoint)
 
 

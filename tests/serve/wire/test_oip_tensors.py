@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's messages: read and written, without a server."""
+"""Encoding and decoding of the Open Inference Protocol's messages, without a server."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def shared_memory(request: pb.ModelInferRequest) -> None:
 @pytest.mark.parametrize(
     ("change", "field", "said"),
     [
-        (lambda request: request.ClearField("inputs"), "inputs", "expected one, named 'tensor', got 0"),
+        (lambda request: request.ClearField("inputs"), "inputs", "inputs must be one tensor named 'tensor', got 0"),
         (two_inputs, "inputs", "got 2"),
         (lambda request: setattr(request.inputs[0], "name", "x" * 99), "inputs[0].name", "'tensor', got 'xxx"),
         (lambda request: setattr(request.inputs[0], "datatype", "FP64"), "inputs[0].datatype", "FP32, got 'FP64'"),
@@ -149,10 +149,14 @@ def shared_memory(request: pb.ModelInferRequest) -> None:
         (lambda request: request.inputs[0].shape.__setitem__(0, 2**62), "raw_input_contents[0]", "got 24 bytes"),
         (lambda request: request.raw_input_contents.__setitem__(0, b"123"), "raw_input_contents[0]", "got 3 bytes"),
         (lambda request: request.raw_input_contents.__setitem__(0, bytes(25)), "raw_input_contents[0]", "got 25 bytes"),
-        (lambda request: request.raw_input_contents.append(b""), "raw_input_contents", "expected 1, as inputs, got 2"),
+        (
+            lambda request: request.raw_input_contents.append(b""),
+            "raw_input_contents",
+            "must be as many as inputs, 1, got 2",
+        ),
         (lambda request: request.ClearField("raw_input_contents"), "raw_input_contents", "got neither"),
-        (also_contents, "inputs[0].contents", "none beside raw_input_contents, got both"),
-        (shared_memory, "inputs[0].parameters", "got shared memory"),
+        (also_contents, "inputs[0].contents", "must be empty beside raw_input_contents, got both"),
+        (shared_memory, "inputs[0].parameters", "must be without shared memory, got shared memory"),
     ],
 )
 def test_an_input_that_is_not_the_models_is_refused_by_field(change: Change, field: str, said: str) -> None:
@@ -280,7 +284,7 @@ def test_classification_names_the_best_classes() -> None:
     ("kind", "outputs", "field", "said"),
     [
         ("classifier", {"values": 0}, "outputs[0].name", "one of probabilities, got 'values'"),
-        ("classifier", {"probabilities": 0, "values": 0}, "outputs", "at most once of probabilities, got 2"),
+        ("classifier", {"probabilities": 0, "values": 0}, "outputs", "at most 1, one each of probabilities, got 2"),
         ("policy", {"values": 0, "logits": 0}, "outputs[1].name", "one of actions, values, got 'logits'"),
         ("policy", {"actions": 1}, "outputs[0].parameters", "of values, got 1, of actions"),
         ("classifier", {"probabilities": -1}, "outputs[0].parameters", "1 or more, of probabilities, got -1"),

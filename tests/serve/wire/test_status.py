@@ -32,8 +32,8 @@ def test_an_input_error_names_the_field_what_was_expected_and_what_came() -> Non
     back = from_wire(Failure(status), "here")
     assert type(back) is errors.InvalidRequestError
     assert back.status == "INVALID_ARGUMENT"
-    assert back.violations == (("tensor.shape", "expected [batch, 4], got [5]"),)
-    assert str(back) == "tensor.shape: expected [batch, 4], got [5]"
+    assert back.violations == (("tensor.shape", "must be [batch, 4], got [5]"),)
+    assert str(back) == "tensor.shape must be [batch, 4], got [5]"
 
 
 @pytest.mark.parametrize(("code", "error_class"), CLASSES.items(), ids=lambda value: getattr(value, "name", None))
