@@ -60,6 +60,18 @@ def test_every_folder_and_every_room_is_drawn() -> None:
         assert found - {"__init__", "__main__"} == set(drawn), folder
 
 
+def test_contributing_shows_the_table() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = text.partition("<!-- rooms -->")[2].partition("<!-- /rooms -->")[0].strip().splitlines()[2:]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    drawn = []
+    for folder, others in FOLDERS.items():
+        below = ", ".join(sorted(others)) or ("nothing" if folder in ("base", "proto") else "base")
+        tiers = " < ".join(", ".join(f"`{room}`" for room in sorted(tier)) for tier in TIERS.get(folder, []))
+        drawn.append([f"`{folder}/`", below, tiers])
+    assert shown == drawn
+
+
 @pytest.mark.parametrize(("folder", "path"), files(), ids=each_file)
 def test_arrows_between_folders(folder: str, path: Path) -> None:
     for name, line in imports(path):

@@ -1,0 +1,136 @@
+"""This checkout beside another one of torso: ``python benchmarks/before_after.py --before CHECKOUT [--pairs 10]``.
+
+For a change that must cost no speed. CHECKOUT is a clone of the repository at the commit before, with the folder
+``.dev`` that it holds; both sides run in this Python, with the same packages. Sides take turns, a pair at a time, and
+the one that begins changes with every pair:
+
+- serving: a server with an MLP of 64-128-128-10; requests a second of a closed loop of 16, sent by this checkout's load
+  generator to both;
+- learning: DQN on CartPole-v1 at RL Baselines3 Zoo's settings; steps a second.
+
+The figure is the ratio after : before of each pair; its median, smallest and largest are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from report import Report
+
+from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, build_network, save_model
+
+HERE = Path(__file__).resolve().parents[1]
+LEARN = """
+import sys, time
+from torso.agents import DQNConfig, Training, World
+
+steps = int(sys.argv[1])
+config = DQNConfig(
+    hidden=(256, 256), learning_rate=2.3e-3, batch_size=64, replay_capacity=100_000, min_replay_size=1_000, gamma=0.99,
+    target_update_period=10, learn_period=256, updates_per_phase=128, epsilon_end=0.04, epsilon_decay_steps=8_000,
+    evaluation_period=10**9, evaluation_episodes=1, num_threads=1,
+)
+training = Training(World(env="CartPole-v1"), config, seed=0)
+began_s = time.perf_counter()
+for _ in training.run(steps):
+    pass
+print(training.total_steps / (time.perf_counter() - began_s))
+"""
+
+
+def environment(checkout: Path) -> dict[str, str]:
+    """What makes ``import torso`` take a checkout's: its ``.dev`` comes before what is installed."""
+    return {**os.environ, "PYTHONPATH": str(checkout / ".dev"), "OMP_NUM_THREADS": "1"}
+
+
+def steps_per_s(checkout: Path, steps: int) -> float:
+    """Steps a second of a training."""
+    command = [sys.executable, "-c", LEARN, str(steps)]
+    done = subprocess.run(command, env=environment(checkout), capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def requests_per_s(checkout: Path, model: Path, seconds: float) -> float:
+    """Requests a second of a server of the checkout's, by this checkout's load generator."""
+    with tempfile.TemporaryDirectory() as folder:
+        port_file = Path(folder) / "port"
+        serve = [sys.executable, "-m", "torso.cli", "serve", str(model), "--port", "0", "--port-file", str(port_file)]
+        server = subprocess.Popen(
+            [*serve, "--drain-s", "0"], env=environment(checkout), cwd=folder, stderr=subprocess.DEVNULL
+        )
+        try:
+            while not port_file.exists():
+                if server.poll() is not None:
+                    sys.exit(f"error: the server of {checkout} ended with {server.returncode}")
+                time.sleep(0.05)
+            address = f"127.0.0.1:{port_file.read_text().strip()}"
+            load = [*("bench-serve", "--address", address, "--in-flight", "16", "--warmup-s", "1")]
+            command = [sys.executable, "-m", "torso.cli", *load, "--duration-s", str(seconds), "--json"]
+            done = subprocess.run(
+                command, env=environment(HERE), cwd=folder, capture_output=True, text=True, check=True
+            )
+            [result] = json.loads(done.stdout)["loads"]
+            return float(result["throughput"])
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def commit(checkout: Path) -> str:
+    """The short hash of what is checked out."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, required=True, help="a checkout of the commit before")
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
+    parser.add_argument("--steps", type=int, default=20_000, help="of each training")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    report = Report("before_after")
+    sides = {"before": arguments.before.resolve(), "after": HERE}
+    report.say(f"before: {commit(sides['before'])}; after: {commit(HERE)}; {arguments.pairs} alternating pairs")
+    report.say()
+    report.say("| what | before, median | after, median | ratio, median | smallest | largest |")
+    report.say("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "mlp"
+        spec = NetworkSpec(
+            input=InputSpec(shape=(64,)), torso=MLPSpec(hidden=(128, 128)), head=LogitsHeadSpec(num_classes=10)
+        )
+        save_model(model, build_network(spec, torch.Generator().manual_seed(0)), kind="classifier")
+        measures: dict[str, Callable[[Path], float]] = {
+            "serving an MLP, requests/s": lambda side: requests_per_s(side, model, arguments.seconds),
+            "DQN on CartPole, steps/s": lambda side: steps_per_s(side, arguments.steps),
+        }
+        for what, measure in measures.items():
+            found: dict[str, list[float]] = {"before": [], "after": []}
+            for pair in range(arguments.pairs):
+                for name in ("before", "after") if pair % 2 == 0 else ("after", "before"):
+                    found[name].append(measure(sides[name]))
+            ratios = [after / before for before, after in zip(found["before"], found["after"], strict=True)]
+            report.data[what] = {**found, "ratios": ratios}
+            before, after = (statistics.median(found[name]) for name in ("before", "after"))
+            ratio = statistics.median(ratios)
+            report.say(
+                f"| {what} | {before:,.0f} | {after:,.0f} | {ratio:.3f} | {min(ratios):.3f} | {max(ratios):.3f} |"
+            )
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
