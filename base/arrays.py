@@ -1,4 +1,4 @@
-"""Names of array types that several folders use."""
+"""Array type aliases that several folders use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fields of a specification must be: each check names the field, what was expected and what came."""
+"""Validate the fields of a specification: each check names the field, what it must be and what it got."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _LARGEST_SIZE = 2**31 - 1
 
 
 def choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    """One of the strings in ``known``."""
+    """Check that a value is one of the strings in ``known``."""
     if not isinstance(value, str) or value not in known:
         raise SpecError(f"{name} must be one of {', '.join(known)}; got {shown(value)}")
 
 
 def whole(name: str, value: object, *, least: int = 1) -> int:
-    """A whole number as Python's int, whichever library's it was."""
+    """Return a whole number as Python's int, whichever library's it was."""
     if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= _LARGEST_SIZE:
         return int(value)
     raise SpecError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
 
 
 def number(name: str, value: object) -> float:
-    """A number as Python's float: one that float32, in which networks compute, can hold."""
+    """Return a number as Python's float: one that float32, in which networks compute, can hold."""
     if isinstance(value, Real) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             if abs(float(value)) <= float(FLOAT32.max):
@@ -39,7 +39,7 @@ def number(name: str, value: object) -> float:
 
 
 def positive(name: str, value: object) -> float:
-    """A number above 0, and not so small that float32 makes it 0."""
+    """Return a number above 0, and not so small that float32 makes it 0."""
     found = number(name, value)
     if found < float(FLOAT32.tiny):
         raise SpecError(f"{name} must be positive, got {found}")
@@ -47,7 +47,7 @@ def positive(name: str, value: object) -> float:
 
 
 def fraction(name: str, value: object) -> float:
-    """A number in [0, 1)."""
+    """Return a number in [0, 1)."""
     found = number(name, value)
     if not 0 <= found < 1:
         raise SpecError(f"{name} must lie in [0, 1), got {found}")
@@ -55,20 +55,20 @@ def fraction(name: str, value: object) -> float:
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False, and nothing that merely counts as one of them."""
+    """Return True or False; nothing that merely counts as one of them is accepted."""
     if not isinstance(value, (bool, np.bool_)):
         raise SpecError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
 def each(name: str, values: object, check: Callable[[str, object], Any]) -> tuple[Any, ...]:
-    """A sequence as a tuple of what ``check`` makes of its items."""
+    """Return a sequence as a tuple of its items, each as ``check`` returns it."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         raise SpecError(f"{name} must be a tuple, got {shown(values)}")
     return tuple(check(f"each of {name}", value) for value in values)
 
 
 def assign(spec: object, **values: object) -> None:
-    """Put what a frozen specification has made of its fields in place of what it was given."""
+    """Set fields of a frozen specification to their checked values."""
     for name, value in values.items():
         object.__setattr__(spec, name, value)

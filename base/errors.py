@@ -1,4 +1,4 @@
-"""Every error that torso raises on purpose.
+"""Exception hierarchy: every error that torso raises on purpose.
 
 The tree::
 
@@ -13,11 +13,11 @@ The tree::
     │   ├── ModelNotFoundError          not there, or a file of it is missing
     │   ├── ModelDamagedError           truncated, altered, or not what model.json says
     │   └── ModelFormatError            written by a newer torso
-    ├── RunError                        a run directory that cannot be used as asked
+    ├── RunError                        a run directory that cannot be used as requested
     │   └── CheckpointError             a checkpoint that is missing or damaged
     ├── StorageError (OSError)          a file that could not be written; what was there before is intact
     ├── ServerError                     a server that cannot start
-    └── ServiceError                    an answer of the prediction service that is an error
+    └── ServiceError                    an error status that the prediction service returned
         ├── InvalidRequestError         INVALID_ARGUMENT
         ├── UnknownModelError           NOT_FOUND
         ├── WrongKindError              FAILED_PRECONDITION
@@ -33,7 +33,7 @@ from __future__ import annotations
 
 
 class TorsoError(Exception):
-    """The root of every error that torso raises on purpose."""
+    """Base class of every error that torso raises on purpose."""
 
 
 class ConfigError(TorsoError, ValueError):
@@ -58,7 +58,7 @@ class InputError(TorsoError, ValueError):
 
     @property
     def came(self) -> str:
-        """The name that ``got`` had before 0.2."""
+        """Alias of ``got``: its name before 0.2."""
         return self.got
 
 
@@ -87,7 +87,7 @@ class ModelError(TorsoError):
 
 
 class ModelNotFoundError(ModelError):
-    """There is no model where one was looked for, or one of its files is missing."""
+    """No model is in the given place, or one of its files is missing."""
 
 
 class ModelDamagedError(ModelError):
@@ -99,7 +99,7 @@ class ModelFormatError(ModelError):
 
 
 class RunError(TorsoError):
-    """A run directory cannot be used as asked."""
+    """A run directory cannot be used as requested."""
 
 
 class CheckpointError(RunError):
@@ -107,7 +107,7 @@ class CheckpointError(RunError):
 
 
 class StorageError(TorsoError, OSError):
-    """A file could not be written; what stood there before is intact."""
+    """A file could not be written; an older file in its place is intact."""
 
 
 class ServerError(TorsoError):
@@ -115,7 +115,7 @@ class ServerError(TorsoError):
 
 
 class ServiceError(TorsoError):
-    """The prediction service answered with an error.
+    """The prediction service returned an error status.
 
     ``status`` is the gRPC status' name; ``violations`` lists ``(field, description)`` pairs where the service named
     any; ``retry_after_s`` is the service's advice, where it gave one.
@@ -144,7 +144,7 @@ class UnknownModelError(ServiceError):
 
 
 class WrongKindError(ServiceError):
-    """FAILED_PRECONDITION: the model is there and cannot do this."""
+    """FAILED_PRECONDITION: the model exists and is of a kind that cannot do this."""
 
 
 class OverloadedError(ServiceError):
@@ -152,11 +152,11 @@ class OverloadedError(ServiceError):
 
 
 class DeadlineError(ServiceError):
-    """DEADLINE_EXCEEDED: no answer in time."""
+    """DEADLINE_EXCEEDED: no response in time."""
 
 
 class UnavailableError(ServiceError):
-    """UNAVAILABLE: nobody answers, or the server is draining."""
+    """UNAVAILABLE: the server cannot be reached, or it is draining."""
 
 
 class UnauthenticatedError(ServiceError):

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of either."""
+"""Atomic file writes: a reader sees the old file or the new one, never half of either."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def atomic_write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """``value`` as indented JSON in UTF-8; NaN and infinity are refused (ValueError)."""
+    """Encode ``value`` as indented JSON in UTF-8; NaN and infinity are refused (ValueError)."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
 
 
@@ -59,7 +59,7 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
 
 def make_directory(path: str | os.PathLike[str]) -> Path:
-    """Create a directory and its parents; StorageError where that cannot be."""
+    """Create a directory and its parents; StorageError where that fails."""
     directory = Path(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -76,12 +76,12 @@ def sync_directory(directory: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what file systems without this say
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot sync a directory
             raise
     finally:
         os.close(descriptor)
 
 
 def sha256_hex(data: bytes) -> str:
-    """The SHA-256 of ``data``, in lower-case hexadecimal."""
+    """Return the SHA-256 of ``data``, in lower-case hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -15,22 +15,30 @@ Centring = Literal["none", "box", "mass"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """How an image file becomes an input: what the network was trained to look at.
+    """Image preprocessing: the size and form to which an image file is brought before it is an input.
 
-    ``polarity`` is the writing the network knows, light strokes on a dark ground or the reverse; a file of the other
-    polarity is inverted; with ``none`` (photographs) it is taken as it is. ``centring``: ``none`` scales the whole
-    picture, ``box`` crops to the strokes first and fills the frame with them, ``mass`` fits them into 20/28 of the
-    frame and moves their centre of mass to its middle (how MNIST was made, LeCun et al. 1998); both make the paper's
-    gray the ground's. ``max_value`` is the input's value for the lightest pixel. A flat input holds the pixels row
-    by row, a pixel's channels together.
+    A flat input holds the pixels row by row, a pixel's channels together.
     """
 
     channels: int
+    """1 (gray) or 3 (red, green, blue)."""
     height: int
+    """In pixels."""
     width: int
+    """In pixels."""
     polarity: Polarity = "light-on-dark"
+    """Polarity of the training images: light strokes on a dark background or the reverse.
+
+    A file of the other polarity is inverted; with ``none`` (photographs) it is taken as it is.
+    """
     centring: Centring = "none"
+    """``none`` scales the whole image, ``box`` crops to the strokes and fills the frame with them.
+
+    ``mass`` fits the strokes into 20/28 of the frame and moves their centre of mass to its middle (how MNIST was made,
+    LeCun et al. 1998). ``box`` and ``mass`` map the paper's gray to the background's value.
+    """
     max_value: float = 255.0
+    """The input's value for the lightest pixel."""
 
     def __post_init__(self) -> None:
         assign(
@@ -45,4 +53,7 @@ class ImageSpec:
         choice("polarity", self.polarity, ("light-on-dark", "dark-on-light", "none"))
         choice("centring", self.centring, ("none", "box", "mass"))
         if self.polarity == "none" and self.centring != "none":
-            raise SpecError(f"centring {self.centring!r} looks for strokes, which polarity 'none' says there are not")
+            raise SpecError(
+                f"centring must be 'none' where polarity is 'none', got {self.centring!r}, which looks for strokes; "
+                "choose the polarity of the strokes, or centring='none'"
+            )

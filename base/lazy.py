@@ -1,4 +1,4 @@
-"""Lazy exports of a package (PEP 562): a name's module is imported when the name is first asked for."""
+"""Lazy exports of a package (PEP 562): a name's module is imported on first access."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 def lazy_exports(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return a package's ``__getattr__`` and ``__dir__``.
 
-    homes: each exported name to the module it stands in, or is, relative to ``package`` or, with ``torso.``, absolute.
+    homes: from each exported name to the module that defines it, or that it names; relative to ``package`` or, with
+    ``torso.``, absolute.
     """
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Plain data: what JSON holds and gives back, and the specification classes that are made of it."""
+"""Plain data: values that JSON holds, and conversion from JSON to specification dataclasses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
 
 
 def shown(value: object) -> str:
-    """``repr`` for an error's one line: short, whatever the value's size or depth."""
+    """Return a ``repr`` for error messages: one short line, whatever the value's size or depth."""
     return _REPR.repr(value)
 
 
 def plain(value: Any, what: str) -> Any:
-    """The form in which JSON gives a value back: tuples as lists, numpy's scalars as Python's.
+    """Convert a value to the form in which JSON gives it back: tuples as lists, numpy's scalars as Python's.
 
     Raises:
         SpecError: a value that JSON cannot hold, such as an array, a path, NaN or infinity; ``what`` names its place.
@@ -49,7 +49,7 @@ def plain(value: Any, what: str) -> Any:
 
 
 def from_fields(spec_class: type, fields: object, what: str) -> Any:
-    """Build a spec dataclass from JSON's fields; lists become tuples, unknown or missing fields are SpecErrors."""
+    """Build a specification from JSON's fields; lists become tuples, unknown or missing fields are SpecErrors."""
     if not isinstance(fields, Mapping):
         raise SpecError(f"{what} must be an object, got {shown(fields)}")
     known = {field.name for field in dataclasses.fields(spec_class)}

@@ -1,7 +1,7 @@
-"""Private APIs of other packages that torso uses because no public one does the job; one function each.
+"""Private APIs of other packages that torso uses because no public one does the same; one function each.
 
 Each says why. `tests/test_private_apis.py` has a test for each, so that a release which moves one fails by its name.
-Nothing is imported before it is called: base is imported by processes that have no use for torch.
+Nothing is imported before it is called: base is imported by processes that do not need torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Foreach(NamedTuple):
-    """Torch's operations on lists of tensors, one call for all of them."""
+    """Torch's operations on lists of tensors, one call for a whole list."""
 
     norm: Callable[[Sequence[Any]], list[Any]]
     """``norm(tensors)``: the 2-norm of each."""
@@ -25,7 +25,7 @@ class Foreach(NamedTuple):
 
 
 def torch_foreach() -> Foreach:
-    """Torch's list operations. The public ones are optimizers and clipping, which cannot copy a target network."""
+    """Return torch's list operations. The public ones, optimizers and clipping, cannot copy a target network."""
     torch = import_module("torch")
     return Foreach(torch._foreach_norm, torch._foreach_mul_, torch._foreach_copy_, torch._foreach_lerp_)
 
@@ -36,11 +36,11 @@ def cpu_multiplies_bfloat16() -> bool:
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
-ONNX_EXPORTER_LOGGER = "torch.onnx._internal.exporter._registration"  # it remarks on an absent torchvision
+ONNX_EXPORTER_LOGGER = "torch.onnx._internal.exporter._registration"  # it logs that torchvision is absent
 
 
 def onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of ONNX Runtime, which have neither a public name nor a base class of their own."""
+    """Return the exceptions of ONNX Runtime, which have neither a public name nor a base class of their own."""
     state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     return tuple(each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception))
 
@@ -59,7 +59,7 @@ class TensorBoard(NamedTuple):
 
 
 def tensorboard() -> TensorBoard:
-    """Write events without tensorboardX's thread: the flush of its public ``SummaryWriter`` does not wait for that."""
+    """Write events without tensorboardX's thread: its public ``SummaryWriter.flush`` does not wait for it."""
     events = import_module("tensorboardX.proto.event_pb2")
     return TensorBoard(
         import_module("tensorboardX.event_file_writer").EventsWriter,

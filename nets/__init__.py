@@ -1,4 +1,4 @@
-"""Networks: what they are (specs), how they are built, saved, loaded and asked."""
+"""Networks: specifications, PyTorch modules, saved models and prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For all tests: oracles by name, Hypothesis that measures no time, a cache of their own, a disk that can be full."""
+"""Fixtures and settings for all tests: import paths of oracles, Hypothesis, a cache folder, registries, a full disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ settings.load_profile("torso")
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A user's cache folder of the tests' own, for the processes that they start too."""
+    """Set a user's cache folder for the tests, and for the processes that they start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -29,15 +29,15 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture
 def registries() -> Iterator[None]:
-    """What a test registers goes with it."""
-    kept = dict(TORSOS._by_name), dict(HEADS._by_name)
+    """Restore the registries of torsos and heads after a test."""
+    saved = dict(TORSOS._by_name), dict(HEADS._by_name)
     yield
-    TORSOS._by_name, HEADS._by_name = kept
+    TORSOS._by_name, HEADS._by_name = saved
 
 
 @pytest.fixture
 def largest_file() -> Callable[[int], AbstractContextManager[None]]:
-    """A real limit of the operating system on the size of files: writes beyond it fail like those on a full disk."""
+    """Limit the size of files by the operating system: writes beyond it fail like those on a full disk."""
 
     @contextmanager
     def limited(size: int) -> Iterator[None]:

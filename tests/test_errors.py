@@ -1,4 +1,4 @@
-"""The tree that errors.py draws is the tree that it defines."""
+"""Exception hierarchy: the tree that errors.py draws is the one that it defines; the form of messages."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def test_the_tree_is_drawn_as_it_is() -> None:
     for name, (parent, builtin) in tree.items():
         bases = [base.__name__ for base in defined()[name].__bases__]
         assert bases == [each for each in (parent or "Exception", builtin) if each], name
+
+
+def test_an_input_error_says_what_its_field_must_be_and_what_it_got() -> None:
+    error = errors.InputError("mask", expected="bool [2, 3]", got="int8 [2, 3]")
+    assert str(error) == "mask must be bool [2, 3], got int8 [2, 3]"
+    assert (error.field, error.expected, error.got, error.came) == ("mask", "bool [2, 3]", "int8 [2, 3]", "int8 [2, 3]")
 
 
 def test_a_missing_extra_names_its_install_command() -> None:

@@ -1,4 +1,4 @@
-"""``model.json``: what a model directory holds, as plain data."""
+"""Model card, ``model.json``: kind, network, labels, calibration and provenance of a model, as plain data."""
 
 from __future__ import annotations
 
@@ -28,29 +28,33 @@ Label = str | int | float | bool
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What ``model.json`` says.
-
-    ``labels`` names the outputs in order: classes, actions, or a regressor's targets. ``action_start`` is the env's
-    number for a policy's output 0. ``calibration`` turns a classifier's readout into probabilities; None is softmax.
-    ``provenance`` is plain JSON data for people; nothing is computed from it.
+    """Contents of ``model.json``.
 
     Raises:
-        SpecError: fields that do not belong together, or that JSON cannot hold.
+        SpecError: fields that do not fit together, or that JSON cannot hold.
     """
 
     kind: ModelKind
+    """``classifier``, ``policy`` or ``regressor``."""
     network: NetworkSpec
+    """Specification from which the network is built."""
     weights_sha256: str
+    """SHA-256 of the weights file in hexadecimal; empty for a model that was never saved."""
     labels: tuple[Label, ...] | None = None
+    """Names of the outputs in order: classes, actions, or a regressor's targets."""
     action_start: int = 0
+    """The env's number for a policy's output 0."""
     calibration: Calibration | None = None
+    """Map from a classifier's readout to probabilities; None is softmax."""
     provenance: dict[str, Any] = field(default_factory=dict)
+    """Plain JSON data for people; nothing is computed from it."""
     format_version: int = FORMAT_VERSION
+    """Version of the format of ``model.json``."""
 
     def __post_init__(self) -> None:
         choice("a model's kind", self.kind, tuple(COUNT_FIELDS))
         if self.kind != self.network.kind:
-            raise SpecError(f"a network whose head makes it a {self.network.kind} cannot be saved as a {self.kind}")
+            raise SpecError(f"a model's kind must be {self.network.kind}, as its network's head is, got {self.kind}")
         if not isinstance(self.weights_sha256, str) or not _SHA256.fullmatch(self.weights_sha256):
             raise SpecError(f"weights_sha256 must be 64 hexadecimal digits, got {shown(self.weights_sha256)}")
         if not isinstance(self.provenance, dict):
@@ -60,7 +64,9 @@ class ModelCard:
         if self.labels is not None:
             assign(self, labels=as_labels(self.labels))
             if len(self.labels) != self.network.num_outputs:
-                raise SpecError(f"{len(self.labels)} labels for a head of {self.network.num_outputs} outputs")
+                raise SpecError(
+                    f"labels must hold {self.network.num_outputs} names, one an output, got {len(self.labels)}"
+                )
         if self.calibration is not None:
             self._check_calibration(self.calibration)
 
@@ -68,15 +74,18 @@ class ModelCard:
         if not isinstance(calibration, Calibration):
             raise SpecError(f"calibration must be a Calibration, got {shown(calibration)}")
         if not self.network.probabilistic:
-            what = "a step unit" if self.kind == "classifier" else f"a {self.kind}"
-            raise SpecError(f"a calibration is for probabilities, which {what} does not give")
+            owner = "a step unit" if self.kind == "classifier" else f"a {self.kind}"
+            raise SpecError(
+                f"calibration must be None for {owner}, which gives no probabilities, got {calibration.method}"
+            )
         if calibration.num_classes != self.network.num_outputs:
             raise SpecError(
-                f"a calibration of {calibration.num_classes} classes for a head of {self.network.num_outputs}"
+                f"calibration must be of {self.network.num_outputs} classes, one an output, got "
+                f"{calibration.num_classes}"
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The card as plain data."""
+        """Return the card as plain data."""
         return {
             "format_version": self.format_version,
             "kind": self.kind,
@@ -90,7 +99,7 @@ class ModelCard:
 
 
 def as_labels(labels: Iterable[Label]) -> tuple[Label, ...]:
-    """Labels as model.json keeps them: text, numbers, booleans, numpy's turned into Python's; SpecError for others."""
+    """Convert labels to model.json's: text, numbers, booleans, numpy's as Python's; SpecError for others."""
     if isinstance(labels, (str, bytes, Mapping, Set)) or not isinstance(labels, Iterable):
         raise SpecError(f"labels must be a sequence of names, got {shown(labels)}")
     names = tuple(plain(label, "each label") for label in labels)
@@ -101,7 +110,7 @@ def as_labels(labels: Iterable[Label]) -> tuple[Label, ...]:
 
 
 def read_card(directory: str | os.PathLike[str]) -> ModelCard:
-    """Read ``model.json``.
+    """Read a model's card, ``model.json``.
 
     Raises:
         ModelNotFoundError: no directory, or no model.json in it.

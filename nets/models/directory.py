@@ -1,8 +1,10 @@
-"""The model directory: the only thing that passes from training to serving.
+"""Model directory: its files, and how a path to one or to a run is resolved.
 
-``weights.safetensors`` holds the tensors, ``model.json`` the rest and the SHA-256 of the weights; it is renamed in
-last and is the commit point. While a model is saved over an older one, the older weights stay beside the new ones as
-``weights.previous.safetensors``, so that at every moment the two files that belong together are both there.
+The model directory is all that passes from training to serving.
+
+``weights.safetensors`` holds the tensors, ``model.json`` the rest and the SHA-256 of the weights; it is renamed into
+place last and is the commit point. While a model is saved over an older one, the older weights are kept beside the new
+ones as ``weights.previous.safetensors``, so that at every moment a card and its weights are both there.
 Nothing is ever unpickled.
 """
 
@@ -26,7 +28,7 @@ def remove_temporary_files(directory: Path) -> None:
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:
-    """The model directory that ``path`` means: itself, or a run directory's ``best/``, or else its ``model/``.
+    """Find the model directory that ``path`` names: itself, or a run directory's ``best/``, or else its ``model/``.
 
     Raises:
         ModelNotFoundError: there is neither.

@@ -22,7 +22,7 @@ from torso.nets.models.directory import PREVIOUS_WEIGHTS, find_model
 from torso.nets.modules.devices import resolve_device
 from torso.nets.modules.network import Network, build_network
 
-_READ_ATTEMPTS = 20  # a reader needs another only where a whole save fell between two of its reads
+_READ_ATTEMPTS = 20  # a reader needs another only where a whole save falls between two of its reads
 
 
 def _read_weights(directory: Path, card: ModelCard) -> bytes:
@@ -49,10 +49,10 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 
     Raises:
         ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
-        ConfigError: a device that is not there.
+        ConfigError: a device that is not available.
     """
     directory = find_model(path)
-    place = resolve_device(device)
+    target_device = resolve_device(device)
     card, data = _read(directory)
     try:
         state = safetensors.torch.load(data)
@@ -60,17 +60,17 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         raise ModelDamagedError(f"{directory / WEIGHTS} is not a safetensors file: {error}") from error
     try:
         _check_fit(card, state, directory)
-        network = build_network(card.network, torch.Generator())  # a generator: the global one is not drawn from
+        network = build_network(card.network, torch.Generator())  # a generator: the global one is not used
         network.load_state_dict(state, strict=True)
     except SpecError as error:
         raise ModelDamagedError(f"{directory / CARD} describes a network that cannot be built: {error}") from error
     except RuntimeError as error:
         raise ModelDamagedError(f"{directory / WEIGHTS} does not fit the network in {CARD}: {error}") from error
-    return card, network.to(place).eval()
+    return card, network.to(target_device).eval()
 
 
 def _read(directory: Path) -> tuple[ModelCard, bytes]:
-    """The card and the weights that it names, also while a trainer is saving over them."""
+    """Read the card and the weights that it names, also while a trainer is saving over them."""
     seen = None
     for _ in range(_READ_ATTEMPTS):
         card = read_card(directory)
@@ -84,11 +84,11 @@ def _read(directory: Path) -> tuple[ModelCard, bytes]:
 
 
 def _check_fit(card: ModelCard, state: dict[str, Tensor], directory: Path) -> None:
-    """Compare the tensors with the network's before any of its memory is taken, which the card could make vast."""
+    """Compare the tensors with the network's before its memory is allocated, which a damaged card could make vast."""
     try:
         with torch.device("meta"):
             expected = Network(card.network).state_dict()
-    except RuntimeError:  # a registered torso that looks at numbers while it is built: load_state_dict compares
+    except RuntimeError:  # a registered torso that reads values while it is built; load_state_dict compares instead
         return
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or extra:
@@ -97,8 +97,8 @@ def _check_fit(card: ModelCard, state: dict[str, Tensor], directory: Path) -> No
         got = state[name]
         if got.shape != tensor.shape or _number_kind(got) != _number_kind(tensor):
             raise ModelDamagedError(
-                f"{directory / WEIGHTS} does not fit {CARD}: {name} should be {tensor.dtype} {list(tensor.shape)}, "
-                f"it is {got.dtype} {list(got.shape)}"
+                f"{directory / WEIGHTS} does not fit {CARD}: {name} must be {tensor.dtype} {list(tensor.shape)}, "
+                f"got {got.dtype} {list(got.shape)}"
             )
 
 
@@ -107,5 +107,5 @@ def _number_kind(tensor: Tensor) -> tuple[bool, bool]:
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Network:
-    """The bare `torch.nn.Module` of a model or run directory."""
+    """Load only the network, a `torch.nn.Module`, of a model or run directory."""
     return load_model(path, device)[1]

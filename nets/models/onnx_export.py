@@ -1,8 +1,8 @@
-"""``model.onnx``: the same network for ONNX Runtime, raw input to readout, any batch size.
+"""ONNX export, ``model.onnx``: the network for ONNX Runtime, raw input to readout, any batch size.
 
-The file ends in metadata entries: which weights it came from, the SHA-256 of all that stands before the entries, and,
-since format 3, which means and deviations its input is normalised by where it is; they may change while the weights do
-not. So a stale or damaged file is known as such without an ONNX library.
+The file ends in metadata entries: the SHA-256 of the weights it was exported from, that of all bytes before the entries
+and, since format 3, that of the means and deviations of a normalised input, which may change while the weights do not.
+So a stale or damaged file is detected without an ONNX library.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ INPUT_NAME, OUTPUT_NAME = "obs", "readout"
 PROBABILITIES = "probabilities"  # an output that `with_probabilities` adds
 _LARGEST = float(torch.finfo(torch.float32).max)
 
-_exporting = threading.Lock()  # held while the process' filters of warnings are others
+_export_lock = threading.Lock()  # held while the process' filters of warnings are changed
 
 
 class _Readout(nn.Module):
-    """A network as one tensor in, one tensor out."""
+    """Module from one tensor to one tensor, for the exporter."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -51,27 +51,27 @@ def export_onnx(path: str | os.PathLike[str]) -> Path:
     """Write ``model.onnx`` into a model directory (or a run directory's model) from the weights it holds.
 
     Raises:
-        ModelError: the network holds an operation that ONNX cannot express; the directory is as it was.
-        StorageError: the file could not be written; the directory is as it was.
+        ModelError: the network holds an operation that ONNX cannot express; the directory is unchanged.
+        StorageError: the file could not be written; the directory is unchanged.
     """
     directory = find_model(path)
     data = onnx_bytes(*load_model(directory), directory)
-    remove_temporary_files(directory)  # the save that ends a training is the last chance
+    remove_temporary_files(directory)  # the export that ends a training is the last chance to do so
     remove_leftovers(directory / ONNX)
     atomic_write_bytes(directory / ONNX, data)
     return directory / ONNX
 
 
 def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]) -> bytes:
-    """A loaded model as the bytes of a ``model.onnx``; ``source`` is named in errors.
+    """Export a loaded model to the bytes of a ``model.onnx``; ``source`` is named in errors.
 
-    The graph takes ``obs`` [batch, *shape] in the model's dtype and gives ``readout`` [batch, K] float32.
+    The graph takes ``obs`` [batch, *shape] in the model's dtype and returns ``readout`` [batch, K] float32.
 
     Raises:
         ModelError: the network holds an operation that ONNX cannot express.
     """
     example = torch.zeros((2, *card.network.input.shape), dtype=getattr(torch, card.network.input.dtype))
-    with _exporting, _quiet():
+    with _export_lock, _suppressed_warnings():
         try:
             program = torch.onnx.export(
                 _Readout(network).eval(),
@@ -86,14 +86,14 @@ def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]
             reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"cannot export {source} to ONNX (the model itself is saved): {reason[0]}") from error
     if program is None:
-        raise ModelError(f"cannot export {source} to ONNX: the exporter gave no program")
+        raise ModelError(f"cannot export {source} to ONNX: the exporter returned no program")
     model = program.model_proto
-    _drop_remarks(model)
+    _strip_metadata(model)
     return seal(model.SerializeToString(deterministic=True), card)
 
 
 def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
-    """The model directory's ``model.onnx``, or None where it is missing, damaged or came from another model."""
+    """Find the model directory's ``model.onnx``; None where it is missing, damaged or of another model."""
     path = Path(directory) / ONNX
     if not path.is_file():
         return None
@@ -101,7 +101,7 @@ def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
 
 
 def read_onnx(path: str | os.PathLike[str], card: ModelCard) -> bytes | None:
-    """The bytes of an ONNX file, or None where it is missing, damaged or came from another model than ``card``'s."""
+    """Read an ONNX file's bytes; None where it is missing, damaged or of another model than ``card``'s."""
     try:
         data = Path(path).read_bytes()
     except OSError:
@@ -110,7 +110,7 @@ def read_onnx(path: str | os.PathLike[str], card: ModelCard) -> bytes | None:
 
 
 def seal(graph: bytes, card: ModelCard) -> bytes:
-    """A serialised ONNX graph with the entries that tell `onnx_path` what it is and that it is whole."""
+    """Append the metadata entries by which `onnx_path` verifies a serialised ONNX graph."""
     values = {WEIGHTS_KEY: card.weights_sha256, GRAPH_KEY: sha256_hex(graph)}
     normalisation = card.network.input
     if card.format_version >= 3 and normalisation.mean is not None:
@@ -122,11 +122,11 @@ def seal(graph: bytes, card: ModelCard) -> bytes:
 
 
 def with_probabilities(model: bytes) -> bytes:
-    """A classifier's ONNX model with a second output, ``probabilities`` [batch, K] float32: its readout's softmax.
+    """Add a second output to a classifier's ONNX model: ``probabilities`` [batch, K] float32, the readout's softmax.
 
     Infinite log-odds count as the largest finite ones, as in `torso.nets.Predictor.probabilities`.
     """
-    from onnx import GraphProto, ModelProto, TensorProto, helper  # takes long to import, and only servers need it
+    from onnx import GraphProto, ModelProto, TensorProto, helper  # slow to import, and only servers need it
 
     limits = {"torso.lowest": -_LARGEST, "torso.largest": _LARGEST}
     addition = GraphProto(
@@ -142,32 +142,32 @@ def with_probabilities(model: bytes) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited protobuf field of fewer than 16,384 bytes."""
+    """Encode a length-delimited protobuf field of fewer than 16,384 bytes."""
     length = len(content)
     size = bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])
     return bytes([number << 3 | 2]) + size + content
 
 
-def _drop_remarks(message: Message) -> None:
-    """Drop what the exporter notes of its own work, which names the exporting machine's folders."""
+def _strip_metadata(message: Message) -> None:
+    """Remove the exporter's own metadata, which names the exporting machine's folders."""
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
         elif field.message_type is not None:
             for part in [value] if isinstance(value, Message) else value:
-                _drop_remarks(part)
+                _strip_metadata(part)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about itself (absent torchvision, its own deprecations) from the user."""
-    registration = logging.getLogger(ONNX_EXPORTER_LOGGER)
-    level = registration.level
-    registration.setLevel(logging.ERROR)
+def _suppressed_warnings() -> Iterator[None]:
+    """Suppress the exporter's warnings about itself (absent torchvision, its own deprecations)."""
+    exporter_logger = logging.getLogger(ONNX_EXPORTER_LOGGER)
+    level = exporter_logger.level
+    exporter_logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
-        registration.setLevel(level)
+        exporter_logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""Where a model came from: what made it, when, with which versions and seed."""
+"""Model provenance: what made a model, when, with which versions and seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torso
 
 
 def versions() -> dict[str, str]:
-    """The versions that decide a run's bits."""
+    """Return the versions of the packages that determine a run's bits."""
     return {
         "torso": torso.__version__,
         "torch": str(torch.__version__),
@@ -23,6 +23,6 @@ def versions() -> dict[str, str]:
 
 
 def make_provenance(made_by: str, *, seed: int | None, **what: Any) -> dict[str, Any]:
-    """A model's provenance as plain data; ``what`` holds JSON values such as env_id, dataset or total_steps."""
+    """Return a model's provenance as plain data; ``what`` holds JSON values such as env_id, dataset or total_steps."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"made_by": made_by, "made_at": now, "seed": seed, "versions": versions(), **what}

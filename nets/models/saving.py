@@ -1,4 +1,4 @@
-"""Save a network as a model directory, atomically, over an older one where there is one."""
+"""Save a network as a model directory, atomically, also over an older one."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def save_model(
     provenance: dict[str, Any] | None = None,
     onnx: bool = True,
 ) -> Path:
-    """Save a network as a model directory, atomically, over an older one if there is one.
+    """Save a network as a model directory, atomically, also over an older one.
 
-    ``onnx=True`` also exports ``model.onnx`` (seconds); frequent saves during training leave it out, and a stale one is
-    ignored by every reader.
+    ``onnx=True`` also exports ``model.onnx`` (seconds); frequent saves during training do without, and every
+    reader ignores a stale one.
 
     Raises:
         SpecError: a kind, labels or calibration that do not fit the head, or a provenance that JSON cannot hold.
-        StorageError: the directory could not be written; an older model in it is as it was.
+        StorageError: the directory could not be written; an older model in it is unchanged.
         ModelError: ONNX cannot express the network; the model itself is saved.
     """
     # Copies, since the parameters of a network in training may be views of one tensor.
@@ -60,15 +60,15 @@ def save_model(
         calibration=calibration,
         provenance={} if provenance is None else provenance,
     )
-    data = json_bytes(card.to_json())  # all that can be refused has been by now; from here on it is files
+    data = json_bytes(card.to_json())  # everything is validated by now; only file errors can follow
     target = make_directory(directory)
     remove_temporary_files(target)
     try:
-        _keep_previous(target)
+        _back_up_weights(target)
         atomic_write_bytes(target / WEIGHTS, weights)
         atomic_write_bytes(target / CARD, data)
     except StorageError:
-        _put_back(target)
+        _roll_back(target)
         raise
     with contextlib.suppress(OSError):  # a leftover is harmless, and the next save replaces it
         (target / PREVIOUS_WEIGHTS).unlink(missing_ok=True)
@@ -79,19 +79,19 @@ def save_model(
     return target
 
 
-def _keep_previous(directory: Path) -> None:
-    """Put the weights that model.json names beside the place where new ones are about to land."""
+def _back_up_weights(directory: Path) -> None:
+    """Copy the weights that model.json names to ``PREVIOUS_WEIGHTS``, before new ones replace them."""
     try:
         named = read_card(directory).weights_sha256
         data = (directory / WEIGHTS).read_bytes()
     except (OSError, ModelError):
-        return  # there is none, or what is there does not load anyway
-    if sha256_hex(data) == named:  # otherwise an interrupted save left them, and the previous ones still stand
+        return  # there is no model, or one that does not load anyway
+    if sha256_hex(data) == named:  # otherwise an interrupted save left them, and the backup still exists
         atomic_write_bytes(directory / PREVIOUS_WEIGHTS, data)
 
 
-def _put_back(directory: Path) -> None:
-    """After a write that failed: the weights that model.json names in their place, and nothing beside them."""
+def _roll_back(directory: Path) -> None:
+    """Restore, after a failed write, the weights that model.json names, and remove the other weights file."""
     weights, previous = directory / WEIGHTS, directory / PREVIOUS_WEIGHTS
     with contextlib.suppress(OSError, ModelDamagedError, ModelFormatError):
         try:

@@ -1,6 +1,6 @@
-"""A torso that learnt one task as the first torso of another: a classifier's in an agent, an agent's in a classifier.
+"""Transfer learning: initialise a torso from another model's, a classifier's in an agent or an agent's in a classifier.
 
-The head is always new. What a torso knows is of inputs scaled as it saw them, so its input scaling goes with it.
+The head is always new. A torso has learnt from inputs scaled in one way, so its input scaling is transferred with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TorsoSource = str | os.PathLike[str]
 
 
 def read_source(source: TorsoSource) -> ModelCard:
-    """The card of the model that a torso would be taken from; its ``weights_sha256`` says which weights those are.
+    """Read the card of the model that a torso is taken from; its ``weights_sha256`` identifies the weights.
 
     ``source`` is a model directory or a run directory (its ``best/``, or else its ``model/``), of any kind.
 
@@ -36,44 +36,44 @@ def read_source(source: TorsoSource) -> ModelCard:
 
 
 def take_torso(spec: NetworkSpec, source: TorsoSource, *, dropout: float | None = None) -> NetworkSpec:
-    """``spec`` with the source's torso in place of its own; the head, and what one input is, stay ``spec``'s.
+    """Replace the torso of ``spec`` by the source's; the head, and the shape and dtype of inputs, stay ``spec``'s.
 
     Where both tasks' inputs have the same dtype (or are both floats), scale, mean and std are the source's too: the
-    torso learnt on inputs so scaled. Otherwise the same thing is written in other numbers, and ``spec``'s own hold.
-    ``dropout`` None keeps the source's; another share is the new task's own choice, since no weight depends on it. An
-    agent gives 0: with dropout, the values that it acts and learns by would be drawn.
+    torso learnt on inputs so scaled. Otherwise the same input is encoded in other numbers, and ``spec``'s own are
+    kept. ``dropout`` None keeps the source's; the new task may choose another, since no weight depends on it. An agent
+    passes 0: with dropout, the values that it acts and learns by would be random.
 
     Raises:
         SpecError: inputs of another ``tensor_shape``; a torso without layers; a dropout that the torso has no place
             for.
         ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
     """
-    known = read_source(source).network
-    if known.input.tensor_shape != spec.input.tensor_shape:
+    trained = read_source(source).network
+    if trained.input.tensor_shape != spec.input.tensor_shape:
         raise SpecError(
-            f"the torso of {source} takes inputs of shape {list(known.input.tensor_shape)}, these are of shape "
+            f"the torso of {source} takes inputs of shape {list(trained.input.tensor_shape)}, these are of shape "
             f"{list(spec.input.tensor_shape)}; give inputs of its shape, or another init_torso"
         )
-    if isinstance(known.torso, MLPSpec) and not known.torso.hidden:
+    if isinstance(trained.torso, MLPSpec) and not trained.torso.hidden:
         raise SpecError(f"{source} is linear in its inputs: its torso has no layer to take; give another init_torso")
     network_input = spec.input
-    if _same_numbers(known.input, spec.input):
-        network_input = replace(spec.input, scale=known.input.scale, mean=known.input.mean, std=known.input.std)
-    return replace(spec, input=network_input, torso=_with_dropout(known.torso, dropout))
+    if _same_encoding(trained.input, spec.input):
+        network_input = replace(spec.input, scale=trained.input.scale, mean=trained.input.mean, std=trained.input.std)
+    return replace(spec, input=network_input, torso=_with_dropout(trained.torso, dropout))
 
 
 def load_torso(network: Network, source: TorsoSource) -> dict[str, str]:
     """Copy the weights and buffers of the source's torso into the network's, in place.
 
-    The network is one that was built from what `take_torso` gave, on any device. Returns what a provenance keeps of it:
-    ``path``, and the ``weights_sha256`` that were read.
+    The network was built from the specification that `take_torso` returned, on any device. Returns the entries for a
+    provenance: ``path``, and the ``weights_sha256`` that were read.
 
     Raises:
         SpecError: the network's torso is another than the source's.
         ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
     """
-    card, known = load_model(source)
-    own, taken = network.torso.state_dict(), known.torso.state_dict()
+    card, trained = load_model(source)
+    own, loaded = network.torso.state_dict(), trained.torso.state_dict()
     same = _with_dropout(card.network.torso, _dropout(network.spec.torso)) == network.spec.torso
     if not same or card.network.input.tensor_shape != network.spec.input.tensor_shape:
         raise SpecError(
@@ -81,15 +81,15 @@ def load_torso(network: Network, source: TorsoSource) -> dict[str, str]:
             f"is {network.spec.torso} on {list(network.spec.input.tensor_shape)}; build it from take_torso's spec"
         )
     # By order: without dropout, the layers behind it have other numbers in their names.
-    network.torso.load_state_dict(dict(zip(own, taken.values(), strict=True)))
+    network.torso.load_state_dict(dict(zip(own, loaded.values(), strict=True)))
     return {"path": os.fspath(source), "weights_sha256": card.weights_sha256}
 
 
 def freeze_torso(network: Network) -> None:
-    """Keep the torso as it is: its weights learn no more, and it stays in evaluation mode whatever ``train()`` says.
+    """Freeze the torso: its weights are not trained, and it stays in evaluation mode under ``train()``.
 
-    So the statistics of a batch norm do not move, and nothing drops out. Neither its forward builds a graph nor does
-    backward compute anything of it. To be called before an optimizer is made.
+    So the statistics of a batch norm do not change, and nothing drops out. Neither its forward builds a graph nor does
+    backward compute anything of it. Call it before an optimizer is made.
     """
     network.torso.requires_grad_(False)
     network.torso_is_frozen = True
@@ -97,11 +97,11 @@ def freeze_torso(network: Network) -> None:
 
 
 def has_running_statistics(network: Network) -> bool:
-    """Whether the torso moves statistics of its own while it trains (a batch norm), which no optimizer knows of."""
+    """Return whether the torso updates running statistics while it trains (a batch norm), outside of any optimizer."""
     return any(isinstance(part, RUNNING_NORMS) and part.track_running_stats for part in network.torso.modules())
 
 
-def _same_numbers(one: InputSpec, other: InputSpec) -> bool:
+def _same_encoding(one: InputSpec, other: InputSpec) -> bool:
     kinds = one.numpy_dtype, other.numpy_dtype
     return one.dtype == other.dtype or all(np.issubdtype(kind, np.floating) for kind in kinds)
 

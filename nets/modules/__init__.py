@@ -1,4 +1,4 @@
-"""PyTorch modules: layers, torsos, heads, losses, and the network that is put together from them.
+"""PyTorch modules: layers, torsos, heads, losses, and the network that combines them.
 
-May import specs. Begin with `network.py`, then `heads.py` for what a prediction means.
+May import specs. Begin with `network.py`, then `heads.py` for predictions and readouts.
 """

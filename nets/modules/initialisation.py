@@ -1,4 +1,4 @@
-"""How the weights of a network begin."""
+"""Weight initialisation: default, zeros, normal, Xavier, He, orthogonal."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NORMS = (*RUNNING_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def initialise(network: nn.Module, method: Init, generator: torch.Generator | None = None) -> None:
-    """Give a network's layers first weights, in place, and biases of 0.
+    """Initialise a network's weights in place, and its biases to 0.
 
     default leaves the network as it is (PyTorch's own: uniform within 1 / sqrt(fan in)). zeros: with hidden layers it
-    is a demonstration, since units that begin alike stay alike. normal: deviation 0.01. xavier: uniform, Glorot &
+    is a demonstration, since units that start equal stay equal. normal: deviation 0.01. xavier: uniform, Glorot &
     Bengio 2010, eq. 16. he: normal, He et al. 2015, eq. 10, for relu. orthogonal: Saxe et al. 2014.
     A weight is a parameter of two or more axes; norms keep their gain of 1 and bias of 0. ``generator`` draws, on the
     network's device; None is PyTorch's global one.

@@ -1,4 +1,4 @@
-"""Layers whose randomness comes from a generator, and the network's own first step."""
+"""Layers: input scaling, dropout from an explicit generator, batch norms, activations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ RUNNING_NORMS = (
 
 
 class InputScaling(nn.Module):
-    """Raw inputs ``[B, *shape]`` of any dtype to float ``[B, F]`` or ``[B, C, H, W]``: ``(x * scale - mean) / std``."""
+    """Input scaling of raw ``[B, *shape]``, any dtype, to float ``[B, F]`` or ``[B, C, H, W]``.
+
+    It computes ``(x * scale - mean) / std``.
+    """
 
     mean: Tensor
     std: Tensor
@@ -45,21 +48,21 @@ class InputScaling(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """Put another mean and std into the buffers' own memory; one value a feature or channel each."""
+        """Set another mean and std in place, in the buffers' memory; one value a feature or channel each."""
         self.mean.copy_(torch.tensor(mean).reshape(self.per_channel))
         self.std.copy_(torch.tensor(std).reshape(self.per_channel))
 
     def forward(self, obs: Tensor) -> Tensor:
-        """``[B, *shape]`` raw to ``[B, F]`` or ``[B, C, H, W]`` in the network's precision."""
-        x = self.arranged(obs.to(self.scale.dtype))
+        """Scale ``[B, *shape]`` raw to ``[B, F]`` or ``[B, C, H, W]`` in the network's precision."""
+        x = self.rearrange(obs.to(self.scale.dtype))
         if not self.identity:
             x = x * self.scale
         if self.normalised:
             x = (x - self.mean) / self.std
         return x
 
-    def arranged(self, obs: Tensor) -> Tensor:
-        """``[B, *shape]`` as ``[B, F]`` or ``[B, C, H, W]``, its values as they are."""
+    def rearrange(self, obs: Tensor) -> Tensor:
+        """Flatten or permute ``[B, *shape]`` to ``[B, F]`` or ``[B, C, H, W]``, values unchanged."""
         if self.layout is None:
             return obs.flatten(1) if obs.dim() > 1 else obs.unsqueeze(1)  # [B, F]
         if self.layout == "hw":
@@ -75,7 +78,7 @@ class Dropout(nn.Module):
         self.probability = probability
 
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """``x`` of any shape; in evaluation, or at probability 0, it is handed on as it is."""
+        """Drop out values of ``x``, of any shape; in evaluation mode, or at probability 0, it is returned unchanged."""
         if not self.training or self.probability == 0.0:
             return x
         keep = 1.0 - self.probability
@@ -83,19 +86,19 @@ class Dropout(nn.Module):
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """PyTorch's, of features [B, F]; in training a minibatch of one row is a ConfigError."""
+    """Batch norm of features [B, F]; in training mode a minibatch of one row is a ConfigError."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: [B, F]; the same shape comes back."""
+        """Normalise ``x``, [B, F]; returns the same shape."""
         _require_several_values(self, x)
         return super().forward(x)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's, of channels [B, C, H, W]; in training a single pixel a channel is a ConfigError."""
+    """Batch norm of channels [B, C, H, W]; in training mode a single pixel a channel is a ConfigError."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: [B, C, H, W]; the same shape comes back."""
+        """Normalise ``x``, [B, C, H, W]; returns the same shape."""
         _require_several_values(self, x)
         return super().forward(x)
 
@@ -103,16 +106,16 @@ class BatchNorm2d(nn.BatchNorm2d):
 def _require_several_values(layer: BatchNorm1d | BatchNorm2d, x: Tensor) -> None:
     if layer.training and x.numel() == layer.num_features:
         raise ConfigError(
-            f"a batch norm of {layer.num_features} features cannot learn from a minibatch of one row, whose deviation "
-            "is 0; use minibatches of two rows or more, or layer_norm"
+            f"a minibatch must have two rows or more for a batch norm of {layer.num_features} features, got one row, "
+            "whose deviation is 0; use larger minibatches, or layer_norm"
         )
 
 
 def activation_module(name: Activation) -> nn.Module:
-    """A module for an activation's name."""
+    """Build the module of an activation by name."""
     return _ACTIVATIONS[name]()
 
 
 def is_monotone(name: Activation) -> bool:
-    """Whether an activation never falls, so that the largest of several is the activation of the largest."""
+    """Return whether an activation is monotone, so that max pooling may come before it."""
     return name != "gelu"

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Softmax cross-entropy, exact at logits of any size: its gradient by a logit is probability minus one-hot label.
+    """Softmax cross-entropy, exact at logits of any size; its gradient by a logit is probability minus one-hot label.
 
     ``label_smoothing`` is the share of a label that is spread evenly over all classes (Szegedy et al. 2016, sec. 7).
     logits: [B, K] float; labels: [B] int64 in [0, K). Returns [B] float, at least 0.
@@ -19,7 +19,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
 
 
 def binary_cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
-    """``-y log sigmoid(z) - (1 - y) log(1 - sigmoid(z))``, exact at logits of any size.
+    """Binary cross-entropy, ``-y log sigmoid(z) - (1 - y) log(1 - sigmoid(z))``, exact at logits of any size.
 
     Its gradient by a logit is probability minus label. logit: [B] float; label: [B] in [0, 1], of any dtype. Returns
     [B] float, at least 0. Any other shape will do as well, if both have it.
@@ -29,7 +29,7 @@ def binary_cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
 
 
 def logistic(logit: Tensor, sign: Tensor) -> Tensor:
-    """``log(1 + exp(-sign z))``, exact at logits of any size: binary cross-entropy for labels of -1 and +1.
+    """Logistic loss, ``log(1 + exp(-sign z))``, exact at any logit: binary cross-entropy for labels of -1 and +1.
 
     logit: [B] float; sign: [B], -1 or +1, of any dtype. Returns [B] float, at least 0.
     """
@@ -37,9 +37,9 @@ def logistic(logit: Tensor, sign: Tensor) -> Tensor:
 
 
 def perceptron(logit: Tensor, sign: Tensor) -> Tensor:
-    """``max(0, -sign z)``, whose gradient step is Rosenblatt's rule (Rosenblatt 1958): only errors teach.
+    """Perceptron loss, ``max(0, -sign z)``; its gradient step is Rosenblatt's rule (1958): only errors change weights.
 
-    A logit of 0 is an error too, with gradient ``-sign``; otherwise weights that begin at 0 would stay there.
+    A logit of 0 is an error too, with gradient ``-sign``; otherwise weights that start at 0 would stay there.
     logit: [B] float; sign: [B], -1 or +1, of any dtype. Returns [B] float, at least 0.
     """
     shortfall = -sign.to(logit.dtype) * logit
@@ -47,7 +47,7 @@ def perceptron(logit: Tensor, sign: Tensor) -> Tensor:
 
 
 def one_vs_rest(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """The sum, over the classes, of the binary cross-entropy of telling that class from the rest.
+    """One-vs-rest loss: the sum, over the classes, of the binary cross-entropy of that class against the rest.
 
     ``label_smoothing`` is the share of a label that is spread evenly over all classes, as in `cross_entropy`.
     logits: [B, K] float; labels: [B] int64 in [0, K). Returns [B] float, at least 0.
@@ -63,7 +63,7 @@ def one_vs_rest(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) ->
 
 
 def sum_of_squared_errors(output: Tensor, target: Tensor) -> Tensor:
-    """The squared errors of a sample's outputs, added up. output, target: [B, K] float. Returns [B] float."""
+    """Sum of squared errors of a sample's outputs. output, target: [B, K] float. Returns [B] float."""
     return torch.square(output - target).sum(dim=1)
 
 
@@ -71,7 +71,7 @@ def sum_of_squared_errors(output: Tensor, target: Tensor) -> Tensor:
 
 
 def huber(td_error: Tensor, delta: float) -> Tensor:
-    """Huber's loss: x^2 / 2 within ``delta`` of 0, ``delta (|x| - delta / 2)`` beyond (Huber 1964, eq. 4).
+    """Huber loss: x^2 / 2 within ``delta`` of 0, ``delta (|x| - delta / 2)`` beyond (Huber 1964, eq. 4).
 
     Its gradient is the error clipped to [-delta, delta], which is Mnih et al. 2015's "error clipping".
     td_error: [B] float. Returns [B] float.
@@ -80,7 +80,7 @@ def huber(td_error: Tensor, delta: float) -> Tensor:
 
 
 def bootstrapped_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor, policy_t: Tensor) -> Tensor:
-    """``r_t + discount_t sum_a policy_t(a) q_t(a)``: Q-learning's target where the policy is one-hot greedy.
+    """Bootstrapped target, ``r_t + discount_t sum_a policy_t(a) q_t(a)``: Q-learning's for a one-hot greedy policy.
 
     Greedy by the target network itself is Mnih et al. 2015; by the online network it is van Hasselt et al. 2016, eq. 4.
     r_t, discount_t: [B]; q_t, policy_t: [B, A] float. Returns [B] float, detached.
@@ -89,7 +89,7 @@ def bootstrapped_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor, policy_t: 
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:
-    """``V + A - mean(A)``, so that the advantages' own level says nothing (Wang et al. 2016, eq. 9).
+    """Dueling sum, ``V + A - mean(A)``, so that the advantages' mean does not matter (Wang et al. 2016, eq. 9).
 
     value: [B, 1] float; advantage: [B, A] float. Returns [B, A] float.
     """
@@ -97,10 +97,10 @@ def dueling(value: Tensor, advantage: Tensor) -> Tensor:
 
 
 def chosen(q: Tensor, action: Tensor) -> Tensor:
-    """The value of each row's action. q: [B, A] float; action: [B] int64. Returns [B] float."""
+    """Select the value of each row's action. q: [B, A] float; action: [B] int64. Returns [B] float."""
     return q.gather(1, action.unsqueeze(1)).squeeze(1)
 
 
 def squared_error(td_error: Tensor) -> Tensor:
-    """Half the square, so that the gradient is the error itself. td_error: [B] float. Returns [B] float."""
+    """Half the squared error, whose gradient is the error itself. td_error: [B] float. Returns [B] float."""
     return 0.5 * torch.square(td_error)

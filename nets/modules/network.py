@@ -1,4 +1,4 @@
-"""The one network type: input scaling, a torso, a head."""
+"""Network: input scaling, a torso and a head; built from a specification."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from torso.nets.modules.torsos import MLP, ConvNet
 from torso.nets.specs.network import NetworkSpec
 from torso.nets.specs.registry import HEADS, TORSOS, State
 
-_global_generator = threading.Lock()  # held by whoever has put another state in its place
+_global_generator_lock = threading.Lock()  # held while the global generator has another seed
 
 
 class Network(nn.Module):
-    """``network(obs, state, generator) -> (prediction, state)``.
+    """Network of input scaling, torso and head: ``network(obs, state, generator) -> (prediction, state)``.
 
     ``obs`` is ``[B, *spec.input.shape]`` in the input's own dtype, raw; ``state`` is an empty tuple for feed-forward
-    networks; ``generator`` feeds dropout and whatever a head draws, and may be None in evaluation.
+    networks; ``generator`` is used by dropout and by heads that draw, and may be None in evaluation.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -37,7 +37,9 @@ class Network(nn.Module):
         self.torso = TORSOS.of(spec.torso).build(spec.torso, spec.input.tensor_shape)
         num_features = getattr(self.torso, "num_features", None)
         if not isinstance(num_features, int):
-            raise SpecError(f"the torso {type(self.torso).__name__} must have an int attribute num_features")
+            raise SpecError(
+                f"the torso {type(self.torso).__name__} must have an int attribute num_features, got {num_features!r}"
+            )
         head = HEADS.of(spec.head).build(spec.head, num_features)
         if not isinstance(head, Head):
             raise SpecError(f"the head {type(head).__name__} must be a ValueHead, a LabelHead or a TargetHead")
@@ -45,7 +47,7 @@ class Network(nn.Module):
         self.torso_is_frozen = False  # until `freeze_torso`
 
     def train(self, mode: bool = True) -> Self:
-        """As any module's; a frozen torso stays in evaluation mode."""
+        """Set training mode, as of any module; a frozen torso stays in evaluation mode."""
         super().train(mode)
         if self.torso_is_frozen:
             self.torso.eval()
@@ -54,19 +56,19 @@ class Network(nn.Module):
     def forward(
         self, obs: Tensor, state: State = (), generator: torch.Generator | None = None
     ) -> tuple[Prediction, State]:
-        """``obs``: [B, *shape] raw. Returns the head's prediction and the next state."""
+        """Compute a prediction. ``obs``: [B, *shape] raw. Returns the head's prediction and the next state."""
         return self.answer(self.scaling(obs), state, generator)
 
     def mixed(
         self, obs: Tensor, state: State = (), generator: torch.Generator | None = None
     ) -> tuple[Prediction, State]:
-        """`forward`, with convolutions and large products in bfloat16 and what the head puts out in float32.
+        """Compute `forward` with convolutions and large products in bfloat16; the head's output stays in float32.
 
-        Features survive the rounding; an expected return of 100, rounded to bfloat16's 8 bits, may be off by a
-        quarter. A torso of one's own computes under autocast.
+        Features tolerate the rounding; an expected return of 100, rounded to bfloat16's 8 bits, may be off by a
+        quarter. A user's own torso computes under autocast.
         """
         if type(self.torso) is ConvNet and obs.dtype == torch.uint8 and not self.scaling.normalised:
-            inputs = self.scaling.arranged(obs)
+            inputs = self.scaling.rearrange(obs)
             features, state = self.torso.mixed(inputs, state, generator, self.scaling.scale)
             return self.head.mixed(features, generator), state
         return self.answer(self.scaling(obs), state, generator, bfloat16=True)
@@ -74,11 +76,11 @@ class Network(nn.Module):
     def answer(
         self, inputs: Tensor, state: State = (), generator: torch.Generator | None = None, *, bfloat16: bool = False
     ) -> tuple[Prediction, State]:
-        """`forward`, or `mixed`, of inputs that `scaling` has been over already."""
+        """Compute `forward`, or `mixed`, of inputs that are scaled already."""
         if not bfloat16:
             features, state = self.torso(inputs, state, generator)
             return self.head.predict(features, generator), state
-        if type(self.torso) in (MLP, ConvNet):  # their own way is quicker than autocast
+        if type(self.torso) in (MLP, ConvNet):  # their own mixed precision is quicker than autocast
             features, state = self.torso.mixed(inputs, state, generator)  # type: ignore[operator]
         else:
             with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
@@ -87,7 +89,7 @@ class Network(nn.Module):
         return self.head.mixed(features, generator), state
 
     def set_input_statistics(self, mean: Sequence[float] | Array, std: Sequence[float] | Array) -> None:
-        """Normalise inputs by another mean and std from now on: those of what was seen meanwhile.
+        """Set the mean and std that inputs are normalised by, such as running statistics.
 
         mean, std: one value a feature (vectors) or channel (images), std above 0. They go into the scaling's buffers in
         place, and into a spec that replaces ``spec``, so that a saved model has them.
@@ -97,7 +99,7 @@ class Network(nn.Module):
         """
         if self.spec.input.mean is None:
             raise SpecError(
-                "this network does not normalise its inputs, so there is no mean and std to set; build it of an "
+                "a network must normalise its inputs for its mean and std to be set, got one without; build it with an "
                 "InputSpec with mean and std"
             )
         means, stds = each("mean", mean, number), each("std", std, positive)
@@ -105,32 +107,35 @@ class Network(nn.Module):
         self.scaling.set_statistics(means, stds)
 
     def initial_state(self, batch_size: int) -> State:
-        """The state that an episode begins with: an empty tuple unless the torso says otherwise."""
+        """Return the state at an episode's start: an empty tuple unless the torso defines one."""
         initial = getattr(self.torso, "initial_state", None)
         return () if initial is None else tuple(initial(batch_size))
 
     def readout(self, obs: Tensor) -> Tensor:
-        """[B, *shape] raw to [B, K] float32: a classifier's scores, a policy's action values, a regressor's targets."""
+        """Compute the readout of raw ``obs``, [B, *shape]; [B, K] float32.
+
+        It holds a classifier's scores, a policy's action values or a regressor's targets.
+        """
         prediction, _ = self(obs)
         return self.head.readout(prediction).float()
 
 
 def build_network(spec: NetworkSpec, generator: torch.Generator | None = None, init: Init = "default") -> Network:
-    """A network with fresh weights, on the CPU.
+    """Build a network with initial weights, on the CPU.
 
     The weights come from ``generator`` (PyTorch's default initialisation under a seed drawn from it); the process'
-    global random state is left as it was. Without a generator they come from the global state. ``init`` puts others in
-    their place, see `initialise`.
+    global random state is not changed. Without a generator they come from the global state. ``init`` replaces
+    them, see `initialise`.
 
     Raises:
-        SpecError: a torso that does not take such inputs, or a registered one that is no torso.
+        SpecError: a torso that does not take such inputs, or a registered one that lacks a torso's interface.
         ConfigError: an unknown ``init``.
     """
     if generator is None:
         network = Network(spec)
     else:
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-        with _global_generator, torch.random.fork_rng(devices=[]):
+        with _global_generator_lock, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reseed CUDA's as well
             network = Network(spec)
     initialise(network, init, generator)

@@ -1,4 +1,4 @@
-"""The torsos: what turns an input into features."""
+"""Torsos: feature extractors, fully connected or convolutional."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torso.nets.modules.layers import BatchNorm1d, BatchNorm2d, Dropout, activat
 from torso.nets.specs.registry import State
 from torso.nets.specs.torsos import ConvLayerSpec, ConvNetSpec, MLPSpec
 
-LARGE_WEIGHTS = 16_384  # of a layer whose product gains by bfloat16
+LARGE_WEIGHTS = 16_384  # of a layer whose product is faster in bfloat16
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class DenseStack(nn.Module):
-    """Fully connected layers with norm, activation and dropout: ``[B, num_inputs]`` to ``[B, num_features]``."""
+    """Stack of fully connected layers with norm, activation and dropout."""
 
     def __init__(self, num_inputs: int, spec: MLPSpec | ConvNetSpec) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class DenseStack(nn.Module):
         self.num_features = num_inputs
 
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """``[B, num_inputs]`` to ``[B, num_features]``, under autocast too in the weights' own precision."""
+        """Map ``[B, num_inputs]`` to ``[B, num_features]``, under autocast too in the weights' own precision."""
         device_type = x.device.type
         if not torch.is_autocast_enabled(device_type):
             return self._run(x, generator, product=functional.linear)
@@ -45,7 +45,7 @@ class DenseStack(nn.Module):
             return self.mixed(x.float(), generator)
 
     def mixed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """`forward`, with large products in bfloat16."""
+        """Compute `forward` with large products in bfloat16."""
         return self._run(x, generator, product=_bfloat16_product)
 
     def _run(self, x: Tensor, generator: torch.Generator | None, product: Product) -> Tensor:
@@ -60,9 +60,9 @@ class DenseStack(nn.Module):
 
 
 def _bfloat16_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A fully connected layer with its product in bfloat16 where that is large; the casts cost small ones more.
+    """Compute a fully connected layer, its product in bfloat16 if large; for small ones the casts cost more.
 
-    Autocast would cast every small tensor on the way as well, which takes the gain away again on CPUs.
+    Autocast would cast every small tensor as well, which costs CPUs what is gained.
     """
     if weight.numel() < LARGE_WEIGHTS:
         return functional.linear(x, weight, bias)
@@ -71,7 +71,7 @@ def _bfloat16_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class MLP(nn.Module):
-    """A multi-layer perceptron on a flat vector; images are flattened first."""
+    """Multi-layer perceptron on a flat vector; images are flattened first."""
 
     def __init__(self, spec: MLPSpec, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -79,16 +79,16 @@ class MLP(nn.Module):
         self.num_features = self.dense.num_features
 
     def forward(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
-        """``[B, *input_shape]`` to features ``[B, num_features]``."""
+        """Map ``[B, *input_shape]`` to features ``[B, num_features]``."""
         return self.dense(inputs.flatten(1), generator), state
 
     def mixed(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
-        """`forward`, with large products in bfloat16."""
+        """Compute `forward` with large products in bfloat16."""
         return self.dense.mixed(inputs.flatten(1), generator), state
 
 
 class ConvNet(nn.Module):
-    """Convolutions, then fully connected layers; the size between the two is computed from the image's."""
+    """Convolutional network: convolutions, then fully connected layers of a computed input size."""
 
     def __init__(self, spec: ConvNetSpec, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -98,10 +98,10 @@ class ConvNet(nn.Module):
                 f"{input_shape[0]} values; use net='mlp', or give the image's shape"
             )
         channels, height, width = input_shape
-        if min(height, width) < spec.least_input:
+        if min(height, width) < spec.min_input_size:
             raise SpecError(
                 f"an image of {height}x{width} pixels is too small for these convolutions, which need at least "
-                f"{spec.least_input}x{spec.least_input}; use smaller kernels, strides or pools, or net='mlp'"
+                f"{spec.min_input_size}x{spec.min_input_size}; use smaller kernels, strides or pools, or net='mlp'"
             )
         layers: list[nn.Module] = []
         for conv in spec.convs:
@@ -113,17 +113,17 @@ class ConvNet(nn.Module):
         self.num_features = self.dense.num_features
 
     def forward(self, inputs: Tensor, state: State, generator: torch.Generator | None) -> tuple[Tensor, State]:
-        """``[B, C, H, W]`` to features ``[B, num_features]``."""
+        """Map ``[B, C, H, W]`` to features ``[B, num_features]``."""
         x = self.convs(inputs).flatten(1)  # [B, channels * height * width]
         return self.dense(self.dropout(x, generator), generator), state
 
     def mixed(
         self, inputs: Tensor, state: State, generator: torch.Generator | None, scale: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """`forward`, with convolutions and large products in bfloat16.
+        """Compute `forward` with convolutions and large products in bfloat16.
 
-        ``inputs`` may be raw bytes, which bfloat16 holds exactly, and ``scale`` what they are to be multiplied by: the
-        first weights are instead, which spares two passes over the images.
+        ``inputs`` may be raw bytes, which bfloat16 holds exactly, and ``scale`` their factor: the first weights are
+        multiplied by it instead, which saves two passes over the images.
         """
         x = inputs.bfloat16()
         for layer in self.convs:
@@ -141,9 +141,9 @@ class ConvNet(nn.Module):
 
 
 def round_large_weights(network: nn.Module) -> None:
-    """Keep in bfloat16, in place, the large weights that `mixed` would round in each of its calls.
+    """Store in bfloat16, in place, the large weights that `mixed` would round in each of its calls.
 
-    For a network that answers through ``mixed`` alone, to the same bits, and is copied into and not trained: a target
+    For a network that computes through ``mixed`` alone, to the same bits, and is copied into and not trained: a target
     network.
     """
     for module in network.modules():
@@ -154,13 +154,16 @@ def round_large_weights(network: nn.Module) -> None:
 
 
 def _conv_layers(spec: ConvNetSpec, conv: ConvLayerSpec, channels: int, num_pixels: int) -> list[nn.Module]:
-    """A convolution of ``channels`` channels to ``num_pixels`` pixels, and what belongs to it."""
+    """Build a convolution of ``channels`` channels to ``num_pixels`` pixels with its norm, activation and pooling."""
     layers: list[nn.Module] = [
         nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding, bias=not spec.batch_norm)
     ]
     if spec.layer_norm:
         if conv.channels * num_pixels == 1:
-            raise SpecError("layer_norm leaves nothing of a convolution that gives one channel of one pixel")
+            raise SpecError(
+                "a convolution must give more than one value with layer_norm, got one channel of one pixel, which "
+                "would become 0; use more channels, or no layer_norm"
+            )
         layers.append(nn.GroupNorm(1, conv.channels))  # layer norm over channels and pixels
     elif spec.batch_norm:
         layers.append(BatchNorm2d(conv.channels))

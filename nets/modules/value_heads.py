@@ -1,4 +1,4 @@
-"""Heads that estimate action values: the expected return of each action, dueling or not."""
+"""Action-value heads: the expected return of each action, dueling or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torso.nets.specs.torsos import MLPSpec
 
 
 class _Stream(nn.Module):
-    """One of a dueling head's two: hidden layers with relu, then a linear output."""
+    """Stream of a dueling head: hidden layers with relu, then a linear output."""
 
     def __init__(self, num_features: int, hidden: tuple[int, ...], num_outputs: int) -> None:
         super().__init__()
@@ -23,14 +23,14 @@ class _Stream(nn.Module):
         self.linear = nn.Linear(self.dense.num_features, num_outputs)
 
     def forward(self, features: Tensor, *, bfloat16: bool) -> Tensor:
-        """Features [B, F] to [B, num_outputs]; with ``bfloat16`` the hidden layers' large products are so rounded."""
+        """Map features [B, F] to [B, num_outputs]; ``bfloat16``: with the hidden layers' large products in it."""
         hidden = self.dense.mixed(features, None) if bfloat16 else self.dense(features, None)
         output: Tensor = self.linear(hidden)
         return output
 
 
 class ScalarHead(ValueHead):
-    """Each output is an action's expected return (Mnih et al. 2015): one linear layer, or two dueling streams."""
+    """Action-value head (Mnih et al. 2015): one linear layer, or two dueling streams."""
 
     def __init__(self, spec: ScalarHeadSpec, num_features: int) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class ScalarHead(ValueHead):
             self.linear = nn.Linear(num_features, spec.num_actions)
 
     def predict(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
-        """Action values, [B, A]."""
+        """Compute action values, [B, A]."""
         return self._predict(features, bfloat16=False)
 
     def mixed(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
-        """`predict`, with the large products of a dueling head's hidden layers in bfloat16."""
+        """Compute `predict` with the large products of a dueling head's hidden layers in bfloat16."""
         return self._predict(features, bfloat16=True)
 
     def _predict(self, features: Tensor, *, bfloat16: bool) -> Prediction:
@@ -57,15 +57,15 @@ class ScalarHead(ValueHead):
         return Prediction(losses.dueling(value, advantage))
 
     def values(self, prediction: Prediction) -> Tensor:
-        """The output itself, [B, A]."""
+        """Return the output itself, [B, A]."""
         return prediction.output
 
     def target(self, r_t: Tensor, discount_t: Tensor, next_prediction: Prediction, policy_t: Tensor) -> Tensor:
-        """One-step or n-step return plus the policy's expected value after it, [B]."""
+        """Compute the one-step or n-step return plus the policy's expected value after it, [B]."""
         return losses.bootstrapped_target(r_t, discount_t, next_prediction.output, policy_t)
 
     def loss(self, prediction: Prediction, a_tm1: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Huber (or squared) loss of the TD error, and the error's size as priority; [B] each."""
+        """Compute the Huber (or squared) loss of the TD error, and the error's size as priority; [B] each."""
         td_error = target - losses.chosen(prediction.output, a_tm1)  # [B]
         delta = self.huber_delta
         loss = losses.squared_error(td_error) if delta is None else losses.huber(td_error, delta)  # [B]

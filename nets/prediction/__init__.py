@@ -1,4 +1,4 @@
-"""Prediction with a loaded model: input validation, image and Atari preprocessing, backends, reading of the output.
+"""Prediction with a loaded model: input validation, image and Atari preprocessing, inference backends, decoding.
 
 May import specs, modules and models. Begin with `predictor.py`.
 """

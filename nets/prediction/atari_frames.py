@@ -1,7 +1,7 @@
-"""From Atari's raw frames to what an agent that was trained on ale-py's vector env observes, bit for bit.
+"""Atari preprocessing: raw frames to the observations of ale-py's vector env, bit for bit.
 
-Gray as the ALE weighs it, the brighter of a step's last two frames (sprites flicker), OpenCV's area averaging down to
-84 x 84, four of those stacked: Mnih et al. 2015, in the ALE's order. So a client may send what the emulator shows.
+Gray by the ALE's weights, the brighter of a step's last two frames (sprites flicker), OpenCV's area averaging down to
+84 x 84, four of those stacked: Mnih et al. 2015, in the ALE's order. So a client may send the emulator's raw frames.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _GRAY = np.array([[0.2989, 0.587, 0.114, 5e-5]], dtype=np.float32)
 
 
 def preprocess(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A step's last two raw frames as the newest plane of an observation.
+    """Preprocess a step's last two raw frames to the newest plane of an observation.
 
     frames: uint8 [2, H, 160, 3], RGB, in either order, or a batch of them, [B, 2, H, 160, 3]. After a reset, and where
     a step has only one frame, that frame twice. The ALE's H is 210, in some games 214 to 250.
     Returns uint8 [84, 84], or [B, 84, 84].
 
-    Not made so are ale-py's planes of a game's last step and of the step that reaches the frame limit, where its vector
-    env stops before it has captured the screen; nobody acts on those. And of its 104 games AirRaid, where in every
-    other frame or so PAL's colours are lost, which ale-py shows as one gray and observes as another.
+    Exceptions are ale-py's planes of a game's last step and of the step that reaches the frame limit, where its vector
+    env stops before it has captured the screen; no action depends on those. And of its 104 games AirRaid, where in
+    every other frame or so PAL's colours are lost, which ale-py shows as one gray and observes as another.
     Raises ``InputError`` for another shape or dtype.
     """
-    _require_frames(frames)
+    _check_frames(frames)
     if frames.ndim == 4:
         return _plane(frames)
     planes = np.empty((len(frames), SIZE, SIZE), dtype=np.uint8)
@@ -43,7 +43,7 @@ def preprocess(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def stack(previous: NDArray[np.uint8] | None, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The next observation of an episode, uint8 [4, 84, 84], newest plane last.
+    """Stack frames: return the next observation of an episode, uint8 [4, 84, 84], newest plane last.
 
     previous: the last observation, or None at an episode's start, where the older planes are zeros. plane: uint8
     [84, 84], from ``preprocess``.
@@ -59,7 +59,7 @@ def _plane(pair: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(brighter, (SIZE, SIZE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _require_frames(frames: Any) -> None:
+def _check_frames(frames: Any) -> None:
     expected = f"a step's last two raw RGB frames, uint8 [2, height, {WIDTH}, 3], or a batch of them"
     if not isinstance(frames, np.ndarray):
         raise InputError("frames", expected=expected, got=type(frames).__name__)

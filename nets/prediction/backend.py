@@ -1,4 +1,4 @@
-"""Inference backends: the interface, and the one that runs the network in torch."""
+"""Inference backends: the interface, and the backend that runs the network in torch."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torso.nets.modules.network import Network
 
 
 class Backend(Protocol):
-    """Arrays in, arrays out: what computes a model. Everything around it is the predictor's."""
+    """Interface of an inference backend: it computes a model's forward on arrays; the predictor does the rest."""
 
     name: str
 
     def run(self, inputs: Array) -> NDArray[np.float32]:
-        """[B, *shape] in the model's dtype, contiguous, B at least 1; returns the readout, [B, K] float32."""
+        """Run the model on [B, *shape] in its dtype, contiguous, B at least 1; returns the readout, [B, K] float32."""
         ...
 
 
 @runtime_checkable
 class ProbabilitiesBackend(Backend, Protocol):
-    """A classifier's backend that computes the probabilities, too, of a model whose readout's softmax they are."""
+    """Interface of a backend that also computes a classifier's probabilities, where they are the readout's softmax."""
 
     def probabilities(self, inputs: Array) -> NDArray[np.float32]:
-        """As `run`; returns `Predictor.probabilities` of the readout, [B, K] float32."""
+        """Run the model as `run` does; returns `Predictor.probabilities` of the readout, [B, K] float32."""
         ...
 
 
 class TorchBackend:
-    """The network itself, on any device."""
+    """Inference backend that runs the network in torch, on any device."""
 
     name = "torch"
 
@@ -42,7 +42,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def run(self, inputs: Array) -> NDArray[np.float32]:
-        """[B, *shape] in the model's dtype; returns [B, K] float32."""
+        """Run the network on [B, *shape] in the model's dtype; returns [B, K] float32."""
         if not inputs.flags.writeable:  # torch warns of memory that it could write to
             inputs = inputs.copy()
         readout = self.network.readout(torch.from_numpy(inputs).to(self.device))

@@ -1,4 +1,4 @@
-"""Choose among scored rows: the best of those that a mask allows, a random one of them, the k best."""
+"""Action and class selection from scores: greedy and random under an action mask, and top-k."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def best_legal(values: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """The index of each row's largest value, the lowest among equals.
+    """Return the greedy choice: the index of each row's largest legal value, the lowest among equals.
 
     values: [B, A]; mask: bool [B, A], the legal ones, at least one a row; None: all are. Returns int64 [B].
     """
@@ -20,7 +20,7 @@ def best_legal(values: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> N
 
 
 def random_legal(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """One of each row's legal indices, drawn evenly with one call of ``rng.integers``.
+    """Draw one of each row's legal indices uniformly, with one call of ``rng.integers``.
 
     mask: bool [B, A], at least one True a row. Returns int64 [B].
     """
@@ -30,7 +30,7 @@ def random_legal(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[n
 
 
 def best_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Indices and scores of each row's ``k`` best, best first, the lower index first among equals.
+    """Return top-k: indices and scores of each row's ``k`` best, best first, the lower index first among equals.
 
     scores: [B, K]. Returns int64 [B, k] and float32 [B, k]; a ``k`` above K means all of them.
     """

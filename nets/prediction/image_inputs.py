@@ -1,4 +1,4 @@
-"""An image file's way to an input: decode, find the polarity, centre, resize, scale."""
+"""Image preprocessing: decode a file, detect its polarity, centre, resize and scale it to an input."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torso.pictures import MAX_PIXELS, Pixels, decode_pixels
 def decode_image(
     data: bytes, spec: ImageSpec, *, field: str = "image", max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.float32]:
-    """An image file's bytes as the values that ``spec`` describes.
+    """Decode an image file's bytes and preprocess them to the values that ``spec`` describes.
 
-    Transparent parts are white, and a photograph is turned as its Exif orientation says. A picture that already has
+    Transparent parts are white, and a photograph is rotated as its Exif orientation says. An image that already has
     the network's size is neither centred nor resized. Returns float32 [height, width, channels] in
     [0, ``spec.max_value``].
 
@@ -27,21 +27,21 @@ def decode_image(
     pixels = decode_pixels(data, channels=spec.channels, field=field, max_pixels=max_pixels)
     if spec.polarity not in ("none", _polarity(pixels)):
         pixels = 255 - pixels
-    values: NDArray[Any] = pixels if pixels.shape[:2] == (spec.height, spec.width) else _fit(pixels, spec)
+    values: NDArray[Any] = pixels if pixels.shape[:2] == (spec.height, spec.width) else _resize_and_centre(pixels, spec)
     return values.astype(np.float32) * np.float32(spec.max_value / 255.0)
 
 
-def _edge(pixels: Pixels) -> Pixels:
-    """What the frame's edge shows, [n, C]; most of that is the ground."""
+def _edge_pixels(pixels: Pixels) -> Pixels:
+    """Return the frame's edge pixels, [n, C]; most of them are background."""
     return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
 def _polarity(pixels: Pixels) -> str:
-    return "dark-on-light" if np.median(_edge(pixels).mean(axis=1)) > 127.5 else "light-on-dark"
+    return "dark-on-light" if np.median(_edge_pixels(pixels).mean(axis=1)) > 127.5 else "light-on-dark"
 
 
-def _fit(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
-    """Resize [h, w, C] to the network's size, centred as it was trained."""
+def _resize_and_centre(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
+    """Resize [h, w, C] to the network's size, centred as the training images were."""
     if spec.centring == "none":
         return _resize(pixels, spec.height, spec.width)
     if spec.polarity == "light-on-dark":
@@ -50,10 +50,10 @@ def _fit(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
 
 
 def _centre(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
-    """The strokes on a ground of 0, whatever gray the paper had. pixels: light on dark, [h, w, C]."""
+    """Centre the strokes on a background of 0, whatever gray the paper had. pixels: light on dark, [h, w, C]."""
     frame = np.zeros((spec.height, spec.width, spec.channels), dtype=np.float32)
-    ground = np.median(_edge(pixels), axis=0).astype(np.float32)  # [C]
-    ink = pixels.mean(axis=2, dtype=np.float32) - ground.mean()
+    background = np.median(_edge_pixels(pixels), axis=0).astype(np.float32)  # [C]
+    ink = pixels.mean(axis=2, dtype=np.float32) - background.mean()
     rows, columns = np.nonzero(ink > max(32.0, 0.25 * float(ink.max())))
     if rows.size == 0:
         return frame
@@ -62,7 +62,7 @@ def _centre(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
     ratio = min(spec.height * margin / box.shape[0], spec.width * margin / box.shape[1])
     height = min(spec.height, max(1, round(box.shape[0] * ratio)))
     width = min(spec.width, max(1, round(box.shape[1] * ratio)))
-    strokes = np.clip((_resize(box, height, width) - ground) * (255.0 / (255.0 - ground)), 0.0, 255.0)
+    strokes = np.clip((_resize(box, height, width) - background) * (255.0 / (255.0 - background)), 0.0, 255.0)
     top, left = (spec.height - height) // 2, (spec.width - width) // 2
     if spec.centring == "mass":
         weight = strokes.mean(axis=2)
@@ -76,6 +76,6 @@ def _centre(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
 
 
 def _resize(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
-    """Area averaging where it shrinks. [h, w, C] to [height, width, C], float32."""
+    """Resize [h, w, C] to [height, width, C], float32, by area averaging where it shrinks."""
     planes = [Image.fromarray(pixels[:, :, c].astype(np.float32)) for c in range(pixels.shape[2])]
     return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BOX)) for plane in planes], axis=2)

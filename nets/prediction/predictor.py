@@ -1,4 +1,4 @@
-"""A model loaded: validate, preprocess, forward, read. Evaluation and the server use this same one."""
+"""Predictor: a loaded model that validates, preprocesses, runs and decodes; evaluation and the server share it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from torso.nets.specs.inputs import InputSpec
 from torso.pictures import MAX_PIXELS
 
 _LARGEST = float(np.finfo(np.float32).max)
-_ASKED_WITH = {"classifier": "classify", "policy": "act", "regressor": "regress"}
+_METHOD_OF_KIND = {"classifier": "classify", "policy": "act", "regressor": "regress"}
 
 
 class Classification(NamedTuple):
-    """The best classes of each row, best first. ``indices``: int64 [B, k]; ``probabilities``: float32 [B, k]."""
+    """Top-k classes of each row, best first. ``indices``: int64 [B, k]; ``probabilities``: float32 [B, k]."""
 
     labels: list[list[Label]]
     indices: NDArray[np.int64]
@@ -35,11 +35,11 @@ class Classification(NamedTuple):
 
 
 class Predictor:
-    """A model and the backend that computes it.
+    """Predictor: a model and the inference backend that computes it.
 
-    The stages are apart so that a server can validate before it queues and batch what several callers sent:
+    The stages are separate so that a server can validate before it queues and batch several callers' inputs:
     `prepare` or `prepare_images`, then `run`, then `probabilities` and `top_k`, or `greedy`; a regressor's readout is
-    its answer. ``probabilistic`` tells classifiers whose probabilities mean something from step units and other kinds.
+    its prediction. ``probabilistic`` tells classifiers with real probabilities from step units and other kinds.
     """
 
     def __init__(self, card: ModelCard, backend: Backend) -> None:
@@ -60,7 +60,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         backend: Callable[[Path, ModelCard], Backend] | None = None,
     ) -> Predictor:
-        """Load a model or run directory; ``backend`` computes it in another way than torch does.
+        """Load a model or run directory; ``backend`` builds another backend than torch.
 
         Raises:
             ModelNotFoundError, ModelDamagedError, ModelFormatError: see `torso.errors`.
@@ -72,46 +72,46 @@ class Predictor:
     # -- validation ------------------------------------------------------------------------------------------------
 
     def prepare(self, inputs: ArrayLike, *, strict: bool = False, field: str = "inputs") -> Array:
-        """Inputs as the backend takes them: [B, *shape], the model's dtype, contiguous.
+        """Validate inputs and convert them for the backend: [B, *shape], the model's dtype, contiguous.
 
-        Strict (the wire): shape and dtype must be exactly those. Otherwise one input may come without its batch axis, a
+        Strict (for requests): shape and dtype must be exactly those. Otherwise one input may lack its batch axis, a
         batch may be flat [B, size], and any numbers are taken that the model's dtype can hold.
 
         Raises:
-            InputError: naming the field, what was expected and what came; also for 0 rows, NaN and infinity.
+            InputError: naming the field, what it must be and what it got; also for 0 rows, NaN and infinity.
         """
-        wanted = f"{self.input.dtype} [{', '.join(map(str, ('batch', *self.input.shape)))}]"
+        expected = f"{self.input.dtype} [{', '.join(map(str, ('batch', *self.input.shape)))}]"
         try:
             array = np.asarray(inputs)
         except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths, tensors of another device
             raise InputError(
-                field, expected=wanted, got=f"{type(inputs).__name__} that is no array ({error})"
+                field, expected=expected, got=f"{type(inputs).__name__} that is not an array ({error})"
             ) from error
         if not strict:
-            array = self._shape(self._cast(array, field, wanted))
+            array = self._reshape(self._cast(array, field, expected))
         elif array.dtype != self.input.numpy_dtype:
             raise InputError(f"{field}.dtype", expected=self.input.dtype, got=str(array.dtype))
         if array.ndim != len(self.input.shape) + 1 or array.shape[1:] != self.input.shape:
-            raise InputError(f"{field}.shape", expected=wanted, got=str(list(array.shape)))
+            raise InputError(f"{field}.shape", expected=expected, got=str(list(array.shape)))
         if array.shape[0] == 0:
             raise InputError(f"{field}.shape", expected="at least 1 row", got="0 rows")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(field, expected="finite numbers", got="NaN or infinity")
         return np.ascontiguousarray(array)
 
-    def _shape(self, array: Array) -> Array:
+    def _reshape(self, array: Array) -> Array:
         if array.shape == self.input.shape:
             return array[np.newaxis]
         if array.ndim == 2 and len(self.input.shape) != 1 and array.shape[1] == self.input.size:
             return array.reshape(-1, *self.input.shape)
         return array
 
-    def _cast(self, array: Array, field: str, wanted: str) -> Array:
+    def _cast(self, array: Array, field: str, expected: str) -> Array:
         target = self.input.numpy_dtype
         if array.dtype == target:
             return array
         if array.dtype.kind not in "biuf":
-            raise InputError(f"{field}.dtype", expected=wanted, got=str(array.dtype))
+            raise InputError(f"{field}.dtype", expected=expected, got=str(array.dtype))
         with np.errstate(over="ignore", invalid="ignore"):
             cast = array.astype(target)
         if target.kind == "f":
@@ -123,7 +123,7 @@ class Predictor:
         return cast
 
     def prepare_images(self, images: Sequence[bytes], *, field: str = "images", max_pixels: int = MAX_PIXELS) -> Array:
-        """PNG or JPEG files as the backend takes them: [B, *shape], the model's dtype.
+        """Decode PNG or JPEG files and convert them for the backend: [B, *shape], the model's dtype.
 
         Raises:
             InputError: a model without an image input, no images, or one that cannot be read, by its index.
@@ -136,7 +136,7 @@ class Predictor:
         if isinstance(images, (bytes, bytearray, str)):
             raise InputError(field, expected="a list of image files", got=type(images).__name__)
         if len(images) == 0:
-            raise InputError(field, expected="at least 1 image", got="0 images")
+            raise InputError(field, expected="a list of at least 1 image", got="0 images")
         rows = []
         for index, data in enumerate(images):
             pixels = decode_image(data, spec, field=f"{field}[{index}]", max_pixels=max_pixels)  # [H, W, C]
@@ -146,27 +146,27 @@ class Predictor:
             rows.append(pixels if self.input.numpy_dtype.kind == "f" else np.rint(pixels))
         return np.stack(rows).astype(self.input.numpy_dtype)
 
-    # -- forward and reading ---------------------------------------------------------------------------------------
+    # -- forward and decoding --------------------------------------------------------------------------------------
 
     def run(self, prepared: Array) -> NDArray[np.float32]:
-        """The readout of prepared inputs: [B, *shape] to [B, K] float32."""
+        """Compute the readout of prepared inputs: [B, *shape] to [B, K] float32."""
         return self.backend.run(prepared)
 
     def answer(self, prepared: Array) -> NDArray[np.float32]:
-        """What the model says of prepared inputs: a classifier's probabilities, or the readout. [B, K] float32."""
+        """Predict from prepared inputs: a classifier's probabilities, or the readout. [B, K] float32."""
         if self._softmax is not None:
             return self._softmax(prepared)
         readout = self.run(prepared)
         return self.probabilities(readout) if self.kind == "classifier" else readout
 
     def probabilities(self, readout: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A classifier's readout [B, K] as probabilities, [B, K] float32, rows sum to 1.
+        """Convert a classifier's readout [B, K] to probabilities, [B, K] float32, rows sum to 1.
 
-        They are calibrated where the model holds a calibration. A step unit's are 1 for the class it says, 0 for the
-        other.
+        They are calibrated where the model holds a calibration. A step unit's are 1 for the predicted class,
+        0 for the other.
         """
         logits = readout.astype(np.float64)
-        np.minimum(logits, _LARGEST, out=logits)  # infinity less itself would be NaN
+        np.minimum(logits, _LARGEST, out=logits)  # infinity minus infinity would be NaN
         np.maximum(logits, -_LARGEST, out=logits)
         calibration = self.card.calibration
         if calibration is not None:
@@ -180,7 +180,7 @@ class Predictor:
         return probabilities.astype(np.float32)
 
     def top_k(self, probabilities: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Indices and probabilities of the ``k`` best classes, best first, the lower index first among equals.
+        """Return indices and probabilities of the ``k`` best classes, best first, the lower index first among equals.
 
         probabilities: [B, K]. Returns int64 [B, k] and float32 [B, k]; a ``k`` above K means all of them.
 
@@ -192,13 +192,13 @@ class Predictor:
         return best_k(probabilities, k)
 
     def greedy(self, readout: NDArray[np.float32], mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-        """The env's number of each row's best action, the lowest among equals.
+        """Choose greedy actions: the env's number of each row's best action, the lowest among equals.
 
         readout: [B, A]; mask: bool [B, A], True for legal actions, of which the best is taken; None: all are legal.
         Returns int64 [B].
 
         Raises:
-            InputError: a mask of another shape or dtype, or one that leaves a row without a legal action.
+            InputError: a mask of another shape or dtype, or one with a row without a legal action.
         """
         if mask is not None:
             _check_mask(mask, readout.shape)
@@ -211,9 +211,10 @@ class Predictor:
         rng: np.random.Generator | None,
         mask: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.int64]:
-        """Each row's action or, with probability ``epsilon``, one that ``rng`` draws evenly from all that are legal.
+        """Explore: replace each row's action, with probability ``epsilon``, by a uniformly drawn legal one.
 
-        actions: int64 [B], as `greedy` gives them; mask: as it takes it. An ``epsilon`` of 0 draws nothing.
+        actions: int64 [B], as `greedy` returns them; mask: as it takes it. ``rng`` draws; an ``epsilon`` of 0
+        draws nothing.
 
         Raises:
             InputError: an ``epsilon`` outside [0, 1], or above 0 without an ``rng``.
@@ -231,8 +232,8 @@ class Predictor:
     # -- in one call -----------------------------------------------------------------------------------------------
 
     def classify(self, inputs: ArrayLike, top_k: int = 1) -> Classification:
-        """The ``top_k`` best labels of each input, best first. inputs: as `prepare` takes them."""
-        self._require("classifier")
+        """Classify inputs: the ``top_k`` best labels of each, best first. inputs: as `prepare` takes them."""
+        self._require_kind("classifier")
         probabilities = self.answer(self.prepare(inputs))
         indices, best = self.top_k(probabilities, top_k)
         return Classification([[self.labels[i] for i in row] for row in indices], indices, best)
@@ -246,37 +247,37 @@ class Predictor:
         rng: np.random.Generator | None = None,
         mask: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], ArrayState]:
-        """The env's action for each observation, and the next state.
+        """Choose the env's action for each observation; returns actions and the next state.
 
         observations: as `prepare` takes them. With ``epsilon`` above 0, each row's action is, with that probability,
-        one drawn evenly from all that are legal; ``rng`` draws. mask: as `greedy` takes it. Returns int64 [B].
+        one drawn uniformly from all that are legal; ``rng`` draws. mask: as `greedy` takes it. Returns int64 [B].
 
         Raises:
             InputError: as `prepare`, `greedy` and `explore`; a model that is no policy.
         """
-        self._require("policy")
+        self._require_kind("policy")
         actions = self.greedy(self.run(self.prepare(observations, field="observations")), mask)
         return self.explore(actions, epsilon, rng, mask), state
 
     def regress(self, inputs: ArrayLike) -> NDArray[np.float32]:
-        """A regressor's estimates, [B, K] float32, in the targets' own units. inputs: as `prepare` takes them."""
-        self._require("regressor")
+        """Estimate targets with a regressor, [B, K] float32, in their own units. inputs: as `prepare` takes them."""
+        self._require_kind("regressor")
         return self.run(self.prepare(inputs))
 
-    def _require(self, kind: str) -> None:
+    def _require_kind(self, kind: str) -> None:
         if self.kind != kind:
-            raise InputError("model", expected=f"a {kind}", got=f"a {self.kind}; use {_ASKED_WITH[self.kind]}()")
+            raise InputError("model", expected=f"a {kind}", got=f"a {self.kind}; use {_METHOD_OF_KIND[self.kind]}()")
 
 
 def _check_mask(mask: object, shape: tuple[int, ...]) -> None:
-    wanted = f"bool {list(shape)}, True for legal actions"
+    expected = f"bool {list(shape)}, True for legal actions"
     if not isinstance(mask, np.ndarray):
-        raise InputError("mask", expected=wanted, got=type(mask).__name__)
+        raise InputError("mask", expected=expected, got=type(mask).__name__)
     if mask.dtype != np.bool_ or mask.shape != shape:
-        raise InputError("mask", expected=wanted, got=f"{mask.dtype} {list(mask.shape)}")
+        raise InputError("mask", expected=expected, got=f"{mask.dtype} {list(mask.shape)}")
     illegal = np.flatnonzero(~mask.any(axis=1))
     if len(illegal):
-        raise InputError("mask", expected="at least one legal action a row", got=f"none in row {illegal[0]}")
+        raise InputError("mask", expected="True for at least one action a row", got=f"none in row {illegal[0]}")
 
 
 def _value_range(array: Array) -> str:

@@ -1,4 +1,4 @@
-"""Specifications: inputs, torsos, heads and whole networks as plain data that goes into ``model.json`` and back.
+"""Specifications: inputs, torsos, heads and whole networks as plain data, saved to ``model.json`` and restored.
 
-May import base alone, and never torch. Begin with `network.py`; `registry.py` is how users add kinds.
+May import base alone, and never torch. Begin with `network.py`; `registry.py` registers kinds of a user's own.
 """

@@ -1,8 +1,9 @@
-"""Calibration: how a classifier's readout becomes probabilities that come true as often as they say.
+"""Probability calibration: fitted maps from a classifier's readout to probabilities.
 
-A fitted map from readout to probabilities, as plain data for ``model.json``; agents/supervised/calibration.py fits it.
+A calibrated probability of 0.8 is right 8 times in 10. A map is plain data for ``model.json``;
+agents/supervised/calibration.py fits it.
 
-The maps work on what a class's *score* says: its log-odds under the softmax, ``log(p_k / (1 - p_k))``, which is the
+The maps work on a class's *score*: its log-odds under the softmax, ``log(p_k / (1 - p_k))``, which is the
 margin between the two readouts where there are two classes. A constant added to a row's readout changes no score.
 """
 
@@ -25,7 +26,9 @@ from torso.plain import from_fields, plain, shown
 CalibrationMethod = Literal["platt", "isotonic", "temperature"]
 
 
-LARGEST_READOUT = 1e38  # beyond it is cut off, so that scores, thresholds and products with parameters stay finite
+LARGEST_READOUT = (
+    1e38  # readouts are clipped to it, so that scores, thresholds and products with parameters stay finite
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Calibration(ABC):
         assign(self, num_classes=whole("num_classes", self.num_classes, least=2))
 
     def apply(self, readout: ArrayLike) -> Floats:
-        """Calibrated probabilities. readout: [B, K] of any float dtype; returns [B, K] float64, rows sum to 1.
+        """Compute calibrated probabilities. readout: [B, K] of any float dtype; returns [B, K] float64, rows sum to 1.
 
         A row's probabilities depend on that row alone.
 
@@ -57,21 +60,21 @@ class Calibration(ABC):
 
     @abstractmethod
     def _probabilities(self, logits: Floats) -> Floats:
-        """[B, K] finite float64 to [B, K] float64."""
+        """Map finite logits, [B, K] float64, to probabilities, [B, K] float64."""
 
     @property
     def num_maps(self) -> int:
-        """How many one-vs-rest maps there are: one a class, and of two classes the second's alone."""
+        """Number of one-vs-rest maps: one a class; of two classes, one for the second."""
         return 1 if self.num_classes == 2 else self.num_classes
 
     def to_json(self) -> dict[str, Any]:
-        """The map as plain data."""
+        """Return the map as plain data."""
         data: dict[str, Any] = plain({"method": self.method, **dataclasses.asdict(self)}, "calibration")
         return data
 
     @staticmethod
     def from_json(data: object) -> Calibration:
-        """The map that `to_json` wrote; SpecError for anything else."""
+        """Build the map that `to_json` wrote; SpecError for anything else."""
         if not isinstance(data, Mapping):
             raise SpecError(f"a calibration must be an object, got {shown(data)}")
         method = data.get("method")
@@ -84,7 +87,7 @@ class Calibration(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class TemperatureScaling(Calibration):
-    """``softmax(readout / temperature)``, which changes no ranking of classes (Guo et al. 2017, eq. 9)."""
+    """Temperature scaling: ``softmax(readout / temperature)``; no ranking changes (Guo et al. 2017, eq. 9)."""
 
     method: ClassVar[CalibrationMethod] = "temperature"
     temperature: float
@@ -99,7 +102,7 @@ class TemperatureScaling(Calibration):
 
 @dataclass(frozen=True, kw_only=True)
 class PlattScaling(Calibration):
-    """``sigmoid(slope * score + intercept)`` for each class (Platt 1999), normalised (Zadrozny & Elkan 2002).
+    """Platt scaling: ``sigmoid(slope * score + intercept)`` a class (Platt 1999), normalised (Zadrozny & Elkan 2002).
 
     ``slopes`` and ``intercepts`` hold one number a class; of two classes, one number for the second.
     """
@@ -112,7 +115,7 @@ class PlattScaling(Calibration):
         super().__post_init__()
         slopes, intercepts = (each(name, getattr(self, name), number) for name in ("slopes", "intercepts"))
         assign(self, slopes=slopes, intercepts=intercepts)
-        _one_a_map(self, slopes=slopes, intercepts=intercepts)
+        _check_num_maps(self, slopes=slopes, intercepts=intercepts)
 
     def _probabilities(self, logits: Floats) -> Floats:
         odds = class_scores(logits) * np.array(self.slopes) + np.array(self.intercepts)  # [B, maps], log-odds
@@ -123,10 +126,10 @@ class PlattScaling(Calibration):
 
 @dataclass(frozen=True, kw_only=True)
 class IsotonicCalibration(Calibration):
-    """A rising piecewise linear map of each class's score (Zadrozny & Elkan 2002), normalised.
+    """Isotonic calibration: a rising piecewise linear map a class (Zadrozny & Elkan 2002), normalised.
 
     ``scores[m]`` rises strictly, ``values[m]`` holds the probability at each and never falls; outside of them the
-    nearest value holds. One such pair a class; of two classes, one pair for the second. A row whose classes all have
+    nearest value is used. One such pair a class; of two classes, one pair for the second. A row whose classes all have
     value 0 is uniform.
     """
 
@@ -138,10 +141,12 @@ class IsotonicCalibration(Calibration):
         super().__post_init__()
         scores, values = (each(name, getattr(self, name), _numbers) for name in ("scores", "values"))
         assign(self, scores=scores, values=values)
-        _one_a_map(self, scores=scores, values=values)
+        _check_num_maps(self, scores=scores, values=values)
         for index, (xs, ys) in enumerate(zip(scores, values, strict=True)):
             if not xs or len(xs) != len(ys):
-                raise SpecError(f"scores[{index}] and values[{index}] must be of one length above 0")
+                raise SpecError(
+                    f"scores[{index}] and values[{index}] must be of one length above 0, got {len(xs)} and {len(ys)}"
+                )
             if (np.diff(xs) <= 0).any():
                 raise SpecError(f"scores[{index}] must rise strictly, got {shown(xs)}")
             if (np.diff(ys) < 0).any() or ys[0] < 0 or ys[-1] > 1:
@@ -167,7 +172,7 @@ CALIBRATION_METHODS: tuple[str, ...] = tuple(_CLASSES)
 
 
 def class_scores(readout: Floats) -> Floats:
-    """Each class's log-odds under the softmax: ``readout_k - logsumexp of the others``; of two classes, the second's.
+    """Compute each class's log-odds: ``readout_k - logsumexp of the others``; of two classes, the second's.
 
     readout: [B, K] float64, finite. Returns [B, K] float64, or [B, 1] where K is 2.
     """
@@ -178,7 +183,7 @@ def class_scores(readout: Floats) -> Floats:
     best = readout.argmax(axis=1)
     largest = readout[rows, best]
     odds = np.exp(readout - largest[:, np.newaxis])  # [B, K]; the best one's is 1
-    # What the others add up to: safe to take off a sum that also holds the best's 1, for all but the best itself.
+    # The sum of the others by subtraction: safe for all but the best, as the sum also holds the best's 1.
     rest = np.maximum(_row_sums(odds) - odds, 1.0)
     scores: Floats = readout - largest[:, np.newaxis] - np.log(rest)
     others = readout.copy()
@@ -209,8 +214,8 @@ def _numbers(name: str, values: object) -> tuple[float, ...]:
     return each(name, values, number)
 
 
-def _one_a_map(calibration: Calibration, **parameters: tuple[Any, ...]) -> None:
+def _check_num_maps(calibration: Calibration, **parameters: tuple[Any, ...]) -> None:
     for name, values in parameters.items():
         if len(values) != calibration.num_maps:
-            wanted = f"{calibration.num_maps} items for {calibration.num_classes} classes"
-            raise SpecError(f"{name} must have {wanted}, got {len(values)}")
+            expected = f"{calibration.num_maps} items for {calibration.num_classes} classes"
+            raise SpecError(f"{name} must have {expected}, got {len(values)}")

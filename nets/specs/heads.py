@@ -1,4 +1,4 @@
-"""What a network's output means, as plain data: the specifications of the heads."""
+"""Head specifications: what a network puts out, as plain data."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ SigmoidLoss = Literal["cross-entropy", "logistic"]
 
 @dataclass(frozen=True, kw_only=True)
 class ScalarHeadSpec:
-    """One expected return an action (Mnih et al. 2015).
-
-    ``huber_delta`` is the TD error beyond which the loss is linear; None means the squared error. ``dueling`` makes
-    the returns of two streams, the state's value and each action's advantage (Wang et al. 2016); ``hidden`` are the
-    widths of each stream's own layers, with relu.
-    """
+    """Action-value head: one expected return an action (Mnih et al. 2015)."""
 
     num_actions: int
+    """Number of actions."""
     huber_delta: float | None = 1.0
+    """TD error beyond which the loss is linear; None means the squared error."""
     dueling: bool = False
+    """Add up the returns from two streams, the state's value and each action's advantage (Wang et al. 2016)."""
     hidden: tuple[int, ...] = ()
+    """Widths of each dueling stream's own layers, with relu."""
 
     def __post_init__(self) -> None:
         assign(
@@ -36,8 +35,8 @@ class ScalarHeadSpec:
         )
         if self.hidden and not self.dueling:
             raise SpecError(
-                f"hidden are the widths of a dueling head's streams, got {shown(self.hidden)} without dueling; use "
-                "dueling=True, or give the layers to the torso"
+                f"hidden must be empty without dueling, got {shown(self.hidden)}, which are widths of a dueling head's "
+                "streams; use dueling=True, or give the layers to the torso"
             )
         if self.huber_delta is not None:
             assign(self, huber_delta=positive("huber_delta (None means the squared error)", self.huber_delta))
@@ -45,13 +44,12 @@ class ScalarHeadSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LogitsHeadSpec:
-    """One logit a class; softmax makes them probabilities.
-
-    ``label_smoothing`` is the share of each label that training spreads evenly over all classes (Szegedy et al. 2016).
-    """
+    """Softmax head: one logit a class."""
 
     num_classes: int
+    """Number of classes, at least 2."""
     label_smoothing: float = 0.0
+    """Share of each label that training spreads evenly over all classes (Szegedy et al. 2016)."""
 
     def __post_init__(self) -> None:
         assign(
@@ -63,38 +61,39 @@ class LogitsHeadSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SigmoidHeadSpec:
-    """One output for two classes; its sigmoid is the probability of class 1: logistic regression's.
-
-    ``cross-entropy`` is the binary cross-entropy of labels 0 and 1, ``logistic`` the logistic loss of labels -1 and +1:
-    the same number, written in two ways. ``label_smoothing`` as in `LogitsHeadSpec`, of labels 0 and 1.
-    """
+    """Logistic regression head: one output for two classes; its sigmoid is the probability of class 1."""
 
     loss: SigmoidLoss = "cross-entropy"
+    """``cross-entropy`` is the binary cross-entropy of labels 0 and 1, ``logistic`` the logistic loss of -1 and +1.
+
+    They are the same number, written in two ways.
+    """
     label_smoothing: float = 0.0
+    """As in `LogitsHeadSpec`, of labels 0 and 1."""
 
     def __post_init__(self) -> None:
         choice("a sigmoid head's loss", self.loss, ("cross-entropy", "logistic"))
         assign(self, label_smoothing=fraction("label_smoothing", self.label_smoothing))
         if self.label_smoothing and self.loss == "logistic":
             raise SpecError(
-                "the logistic loss takes labels of -1 or +1, which cannot be smoothed; use loss='cross-entropy'"
+                f"label_smoothing must be 0 with the logistic loss, got {self.label_smoothing}: labels of -1 or +1 "
+                "cannot be smoothed; use loss='cross-entropy'"
             )
 
     @property
     def num_classes(self) -> int:
-        """Two."""
+        """Number of classes: two."""
         return 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneVsRestHeadSpec:
-    """One sigmoid a class, each telling its class from all others; normalised, they are the classes' probabilities.
-
-    ``label_smoothing`` as in `LogitsHeadSpec`.
-    """
+    """One-vs-rest head: one sigmoid a class against all others; normalised, they are the classes' probabilities."""
 
     num_classes: int
+    """Number of classes, at least 2."""
     label_smoothing: float = 0.0
+    """As in `LogitsHeadSpec`."""
 
     def __post_init__(self) -> None:
         assign(
@@ -106,34 +105,38 @@ class OneVsRestHeadSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StepHeadSpec:
-    """The perceptron's step unit (Rosenblatt 1958): class 1 where its one output is above 0, without probabilities."""
+    """Step-unit head of the perceptron (Rosenblatt 1958): class 1 where its one output is above 0; no probabilities."""
 
-    probabilistic: ClassVar[bool] = False  # whether what the head says can be read as probabilities
+    probabilistic: ClassVar[bool] = False
+    """Whether the readout's softmax is a probability."""
 
     @property
     def num_classes(self) -> int:
-        """Two."""
+        """Number of classes: two."""
         return 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionHeadSpec:
-    """One number a target.
+    """Linear regression head: one number a target.
 
-    The network learns targets of mean 0 and deviation 1, ``(target - mean) / std``, and answers in the targets' own
-    units; ``mean`` and ``std`` hold one value a target. Without them the targets are learnt as they are.
+    The network learns targets of mean 0 and deviation 1, ``(target - mean) / std``, and predicts in the targets' own
+    units. Without ``mean`` and ``std`` the targets are learnt as they are.
     """
 
     num_targets: int
+    """Number of targets."""
     mean: tuple[float, ...] | None = None
+    """One value a target."""
     std: tuple[float, ...] | None = None
+    """One value a target, above 0."""
 
     def __post_init__(self) -> None:
         assign(self, num_targets=whole("num_targets", self.num_targets))
         if self.mean is None and self.std is None:
             return
         if self.mean is None or self.std is None:
-            raise SpecError("mean and std come together, or not at all")
+            raise SpecError(f"mean and std must be given together, got {'std' if self.mean is None else 'mean'} alone")
         assign(self, mean=each("mean", self.mean, number), std=each("std", self.std, positive))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.num_targets:

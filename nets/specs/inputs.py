@@ -1,4 +1,4 @@
-"""Input specification: shape, dtype, layout, scaling, and how an image file becomes an input."""
+"""Input specification: shape, dtype, layout, scaling, and the preprocessing of image files."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from torso.image_spec import ImageSpec, Layout
 from torso.plain import from_fields, shown
 
 ATARI_STACK = (4, 84, 84)  # frames, height, width (Mnih et al. 2015)
-# What travels on the wire.
+# The dtypes that the prediction service accepts.
 INTEGER_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 INPUT_DTYPES = (*INTEGER_DTYPES, "float16", "float32", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """One input as the env or the file gave it; scaling is the network's own first step.
+    """Specification of one raw input, as the env or the file gave it.
 
-    ``shape`` leaves the batch out. ``layout`` names the axes of an image (``hw``, ``chw``, ``hwc``); without one the
-    input is a flat vector, whatever its shape. The network computes ``(x * scale - mean) / std``, where ``mean`` and
-    ``std`` hold one value a feature (vectors) or a channel (images).
+    Scaling is the network's own first step: it computes ``(x * scale - mean) / std``.
     """
 
     shape: tuple[int, ...]
+    """Shape of one input, without the batch axis."""
     dtype: str = "float32"
+    """Name of the input's dtype, one of ``INPUT_DTYPES``."""
     layout: Layout | None = None
+    """Axes of an image (``hw``, ``chw``, ``hwc``); without one the input is a flat vector, whatever its shape."""
     scale: float = 1.0
+    """Factor of raw inputs, not 0."""
     mean: tuple[float, ...] | None = None
+    """One value a feature (vectors) or a channel (images)."""
     std: tuple[float, ...] | None = None
+    """One value a feature (vectors) or a channel (images), above 0."""
     image: ImageSpec | None = None
+    """How image files are preprocessed to an input; None: the model takes no image files."""
 
     def __post_init__(self) -> None:
         if isinstance(self.dtype, (np.dtype, type)):  # np.float32 for "float32"
@@ -46,7 +51,7 @@ class InputSpec:
         if self.layout is not None:
             choice("layout", self.layout, ("hw", "chw", "hwc"))
             if len(self.layout) != len(self.shape):
-                raise SpecError(f"layout {self.layout!r} needs {len(self.layout)} axes, the shape is {self.shape}")
+                raise SpecError(f"shape must have {len(self.layout)} axes for layout {self.layout!r}, got {self.shape}")
         self._check_normalisation()
         self._check_image()
 
@@ -54,7 +59,7 @@ class InputSpec:
         if self.mean is None and self.std is None:
             return
         if self.mean is None or self.std is None:
-            raise SpecError("mean and std come together, or not at all")
+            raise SpecError(f"mean and std must be given together, got {'std' if self.mean is None else 'mean'} alone")
         assign(self, mean=each("mean", self.mean, number), std=each("std", self.std, positive))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.tensor_shape[0]:
@@ -72,20 +77,20 @@ class InputSpec:
         pixels = (self.image.channels, self.image.height, self.image.width)
         if pixels != self.tensor_shape if self.layout is not None else math.prod(pixels) != self.size:
             raise SpecError(
-                f"an image of (channels, height, width) {pixels} cannot fill an input of shape {self.shape}, "
-                f"layout {self.layout}"
+                f"image must fill an input of shape {self.shape} and layout {self.layout}, got (channels, height, "
+                f"width) {pixels}"
             )
         if self.image.max_value > _largest(self.numpy_dtype):
             raise SpecError(f"max_value must be one that {self.dtype} can hold, got {self.image.max_value}")
 
     @property
     def size(self) -> int:
-        """How many values one input has."""
+        """Number of values of one input."""
         return math.prod(self.shape)
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
-        """What the torso gets of one input: ``(F,)`` or ``(C, H, W)``."""
+        """Shape of one input as the torso takes it: ``(F,)`` or ``(C, H, W)``."""
         if self.layout is None:
             return (self.size,)
         if self.layout == "hw":
@@ -97,12 +102,12 @@ class InputSpec:
 
     @property
     def is_atari_stack(self) -> bool:
-        """Whether it is Atari's observation, a stack of four frames, so that raw frames may be sent in its place."""
+        """Whether this is Atari's observation, a stack of four frames, so that raw frames may be sent in its place."""
         return is_atari_stack(self.shape, self.dtype)
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """The dtype as numpy has it."""
+        """The dtype as numpy's."""
         return np.dtype(self.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Torsos by the names that the command line and the estimators use."""
+"""Torso presets by name, as the command line and the estimators use them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torso.nets.specs.torsos import Activation, ConvLayerSpec, ConvNetSpec, MLPS
 
 NETS = ("mlp", "cnn", "lenet", "nature", "minatar", "linear", "vgg")
 
-_VGG_LEAST_PX = 16
+_VGG_MIN_SIDE_PX = 16
 
 
 def net_spec(
@@ -24,7 +24,7 @@ def net_spec(
     layer_norm: bool = False,
     batch_norm: bool | None = None,
 ) -> MLPSpec | ConvNetSpec:
-    """The torso that a name stands for; a setting that is given replaces the preset's own.
+    """Build the torso specification of a preset by name; a setting that is given replaces the preset's own.
 
     linear: no hidden layer. mlp: one hidden layer of 128. cnn: 3x3 convolutions of 32, 64 and 128 channels, pooled,
     dropout and a layer of 128; for images below 16 pixels two convolutions. lenet: LeNet-5 (LeCun et al. 1998) for
@@ -33,8 +33,8 @@ def net_spec(
     for 10x10, a 3x3 convolution of 16 channels and a layer of 128.
 
     Raises:
-        ConfigError: an unknown name, or settings that the net has no use for.
-        SpecError: settings that cannot be, or images that are too small for vgg.
+        ConfigError: an unknown name, or settings that the net does not use.
+        SpecError: invalid settings, or images that are too small for vgg.
     """
     settings: dict[str, Any] = {"layer_norm": layer_norm}
     if hidden is not None:
@@ -72,16 +72,16 @@ def net_spec(
 
 
 def _linear(settings: dict[str, Any]) -> MLPSpec:
-    given = [name for name, value in settings.items() if value]
-    if given:
-        raise ConfigError(f"net='linear' has no hidden layer for {', '.join(given)}; leave out, or use net='mlp'")
+    unused = [name for name, value in settings.items() if value]
+    if unused:
+        raise ConfigError(f"net='linear' has no hidden layer for {', '.join(unused)}; leave out, or use net='mlp'")
     return MLPSpec(hidden=())
 
 
 def _small_cnn(network_input: InputSpec, settings: dict[str, Any]) -> ConvNetSpec:
     shape = network_input.tensor_shape
     large = len(shape) == 3 and min(shape[1:]) >= 16
-    if large:  # few channels where the picture is large, so that an epoch is short
+    if large:  # few channels where the image is large, so that an epoch is short
         own = {"hidden": (), "dropout": 0.3, "batch_norm": not settings["layer_norm"]}
         return ConvNetSpec(**{"convs": _convs((16, True), (32, False), (48, True), (96, True)), **own, **settings})
     # 8x8 scans keep their pixels for a layer. Chosen by cross-validation on digits' training and validation scans.
@@ -93,7 +93,7 @@ def _small_cnn(network_input: InputSpec, settings: dict[str, Any]) -> ConvNetSpe
 
 
 def _convs(*layers: tuple[int, bool]) -> tuple[ConvLayerSpec, ...]:
-    """3x3 convolutions that keep the size, each of so many channels, and pooled or not."""
+    """Specify 3x3 convolutions that keep the size; ``layers``: (channels, pooled or not) of each."""
     return tuple(
         ConvLayerSpec(channels=channels, kernel=3, padding=1, pool="max" if pooled else None)
         for channels, pooled in layers
@@ -102,9 +102,9 @@ def _convs(*layers: tuple[int, bool]) -> tuple[ConvLayerSpec, ...]:
 
 def _vgg(network_input: InputSpec, settings: dict[str, Any]) -> ConvNetSpec:
     shape = network_input.tensor_shape
-    if len(shape) == 3 and min(shape[1:]) < _VGG_LEAST_PX:
+    if len(shape) == 3 and min(shape[1:]) < _VGG_MIN_SIDE_PX:
         raise SpecError(
-            f"net='vgg' is for images of at least {_VGG_LEAST_PX}x{_VGG_LEAST_PX} pixels, these have "
+            f"net='vgg' is for images of at least {_VGG_MIN_SIDE_PX}x{_VGG_MIN_SIDE_PX} pixels, these have "
             f"{shape[1]}x{shape[2]}; use net='cnn'"
         )
     convs = _convs((32, True), (64, False), (64, True), (128, False), (128, True))

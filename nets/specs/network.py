@@ -1,6 +1,6 @@
-"""What a network is, as plain data: its input, its torso, its head.
+"""Network specification as plain data: input, torso and head.
 
-A `NetworkSpec` goes into ``model.json`` and back without loss; it says everything that a served input needs.
+A `NetworkSpec` is saved to ``model.json`` and restored without loss; it holds everything that a served input needs.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ from torso.plain import from_fields, plain, shown
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """A whole network: input, torso, head. `to_json` and `from_json` are each other's inverse."""
+    """Specification of a whole network. `to_json` and `from_json` are each other's inverse."""
 
     input: InputSpec
+    """Shape, dtype and scaling of one input."""
     torso: Any
+    """Specification of a registered torso, such as `torso.nets.MLPSpec`."""
     head: Any
+    """Specification of a registered head, such as `torso.nets.LogitsHeadSpec`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.input, InputSpec):
             raise SpecError(f"input must be an InputSpec, got {shown(self.input)}")
-        TORSOS.to_json(self.torso)  # now, and not at the end of a training, it turns out whether they can be saved
+        TORSOS.to_json(self.torso)  # a specification that cannot be saved fails now, not at the end of a training
         HEADS.to_json(self.head)
 
     @property
     def num_outputs(self) -> int:
-        """How many classes or actions the network tells apart, or how many targets it estimates."""
+        """Number of classes, actions or targets."""
         return int(getattr(self.head, COUNT_FIELDS[self.kind]))
 
     @property
     def kind(self) -> ModelKind:
-        """What the head makes of the network."""
+        """Kind of model, as the head's specification implies it."""
         return next(kind for kind, field in COUNT_FIELDS.items() if hasattr(self.head, field))
 
     @property
@@ -45,14 +48,14 @@ class NetworkSpec:
         return self.kind == "classifier" and bool(getattr(self.head, "probabilistic", True))
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as plain data: dicts, lists, strings, numbers, booleans, None."""
+        """Return the specification as plain data: dicts, lists, strings, numbers, booleans, None."""
         fields = {name: getattr(self.input, name) for name in InputSpec.__dataclass_fields__}
         fields["image"] = None if self.input.image is None else dict(vars(self.input.image))
         return {"input": plain(fields, "input"), "torso": TORSOS.to_json(self.torso), "head": HEADS.to_json(self.head)}
 
     @classmethod
     def from_json(cls, data: object) -> NetworkSpec:
-        """The spec that `to_json` wrote; SpecError names what is wrong with anything else."""
+        """Build the specification that `to_json` wrote; SpecError names what is wrong with anything else."""
         if not isinstance(data, dict) or set(data) != {"input", "torso", "head"}:
             raise SpecError(f"a network must be an object of input, torso and head, got {shown(data)}")
         try:
@@ -62,4 +65,4 @@ class NetworkSpec:
                 head=HEADS.from_json(data["head"]),
             )
         except RecursionError as error:
-            raise SpecError("a network must be plain data, got lists in lists beyond any meaning") from error
+            raise SpecError("a network must be plain data, got lists that are nested too deeply") from error

@@ -1,4 +1,4 @@
-"""Torsos and heads by name: the built-in ones and those that users add.
+"""Registry of torsos and heads by name: built-in ones and those that users register.
 
 A kind is a name, a specification class (a frozen dataclass of plain values) and a build function. The name is what
 ``model.json`` stores, so a model with a registered torso loads wherever the same registration has run.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 State = tuple["Tensor", ...]
 ModelKind = Literal["classifier", "policy", "regressor"]
 
-# What a model is follows from which count its head's specification holds.
+# The kind of a model follows from which count its head's specification holds.
 COUNT_FIELDS: dict[ModelKind, str] = {
     "classifier": "num_classes",
     "policy": "num_actions",
@@ -35,7 +35,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Kind(Generic[B]):
-    """One registered kind of torso or head.
+    """A registered kind of torso or head.
 
     ``builder`` is the build function, or ``"module:name"`` of one that is imported when a network is built, so that
     specifications are plain data without torch.
@@ -55,22 +55,22 @@ class Kind(Generic[B]):
 
 
 class Registry(Generic[B]):
-    """Kinds by name and by specification class."""
+    """Registry of kinds by name and by specification class."""
 
     def __init__(self, noun: str) -> None:
         self.noun = noun
         self._by_name: dict[str, Kind[B]] = {}
 
     def register(self, name: str, spec_class: type, build: B | str) -> None:
-        """Add a kind, or put it in place of itself (a notebook's cell that runs again defines its class anew).
+        """Register a kind, or replace it by itself (a notebook's cell that runs again defines its class anew).
 
         Raises:
-            SpecError: a name, or a class, that is taken by another kind; a class that cannot be a specification.
+            SpecError: a name or a class that another kind has; a class that cannot be a specification.
         """
         if not (isinstance(name, str) and name):
             raise SpecError(f"a {self.noun}'s name must be text, got {shown(name)}")
         if not (dataclasses.is_dataclass(spec_class) and isinstance(spec_class, type)):
-            raise SpecError(f"the {self.noun} spec {shown(spec_class)} must be a dataclass of plain values")
+            raise SpecError(f"a {self.noun} spec must be a dataclass of plain values, got {shown(spec_class)}")
         if any(field.name == "kind" for field in dataclasses.fields(spec_class)):
             raise SpecError(f"{spec_class.__name__} cannot have a field 'kind': model.json keeps the name there")
         for kind in self._by_name.values():
@@ -82,26 +82,30 @@ class Registry(Generic[B]):
         self._by_name[name] = Kind(name, spec_class, build)
 
     def of(self, spec: object) -> Kind[B]:
-        """The kind of a specification; SpecError when its class was never registered."""
+        """Return the kind of a specification; SpecError when its class was never registered."""
         for kind in self._by_name.values():
             if type(spec) is kind.spec_class:
                 return kind
-        raise SpecError(f"{shown(spec)} is no {self.noun} spec; known are {', '.join(sorted(self._by_name))}")
+        raise SpecError(
+            f"a {self.noun} spec must be of a registered class ({', '.join(sorted(self._by_name))}), got {shown(spec)}"
+        )
 
     def to_json(self, spec: object) -> dict[str, Any]:
-        """A specification as plain data, its kind's name under ``kind``."""
+        """Return a specification as plain data, its kind's name under ``kind``."""
         kind = self.of(spec)
         fields = plain(dataclasses.asdict(spec), f"{self.noun} {kind.name!r}")  # type: ignore[call-overload]
         return {"kind": kind.name, **fields}
 
     def from_json(self, data: object) -> Any:
-        """The specification that `to_json` wrote; SpecError for anything else."""
+        """Build the specification that `to_json` wrote; SpecError for anything else."""
         if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
             raise SpecError(f"a {self.noun} must be an object with a 'kind', got {shown(data)}")
         name = data["kind"]
         if name not in self._by_name:
             known = ", ".join(sorted(self._by_name))
-            raise SpecError(f"unknown {self.noun} {shown(name)}; known are {known} (register others before loading)")
+            raise SpecError(
+                f"a {self.noun}'s kind must be one of {known}; got {shown(name)} (register others before loading)"
+            )
         fields = {key: value for key, value in data.items() if key != "kind"}
         return from_fields(self._by_name[name].spec_class, fields, f"{self.noun} {name!r}")
 
@@ -115,7 +119,7 @@ HEADS: Registry[HeadBuild] = Registry("head")
 
 
 def register_torso(name: str, spec_class: type, build: TorsoBuild | str) -> None:
-    """Add a torso of your own.
+    """Register a torso of your own.
 
     ``build(spec, input_shape)`` returns a module with an int attribute ``num_features`` and
     ``forward(inputs, state, generator) -> (features [B, num_features], state)``; ``input_shape`` is ``(F,)`` for
@@ -126,10 +130,11 @@ def register_torso(name: str, spec_class: type, build: TorsoBuild | str) -> None
 
 
 def register_head(name: str, spec_class: type, build: HeadBuild | str) -> None:
-    """Add a head of your own: ``build(spec, num_features)`` returns a `ValueHead`, a `LabelHead` or a `TargetHead`.
+    """Register a head of your own.
 
+    ``build(spec, num_features)`` returns a `ValueHead`, a `LabelHead` or a `TargetHead`.
     ``spec_class`` must hold the number of outputs, as ``num_actions`` (a policy), ``num_classes`` (a classifier) or
-    ``num_targets`` (a regressor); a property will do. A classifier's may say ``probabilistic = False``. ``build`` may
+    ``num_targets`` (a regressor); a property will do. A classifier's may set ``probabilistic = False``. ``build`` may
     be ``"module:name"``, which is imported when a network is built.
     """
     if hasattr(spec_class, "__dataclass_fields__"):

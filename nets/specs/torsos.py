@@ -18,13 +18,18 @@ ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity")  # i
 
 @dataclass(frozen=True, kw_only=True)
 class MLPSpec:
-    """Fully connected layers of any depth; none at all makes the network linear in its inputs."""
+    """Multi-layer perceptron: fully connected layers of any depth."""
 
     hidden: tuple[int, ...] = (128,)
+    """Widths of the layers; without any, the network is linear in its inputs."""
     activation: Activation = "relu"
+    """Activation after each layer, one of ``ACTIVATIONS``."""
     dropout: float = 0.0
-    layer_norm: bool = False  # Ba et al. 2016
-    batch_norm: bool = False  # Ioffe & Szegedy 2015
+    """Probability after each layer, in [0, 1)."""
+    layer_norm: bool = False
+    """Ba et al. 2016."""
+    batch_norm: bool = False
+    """Ioffe & Szegedy 2015."""
 
     def __post_init__(self) -> None:
         _check_layers(self)
@@ -35,11 +40,17 @@ class ConvLayerSpec:
     """A convolution, its activation, and a pooling where ``pool`` names one. Sizes are in pixels, square."""
 
     channels: int
+    """Number of output channels."""
     kernel: int
+    """Side of the kernel."""
     stride: int = 1
+    """Step of the kernel."""
     padding: int = 0
+    """Zeros on each side, fewer than ``kernel``."""
     pool: Pooling | None = None
+    """Pooling after the activation: ``max``, ``avg`` or None."""
     pool_size: int = 2
+    """Side of a pool, and its stride."""
 
     def __post_init__(self) -> None:
         for name, least in (("channels", 1), ("kernel", 1), ("stride", 1), ("padding", 0), ("pool_size", 1)):
@@ -50,16 +61,16 @@ class ConvLayerSpec:
             choice("a convolution's pool", self.pool, ("max", "avg"))
 
     def output_size(self, size: int) -> int:
-        """The side, in pixels, that a side of ``size`` pixels leaves behind; 0 or less where the layer does not fit."""
+        """Return the output side, in pixels, for an input side of ``size``; 0 or less where the layer does not fit."""
         size = self.convolved_size(size)
         return size // self.pool_size if self.pool is not None else size
 
     def convolved_size(self, size: int) -> int:
-        """The same before the pooling."""
+        """Return the output side before the pooling, in pixels."""
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
-    def least_input(self, size: int) -> int:
-        """The least side that leaves ``size`` pixels behind."""
+    def min_input_size(self, size: int) -> int:
+        """Return the smallest input side for an output side of ``size``, in pixels."""
         if self.pool is not None:
             size *= self.pool_size
         return max(1, (size - 1) * self.stride + self.kernel - 2 * self.padding)
@@ -67,14 +78,20 @@ class ConvLayerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNetSpec:
-    """Convolutions, then fully connected layers: LeNet and the Nature DQN network are two of these."""
+    """Convolutional network: convolutions, then fully connected layers, as LeNet and the Nature DQN network."""
 
     convs: tuple[ConvLayerSpec, ...]
+    """At least one convolution."""
     hidden: tuple[int, ...] = ()
+    """Widths of the fully connected layers."""
     activation: Activation = "relu"
-    dropout: float = 0.0  # before each fully connected layer and before the head
+    """Activation after each layer, one of ``ACTIVATIONS``."""
+    dropout: float = 0.0
+    """Probability before each fully connected layer and before the head, in [0, 1)."""
     layer_norm: bool = False
+    """As in `MLPSpec`; after a convolution, over channels and pixels."""
     batch_norm: bool = False
+    """As in `MLPSpec`; after a convolution, per channel."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.convs, (list, tuple)) or not self.convs:
@@ -89,11 +106,11 @@ class ConvNetSpec:
         _check_layers(self)
 
     @property
-    def least_input(self) -> int:
-        """The side, in pixels, of the smallest image that fits."""
+    def min_input_size(self) -> int:
+        """Side of the smallest image that fits, in pixels."""
         side = 1
         for conv in reversed(self.convs):
-            side = conv.least_input(side)
+            side = conv.min_input_size(side)
         return side
 
 
@@ -107,9 +124,12 @@ def _check_layers(spec: MLPSpec | ConvNetSpec) -> None:
     )
     choice("activation", spec.activation, ACTIVATIONS)
     if spec.layer_norm and spec.batch_norm:
-        raise SpecError("layer_norm and batch_norm stand in the same place; choose one")
+        raise SpecError("layer_norm and batch_norm must not both be True, as they stand in the same place; choose one")
     if spec.layer_norm and 1 in spec.hidden:
-        raise SpecError("layer_norm leaves nothing of a layer of width 1; use wider ones, or no layer_norm")
+        raise SpecError(
+            f"hidden must hold widths above 1 with layer_norm, got {spec.hidden}: of one value it leaves 0; use wider "
+            "layers, or no layer_norm"
+        )
 
 
 register_torso("mlp", MLPSpec, "torso.nets.modules.torsos:MLP")

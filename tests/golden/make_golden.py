@@ -1,14 +1,14 @@
 """Make the golden model directories of a format version: ``python tests/golden/make_golden.py v2``.
 
-Run once, when a format version is released; what it wrote is committed and never made again, because the point of a
-golden directory is that it was written by the torso of its day and loads in every later one (``test_golden.py``). For
+Run once, when a format version is released; what it wrote is committed and never made again, because a golden
+directory tests that what one version of torso wrote loads in every later one (``test_golden.py``). For
 that reason it refuses to write over one. For a new format version: raise ``FORMAT_VERSION``, run it with the new name,
 and commit what it wrote.
 
 It writes ``model_NAME/`` (a classifier: convolutions, an 8x8 image input, labels, a calibration),
 ``model_NAME_policy/`` (an MLP with normalised inputs, a dueling head and an action_start) and
 ``model_NAME_regressor/`` (an MLP, targets in their own units), each with its ``model.onnx``, and in each
-``golden.npz``: ``inputs``, and the ``readout`` that the torso of the day gave for them; for a classifier the
+``golden.npz``: ``inputs``, and the ``readout`` that this version computed for them; for a classifier the
 ``probabilities`` too.
 """
 

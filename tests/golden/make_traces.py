@@ -1,12 +1,12 @@
 """Golden traces of training and fitting: ``python tests/golden/make_traces.py [--check] [NAME...]``.
 
-Each trace is a short run that takes one way through the training core, and what it leaves behind: the SHA-256 of its
-weights, its best weights, its logged figures and its replay rows. ``traces.json`` holds those of the day when they were
-made, so that a change of the code's structure can show that no bit moved. Without arguments this file writes it anew,
-which only a change that is meant to move bits may do; ``--check`` compares and writes nothing.
+Each trace is a short run on one path through the training core, and the SHA-256 of its weights, its best weights, its
+logged figures and its replay rows. ``traces.json`` holds the digests of the version that made them, so that a
+refactoring can show that no bit changed. Without arguments this file writes it anew, which only a change that is meant
+to change bits may do; ``--check`` compares and writes nothing.
 
 The bits of float arithmetic depend on the instructions that libraries choose for a CPU. So a trace is made in a process
-of its own whose libraries are told to take the ones that every x86-64 CPU has, and with one thread.
+of its own whose libraries are set to use those that every x86-64 CPU has, and with one thread.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ Digests = dict[str, str]
 
 
 class KilledError(Exception):
-    """Stands for a kill: whatever was not on disk is lost."""
+    """Simulates a kill: whatever was not on disk is lost."""
 
 
 class LightsOut(gym.Env[np.ndarray[Any, Any], np.int64]):
-    """Four lamps, of which those that burn may be put out; a reward for each, terminated when all are out.
+    """Env with action masks: four lamps, of which those that burn may be put out.
 
-    The legal actions are in ``info["action_mask"]``; an illegal one is an error.
+    A reward for each, terminated when all are out. The legal actions are in ``info["action_mask"]``; an illegal one is
+    an error.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class LightsOut(gym.Env[np.ndarray[Any, Any], np.int64]):
         return {"action_mask": np.ones(4, np.int8) if over else self.lamps.astype(np.int8)}
 
 
-# -- what a run leaves ------------------------------------------------------------------------------------------------
+# -- digests of a run -------------------------------------------------------------------------------------------------
 
 
 def sha256(data: bytes) -> str:
@@ -74,7 +75,7 @@ def sha256(data: bytes) -> str:
 
 
 def digest_of_arrays(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """Names, dtypes, shapes and bytes."""
+    """Hash names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -84,7 +85,7 @@ def digest_of_arrays(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
 
 
 def replay_on_disk(run: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The replay's rows of the latest checkpoint, oldest first."""
+    """Read the replay's rows of the latest checkpoint, oldest first."""
     from safetensors.numpy import load_file
 
     def rows(path: Path) -> tuple[int, ...]:
@@ -95,8 +96,8 @@ def replay_on_disk(run: Path) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.concatenate([segment[name] for segment in segments]) for name in segments[0]}
 
 
-def left_in(run: Path, *, replay: bool = True) -> Digests:
-    """What a run directory holds that a resume must give again."""
+def digests_of_run(run: Path, *, replay: bool = True) -> Digests:
+    """Hash the parts of a run directory that a resumed run must reproduce."""
     found = {
         "weights": sha256((run / "model" / "weights.safetensors").read_bytes()),
         "best": sha256((run / "best" / "weights.safetensors").read_bytes()),
@@ -133,7 +134,7 @@ def train(path: Path, env: Any, steps: int = 700, *, env_kwargs: Any = None, see
 
     world = World(env=env, env_kwargs=env_kwargs or {})
     train_run(world, DQNConfig(**{**SMALL, **settings}), total_steps=steps, seed=seed, out=path)
-    return left_in(path)
+    return digests_of_run(path)
 
 
 def eight_envs(path: Path) -> Digests:
@@ -223,7 +224,7 @@ def constructed(path: Path) -> Digests:
 
 
 def killed(path: Path) -> Digests:
-    """Killed twice and resumed; it must leave what the same run leaves that was not, whose digests these are."""
+    """Killed twice and resumed; the digests must equal those of the same run without kills."""
     from torso.agents import DQNConfig, World, train_run
 
     config = DQNConfig(**{**SMALL, "num_envs": 2, "prioritized": True, "n_step": 2, "checkpoint_period": 200})
@@ -244,7 +245,7 @@ def killed(path: Path) -> Digests:
         raise AssertionError(f"the run was not killed at {until}")
     run(path / "killed", 10_000, resume=True)
     run(path / "whole", 10_000)
-    expected, got = left_in(path / "whole"), left_in(path / "killed")
+    expected, got = digests_of_run(path / "whole"), digests_of_run(path / "killed")
     if got != expected:
         raise AssertionError(f"a resumed run left {got}, one that was not killed {expected}")
     return got
@@ -277,17 +278,17 @@ def fit_images(path: Path) -> Digests:
         device="cpu",
         num_threads=1,
     )
-    asked: list[None] = []
+    calls: list[None] = []
 
     def stop() -> bool:
-        asked.append(None)
-        return len(asked) == 15
+        calls.append(None)
+        return len(calls) == 15
 
     stopped = fit_run(data, config, seed=7, out=path, stop=stop)
     if stopped.summary is not None:
         raise AssertionError("the fit was not stopped")
     fit_run(data, config, seed=7, out=path, resume=True)
-    return left_in(path, replay=False)
+    return digests_of_run(path, replay=False)
 
 
 def fit_numbers(path: Path) -> Digests:
@@ -311,7 +312,7 @@ def fit_numbers(path: Path) -> Digests:
         num_threads=1,
     )
     fit_run(load_dataset("diabetes"), config, seed=7, out=path)
-    return left_in(path, replay=False)
+    return digests_of_run(path, replay=False)
 
 
 MAKERS: dict[str, Callable[[Path], Digests]] = {
@@ -331,8 +332,8 @@ MAKERS: dict[str, Callable[[Path], Digests]] = {
 # -- making and comparing ---------------------------------------------------------------------------------------------
 
 
-def every_cpus_instructions() -> dict[str, str]:
-    """The environment in which torch, oneDNN, MKL, NumPy, OpenBLAS and libm take no CPU's special instructions."""
+def baseline_instructions() -> dict[str, str]:
+    """Environment variables with which torch, oneDNN, MKL, NumPy, OpenBLAS and libm use baseline instructions."""
     config: Any = np.show_config(mode="dicts")
     simd = config["SIMD Extensions"]
     return {
@@ -348,12 +349,12 @@ def every_cpus_instructions() -> dict[str, str]:
     }
 
 
-def what_it_was_made_with() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     return {"machine": platform.machine(), **{name: metadata.version(name) for name in PACKAGES}}
 
 
-def make_here(names: Iterator[str] | list[str]) -> dict[str, Digests]:
-    """The traces, made in this process, with whatever instructions it has."""
+def make_in_process(names: Iterator[str] | list[str]) -> dict[str, Digests]:
+    """Make traces in this process, with this CPU's instructions."""
     import torch
 
     torch.set_num_threads(1)
@@ -365,8 +366,8 @@ def make_here(names: Iterator[str] | list[str]) -> dict[str, Digests]:
 
 
 def make(names: list[str], environment: Mapping[str, str] | None = None) -> dict[str, Digests]:
-    """The traces, made in a process of its own with every CPU's instructions, or with those of ``environment``."""
-    chosen = every_cpus_instructions() if environment is None else environment
+    """Make traces in a new process with baseline instructions, or with those of ``environment``."""
+    chosen = baseline_instructions() if environment is None else environment
     code = [sys.executable, __file__, "--here", *names]
     done = subprocess.run(code, env={**os.environ, **chosen}, stdout=subprocess.PIPE, text=True, check=True)
     made: dict[str, Digests] = json.loads(done.stdout.splitlines()[-1])
@@ -374,7 +375,7 @@ def make(names: list[str], environment: Mapping[str, str] | None = None) -> dict
 
 
 def differences(expected: Mapping[str, Digests], got: Mapping[str, Digests]) -> list[str]:
-    """What moved, a line each."""
+    """Describe each digest that changed, one a line."""
     return [
         f"{name}: {part} was {digest[:12]}, now {got[name].get(part, 'missing')[:12]}"
         for name in got
@@ -393,13 +394,13 @@ def main() -> None:
     if unknown := [name for name in names if name not in MAKERS]:
         sys.exit(f"error: unknown trace {unknown[0]!r}; known are {', '.join(MAKERS)}")
     if arguments.here:
-        print(json.dumps(make_here(names)))
+        print(json.dumps(make_in_process(names)))
     elif arguments.check:
         moved = differences(json.loads(TRACES.read_text())["traces"], make(names))
         print(*(moved or [f"{len(names)} traces: every bit as before"]), sep="\n")
         sys.exit(1 if moved else 0)
     else:
-        TRACES.write_text(json.dumps({"made_with": what_it_was_made_with(), "traces": make(names)}, indent=2) + "\n")
+        TRACES.write_text(json.dumps({"made_with": package_versions(), "traces": make(names)}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every format version ever released loads: directories that ``make_golden.py`` wrote once, read for ever."""
+"""Golden model directories: every released format version loads; ``make_golden.py`` wrote each of them once."""
 
 from __future__ import annotations
 

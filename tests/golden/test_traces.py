@@ -1,4 +1,4 @@
-"""No bit of training or fitting moved: `make_traces.py` gives again what it wrote into ``traces.json``."""
+"""Golden traces: training and fitting reproduce, bit for bit, what `make_traces.py` wrote into ``traces.json``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from make_traces import MAKERS, TRACES, Digests, differences, make, make_here, train, what_it_was_made_with
+from make_traces import MAKERS, TRACES, Digests, differences, make, make_in_process, package_versions, train
 
 GOLDEN = json.loads(TRACES.read_text())
 
 
 @pytest.fixture(scope="module")
 def traces() -> dict[str, Digests]:
-    made_with, here = GOLDEN["made_with"], what_it_was_made_with()
+    made_with, here = GOLDEN["made_with"], package_versions()
     if here != made_with:
         others = sorted(name for name in made_with if here[name] != made_with[name])
         pytest.skip(f"the golden traces are of other versions of {', '.join(others)}, which may round otherwise")
@@ -39,5 +39,5 @@ def test_another_seed_moves_every_part_of_a_trace(tmp_path: Path) -> None:
 
 
 def test_a_trace_is_made_in_this_process_too() -> None:
-    [digests] = make_here(["falling learning rate"]).values()
+    [digests] = make_in_process(["falling learning rate"]).values()
     assert set(digests) == set(GOLDEN["traces"]["falling learning rate"])

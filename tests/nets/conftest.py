@@ -1,4 +1,4 @@
-"""What several tests of this folder use. Models with a model.onnx take seconds, so they are made once a session."""
+"""Fixtures for several tests of this folder. Models with a model.onnx take seconds: they are made once a session."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def classifier_directory(tmp_path_factory: pytest.TempPathFactory, make_classifi
 
 @pytest.fixture
 def memory_limit() -> Callable[[int], AbstractContextManager[None]]:
-    """A real limit on how much more memory this process may take."""
+    """Limit how much more memory this process may allocate, by the operating system."""
 
     @contextmanager
     def limited(more: int) -> Iterator[None]:

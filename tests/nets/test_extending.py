@@ -1,4 +1,4 @@
-"""Torsos and heads of one's own: what the registry refuses, and every step of ``docs/extending.md``, really run."""
+"""Registration of a user's own torsos and heads: validation, and every step of ``docs/extending.md``, really run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ VECTOR = InputSpec(shape=(4,))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The document's files, each as it stands, but for a free port."""
+    """Write the document's files, unchanged but for a free port."""
     folder = tmp_path_factory.mktemp("extending")
     assert [name for name, _ in CODE] == ["residual.py", "build.py", "train.py", "serving.py", "dueling.py"]
     for name, code in CODE:
@@ -76,7 +76,7 @@ def run(folder: Path, *arguments: str) -> str:
 
 @contextmanager
 def imported(folder: Path, name: str) -> Iterator[Any]:
-    """A module of the document's, as a user's script would import it."""
+    """Import a module of the document as a user's script would."""
     sys.path.insert(0, str(folder))
     try:
         yield __import__(name)
@@ -143,7 +143,8 @@ def test_a_model_of_an_unregistered_torso_says_so(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "ModelDamagedError" in done.stderr
-    assert "unknown torso 'residual'" in done.stderr
+    assert "a torso's kind must be one of " in done.stderr
+    assert "; got 'residual' (" in done.stderr
     assert "register others before loading" in done.stderr
 
 
@@ -199,8 +200,8 @@ def with_kind() -> type:
     [
         ("mlp", PlainSpec, r"torso 'mlp' \(PlainSpec\) clashes with 'mlp' \(MLPSpec\).*choose another name"),
         ("plain", MLPSpec, r"torso 'plain' \(MLPSpec\) clashes with 'mlp'"),
-        ("plain", no_dataclass(), "must be a dataclass of plain values"),
-        ("plain", PlainSpec(), "must be a dataclass of plain values"),
+        ("plain", no_dataclass(), "a torso spec must be a dataclass of plain values, got"),
+        ("plain", PlainSpec(), "a torso spec must be a dataclass of plain values, got"),
         ("plain", with_kind(), "WithKind cannot have a field 'kind'"),
         ("", PlainSpec, "a torso's name must be text"),
         (3, PlainSpec, "a torso's name must be text, got 3"),
@@ -234,7 +235,7 @@ def test_registering_again_replaces(tmp_path: Path) -> None:
     spec = NetworkSpec(input=VECTOR, torso=second(), head=ScalarHeadSpec(num_actions=2))
     save_model(tmp_path, build_network(spec), kind="policy", onnx=False)
     assert load_model(tmp_path)[0].network.torso == second(2)
-    with pytest.raises(SpecError, match="is no torso spec"):
+    with pytest.raises(SpecError, match=r"a torso spec must be of a registered class \(.*\), got .*CellSpec"):
         NetworkSpec(input=VECTOR, torso=first(), head=ScalarHeadSpec(num_actions=2))
 
 
@@ -269,7 +270,7 @@ def test_a_head_that_is_none_is_refused() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class MarginSpec:
-    """A perceptron with a margin of one's own, which has no probabilities either."""
+    """Specification of a perceptron with a margin, a user's own head; it has no probabilities either."""
 
     margin: float = 1.0
     probabilistic: ClassVar[bool] = False
@@ -334,7 +335,7 @@ def test_a_head_of_ones_own_may_estimate_numbers(tmp_path: Path) -> None:
 
 
 class Counting(Plain):
-    """A torso that looks at numbers while it is built, which a device without numbers does not give."""
+    """Torso that reads values while it is built, which the meta device does not have."""
 
     def __init__(self, spec: PlainSpec, input_shape: tuple[int, ...]) -> None:
         super().__init__(spec, input_shape)

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand: what no gRPC client would send, and what a server says to it."""
+"""Raw HTTP/2 client: frames that no gRPC client would send, and the server's replies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def header(name: bytes, value: bytes) -> bytes:
-    """A header field that is not indexed (RFC 7541, 6.2.2); its parts have fewer than 127 bytes."""
+    """Encode a header field that is not indexed (RFC 7541, 6.2.2); its parts have fewer than 127 bytes."""
     assert len(name) < 127
     assert len(value) < 127
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
@@ -43,7 +43,7 @@ def grpc_message(data: bytes) -> bytes:
 
 
 class Connection:
-    """A connection that says nothing of its own accord: it acknowledges nothing and grants no window."""
+    """Raw connection that sends nothing on its own: it acknowledges nothing and grants no window."""
 
     def __init__(self, port: int, settings: bytes | None = b"") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -75,7 +75,7 @@ class Connection:
         return Frame(whole[3], whole[4], struct.unpack(">I", whole[5:9])[0], whole[9:])
 
     def read_until(self, kind: int, stream: int = 0) -> Frame:
-        """Return the next frame of one kind on one stream; pass over others."""
+        """Return the next frame of one kind on one stream; skip others."""
         while (read := self.read()) is not None:
             if (read.kind, read.stream) == (kind, stream):
                 return read

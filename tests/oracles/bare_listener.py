@@ -1,4 +1,4 @@
-"""A listener with methods that need no model, and that other tests' servers have by name."""
+"""gRPC listener for tests: echo methods that need no model, under the real services' names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torso.serve.server.listener import Listener
 
 @dataclass
 class Listening:
-    """A listener on an event loop in another thread, with methods that need no model."""
+    """Running listener on an event loop in another thread, with methods that need no model."""
 
     listener: Listener
     loop: asyncio.AbstractEventLoop
@@ -34,7 +34,7 @@ class Listening:
         self._run(_call(self.listener.reload))
 
     def break_down(self) -> None:
-        """End the gRPC server as a path that is no text does; return when another has taken over."""
+        """Stop the gRPC server as a request path that is not text does; return when another has replaced it."""
         self._run(self._break_down())
 
     async def _break_down(self) -> None:
@@ -42,7 +42,7 @@ class Listening:
         await broken.stop(0)
         while self.listener._server is broken:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.01)  # it has begun to start, and its next step is on the loop
+        await asyncio.sleep(0.01)  # it is starting, and its next step is on the loop
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
@@ -62,7 +62,7 @@ async def _chat(requests: AsyncIterator[bytes], _context: object) -> AsyncIterat
 
 
 def _register(servicer: health.aio.HealthServicer, server: grpc.aio.Server) -> None:
-    """Everything that a caller might not be allowed, as methods that answer with what they got."""
+    """Register echo methods for everything that a caller may lack permission for."""
     echo, chat = grpc.unary_unary_rpc_method_handler(_echo), grpc.stream_stream_rpc_method_handler(_chat)
     services = {
         "test.Echo": {"Echo": echo, "Chat": chat},
@@ -79,7 +79,7 @@ def _register(servicer: health.aio.HealthServicer, server: grpc.aio.Server) -> N
 
 @contextlib.contextmanager
 def listening(reuse_port: bool = False, **settings: Any) -> Iterator[Listening]:
-    """``with listening(max_connections=2, ...) as server:`` for what a listener does, whatever is behind it."""
+    """``with listening(max_connections=2, ...) as server:`` for tests of a listener alone."""
     config = ServeConfig(**{"models": ("unused",), "port": 0, **settings})
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

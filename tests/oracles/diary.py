@@ -1,4 +1,4 @@
-"""An env that keeps a diary of what truly happened in it, to hold loops, replays and evaluations against."""
+"""Recording env: it logs every reset and step, as an oracle for training loops, replays and evaluations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transitions import Transition, key
 
 @dataclass
 class Diary:
-    """What happened in one or several envs; ``tape`` in the order in which it did."""
+    """Log of one or several envs; ``tape`` holds events in order."""
 
     tape: list[tuple[Any, ...]] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Diary:
 
 
 class DiaryEnv(gym.Env):
-    """Observes [a number that no other observation in this env has, the step in the episode].
+    """Env whose observation is [a number that no other observation in this env has, the step in the episode].
 
     Each episode ends after 1 to ``longest`` steps, drawn from the env's generator: terminated, truncated or both; or
     as the next line of the diary's ``script`` has it. Rewards are drawn too. Every env of one diary has another number

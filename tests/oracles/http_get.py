@@ -1,4 +1,4 @@
-"""One HTTP request over a connection of its own."""
+"""HTTP client: one request over a new connection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from http.client import HTTPConnection
 
 
 def get(port: int, path: str, method: str = "GET", host: str = "127.0.0.1") -> tuple[int, str, dict[str, str]]:
-    """Return the status, the text and the headers."""
+    """Send one request; return the status, the text and the headers."""
     connection = HTTPConnection(host, port, timeout=30)
     try:
         connection.request(method, path)

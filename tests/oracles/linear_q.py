@@ -1,4 +1,4 @@
-"""An oracle for one DQN update of a linear network, in NumPy and double precision, with every derivative by hand."""
+"""Oracle for one DQN update of a linear network, in NumPy and double precision, with every derivative by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Array = NDArray[np.float64]
 
 
 def target(weights: Array, target_weights: Array, r_t: Array, discount_t: Array, s_t: Array, *, double: bool) -> Array:
-    """``r + discount Q_target(s', a*)``; a* is the target network's best, or (double) the online network's."""
+    """Compute ``r + discount Q_target(s', a*)``; a* is the target network's best, or (double) the online network's."""
     q_target = s_t @ target_weights.T  # [B, A]
     judge = s_t @ weights.T if double else q_target
     return np.array(
@@ -23,7 +23,7 @@ def target(weights: Array, target_weights: Array, r_t: Array, discount_t: Array,
 def loss_and_gradient(
     weights: Array, targets: Array, s_tm1: Array, a_tm1: NDArray[np.int64], weight: Array, delta: float | None
 ) -> tuple[float, Array]:
-    """The mean of the weighted losses, and its derivative by the weights [A, F], taking the targets as constants."""
+    """Mean of the weighted losses, and its derivative by the weights [A, F], taking the targets as constants."""
     loss, gradient = 0.0, np.zeros_like(weights)
     for y, s, a, w in zip(targets, s_tm1, a_tm1, weight, strict=True):
         error = y - weights[a] @ s

@@ -1,4 +1,4 @@
-"""A manager over a real repository folder and this process' models, and what tests do to such folders."""
+"""Model manager over a real repository folder and this process' models; changes and snapshots of such folders."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from torso.serve.observability.metrics import Metrics
 
 
 class Served:
-    """A manager of a repository folder, and the models of this process."""
+    """Model manager of a repository folder, and the models of this process."""
 
     def __init__(self, config: ServeConfig, wrap_backend: Any = None) -> None:
         self.models = Repository(config, Metrics(), wrap_backend)
         self.manager = Manager(config, Catalogue(config), self.models)
 
     async def answers(self) -> dict[tuple[str, str], float]:
-        """What each served version answers."""
+        """Return each served version's prediction for a zero observation."""
         answers = {}
         for model in self.models.served:
             with model.batcher.admit(1, "observations") as admission:
@@ -59,7 +59,7 @@ def truncate(directory: Path) -> None:
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """All that can be seen of a folder, but for when it was last read."""
+    """Snapshot a folder: modes, times but for access times, and bytes of all files."""
     paths = [folder, *sorted(folder.rglob("*"))]
     return {
         str(path.relative_to(folder)): (

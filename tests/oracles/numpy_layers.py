@@ -1,4 +1,4 @@
-"""A network's arithmetic in NumPy, float64, written from the definitions and not from torso's code."""
+"""Oracle for a network's forward in NumPy, float64, written from the definitions and not from torso's code."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ ACTIVATIONS = {
 
 
 def dense(x: Array, weight: Array, bias: Array | float = 0.0) -> Array:
-    """x: [B, I]; weight: [O, I]; bias: [O]. Returns [B, O]."""
+    """Fully connected layer. x: [B, I]; weight: [O, I]; bias: [O]. Returns [B, O]."""
     return np.einsum("bi,oi->bo", x, weight) + bias
 
 
 def layer_norm(x: Array, gain: Array, bias: Array, eps: float = 1e-5) -> Array:
-    """Each row to mean 0 and (biased) variance 1 (Ba et al. 2016). x: [B, F]."""
+    """Normalise each row to mean 0 and (biased) variance 1 (Ba et al. 2016). x: [B, F]."""
     centred = x - x.mean(axis=1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps) * gain + bias
 
 
 def batch_norm(x: Array, mean: Array, variance: Array, gain: Array, bias: Array, eps: float = 1e-5) -> Array:
-    """Each channel by statistics of its own (Ioffe & Szegedy 2015). x: [B, C, ...]; the rest: [C]."""
+    """Normalise each channel by statistics of its own (Ioffe & Szegedy 2015). x: [B, C, ...]; the rest: [C]."""
     mean, variance, gain, bias = (a.reshape(-1, *[1] * (x.ndim - 2)) for a in (mean, variance, gain, bias))
     return (x - mean) / np.sqrt(variance + eps) * gain + bias
 
 
 def convolve(x: Array, weight: Array, bias: Array | float, stride: int, padding: int) -> Array:
-    """x: [B, C, H, W]; weight: [O, C, k, k]; bias: [O]. Returns [B, O, h, w]."""
+    """Convolution. x: [B, C, H, W]; weight: [O, C, k, k]; bias: [O]. Returns [B, O, h, w]."""
     kernel = weight.shape[2]
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     height, width = ((side - kernel) // stride + 1 for side in x.shape[2:])

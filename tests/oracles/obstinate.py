@@ -1,7 +1,7 @@
-"""A torso for tests of processes: it waits where a test says so, or kills the worker that loads it.
+"""Faulty torso for tests of worker processes: it blocks on demand, or kills the worker that loads it.
 
 Workers import it as a user's module (``import_modules``). The folder that the environment variable OBSTINATE names is
-where they and the test meet.
+shared between them and the test.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ FOLDER = "OBSTINATE"
 
 @dataclass(frozen=True, kw_only=True)
 class ObstinateSpec:
-    """``deadly``: no worker survives building it."""
+    """Specification of the faulty torso. ``deadly``: building it kills a worker."""
 
     width: int = 8
     deadly: bool = False
 
 
 class Obstinate(nn.Module):
-    """A linear layer that does as the specification says."""
+    """Linear layer that blocks or kills its process as the specification says."""
 
     def __init__(self, spec: ObstinateSpec, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Obstinate(nn.Module):
         self.num_features = spec.width
 
     def forward(self, inputs: Tensor, state: Any, generator: Any) -> tuple[Tensor, Any]:
-        """Wait, where a row says so."""
+        """Compute features; block while a row begins with ``WAITS`` and ``released`` does not exist."""
         time.sleep(0.001)  # what is computed quickly is computed on the event loop, which must not wait
         if bool((inputs[:, 0] == WAITS).any()) and FOLDER in os.environ:
             _wait("entered")

@@ -1,4 +1,4 @@
-"""A server in a process of its own, whose policy can be made to wait."""
+"""Server in a process of its own, whose policy can be made to block."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ print("done")
 
 
 class Process:
-    """A server in a process of its own."""
+    """Server in a process of its own."""
 
     def __init__(self, folder: Path, environment: dict[str, str], **settings: Any) -> None:
         folder.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ class Process:
         (self.folder / "released").touch()
 
     def end(self) -> None:
-        """Ask it to end, and see that it does so in good order."""
+        """Send SIGTERM, and check that the server exits without errors."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0, self.log
         assert "Traceback" not in self.log

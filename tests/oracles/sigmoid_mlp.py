@@ -1,6 +1,6 @@
-"""Forward and backward of a sigmoid MLP, written out layer by layer in NumPy, float64, by the chain rule alone.
+"""Oracle for forward and backward of a sigmoid MLP, layer by layer in NumPy, float64, by the chain rule alone.
 
-Nothing here knows torso or automatic differentiation. A layer holds ``weight`` [O, I] and ``bias`` [O]; the first layer
+Nothing here uses torso or automatic differentiation. A layer holds ``weight`` [O, I] and ``bias`` [O]; the first layer
 takes x_i, hidden layers give h_j = sigmoid(sum_i theta_ij x_i + bias_j), and the last gives logits z.
 
 The formulas, for one example:
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Layer(NamedTuple):
-    """weight: [O, I]; bias: [O]. Gradients come in the same form."""
+    """Parameters of a layer, or their gradients. weight: [O, I]; bias: [O]."""
 
     weight: Array
     bias: Array
@@ -38,7 +38,7 @@ def softmax(z: Array) -> Array:
 
 
 def forward(layers: list[Layer], x: Array) -> tuple[list[Array], Array]:
-    """x: [B, I]. Returns what each layer takes, the input first, and the logits, [B, O]."""
+    """Forward pass. x: [B, I]. Returns each layer's input, and the logits, [B, O]."""
     taken = [x]
     for layer in layers[:-1]:
         taken.append(sigmoid(taken[-1] @ layer.weight.T + layer.bias))
@@ -46,7 +46,7 @@ def forward(layers: list[Layer], x: Array) -> tuple[list[Array], Array]:
 
 
 def backward(layers: list[Layer], taken: list[Array], slope: Array) -> list[Layer]:
-    """Gradients of a loss, summed over the batch, given its slope by the logits, [B, O]."""
+    """Compute gradients of a loss, summed over the batch, given its slope by the logits, [B, O]."""
     gradients = []
     for index in reversed(range(len(layers))):
         gradients.append(Layer(slope.T @ taken[index], slope.sum(axis=0)))
@@ -57,7 +57,7 @@ def backward(layers: list[Layer], taken: list[Array], slope: Array) -> list[Laye
 
 
 def binary(layers: list[Layer], x: Array, y: Array) -> tuple[Array, list[Layer]]:
-    """One sigmoid output. y: [B], 0 or 1. Returns -LL, [B], and the gradients of its sum."""
+    """Binary cross-entropy of one sigmoid output. y: [B], 0 or 1. Returns -LL, [B], and the gradients of its sum."""
     taken, z = forward(layers, x)
     y_hat = sigmoid(z[:, 0])  # [B]
     log_likelihood = y * np.log(y_hat) + (1 - y) * np.log(1 - y_hat)
@@ -66,14 +66,14 @@ def binary(layers: list[Layer], x: Array, y: Array) -> tuple[Array, list[Layer]]
 
 
 def categorical(layers: list[Layer], x: Array, y: Array) -> tuple[Array, list[Layer]]:
-    """Softmax outputs. y: [B], the class. Returns the cross-entropy, [B], and the gradients of its sum."""
+    """Cross-entropy of softmax outputs. y: [B], the class. Returns the losses, [B], and the gradients of its sum."""
     taken, z = forward(layers, x)
     y_hat, one_hot = softmax(z), np.eye(z.shape[1])[y]
     return -np.log((y_hat * one_hot).sum(axis=1)), backward(layers, taken, y_hat - one_hot)
 
 
 def one_hidden_layer(theta_ij: Array, theta_j: Array, x: Array, y: float) -> tuple[Array, Array]:
-    """The two formulas for one example and no biases, index by index: dLL/dtheta_ij [I, J] and dLL/dtheta_j [J]."""
+    """The two formulas for one example, no biases, index by index: dLL/dtheta_ij [I, J] and dLL/dtheta_j [J]."""
     num_inputs, num_hidden = theta_ij.shape
     h = [sigmoid(sum(theta_ij[i, j] * x[i] for i in range(num_inputs))) for j in range(num_hidden)]
     y_hat = sigmoid(sum(h[j] * theta_j[j] for j in range(num_hidden)))

@@ -1,4 +1,4 @@
-"""Random streams of what envs in NEXT_STEP mode give, for a replay ring and for its oracle alike."""
+"""Random streams of steps of envs in NEXT_STEP mode, for a replay ring and for its oracle alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUM_ACTIONS = 3
 
 @dataclass
 class Stream:
-    """Feeds a ring and its oracle. No two frames are equal, and none is 0; what envs stack, it stacks itself."""
+    """Stream of steps to a ring and its oracle. No two frames are equal, and none is 0; it stacks frames as envs do."""
 
     ring: ReplayRing
     oracle: WholeTransitions
@@ -47,7 +47,7 @@ class Stream:
         return self.stacks if self.ring.frame_stack > 1 else self.stacks[:, 0]
 
     def tick(self, ends: list[str]) -> None:
-        """A step of each env; ``ends`` says how: '' (goes on), a lost li'v'e, 't'erminated, 'l'imit or 'tl'.
+        """Append a step of each env; ``ends`` says how: '' (goes on), a lost li'v'e, 't'erminated, 'l'imit or 'tl'.
 
         An env that resets ignores it.
         """
@@ -99,7 +99,7 @@ def make_stream(capacity_rows: int, num_envs: int, frame_stack: int = 1, num_act
 
 @st.composite
 def events(draw: st.DrawFn, num_envs: int, max_size: int) -> list[Any]:
-    """What may happen, tick by tick; long streams are as likely as short ones."""
+    """Draw events, tick by tick; long streams are as likely as short ones."""
     ends = st.sampled_from(["", "", "", "", "v", "v", "t", "l", "tl"])
     ticks = st.lists(ends, min_size=num_envs, max_size=num_envs)
     size = draw(st.integers(0, max_size))
@@ -108,7 +108,7 @@ def events(draw: st.DrawFn, num_envs: int, max_size: int) -> list[Any]:
 
 @st.composite
 def played(draw: st.DrawFn, max_size: int = 40) -> Stream:
-    """A ring and its oracle after a random stream: envs, stacks, masks or none, wraps."""
+    """Draw a ring and its oracle after a random stream: envs, stacks, masks or none, wraps."""
     num_envs, frame_stack = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     num_actions = draw(st.sampled_from([None, NUM_ACTIONS]))
     stream = make_stream(draw(st.integers(3, 14)), num_envs, frame_stack, num_actions)

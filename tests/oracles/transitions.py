@@ -1,4 +1,4 @@
-"""An oracle for replay: it stores whole episodes, one by one, and knows nothing of rings or of reset rows."""
+"""Oracle for replay: it stores whole episodes, one by one, without rings or reset rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Transition(NamedTuple):
-    """What a sample of one step should be; observations are any hashable."""
+    """Expected one-step sample; observations are any hashable."""
 
     s_tm1: Any
     a_tm1: int
@@ -19,7 +19,7 @@ class Transition(NamedTuple):
 
 
 class MultiStep(NamedTuple):
-    """What a sample of several steps should be; observations and masks are any hashable."""
+    """Expected n-step sample; observations and masks are any hashable."""
 
     s_tm1: Any
     a_tm1: int
@@ -30,7 +30,7 @@ class MultiStep(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A decision and what came of it; ``row`` is the replay's."""
+    """Step of an episode: a decision and its outcome; ``row`` is the replay's."""
 
     row: int
     action: int
@@ -40,14 +40,14 @@ class Step(NamedTuple):
 
 @dataclass
 class Episode:
-    """What one env did from a reset to the last observation; there is one more of those than of steps, in the end."""
+    """Episode of one env, from a reset to the last observation; a finished one has one observation more than steps."""
 
     steps: list[Step] = field(default_factory=list)
     seen: list[tuple[Any, Any]] = field(default_factory=list)  # observations, whole stacks, and masks
 
 
 class WholeTransitions:
-    """Told what a replay is told, keeps every episode; gives the transitions of the last ``capacity_rows`` rows."""
+    """Replay oracle: it keeps every episode, and lists the transitions of the last ``capacity_rows`` rows."""
 
     def __init__(self, capacity_rows: int, num_envs: int, frame_stack: int = 1) -> None:
         self.capacity_rows = capacity_rows
@@ -74,16 +74,16 @@ class WholeTransitions:
     def break_off(self) -> None:
         for episodes in self.episodes:
             if episodes[-1].steps:
-                episodes[-1].steps.pop()  # what came of it was not seen
+                episodes[-1].steps.pop()  # its outcome was not observed
             episodes.append(Episode())
 
     def start_rows(self, n_step: int) -> range:
-        """Rows that are far enough from both ends of what is kept: see ``ReplayRing.start_rows``."""
+        """Return the rows that are far enough from both ends of the replay: see ``ReplayRing.start_rows``."""
         oldest = max(0, self.num_rows - self.capacity_rows)
         return range(oldest + (self.frame_stack - 1 if oldest else 0), self.num_rows - n_step)
 
     def transitions(self, n_step: int, gamma: float, *, clip_rewards: bool = False) -> dict[tuple[int, int], MultiStep]:
-        """Every transition that may be sampled, by (row, env)."""
+        """Return every transition that may be sampled, by (row, env)."""
         rows = self.start_rows(n_step)
         return {
             (step.row, env): _transition(episode, place, n_step, gamma, clip_rewards)
@@ -112,5 +112,5 @@ def _transition(episode: Episode, place: int, n_step: int, gamma: float, clip_re
 
 
 def key(obs: Any) -> Any:
-    """An observation as something to compare and to hash."""
+    """Convert an observation to a hashable value."""
     return tuple(np.asarray(obs).ravel().tolist())

@@ -1,4 +1,4 @@
-"""Inputs of the tests' models, as the stock tritonclient sends them."""
+"""Request inputs of the tests' models for the stock tritonclient."""
 
 from __future__ import annotations
 

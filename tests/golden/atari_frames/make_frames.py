@@ -16,7 +16,7 @@ from ale_py import ALEInterface, LoggerMode, roms
 from ale_py.vector_env import AtariVectorEnv
 
 FILE = Path(__file__).parent / "frames.npz"
-# Colourful ones, one that draws only every other frame, and every height of screen: 210, 214, 220, 230, 250 rows.
+# Colourful games, one that draws only every other frame, and every height of screen: 210, 214, 220, 230, 250 rows.
 GAMES = (
     *("asteroids", "beam_rider", "breakout", "enduro", "ms_pacman", "pong", "qbert", "seaquest", "video_pinball"),
     *("carnival", "pooyan", "journey_escape", "king_kong"),

@@ -1,4 +1,4 @@
-"""Saves over a model directory that are really killed, before each of their file operations in turn.
+"""Crash test: saves over a model directory, really killed before each of their file operations in turn.
 
 Run as a script by ``test_crash_safety.py``, in a process of its own because it forks. Prints one JSON object: how many
 kills there were, of how many different kinds were the directories they left, and what was wrong with any of them.
@@ -35,7 +35,7 @@ def save(directory: Path, name: str) -> None:
 
 
 def save_and_die(directory: Path, name: str, step: int) -> bool:
-    """Whether a save, in a process that is killed before its ``step``-th file operation, was over before that."""
+    """Save in a process killed before its ``step``-th file operation; return whether the save was complete by then."""
     pid = os.fork()
     if pid == 0:
         left = step
@@ -62,19 +62,19 @@ def save_and_die(directory: Path, name: str, step: int) -> bool:
 
 
 def killed_at_every_step(start: Path, name: str, scratch: Path) -> Iterator[Path]:
-    """The directories that a save over a copy of ``start`` leaves, one for each step it may be killed at."""
-    step, over = 0, False
-    while not over:
+    """Yield the directories that killed saves over a copy of ``start`` leave, one for each step."""
+    step, complete = 0, False
+    while not complete:
         step += 1
         directory = scratch / f"{start.name}-{name}{step}"
         if start.exists():
             shutil.copytree(start, directory)
-        over = save_and_die(directory, name, step)
+        complete = save_and_die(directory, name, step)
         yield directory
 
 
 def what_loads(directory: Path) -> str:
-    """The name of the model that the directory holds, "" for none."""
+    """Return the name of the model that the directory holds, "" for none."""
     try:
         card, loaded = load_model(directory)
     except ModelNotFoundError:
@@ -88,7 +88,7 @@ def what_loads(directory: Path) -> str:
 
 
 def kind_of(directory: Path) -> str:
-    """Directories of one kind hold the same files, but for the chance in a temporary file's name."""
+    """Digest a directory's files, without the random part of a temporary file's name."""
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*")) if directory.exists() else []:
         name = path.name.split(".tmp")[0].rpartition(".")[0] if path.name.endswith(".tmp") else path.name
@@ -100,15 +100,15 @@ def main(scratch: Path) -> None:
     wrong: list[str] = []
     kills = 0
 
-    def examine(directory: Path, allowed: set[str]) -> str:
+    def check(directory: Path, allowed: set[str]) -> str:
         found = what_loads(directory)
         if found not in allowed:
-            wrong.append(f"{directory.name} holds {found!r}; expected one of {sorted(allowed)}")
+            wrong.append(f"{directory.name} must hold one of {sorted(allowed)}, got {found!r}")
         return found
 
     def recover(directory: Path) -> None:
         save(directory, "z")
-        examine(directory, {"z"})
+        check(directory, {"z"})
         files = sorted(path.name for path in directory.iterdir())
         if files != ["model.json", "weights.safetensors"]:
             wrong.append(f"{directory.name} keeps {files} after another save")
@@ -119,13 +119,13 @@ def main(scratch: Path) -> None:
     for start, before in ((scratch / "nothing", ""), (scratch / "a", "a")):
         for directory in killed_at_every_step(start, "b", scratch):
             kills += 1
-            found = examine(directory, {before, "b"})
+            found = check(directory, {before, "b"})
             outcomes.setdefault(start.name, set()).add(found)
             kinds.setdefault(kind_of(directory), (directory, found))
     for start, before in list(kinds.values()):  # a second save that is killed too
         for directory in killed_at_every_step(start, "c", scratch):
             kills += 1
-            examine(directory, {before, "c"})
+            check(directory, {before, "c"})
             recover(directory)
     print(
         json.dumps(

@@ -1,4 +1,4 @@
-"""A save that stops anywhere, or that others read at the same time, leaves a directory that loads."""
+"""Crash safety: a save that is interrupted anywhere, or read concurrently, leaves a directory that loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model directory: what is saved comes back, and what is damaged is a named error."""
+"""Model directory: save and load round trip, and a named error for each kind of damage."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def edit(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def put_weights(directory: Path, data: bytes) -> None:
-    """Other weights, and a model.json that says they are the right ones."""
+    """Replace the weights, and their SHA-256 in model.json."""
     (directory / "weights.safetensors").write_bytes(data)
     edit(directory, lambda card: card["weights"].update(sha256=hashlib.sha256(data).hexdigest()))
 
@@ -110,7 +110,7 @@ def test_saving_what_was_loaded_gives_the_same_bytes(saved: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("labels", "expected"),
     [
         (("a", "b", "c"), ("a", "b", "c")),
         (["null", "eins", "zwei ½"], ("null", "eins", "zwei ½")),
@@ -122,9 +122,9 @@ def test_saving_what_was_loaded_gives_the_same_bytes(saved: Path, tmp_path: Path
     ],
 )
 def test_labels_come_back_as_they_were(
-    tmp_path: Path, make_classifier: MakeNetwork, given: Any, expected: tuple[object, ...]
+    tmp_path: Path, make_classifier: MakeNetwork, labels: Any, expected: tuple[object, ...]
 ) -> None:
-    save_model(tmp_path, make_classifier(), kind="classifier", labels=given, onnx=False)
+    save_model(tmp_path, make_classifier(), kind="classifier", labels=labels, onnx=False)
     labels = read_card(tmp_path).labels
     assert labels == expected
     assert [type(label) for label in labels or ()] == [type(label) for label in expected]
@@ -133,7 +133,7 @@ def test_labels_come_back_as_they_were(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"labels": ("a", "b")}, "2 labels for a head of 3 outputs"),
+        ({"labels": ("a", "b")}, "labels must hold 3 names, one an output, got 2"),
         ({"labels": "abc"}, "labels must be a sequence of names, got 'abc'"),
         ({"labels": 3}, "labels must be a sequence"),
         ({"labels": {"a", "b", "c"}}, "labels must be a sequence"),
@@ -147,8 +147,8 @@ def test_labels_come_back_as_they_were(
         ({"provenance": {"config": np.zeros(3)}}, r"provenance\.config must be plain data"),
         ({"provenance": {3: 4}}, "provenance must have strings as keys, got 3"),
         ({"provenance": ["a"]}, "provenance must be a dict"),
-        ({"kind": "policy"}, "a network whose head makes it a classifier cannot be saved as a policy"),
-        ({"kind": "regressor"}, "a network whose head makes it a classifier cannot be saved as a regressor"),
+        ({"kind": "policy"}, "a model's kind must be classifier, as its network's head is, got policy"),
+        ({"kind": "regressor"}, "a model's kind must be classifier, as its network's head is, got regressor"),
         ({"kind": "cluster"}, "a model's kind must be one of classifier, policy, regressor; got 'cluster'"),
         (
             {"calibration": {"method": "temperature"}},
@@ -156,7 +156,7 @@ def test_labels_come_back_as_they_were(
         ),
         (
             {"calibration": TemperatureScaling(num_classes=2, temperature=1.0)},
-            "a calibration of 2 classes for a head of 3",
+            "calibration must be of 3 classes, one an output, got 2",
         ),
         ({"action_start": 0.5}, "action_start must be a whole number"),
         ({"action_start": True}, "action_start must be a whole number"),
@@ -191,7 +191,9 @@ def test_a_calibration_comes_back_as_it_was(
 def test_a_step_unit_is_not_calibrated(tmp_path: Path) -> None:
     spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(hidden=()), head=StepHeadSpec())
     calibration = TemperatureScaling(num_classes=2, temperature=1.0)
-    with pytest.raises(SpecError, match="a calibration is for probabilities, which a step unit does not give"):
+    with pytest.raises(
+        SpecError, match="calibration must be None for a step unit, which gives no probabilities, got temperature"
+    ):
         save_model(tmp_path / "model", build_network(spec), kind="classifier", calibration=calibration, onnx=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -235,7 +237,7 @@ def test_a_batch_norms_statistics_are_part_of_the_model(tmp_path: Path) -> None:
     for name, wrong in (("running_mean", torch.zeros(4)), ("num_batches_tracked", torch.zeros(()))):
         key = f"torso.convs.1.{name}"
         put_weights(tmp_path, safetensors.torch.save({**tensors, key: wrong}))
-        with pytest.raises(ModelDamagedError, match=rf"does not fit model\.json: {key} should be"):
+        with pytest.raises(ModelDamagedError, match=rf"does not fit model\.json: {key} must be"):
             load(tmp_path)
 
 
@@ -379,7 +381,7 @@ DEEP = "[" * 900 + "]" * 900
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("kind", '"classifier"', "head makes it a policy cannot be saved as a classifier"),
+        ("kind", '"classifier"', "a model's kind must be policy, as its network's head is, got classifier"),
         ("kind", "[]", "kind must be one of classifier, policy, regressor"),
         ("calibration", '{"method": "platt"}', "the platt calibration cannot be built from"),
         ("calibration", '{"method": "magic"}', "a calibration's method must be one of"),
@@ -387,14 +389,14 @@ DEEP = "[" * 900 + "]" * 900
         (
             "calibration",
             '{"method": "temperature", "num_classes": 2, "temperature": 1}',
-            "which a policy does not give",
+            "calibration must be None for a policy, which gives no probabilities, got temperature",
         ),
         ("calibration", DEEP, "does not describe a model|is not JSON"),
         ("weights", '"abc"', "does not describe a model"),
         ("weights", "{}", "does not describe a model"),
         ("weights", '{"sha256": 3}', "weights_sha256 must be 64 hexadecimal digits"),
         ("weights", '{"sha256": "../../etc/passwd"}', "weights_sha256 must be 64 hexadecimal digits"),
-        ("labels", '["a"]', "1 labels for a head of 2 outputs"),
+        ("labels", '["a"]', "labels must hold 2 names, one an output, got 1"),
         ("labels", '["a", ["b"]]', "each label must be text or a number"),
         ("labels", '["a", null]', "each label must be text or a number"),
         ("labels", '"ab"', "labels must be a sequence"),
@@ -449,7 +451,9 @@ def test_a_card_that_is_no_card(saved: Path, data: bytes) -> None:
 
 def test_a_torso_that_is_not_registered_here_is_named(saved: Path) -> None:
     edit(saved, lambda card: card["network"]["torso"].update(kind="resnet"))
-    with pytest.raises(ModelDamagedError, match=r"unknown torso 'resnet'; known are .*register others before loading"):
+    with pytest.raises(
+        ModelDamagedError, match=r"a torso's kind must be one of .*; got 'resnet' \(register others before loading"
+    ):
         load(saved)
 
 
@@ -458,10 +462,10 @@ def test_a_torso_that_is_not_registered_here_is_named(saved: Path) -> None:
     [
         (lambda t: t.pop("head.linear.bias"), r"missing \['head\.linear\.bias'\], not expected \[\]"),
         (lambda t: t.update(more=torch.zeros(1)), r"missing \[\], not expected \['more'\]"),
-        (lambda t: t.update({"head.linear.bias": torch.zeros(3)}), r"bias should be torch\.float32 \[2\], .* \[3\]"),
-        (lambda t: t.update({"head.linear.bias": torch.zeros(2, 1)}), "head.linear.bias should be"),
-        (lambda t: t.update({"head.linear.bias": torch.zeros(2, dtype=torch.int64)}), r"it is torch\.int64 \[2\]"),
-        (lambda t: t.update({"head.linear.bias": torch.zeros(2, dtype=torch.complex64)}), r"it is torch\.complex64"),
+        (lambda t: t.update({"head.linear.bias": torch.zeros(3)}), r"bias must be torch\.float32 \[2\], got .* \[3\]"),
+        (lambda t: t.update({"head.linear.bias": torch.zeros(2, 1)}), "head.linear.bias must be"),
+        (lambda t: t.update({"head.linear.bias": torch.zeros(2, dtype=torch.int64)}), r"got torch\.int64 \[2\]"),
+        (lambda t: t.update({"head.linear.bias": torch.zeros(2, dtype=torch.complex64)}), r"got torch\.complex64"),
         (lambda t: t.clear(), "missing .*head"),
     ],
 )

@@ -1,4 +1,4 @@
-"""``model.onnx`` gives torch's answers, says whose weights it holds, and is ignored when it is stale or damaged."""
+"""ONNX export: ``model.onnx`` equals torch, identifies its weights, and is ignored when it is stale or damaged."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def inputs(spec: InputSpec, rows: int) -> Array:
 
 
 def assert_equal_answers(answers: Array, reference: Array) -> None:
-    """DESIGN.md's "equal": values within rtol 1e-4 and atol 1e-5, the same best wherever the margin exceeds that."""
+    """Check DESIGN.md's "equal": values within rtol 1e-4 and atol 1e-5, the same best where the margin exceeds that."""
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, reference, rtol=1e-4, atol=1e-5)
     second, best = np.sort(reference, axis=1)[:, -2:].T
@@ -91,7 +91,7 @@ def assert_equal_answers(answers: Array, reference: Array) -> None:
 
 
 def as_if_trained(network: Network) -> Network:
-    """With statistics that are not those that a batch norm begins with."""
+    """Set running statistics other than a batch norm's initial ones."""
     generator = torch.Generator().manual_seed(1)
     for name, statistic in network.named_buffers():
         if name.endswith("running_mean"):
@@ -103,7 +103,7 @@ def as_if_trained(network: Network) -> Network:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The model directory of a case, exported once."""
+    """Export a case's model directory, once."""
     made: dict[str, Path] = {}
 
     def make(case: str) -> Path:
@@ -287,7 +287,7 @@ def test_a_full_disk_leaves_no_half_an_onnx(
 
 @dataclass(frozen=True)
 class StrangeSpec:
-    """Features that torch can compute and ONNX cannot."""
+    """Specification of features that torch can compute and ONNX cannot."""
 
     how: str
 

@@ -1,4 +1,4 @@
-"""A torso taken from one model into another network: what comes along, what is refused, and what frozen means."""
+"""Transfer learning: a torso from another model, its input scaling and dropout, validation, and freezing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def seeded(seed: int) -> torch.Generator:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Save a network of this torso as a model directory; batch norms have seen something."""
+    """Save a network of this torso as a model directory; batch norms have running statistics."""
 
     def call(torso: Any, network_input: InputSpec = FEATURES, kind: str = "classifier", seed: int = 0) -> Path:
         network = build_network(NetworkSpec(input=network_input, torso=torso, head=HEADS[kind]), seeded(seed))
@@ -70,8 +70,8 @@ def save(tmp_path: Path) -> Save:
     return call
 
 
-def asked(network_input: InputSpec, head: Any = HEADS["policy"]) -> NetworkSpec:
-    """What another task asks for, whose own torso gives way."""
+def new_task(network_input: InputSpec, head: Any = HEADS["policy"]) -> NetworkSpec:
+    """Specify another task's network, whose own torso is to be replaced."""
     return NetworkSpec(input=network_input, torso=MLPSpec(hidden=(9,)), head=head)
 
 
@@ -90,7 +90,7 @@ def observations(network_input: InputSpec, rows: int = 5) -> Tensor:
 
 def test_the_torso_is_the_sources_and_the_head_is_new(save: Save) -> None:
     source = save(MLPSpec(hidden=(6, 5), activation="tanh"))
-    spec = take_torso(asked(InputSpec(shape=(4,))), source)
+    spec = take_torso(new_task(InputSpec(shape=(4,))), source)
     assert spec.torso == MLPSpec(hidden=(6, 5), activation="tanh")
     assert spec.head == HEADS["policy"]
     assert spec.input == FEATURES  # the torso learnt on standardised features
@@ -100,42 +100,42 @@ def test_how_an_input_is_scaled_comes_along_and_what_it_is_stays(save: Save) -> 
     source = save(ConvNetSpec(convs=CONVS), SCAN)
     image = ImageSpec(channels=1, height=8, width=8, max_value=255.0, polarity="dark-on-light")
     own = InputSpec(shape=(8, 8, 1), dtype="uint8", layout="hwc", scale=1 / 255, image=image)
-    taken = take_torso(asked(own), source).input
+    taken = take_torso(new_task(own), source).input
     assert taken == InputSpec(shape=(8, 8, 1), dtype="uint8", layout="hwc", scale=1 / 16, image=image)
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [("uint8", 1 / 16), ("float32", 2.0), ("int64", 2.0), ("float64", 2.0)])
 def test_other_numbers_keep_their_own_scaling(save: Save, dtype: str, scale: float) -> None:
     own = InputSpec(shape=(8, 8), dtype=dtype, layout="hw", scale=2.0)
-    assert take_torso(asked(own), save(ConvNetSpec(convs=CONVS), SCAN)).input.scale == scale
+    assert take_torso(new_task(own), save(ConvNetSpec(convs=CONVS), SCAN)).input.scale == scale
 
 
 def test_floats_of_any_width_are_the_same_numbers(save: Save) -> None:
-    taken = take_torso(asked(InputSpec(shape=(4,), dtype="float64")), save(MLPSpec())).input
+    taken = take_torso(new_task(InputSpec(shape=(4,), dtype="float64")), save(MLPSpec())).input
     assert (taken.dtype, taken.mean, taken.std) == ("float64", FEATURES.mean, FEATURES.std)
 
 
 def test_a_source_without_statistics_takes_them_away(save: Save) -> None:
     source = save(MLPSpec(), InputSpec(shape=(4,), scale=0.25))
-    assert take_torso(asked(FEATURES), source).input == InputSpec(shape=(4,), scale=0.25)
+    assert take_torso(new_task(FEATURES), source).input == InputSpec(shape=(4,), scale=0.25)
 
 
 def test_dropout_is_the_new_tasks_to_choose(save: Save) -> None:
     source = save(MLPSpec(hidden=(6, 5), dropout=0.5))
     for dropout, expected in ((None, 0.5), (0.0, 0.0), (0.2, 0.2)):
-        assert take_torso(asked(FEATURES), source, dropout=dropout).torso.dropout == expected
+        assert take_torso(new_task(FEATURES), source, dropout=dropout).torso.dropout == expected
 
 
 def test_what_cannot_be_taken_is_refused(save: Save, tmp_path: Path) -> None:
     source = save(ConvNetSpec(convs=CONVS), SCAN)
     with pytest.raises(SpecError, match=r"source takes inputs of shape \[1, 8, 8\], these are of shape \[64\]"):
-        take_torso(asked(InputSpec(shape=(8, 8), dtype="uint8")), source)
+        take_torso(new_task(InputSpec(shape=(8, 8), dtype="uint8")), source)
     with pytest.raises(SpecError, match=r"of shape \[1, 8, 8\], these are of shape \[3, 8, 8\]"):
-        take_torso(asked(InputSpec(shape=(3, 8, 8), dtype="uint8", layout="chw")), source)
+        take_torso(new_task(InputSpec(shape=(3, 8, 8), dtype="uint8", layout="chw")), source)
     with pytest.raises(SpecError, match="is linear in its inputs: its torso has no layer to take"):
-        take_torso(asked(FEATURES), save(MLPSpec(hidden=())))
+        take_torso(new_task(FEATURES), save(MLPSpec(hidden=())))
     with pytest.raises(ModelNotFoundError, match="there is no such directory"):
-        take_torso(asked(FEATURES), tmp_path / "nowhere")
+        take_torso(new_task(FEATURES), tmp_path / "nowhere")
 
 
 # -- the weights -------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ TORSOS: dict[str, tuple[Any, InputSpec]] = {
 def test_the_network_sees_what_the_source_saw(save: Save, name: str, kind: str) -> None:
     torso, network_input = TORSOS[name]
     source = save(torso, network_input, kind)
-    spec = take_torso(asked(network_input), source)
+    spec = take_torso(new_task(network_input), source)
     network, fresh = (build_network(spec, seeded(7)) for _ in range(2))
     said = load_torso(network, source)
 
@@ -179,7 +179,7 @@ def test_layers_find_their_weights_where_dropout_is_left_out(save: Save) -> None
     source = save(MLPSpec(hidden=(6, 5, 4), dropout=0.5))
     networks = []
     for dropout in (None, 0.0):
-        network = build_network(take_torso(asked(FEATURES), source, dropout=dropout), seeded(7))
+        network = build_network(take_torso(new_task(FEATURES), source, dropout=dropout), seeded(7))
         load_torso(network, source)
         networks.append(network)
     obs = observations(FEATURES)
@@ -192,7 +192,7 @@ def test_a_run_directory_gives_its_best(save: Save, tmp_path: Path) -> None:
     for place, seed in ((latest, 1), (best, 2)):
         place.parent.mkdir(exist_ok=True)
         save(MLPSpec(hidden=(6,)), seed=seed).rename(place)
-    network = build_network(take_torso(asked(FEATURES), tmp_path / "run"), seeded(7))
+    network = build_network(take_torso(new_task(FEATURES), tmp_path / "run"), seeded(7))
     load_torso(network, str(tmp_path / "run"))
     own = network.state_dict()["torso.dense.layers.0.weight"]
     assert torch.equal(own, _torso_of(best)["torso.dense.layers.0.weight"])
@@ -201,7 +201,7 @@ def test_a_run_directory_gives_its_best(save: Save, tmp_path: Path) -> None:
 
 def test_weights_are_copied_in_place_and_nothing_is_drawn(save: Save) -> None:
     source = save(MLPSpec(hidden=(6,)))
-    network = build_network(take_torso(asked(FEATURES), source), seeded(7))
+    network = build_network(take_torso(new_task(FEATURES), source), seeded(7))
     flat = FlatParameters(network)
     torch.manual_seed(5)
     state = torch.get_rng_state()
@@ -235,7 +235,7 @@ class GatedSpec:
 
 
 class Gated(nn.Module):
-    """A torso of a user's own, with a buffer that is saved."""
+    """Torso of a user's own, with a buffer that is saved."""
 
     def __init__(self, spec: GatedSpec, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -251,14 +251,14 @@ class Gated(nn.Module):
 def test_a_torso_of_ones_own(save: Save) -> None:
     register_torso("gated", GatedSpec, Gated)
     source = save(GatedSpec())
-    spec = take_torso(asked(FEATURES), source, dropout=0.0)
+    spec = take_torso(new_task(FEATURES), source, dropout=0.0)
     network = build_network(spec, seeded(7))
     load_torso(network, source)
     taken = _torso_of(source)
     assert {f"torso.{name}" for name in network.torso.state_dict()} == set(taken)
     assert all(torch.equal(tensor, taken[f"torso.{name}"]) for name, tensor in network.torso.state_dict().items())
     with pytest.raises(SpecError, match=r"has no dropout to set to 0\.2"):
-        take_torso(asked(FEATURES), source, dropout=0.2)
+        take_torso(new_task(FEATURES), source, dropout=0.2)
 
 
 # -- frozen ------------------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_a_torso_of_ones_own(save: Save) -> None:
 def test_a_frozen_torso_stays_as_it_is_while_the_head_learns(save: Save, name: str) -> None:
     torso, network_input = TORSOS[name]
     source = save(torso, network_input)
-    spec = take_torso(asked(network_input, HEADS["classifier"]), source)
+    spec = take_torso(new_task(network_input, HEADS["classifier"]), source)
     network = build_network(spec, seeded(7))
     load_torso(network, source)
     freeze_torso(network)
@@ -284,7 +284,7 @@ def test_a_frozen_torso_stays_as_it_is_while_the_head_learns(save: Save, name: s
 
 def test_a_frozen_torso_is_evaluated_and_costs_no_backward(save: Save) -> None:
     source = save(MLPSpec(hidden=(6, 5), dropout=0.5))
-    network = build_network(take_torso(asked(FEATURES), source), seeded(7)).train()
+    network = build_network(take_torso(new_task(FEATURES), source), seeded(7)).train()
     obs = observations(FEATURES)
     assert network.torso(obs, (), seeded(0))[0].requires_grad
     freeze_torso(network)
@@ -304,7 +304,7 @@ def test_a_frozen_torso_is_evaluated_and_costs_no_backward(save: Save) -> None:
 
 def test_freezing_leaves_the_mode(save: Save) -> None:
     for mode in (True, False):
-        network = build_network(asked(FEATURES), seeded(7)).train(mode)
+        network = build_network(new_task(FEATURES), seeded(7)).train(mode)
         freeze_torso(network)
         assert (network.training, network.head.training, network.torso.training) == (mode, mode, False)
 

@@ -1,4 +1,4 @@
-"""What the heads make of an output: loss, probabilities, readout, against numbers worked by hand in float64."""
+"""Heads: loss, probabilities and readout of an output, against numbers worked by hand in float64."""
 
 from __future__ import annotations
 

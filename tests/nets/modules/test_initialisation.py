@@ -1,4 +1,4 @@
-"""First weights: which distribution each method draws, and from which generator."""
+"""Weight initialisation: the distribution that each method draws from, and its generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network computes, against the same arithmetic in NumPy; what it draws, and from where."""
+"""Network: its forward against the same arithmetic in NumPy, precision, input scaling, and random generators."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_network_worked_by_hand() -> None:
 
 
 def scramble(network: Network, std: float = 1.0) -> None:
-    """Other parameters and statistics: a norm's gain of 1, bias of 0, mean of 0 and variance of 1 hide mistakes."""
+    """Set other parameters and statistics: a norm's gain of 1, bias of 0, mean of 0 and variance of 1 hide mistakes."""
     generator = seeded(1)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=std, generator=generator)
@@ -90,7 +90,7 @@ def scramble(network: Network, std: float = 1.0) -> None:
 
 
 def normalise(x: Array, w: dict[str, Array], prefix: str, norm: str) -> Array:
-    """The norm whose weights have that prefix. Layer norm is over channels and pixels, gain and bias a channel's."""
+    """Apply the norm of weights with that prefix. Layer norm is over channels and pixels, gain and bias a channel's."""
     gain, bias = w[f"{prefix}.weight"], w[f"{prefix}.bias"]
     if norm == "batch":
         return batch_norm(x, w[f"{prefix}.running_mean"], w[f"{prefix}.running_var"], gain, bias)
@@ -267,7 +267,7 @@ def test_batch_norm_needs_a_minibatch() -> None:
     for model, obs in ((network, torch.zeros(1, 1, 3, 3)), (dense_network, torch.zeros(1, 4))):
         model.readout(obs)
         model.train()
-        with pytest.raises(ConfigError, match="a batch norm of 5 features cannot learn from a minibatch of one row"):
+        with pytest.raises(ConfigError, match="must have two rows or more for a batch norm of 5 features, got one row"):
             model(obs)
         model(torch.cat((obs, obs)))
     wide = build(InputSpec(shape=(1, 4, 4), layout="chw"), BATCH_NORMED["conv"]).train()
@@ -513,7 +513,7 @@ def test_input_statistics_are_set_in_place_and_in_the_spec(form: Any) -> None:
 
 
 def build_like(network: Network) -> Network:
-    """Another of its spec and weights."""
+    """Build another network with the same specification and weights."""
     made = build_network(network.spec, seeded(7)).eval()
     made.load_state_dict(network.state_dict())
     return made
@@ -571,7 +571,7 @@ def test_statistics_that_cannot_be_leave_the_network_as_it_was(mean: Any, std: A
 
 def test_a_network_that_does_not_normalise_has_no_statistics() -> None:
     network = build(InputSpec(shape=(3,)), MLPSpec())
-    with pytest.raises(SpecError, match=r"does not normalise its inputs.*InputSpec with mean and std"):
+    with pytest.raises(SpecError, match=r"must normalise its inputs.*InputSpec with mean and std"):
         network.set_input_statistics(MEAN, STD)
 
 

@@ -18,7 +18,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, tuple[Pixels, Pixels]]:
-    """Of each game raw frames [n, 2, H, 160, 3], and the vector env's planes [n, 84, 84]."""
+    """For each game raw frames [n, 2, H, 160, 3], and the vector env's planes [n, 84, 84]."""
     with np.load(GOLDEN, allow_pickle=False) as file:
         games = sorted({name.partition("/")[0] for name in file.files})
         return {game: (file[f"{game}/frames"], file[f"{game}/planes"]) for game in games}
@@ -159,7 +159,7 @@ def test_the_order_of_the_two_frames_and_of_their_bytes_says_nothing(golden):
     ],
 )
 def test_what_is_not_a_pair_of_frames_is_refused(frames, got):
-    with pytest.raises(InputError, match=f"frames: expected .*last two raw RGB frames.*, got .*{got}"):
+    with pytest.raises(InputError, match=f"frames must be .*last two raw RGB frames.*, got .*{got}"):
         preprocess(frames)
 
 

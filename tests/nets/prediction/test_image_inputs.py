@@ -1,4 +1,4 @@
-"""From an image file's bytes to a network's input: real PNG and JPEG files, whole, odd and broken ones."""
+"""Image preprocessing, file bytes to a network's input: real PNG and JPEG files, whole, odd and damaged ones."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def colour(height: int, width: int, **fields: Any) -> ImageSpec:
 
 
 def framed(height: int = 8, width: int = 8, seed: int = 0, ground: int = 0) -> Array:
-    """Noise in a frame of one colour, so that the polarity is beyond doubt."""
+    """Noise in a frame of one colour, so that the polarity is unambiguous."""
     pixels = np.random.default_rng(seed).integers(256, size=(height, width), dtype=np.uint8)
     pixels[[0, -1]] = pixels[:, [0, -1]] = ground
     return pixels
 
 
 def decoded(data: bytes, spec: ImageSpec) -> Array:
-    """Decode, and see that what comes is of the shape, type and range that was promised."""
+    """Decode, and check shape, dtype and range."""
     values = decode_image(data, spec)
     assert values.dtype == np.float32
     assert values.shape == (spec.height, spec.width, spec.channels)
@@ -109,7 +109,9 @@ def test_polarity_is_what_most_of_the_edge_shows() -> None:
 def test_without_a_polarity_a_picture_is_taken_as_it_is(ground: int) -> None:
     pixels = framed(9, 7, ground=ground)
     np.testing.assert_array_equal(decoded(encoded(pixels), gray(9, 7, polarity="none")), pixels)
-    with pytest.raises(SpecError, match="looks for strokes"):
+    with pytest.raises(
+        SpecError, match=r"centring must be 'none' where polarity is 'none', got .*, which looks for strokes"
+    ):
         gray(9, 7, polarity="none", centring="mass")
 
 
@@ -334,7 +336,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def bomb(width: int, height: int, content: bytes = b"") -> bytes:
-    """A PNG that says it is vast; zeros compress to nothing."""
+    """Decompression bomb: a PNG whose header names a vast size; zeros compress to nothing."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     data = content or zlib.compress(bytes(10_000_000), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
@@ -350,7 +352,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(width: int, height: int) -> None
     assert len(data) < 20_000
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match=f"image: expected at most {MAX_PIXELS} decoded pixels, got"):
+        with pytest.raises(InputError, match=f"image must be at most {MAX_PIXELS} decoded pixels, got"):
             decode_image(data, gray(28, 28))
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
@@ -391,7 +393,7 @@ def test_a_truncated_file_is_refused(kind: str) -> None:
     noise = np.random.default_rng(0).integers(256, size=(64, 64), dtype=np.uint8)
     data = encoded(noise, kind)
     for length in range(0, int(len(data) * 0.95), 97):
-        with pytest.raises(InputError, match="image: expected a"):
+        with pytest.raises(InputError, match="image must be a"):
             decode_image(data[:length], gray(64, 64))
 
 
@@ -408,16 +410,16 @@ NO_PALETTE = b"\x89PNG\r\n\x1a\n" + b"".join(  # colours by number, and no colou
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "expected a PNG or JPEG, got 0 bytes that are neither"),
-        (b"hello", "expected a PNG or JPEG, got 5 bytes"),
-        (encoded(framed(), "GIF"), "expected a PNG or JPEG"),
-        (encoded(framed(), "BMP"), "expected a PNG or JPEG"),
-        (encoded(framed(), "TIFF"), "expected a PNG or JPEG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "expected a PNG or JPEG"),
-        (bomb(100, 100, b"no zlib stream"), "expected a whole PNG or JPEG, got one that cannot be decoded"),
-        (bomb(0, 8), "expected a PNG or JPEG"),
-        (NO_PALETTE, "expected a whole PNG or JPEG"),
-        ("a/path.png", "expected the bytes of a PNG or JPEG, got str"),
+        (b"", "image must be a PNG or JPEG, got 0 bytes that are neither"),
+        (b"hello", "image must be a PNG or JPEG, got 5 bytes"),
+        (encoded(framed(), "GIF"), "image must be a PNG or JPEG"),
+        (encoded(framed(), "BMP"), "image must be a PNG or JPEG"),
+        (encoded(framed(), "TIFF"), "image must be a PNG or JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "image must be a PNG or JPEG"),
+        (bomb(100, 100, b"no zlib stream"), "image must be a whole PNG or JPEG, got one that cannot be decoded"),
+        (bomb(0, 8), "image must be a PNG or JPEG"),
+        (NO_PALETTE, "image must be a whole PNG or JPEG"),
+        ("a/path.png", "image must be the bytes of a PNG or JPEG, got str"),
         (None, "got NoneType"),
     ],
 )
@@ -466,7 +468,7 @@ def damaged_files(draw: st.DrawFn) -> bytes:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """The file with each chunk's checksum made right, so that damage reaches what lies behind them."""
+    """Recompute each chunk's checksum, so that the decoder reads the damaged content."""
     out, at = data[:8], 8
     while at + 12 <= len(data):
         length = min(struct.unpack(">I", data[at : at + 4])[0], len(data) - at - 12)

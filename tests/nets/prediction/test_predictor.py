@@ -1,4 +1,4 @@
-"""The predictor: what it takes, what it refuses, and how it reads what the network says."""
+"""Predictor: accepted and rejected inputs, probabilities, top-k, and greedy and exploring actions."""
 
 from __future__ import annotations
 
@@ -101,25 +101,25 @@ def test_inputs_that_are_taken(model: Predictor, inputs: Any, shape: tuple[int, 
 @pytest.mark.parametrize(
     ("model", "inputs", "message"),
     [
-        (VECTOR, [], r"inputs\.shape: expected float32 \[batch, 4\], got \[0\]"),
-        (VECTOR, [[]], r"expected float32 \[batch, 4\], got \[1, 0\]"),
+        (VECTOR, [], r"inputs\.shape must be float32 \[batch, 4\], got \[0\]"),
+        (VECTOR, [[]], r"must be float32 \[batch, 4\], got \[1, 0\]"),
         (VECTOR, np.zeros((0, 4)), "at least 1 row, got 0 rows"),
         (VECTOR, np.zeros((2, 3)), r"got \[2, 3\]"),
         (VECTOR, np.zeros((2, 2, 4)), r"got \[2, 2, 4\]"),
         (VECTOR, np.zeros((2, 4, 1)), r"got \[2, 4, 1\]"),
         (VECTOR, 3.0, r"got \[\]"),
-        (VECTOR, [[1, 2], [3]], r"expected float32 \[batch, 4\], got list that is no array"),
-        (VECTOR, torch.zeros(2, 4, requires_grad=True), "got Tensor that is no array .*requires grad"),
-        (VECTOR, [["a", "b", "c", "d"]], r"inputs\.dtype: .* got <U1"),
-        (VECTOR, [[None, 1, 2, 3]], r"inputs\.dtype: .* got object"),
-        (VECTOR, np.array([[1, 2, 3, 4]], dtype=object), r"inputs\.dtype: .* got object"),
-        (VECTOR, [[10**400, 1, 2, 3]], r"inputs\.dtype: .* got object"),
-        (VECTOR, np.zeros((1, 4), complex), r"inputs\.dtype: .* got complex128"),
-        (VECTOR, np.zeros((1, 4), "M8[s]"), r"inputs\.dtype: .* got datetime64"),
-        (VECTOR, {"a": 1}, r"inputs\.dtype: .* got object"),
-        (VECTOR, None, r"inputs\.dtype: .* got object"),
-        (VECTOR, [[math.nan, 1, 2, 3]], "inputs: expected finite numbers, got NaN or infinity"),
-        (VECTOR, [[math.inf, 1, 2, 3]], "expected finite numbers"),
+        (VECTOR, [[1, 2], [3]], r"inputs must be float32 \[batch, 4\], got list that is not an array"),
+        (VECTOR, torch.zeros(2, 4, requires_grad=True), "got Tensor that is not an array .*requires grad"),
+        (VECTOR, [["a", "b", "c", "d"]], r"inputs\.dtype must be .* got <U1"),
+        (VECTOR, [[None, 1, 2, 3]], r"inputs\.dtype must be .* got object"),
+        (VECTOR, np.array([[1, 2, 3, 4]], dtype=object), r"inputs\.dtype must be .* got object"),
+        (VECTOR, [[10**400, 1, 2, 3]], r"inputs\.dtype must be .* got object"),
+        (VECTOR, np.zeros((1, 4), complex), r"inputs\.dtype must be .* got complex128"),
+        (VECTOR, np.zeros((1, 4), "M8[s]"), r"inputs\.dtype must be .* got datetime64"),
+        (VECTOR, {"a": 1}, r"inputs\.dtype must be .* got object"),
+        (VECTOR, None, r"inputs\.dtype must be .* got object"),
+        (VECTOR, [[math.nan, 1, 2, 3]], "inputs must be finite numbers, got NaN or infinity"),
+        (VECTOR, [[math.inf, 1, 2, 3]], "inputs must be finite numbers"),
         (VECTOR, [[1e300, 1, 2, 3]], r"values that float32 can hold, got float64 values from 1\.0 to 1e\+300"),
         (SCAN, np.full((1, 2, 3), 256), "values that uint8 can hold, got int64 values from 256 to 256"),
         (SCAN, np.full((1, 2, 3), -1), "values that uint8 can hold"),
@@ -130,7 +130,7 @@ def test_inputs_that_are_taken(model: Predictor, inputs: Any, shape: tuple[int, 
         (SCAN, np.zeros(6), r"got \[6\]"),
         (SCAN, np.zeros((0, 6)), "0 rows"),
         (SCALAR, [], "0 rows"),
-        (SCALAR, [[1, 2]], r"expected int64 \[batch\], got \[1, 2\]"),
+        (SCALAR, [[1, 2]], r"must be int64 \[batch\], got \[1, 2\]"),
         (SCALAR, [2**63], "values that int64 can hold"),
         (SCALAR, [0.5], "values that int64 can hold"),
     ],
@@ -146,11 +146,11 @@ def test_inputs_that_are_refused(model: Predictor, inputs: Any, message: str) ->
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (np.zeros((2, 4), np.float64), r"tensor\.dtype: expected float32, got float64"),
-        (np.zeros((2, 4), ">f4"), r"tensor\.dtype: expected float32, got >f4"),
-        (np.zeros(4, np.float32), r"tensor\.shape: expected float32 \[batch, 4\], got \[4\]"),
+        (np.zeros((2, 4), np.float64), r"tensor\.dtype must be float32, got float64"),
+        (np.zeros((2, 4), ">f4"), r"tensor\.dtype must be float32, got >f4"),
+        (np.zeros(4, np.float32), r"tensor\.shape must be float32 \[batch, 4\], got \[4\]"),
         (np.zeros((0, 4), np.float32), "0 rows"),
-        (np.full((1, 4), np.inf, np.float32), "tensor: expected finite numbers"),
+        (np.full((1, 4), np.inf, np.float32), "tensor must be finite numbers"),
     ],
 )
 def test_the_wires_inputs_are_taken_as_they_are_or_not_at_all(inputs: Array, message: str) -> None:
@@ -174,14 +174,14 @@ def test_the_wires_inputs_are_taken_as_they_are_or_not_at_all(inputs: Array, mes
 )
 @pytest.mark.filterwarnings("ignore:.*matrix:PendingDeprecationWarning")
 def test_strides_byte_orders_and_subclasses_are_straightened(view: Any) -> None:
-    given = view(np.arange(24, dtype=np.float32).reshape(6, 4))
-    given.flags.writeable = False
-    prepared = VECTOR.prepare(given)
+    original = view(np.arange(24, dtype=np.float32).reshape(6, 4))
+    original.flags.writeable = False
+    prepared = VECTOR.prepare(original)
     assert type(prepared) is np.ndarray
     assert prepared.dtype == np.float32
     assert prepared.dtype.isnative
     assert prepared.flags.c_contiguous
-    np.testing.assert_array_equal(prepared, np.asarray(given))
+    np.testing.assert_array_equal(prepared, np.asarray(original))
     np.testing.assert_array_equal(VECTOR.run(prepared), VECTOR.run(prepared.copy()))
 
 
@@ -265,11 +265,11 @@ IMAGES = predictor(InputSpec(shape=(4, 6), dtype="uint8", layout="hw", image=SCA
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([], "images: expected at least 1 image, got 0 images"),
-        (b"\x89PNG", "images: expected a list of image files, got bytes"),
-        ("scan.png", "images: expected a list of image files, got str"),
-        (["scan.png"], r"images\[0\]: expected the bytes of a PNG or JPEG, got str"),
-        ([png(np.zeros((4, 6), np.uint8)), b"nonsense"], r"images\[1\]: expected a PNG or JPEG, got 8 bytes"),
+        ([], "images must be a list of at least 1 image, got 0 images"),
+        (b"\x89PNG", "images must be a list of image files, got bytes"),
+        ("scan.png", "images must be a list of image files, got str"),
+        (["scan.png"], r"images\[0\] must be the bytes of a PNG or JPEG, got str"),
+        ([png(np.zeros((4, 6), np.uint8)), b"nonsense"], r"images\[1\] must be a PNG or JPEG, got 8 bytes"),
     ],
 )
 def test_image_files_that_are_refused(images: Any, message: str) -> None:
@@ -278,7 +278,7 @@ def test_image_files_that_are_refused(images: Any, message: str) -> None:
 
 
 def test_a_model_of_vectors_takes_no_images() -> None:
-    with pytest.raises(InputError, match=r"expected tensors of float32 \[4\], got image files"):
+    with pytest.raises(InputError, match=r"must be tensors of float32 \[4\], got image files"):
         VECTOR.prepare_images([png(np.zeros((4, 6), np.uint8))])
 
 
@@ -397,7 +397,7 @@ def test_top_k_is_best_first_and_the_lower_index_first_among_equals(probabilitie
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, "2", None])
 def test_a_top_k_that_cannot_be(k: Any) -> None:
-    with pytest.raises(InputError, match=f"top_k: expected a whole number of at least 1, got {k}"):
+    with pytest.raises(InputError, match=f"top_k must be a whole number of at least 1, got {k}"):
         VECTOR.top_k(np.zeros((1, 3), np.float32), k)
 
 
@@ -448,12 +448,12 @@ def test_exploration_is_the_generators() -> None:
 @pytest.mark.parametrize("epsilon", [-0.1, 1.1, math.nan])
 def test_an_epsilon_that_cannot_be(epsilon: float) -> None:
     model = predictor(InputSpec(shape=(4,)), actions=3)
-    with pytest.raises(InputError, match=r"epsilon: expected a number in \[0, 1\]"):
+    with pytest.raises(InputError, match=r"epsilon must be a number in \[0, 1\]"):
         model.act(np.zeros(4), epsilon=epsilon, rng=np.random.default_rng(0))
 
 
 def test_exploration_needs_a_generator() -> None:
-    with pytest.raises(InputError, match="rng: expected a numpy Generator"):
+    with pytest.raises(InputError, match="rng must be a numpy Generator"):
         predictor(InputSpec(shape=(4,)), actions=3).act(np.zeros(4), epsilon=0.5)
 
 
@@ -505,11 +505,11 @@ def test_random_legal_actions_are_drawn_evenly() -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (np.ones((2, 4), bool), r"mask: expected bool \[2, 3\], True for legal actions, got bool \[2, 4\]"),
-        (np.ones(3, bool), r"expected bool \[2, 3\].*, got bool \[3\]"),
-        (np.ones((2, 3), np.int8), r"expected bool \[2, 3\].*, got int8 \[2, 3\]"),
-        ([[True] * 3] * 2, r"expected bool \[2, 3\].*, got list"),
-        (np.array([[0, 1, 0], [0, 0, 0]], bool), "mask: expected at least one legal action a row, got none in row 1"),
+        (np.ones((2, 4), bool), r"mask must be bool \[2, 3\], True for legal actions, got bool \[2, 4\]"),
+        (np.ones(3, bool), r"mask must be bool \[2, 3\].*, got bool \[3\]"),
+        (np.ones((2, 3), np.int8), r"mask must be bool \[2, 3\].*, got int8 \[2, 3\]"),
+        ([[True] * 3] * 2, r"mask must be bool \[2, 3\].*, got list"),
+        (np.array([[0, 1, 0], [0, 0, 0]], bool), "mask must be True for at least one action a row, got none in row 1"),
     ],
 )
 def test_masks_that_are_refused(mask: Any, message: str) -> None:
@@ -544,7 +544,7 @@ def test_a_regressor_answers_in_the_targets_units() -> None:
         standardised = REGRESSOR.backend.network(torch.tensor(obs, dtype=torch.float32))[0].output.numpy()
     np.testing.assert_allclose(answers, standardised * [10.0, 0.5] + [100.0, -1.0], rtol=1e-6)
     np.testing.assert_allclose(REGRESSOR.regress(obs[3]), answers[3:4], rtol=1e-6)
-    with pytest.raises(InputError, match=r"expected float32 \[batch, 4\]"):
+    with pytest.raises(InputError, match=r"must be float32 \[batch, 4\]"):
         REGRESSOR.regress(np.zeros((2, 5)))
 
 
@@ -555,7 +555,7 @@ def test_each_kind_does_its_own(kind: str, own: str) -> None:
         if method == own:
             getattr(model, method)(np.zeros(4))
             continue
-        with pytest.raises(InputError, match=rf"model: expected a {other}, got a {kind}; use {own}\(\)"):
+        with pytest.raises(InputError, match=rf"model must be a {other}, got a {kind}; use {own}\(\)"):
             getattr(model, method)(np.zeros(4))
 
 

@@ -1,4 +1,4 @@
-"""Calibrations as plain data: probabilities by hand, exact at huge readouts, row by row, and what is refused."""
+"""Calibrations as plain data: hand-worked probabilities, exactness at huge readouts, independent rows, validation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ALL = [*TWO, *THREE, *TWENTY]
 
 
 def by_definition(readout: np.ndarray) -> np.ndarray:
-    """Each class's log-odds, from the odds themselves, which overflow for large readouts."""
+    """Compute each class's log-odds from the odds themselves, which overflow for large readouts."""
     odds = np.exp(readout)
     columns = [np.log(odds[:, k]) - np.log(np.delete(odds, k, axis=1).sum(axis=1)) for k in range(readout.shape[1])]
     return np.stack(columns, axis=1)
@@ -196,7 +196,7 @@ STAIR = {"scores": [[0.0, 1.0]], "values": [[0.0, 1.0]]}
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (None, "must be an object"),
         ([1.0], "must be an object"),
@@ -215,8 +215,8 @@ STAIR = {"scores": [[0.0, 1.0]], "values": [[0.0, 1.0]]}
         ),
         ({"method": "platt", "num_classes": 2, "slopes": [math.nan], "intercepts": [0.0]}, "finite number"),
         ({"method": "isotonic", "num_classes": 3, **STAIR}, "scores must have 3 items for 3 classes, got 1"),
-        ({"method": "isotonic", "num_classes": 2, **STAIR, "scores": [[0.0]]}, "one length above 0"),
-        ({"method": "isotonic", "num_classes": 2, "scores": [[]], "values": [[]]}, "one length above 0"),
+        ({"method": "isotonic", "num_classes": 2, **STAIR, "scores": [[0.0]]}, "one length above 0, got 1 and 2"),
+        ({"method": "isotonic", "num_classes": 2, "scores": [[]], "values": [[]]}, "one length above 0, got 0 and 0"),
         ({"method": "isotonic", "num_classes": 2, **STAIR, "scores": [[1.0, 1.0]]}, "must rise strictly"),
         ({"method": "isotonic", "num_classes": 2, **STAIR, "values": [[0.5, 0.4]]}, "never fall"),
         ({"method": "isotonic", "num_classes": 2, **STAIR, "values": [[-0.1, 0.4]]}, "never fall"),
@@ -224,6 +224,6 @@ STAIR = {"scores": [[0.0, 1.0]], "values": [[0.0, 1.0]]}
         ({"method": "isotonic", "num_classes": 2, **STAIR, "values": [0.1, 1.1]}, "must be a tuple"),
     ],
 )
-def test_what_is_no_calibration_is_refused(data: Any, says: str) -> None:
-    with pytest.raises(SpecError, match=says.replace("[", r"\[")):
+def test_what_is_no_calibration_is_refused(data: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message.replace("[", r"\[")):
         Calibration.from_json(data)

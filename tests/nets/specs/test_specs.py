@@ -1,4 +1,4 @@
-"""Specifications: to JSON and back without loss, and everything that cannot work is refused by name."""
+"""Specifications: JSON round trip without loss, and validation errors that name the field."""
 
 from __future__ import annotations
 
@@ -158,18 +158,18 @@ def why_not(spec: NetworkSpec) -> str | None:
     if spec.input.layout is None:
         return "takes images"
     height, width = spec.input.tensor_shape[1:]
-    if min(height, width) < spec.torso.least_input:
+    if min(height, width) < spec.torso.min_input_size:
         return "too small"
     for conv in spec.torso.convs:
         if spec.torso.layer_norm and conv.channels * conv.convolved_size(height) * conv.convolved_size(width) == 1:
-            return "leaves nothing"
+            return "must give more than one value with layer_norm, got one channel of one pixel"
         height, width = conv.output_size(height), conv.output_size(width)
     return None
 
 
 @given(convs, st.integers(1, 40))
 def test_a_convolutions_least_input_is_the_least_that_leaves_enough(conv: ConvLayerSpec, size: int) -> None:
-    least = conv.least_input(size)
+    least = conv.min_input_size(size)
     assert conv.output_size(least) >= size
     assert least == 1 or conv.output_size(least - 1) < size
     module = torch.nn.Conv2d(1, 1, conv.kernel, conv.stride, conv.padding)(torch.zeros(1, 1, least + 20, least + 20))
@@ -216,7 +216,7 @@ HUGE = 10**400
         ({"dtype": object}, "dtype must be one of"),
         ({"dtype": 3}, "dtype must be one of"),
         ({"layout": "wh"}, "layout must be one of hw, chw, hwc; got 'wh'"),
-        ({"layout": "hw"}, "layout 'hw' needs 2 axes"),
+        ({"layout": "hw"}, r"shape must have 2 axes for layout 'hw', got \(4,\)"),
         ({"scale": 0}, "scale must be a number other than 0"),
         ({"scale": 1e-300}, "scale must be a number other than 0"),
         ({"scale": math.nan}, "scale must be a finite number"),
@@ -225,8 +225,8 @@ HUGE = 10**400
         ({"scale": HUGE}, "scale must be a finite number"),
         ({"scale": True}, "scale must be a finite number"),
         ({"scale": "1"}, "scale must be a finite number"),
-        ({"mean": (0.0,) * 4}, "mean and std come together"),
-        ({"std": (1.0,) * 4}, "mean and std come together"),
+        ({"mean": (0.0,) * 4}, "mean and std must be given together, got mean alone"),
+        ({"std": (1.0,) * 4}, "mean and std must be given together, got std alone"),
         ({"mean": (0.0,) * 3, "std": (1.0,) * 4}, "mean must hold 4 values, one a feature or channel, got 3"),
         ({"mean": (0.0,) * 4, "std": (1.0,) * 5}, "std must hold 4 values"),
         ({"mean": (math.nan,) * 4, "std": (1.0,) * 4}, "each of mean must be a finite number, got nan"),
@@ -237,7 +237,10 @@ HUGE = 10**400
         ({"mean": (0.0,) * 4, "std": (1.0, 1e-50, 1.0, 1.0)}, "each of std must be positive"),
         ({"image": 3}, "image must be an ImageSpec, got 3"),
         ({"image": {"channels": 1}}, "image cannot be built from"),
-        ({"image": ImageSpec(channels=1, height=2, width=3)}, r"image .* \(1, 2, 3\) cannot fill .* shape \(4,\)"),
+        (
+            {"image": ImageSpec(channels=1, height=2, width=3)},
+            r"image must fill an input of shape \(4,\) .* got .* \(1, 2, 3\)",
+        ),
     ],
 )
 def test_inputs_that_cannot_be(fields: dict[str, Any], message: str) -> None:
@@ -248,8 +251,8 @@ def test_inputs_that_cannot_be(fields: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "layout", "dtype", "max_value", "message"),
     [
-        ((6, 4), "hw", "uint8", 255, r"\(1, 4, 6\) cannot fill an input of shape \(6, 4\)"),  # turned
-        ((4, 6, 1), "chw", "uint8", 255, "cannot fill"),
+        ((6, 4), "hw", "uint8", 255, r"must fill an input of shape \(6, 4\) .*\(1, 4, 6\)"),  # turned
+        ((4, 6, 1), "chw", "uint8", 255, "image must fill an input of .* layout chw, got"),
         ((4, 6), "hw", "uint8", 256, "max_value must be one that uint8 can hold, got 256"),
         ((4, 6), "hw", "int8", 128, "can hold"),
         ((4, 6), "hw", "bool", 2, "can hold"),
@@ -283,9 +286,17 @@ def test_images_that_do_not_fill_their_input(
         (MLPSpec, {"dropout": -0.1}, r"dropout must lie in \[0, 1\)"),
         (MLPSpec, {"dropout": math.nan}, "dropout must be a finite number"),
         (MLPSpec, {"layer_norm": "no"}, "layer_norm must be True or False"),
-        (MLPSpec, {"hidden": (8, 1), "layer_norm": True}, "layer_norm leaves nothing of a layer of width 1"),
+        (
+            MLPSpec,
+            {"hidden": (8, 1), "layer_norm": True},
+            r"hidden must hold widths above 1 with layer_norm, got \(8, 1\)",
+        ),
         (MLPSpec, {"batch_norm": 1}, "batch_norm must be True or False"),
-        (MLPSpec, {"batch_norm": True, "layer_norm": True}, "layer_norm and batch_norm stand in the same place"),
+        (
+            MLPSpec,
+            {"batch_norm": True, "layer_norm": True},
+            "layer_norm and batch_norm must not both be True, .* the same place",
+        ),
         (ConvNetSpec, {"batch_norm": True, "layer_norm": True}, "layer_norm and batch_norm .*choose one"),
         (ConvLayerSpec, {"channels": 0}, "channels must be"),
         (ConvLayerSpec, {"kernel": 0}, "kernel must be"),
@@ -307,23 +318,39 @@ def test_images_that_do_not_fill_their_input(
         (ScalarHeadSpec, {"dueling": 1}, "dueling must be True or False, got 1"),
         (ScalarHeadSpec, {"dueling": True, "hidden": 64}, "hidden must be a tuple, got 64"),
         (ScalarHeadSpec, {"dueling": True, "hidden": (64, 0)}, "each of hidden must be a whole number of at least 1"),
-        (ScalarHeadSpec, {"hidden": (64,)}, r"got \(64,\) without dueling; use dueling=True, or give .* the torso"),
+        (
+            ScalarHeadSpec,
+            {"hidden": (64,)},
+            r"hidden must be empty without dueling, got \(64,\).*; use dueling=True, or give .* the torso",
+        ),
         (LogitsHeadSpec, {"num_classes": 1}, "num_classes must be a whole number of at least 2"),
         (LogitsHeadSpec, {"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1"),
         (OneVsRestHeadSpec, {"num_classes": 1}, "num_classes must be a whole number of at least 2"),
         (OneVsRestHeadSpec, {"label_smoothing": -0.1}, r"label_smoothing must lie in \[0, 1\)"),
         (SigmoidHeadSpec, {"loss": "hinge"}, "loss must be one of cross-entropy, logistic; got 'hinge'"),
         (SigmoidHeadSpec, {"label_smoothing": "0.1"}, "label_smoothing must be a finite number"),
-        (SigmoidHeadSpec, {"loss": "logistic", "label_smoothing": 0.1}, "cannot be smoothed; use loss='cross-entropy'"),
+        (
+            SigmoidHeadSpec,
+            {"loss": "logistic", "label_smoothing": 0.1},
+            "must be 0 with the logistic loss, got 0.1.*; use loss='cross-entropy'",
+        ),
         (RegressionHeadSpec, {"num_targets": 0}, "num_targets must be a whole number of at least 1"),
-        (RegressionHeadSpec, {"mean": (0.0, 0.0)}, "mean and std come together"),
-        (RegressionHeadSpec, {"std": (1.0, 1.0)}, "mean and std come together"),
+        (RegressionHeadSpec, {"mean": (0.0, 0.0)}, "mean and std must be given together, got mean alone"),
+        (RegressionHeadSpec, {"std": (1.0, 1.0)}, "mean and std must be given together, got std alone"),
         (RegressionHeadSpec, {"mean": (0.0,), "std": (1.0, 1.0)}, "mean must hold 2 values, one a target, got 1"),
         (RegressionHeadSpec, {"mean": (0.0, 0.0), "std": (1.0,)}, "std must hold 2 values"),
         (RegressionHeadSpec, {"mean": (0.0, 0.0), "std": (1.0, 0.0)}, "each of std must be positive"),
         (NetworkSpec, {"input": (4,)}, "input must be an InputSpec"),
-        (NetworkSpec, {"torso": ScalarHeadSpec(num_actions=2)}, "is no torso spec; known are convnet, mlp"),
-        (NetworkSpec, {"head": MLPSpec()}, "is no head spec; known are logits, one-vs-rest"),
+        (
+            NetworkSpec,
+            {"torso": ScalarHeadSpec(num_actions=2)},
+            r"a torso spec must be of a registered class \(convnet, mlp\), got ScalarHead",
+        ),
+        (
+            NetworkSpec,
+            {"head": MLPSpec()},
+            r"a head spec must be of a registered class \(logits, one-vs-rest.*\), got MLPSpec",
+        ),
     ],
 )
 def test_specifications_that_cannot_be(make: Any, fields: dict[str, Any], message: str) -> None:
@@ -353,8 +380,8 @@ def test_json_that_is_no_network(data: object) -> None:
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("torso", {"kind": "mpl"}, "unknown torso 'mpl'; known are convnet, mlp.*register"),
-        ("head", {"kind": "dueling"}, "unknown head 'dueling'; known are logits, one-vs-rest, .*scalar"),
+        ("torso", {"kind": "mpl"}, "a torso's kind must be one of convnet, mlp.*; got 'mpl' .*register"),
+        ("head", {"kind": "dueling"}, "a head's kind must be one of logits, one-vs-rest, .*scalar.*; got 'dueling'"),
         ("torso", {"hidden": [4]}, "torso must be an object with a 'kind'"),
         ("torso", {"kind": "mlp", "depth": 3}, r"torso 'mlp' has unknown fields \['depth'\]; known are"),
         ("head", {"kind": "scalar"}, "head 'scalar' cannot be built from"),
