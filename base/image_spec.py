@@ -11,6 +11,12 @@ from torso.errors import SpecError
 Layout = Literal["hw", "chw", "hwc"]  # the axes of an image: height, width, channels
 Polarity = Literal["light-on-dark", "dark-on-light", "none"]
 Centring = Literal["none", "box", "mass"]
+ATARI_STACK = (4, 84, 84)  # frames, height, width (Mnih et al. 2015)
+
+
+def is_atari_stack(shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether an input is Atari's observation as Mnih et al. 2015 preprocess it: four frames, uint8 [4, 84, 84]."""
+    return shape == ATARI_STACK and dtype == "uint8"
 
 
 @dataclass(frozen=True, kw_only=True)

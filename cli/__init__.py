@@ -1,4 +1,4 @@
-"""The command line. ``main`` is the ``torso`` command; everything that a command needs is imported when it runs."""
+"""Command line: ``main`` is the ``torso`` command, and each command imports what it needs when it runs."""
 
 from torso.cli.entry import main
 

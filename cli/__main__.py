@@ -1,4 +1,4 @@
-"""``python -m torso.cli`` is ``torso``."""
+"""Entry point of ``python -m torso.cli``, the same as ``torso``."""
 
 import sys
 

@@ -1,12 +1,12 @@
-"""``torso``: which command, and what becomes of its errors and of signals.
+"""Entry point of ``torso``: command dispatch, error messages, exit codes.
 
-| how it ended | exit code |
+| outcome | exit code |
 |---|---|
-| done; a server was told to stop | 0 |
-| a bug | 1 |
-| a mistake: arguments, inputs, files, a server's answer that is an error | 2 |
+| success; a server that was stopped by a signal | 0 |
+| an unexpected error, which is a bug | 1 |
+| a user error: arguments, inputs, files, an error status from a server | 2 |
 | Ctrl-C; SIGTERM; a closed terminal (training saves first) | 130; 143; 129 |
-| nobody reads the output any more | 141 |
+| broken pipe: the reader of the output has gone | 141 |
 """
 
 from __future__ import annotations
@@ -23,42 +23,44 @@ from torso import __version__
 from torso.cli.interrupts import Interrupted, interruptible
 from torso.errors import ConfigError, TorsoError
 
-DONE, BUG, MISTAKE, BROKEN_PIPE = 0, 1, 2, 141
+SUCCESS, INTERNAL_ERROR, USER_ERROR, BROKEN_PIPE = 0, 1, 2, 141
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command. The module of its name has the dataclass ``options``, and ``run(options)`` gives the exit code.
-
-    A ``-`` in the name is a ``_`` in the module's. With ``has_presets`` the module also has ``presets(arguments)``: the
-    options where no argument says else. ``log`` is how lines of the log look on stderr.
-    """
+    """Subcommand, implemented by the module of its name (with ``_`` for ``-``), whose ``run(options)`` is called."""
 
     options: str
+    """Name of the module's options dataclass."""
     summary: str
+    """Line in ``torso --help``."""
     has_presets: bool = False
+    """Whether the module also has ``presets(arguments)``, the defaults of options that are not given."""
     log: str = "%(message)s"
+    """Format of log lines on stderr."""
 
 
 COMMANDS = {
     "quickstart": Command(
-        "QuickstartOptions", "the whole road in a minute: fit digits, train CartPole, serve and ask both"
+        "QuickstartOptions", "the whole workflow in a minute: fit digits, train CartPole, serve both, send requests"
     ),
-    "fit": Command("FitOptions", "fit a classifier to a data set", has_presets=True),
+    "fit": Command("FitOptions", "fit a classifier or a regressor to a data set", has_presets=True),
     "train": Command("TrainOptions", "train an agent in an environment", has_presets=True),
-    "evaluate": Command("EvaluateOptions", "score a model: accuracy on test data, or the returns of fresh episodes"),
-    "inspect": Command("InspectOptions", "draw what a model has learned: weights, units, attacks, mistakes"),
-    "export": Command("ExportOptions", "write a model's model.onnx"),
+    "evaluate": Command("EvaluateOptions", "evaluate a model: accuracy on test data, or returns of fresh episodes"),
+    "inspect": Command("InspectOptions", "plot what a model has learned: weights, units, adversarial attacks, errors"),
+    "export": Command("ExportOptions", "export a model to ONNX (model.onnx)"),
     "serve": Command("ServeOptions", "serve models over gRPC", log="%(asctime)s %(levelname)s %(message)s"),
-    "classify": Command("ClassifyOptions", "label images or arrays, with a model here or one that is served"),
-    "act": Command("ActOptions", "choose actions for observations, with a model here or one that is served"),
-    "bench-serve": Command("BenchServeOptions", "load a server: latency, throughput and goodput, as a table and a PNG"),
-    "play": Command("PlayOptions", "play episodes, with a model here or one that is served"),
+    "classify": Command("ClassifyOptions", "classify images or arrays, with a local or a served model"),
+    "act": Command("ActOptions", "choose actions for observations, with a local or a served model"),
+    "bench-serve": Command(
+        "BenchServeOptions", "load test a server: latency, throughput and goodput, as a table and a plot"
+    ),
+    "play": Command("PlayOptions", "play episodes, with a local or a served model"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (None: this process's) and return its exit code. Nothing that goes wrong is raised."""
+    """Run a command line (None: this process's) and return its exit code; errors are printed and not raised."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
@@ -67,59 +69,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except Interrupted as interrupted:
-        _say("interrupted", debug=debug)
+        _print_error("interrupted", debug=debug)
         return interrupted.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit raises again
         return BROKEN_PIPE
     except TorsoError as error:
-        _say(f"error: {error}", debug=debug)
-        return MISTAKE
-    except OSError as error:  # the machine's: a full disk, a file that may not be read
+        _print_error(f"error: {error}", debug=debug)
+        return USER_ERROR
+    except OSError as error:  # of the system: a full disk, a file without read permission
         where = f"{error.filename}: " if error.filename is not None else ""
-        _say(f"error: {where}{error.strerror or error}", debug=debug)
-        return MISTAKE
-    except Exception as error:  # noqa: BLE001 - the last stop: what nobody foresaw still ends in a line
-        hint = "" if debug else "; --debug shows where it comes from"
-        _say(f"error: unexpected {type(error).__name__}: {error}{hint}", debug=debug)
-        return BUG
+        _print_error(f"error: {where}{error.strerror or error}", debug=debug)
+        return USER_ERROR
+    except Exception as error:  # noqa: BLE001 - top level: an unexpected error still ends in one line
+        hint = "" if debug else "; --debug shows the traceback"
+        _print_error(f"error: unexpected {type(error).__name__}: {error}{hint}", debug=debug)
+        return INTERNAL_ERROR
 
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
-        return DONE
+        print(_help_text())
+        return SUCCESS
     if words[0] == "--version":
         print(f"torso {__version__}")
-        return DONE
+        return SUCCESS
     name, *rest = words
     if name not in COMMANDS:
-        raise ConfigError(_unknown(name))
+        raise ConfigError(_unknown_command_message(name))
     return _run(name, rest)
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    from torso.cli.output import log_on_stderr
+    from torso.cli.output import log_to_stderr
     from torso.cli.parsing import parse_options
 
     command, module = COMMANDS[name], import_module(f"torso.cli.commands.{name.replace('-', '_')}")
     presets = module.presets(arguments) if command.has_presets else None
     options = parse_options(getattr(module, command.options), arguments, name, presets)
     if options is None:
-        return DONE
-    with log_on_stderr(command.log):
+        return SUCCESS
+    with log_to_stderr(command.log):
         return int(module.run(options))
 
 
-def _unknown(name: str) -> str:
+def _unknown_command_message(name: str) -> str:
     if name.startswith("-"):
-        return f"expected a command first, got {name}; torso --help lists them"
+        return f"the first argument must be a command, got {name}; torso --help lists the commands"
     close = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {close[0]}?" if close else "torso --help lists what each does"
-    return f"unknown command {name!r}, expected one of {', '.join(COMMANDS)}; {hint}"
+    hint = f"did you mean {close[0]}?" if close else "torso --help describes each"
+    return f"command must be one of {', '.join(COMMANDS)}, got {name!r}; {hint}"
 
 
-def _help() -> str:
+def _help_text() -> str:
     width = max(map(len, COMMANDS))
     rows = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -137,8 +139,8 @@ def _help() -> str:
     )
 
 
-def _say(line: str, *, debug: bool) -> None:
-    """The one line on stderr, after the traceback where it is asked for."""
+def _print_error(line: str, *, debug: bool) -> None:
+    """Print an error as one line on stderr, after the traceback with --debug."""
     if debug:
         traceback.print_exc()
     print(" ".join(line.split()), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, a closed terminal: an exception where nothing needs saving, else a request to stop."""
+"""Signal handling: Ctrl-C, SIGTERM and SIGHUP raise an exception, or request a stop where state must be saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked this process to end; ``exit_code`` is 128 and the signal's number, as shells have it."""
+    """Signal that ends this process; ``exit_code`` is 128 plus the signal's number, as in shells."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -21,27 +21,27 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """What the first signal asked for, and when: ``requested()`` is for a loop to look at after each step."""
+    """Stop request set by the first signal; a loop checks ``requested()`` after each step."""
 
     def __init__(self) -> None:
         self._number: int | None = None
 
     def requested(self) -> bool:
-        """Whether a signal came."""
+        """Return whether a signal was received."""
         return self._number is not None
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a run that stopped for it; 0 without one."""
+        """Exit code of a run that stopped on request; 0 without a request."""
         return 0 if self._number is None else 128 + self._number
 
     def raise_if_requested(self) -> None:
-        """Raise Interrupted if a signal came: for what may not be interrupted in the middle, but may be afterwards."""
+        """Raise Interrupted if a signal was received; called after a section that must not be interrupted."""
         if self._number is not None:
             raise Interrupted(self._number)
 
-    def receive(self, number: int, frame: FrameType | None = None) -> None:
-        """Take a signal: note the first, raise Interrupted at the second."""
+    def handle(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle a signal: record the first, raise Interrupted at the second."""
         if self._number is not None:
             raise Interrupted(number)
         self._number = number
@@ -54,24 +54,24 @@ class StopRequest:
 def interruptible() -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into Interrupted, so that ``finally`` and ``with`` blocks run."""
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
 
-    with _handling(end):
+    with _signal_handlers(interrupt):
         yield
 
 
 @contextmanager
 def stoppable() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a request that the loop within honours; the second ends it at once."""
+    """Turn the first Ctrl-C or SIGTERM into a stop request that the loop checks; the second raises Interrupted."""
     request = StopRequest()
-    with _handling(request.receive):
+    with _signal_handlers(request.handle):
         yield request
 
 
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle both signals for a while, unless they are ignored (as under nohup), or this is not the main thread."""
+def _signal_handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Install a signal handler for a block, except for ignored signals (nohup) and outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

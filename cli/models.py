@@ -1,6 +1,6 @@
-"""A model to ask, loaded here or behind a server: what classify, act and play have in common.
+"""Local and remote models behind one interface, for classify, act and play.
 
-A server is asked through the thin client, which imports neither torch nor anything else that computes.
+A remote model is called through the thin client, which imports neither torch nor any other library that computes.
 """
 
 from __future__ import annotations
@@ -26,57 +26,61 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model to ask, and where."""
+    """Options that select a model, local or served."""
 
     model: str
     """A model or run directory; with --address, the name of a served model."""
     address: str | None = None
-    """HOST:PORT or unix:PATH of a torso server; None: the model is loaded here."""
+    """HOST:PORT or unix:PATH of a torso server; None: the model is loaded in this process."""
     token_file: Path | None = None
-    """With --address: a file that holds the token to show to the server."""
+    """With --address: a file that holds the token for authentication."""
     tls: Flag = False
-    """With --address: encrypt, and trust the certificates that this system trusts."""
+    """With --address: use TLS, and trust the system's certificates."""
     tls_ca: Path | None = None
-    """With --address: encrypt, and trust the certificates in this PEM file."""
+    """With --address: use TLS, and trust the certificates in this PEM file."""
     tls_cert: Path | None = None
-    """With --address: this side's own certificate, PEM, for a server that asks for one; goes with --tls-key."""
+    """With --address: the client certificate, PEM, for a server that requires one; goes with --tls-key."""
     tls_key: Path | None = None
-    """With --address: the certificate's private key, PEM."""
+    """With --address: the client certificate's private key, PEM."""
     timeout_s: float = 30.0
-    """With --address: seconds that a call may take."""
+    """With --address: timeout of a call, in seconds."""
 
 
-Guesses = list[list[tuple[str, float]]]
-"""For each input the best labels, as text, with their probabilities, best first."""
+RankedLabels = list[list[tuple[str, float]]]
+"""For each input its labels of highest probability, as text, with their probabilities, best first."""
 
 
 class AnyModel(Protocol):
-    """What is asked."""
+    """Interface of local and remote models."""
 
-    def label(self, inputs: Array, top_k: int) -> Guesses:
-        """Label arrays."""
+    def label(self, inputs: Array, top_k: int) -> RankedLabels:
+        """Classify arrays."""
 
-    def label_images(self, images: Sequence[bytes], top_k: int) -> Guesses:
-        """Label PNG and JPEG files, given as their bytes."""
+    def label_images(self, images: Sequence[bytes], top_k: int) -> RankedLabels:
+        """Classify PNG and JPEG files, given as their bytes."""
 
     def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Choose the best action of each observation, [B]; also the value of each action, [B, A]."""
 
     def provenance(self, kind: str) -> Mapping[str, Any]:
-        """Where the model comes from; ConfigError where it is not of this kind."""
+        """Return the provenance of the model; ConfigError where it is not of this kind."""
 
     def stream_frames(self) -> ActStream | None:
-        """Where to send Atari's raw frames; None where the model is here, or takes none."""
+        """Return a stream that takes Atari's raw frames; None for local models, and for models that take none."""
 
 
 @contextmanager
 def open_model(options: ModelOptions) -> Iterator[AnyModel]:
-    """Load the model, or connect to who serves it."""
+    """Load the model, or connect to the server that serves it."""
     if options.address is None:
-        given = [name for name in ("token_file", "tls", "tls_ca", "tls_cert", "tls_key") if getattr(options, name)]
-        if given:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise ConfigError(f"{names} without --address: a model that is loaded here needs none; add --address")
+        remote_only = [
+            name for name in ("token_file", "tls", "tls_ca", "tls_cert", "tls_key") if getattr(options, name)
+        ]
+        if remote_only:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in remote_only)
+            raise ConfigError(
+                f"{names} must go with --address, got none: a local model has no connection; add --address"
+            )
         from torso.nets import Predictor
 
         yield LocalModel(Predictor.load(options.model))
@@ -96,60 +100,60 @@ def open_model(options: ModelOptions) -> Iterator[AnyModel]:
 
 
 class LocalModel:
-    """A model in this process."""
+    """Model that is loaded in this process."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
-    def label(self, inputs: Array, top_k: int) -> Guesses:
+    def label(self, inputs: Array, top_k: int) -> RankedLabels:
         """See `AnyModel.label`."""
-        self._require("classifier")
-        return self._guesses(self._predictor.prepare(inputs), top_k)
+        self._require_kind("classifier")
+        return self._ranked_labels(self._predictor.prepare(inputs), top_k)
 
-    def label_images(self, images: Sequence[bytes], top_k: int) -> Guesses:
+    def label_images(self, images: Sequence[bytes], top_k: int) -> RankedLabels:
         """See `AnyModel.label_images`."""
-        self._require("classifier")
-        return self._guesses(self._predictor.prepare_images(images), top_k)
+        self._require_kind("classifier")
+        return self._ranked_labels(self._predictor.prepare_images(images), top_k)
 
     def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """See `AnyModel.act`."""
-        self._require("policy")
+        self._require_kind("policy")
         values = self._predictor.run(self._predictor.prepare(observations, field="observations"))
         return self._predictor.greedy(values), values
 
     def provenance(self, kind: str) -> Mapping[str, Any]:
         """See `AnyModel.provenance`."""
-        self._require(kind)
+        self._require_kind(kind)
         return self._predictor.card.provenance
 
     def stream_frames(self) -> None:
         """See `AnyModel.stream_frames`."""
 
-    def _guesses(self, prepared: Array, top_k: int) -> Guesses:
+    def _ranked_labels(self, prepared: Array, top_k: int) -> RankedLabels:
         predictor = self._predictor
         indices, probabilities = predictor.top_k(predictor.probabilities(predictor.run(prepared)), top_k)
         labels = [[str(predictor.labels[index]) for index in row] for row in indices]
-        return _pairs(labels, probabilities)
+        return _pair(labels, probabilities)
 
-    def _require(self, kind: str) -> None:
-        _require(self._predictor.kind, kind)
+    def _require_kind(self, kind: str) -> None:
+        _require_kind(self._predictor.kind, kind)
 
 
 class RemoteModel:
-    """A model behind a server."""
+    """Model that a server serves, called over gRPC."""
 
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
 
-    def label(self, inputs: Array, top_k: int) -> Guesses:
+    def label(self, inputs: Array, top_k: int) -> RankedLabels:
         """See `AnyModel.label`."""
         answer = self._client.classify(self._name, inputs, top_k)
-        return _pairs(answer.labels, answer.probabilities)
+        return _pair(answer.labels, answer.probabilities)
 
-    def label_images(self, images: Sequence[bytes], top_k: int) -> Guesses:
+    def label_images(self, images: Sequence[bytes], top_k: int) -> RankedLabels:
         """See `AnyModel.label_images`."""
         answer = self._client.classify_images(self._name, images, top_k)
-        return _pairs(answer.labels, answer.probabilities)
+        return _pair(answer.labels, answer.probabilities)
 
     def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """See `AnyModel.act`."""
@@ -159,8 +163,8 @@ class RemoteModel:
     def provenance(self, kind: str) -> Mapping[str, Any]:
         """See `AnyModel.provenance`."""
         info = self._client.get_model(self._name)
-        _require(info.kind, kind)
-        # The wire has texts as they are, and what is not text as JSON.
+        _require_kind(info.kind, kind)
+        # On the wire texts are as they are, other values are JSON.
         return {name: json.loads(text) if text[:1] in ("{", "[") else text for name, text in info.provenance.items()}
 
     def stream_frames(self) -> ActStream | None:
@@ -170,7 +174,7 @@ class RemoteModel:
 
 
 def read_npy(path: Path) -> Array:
-    """The array in a .npy file; nothing in it is unpickled."""
+    """Read the array in a .npy file, without unpickling."""
     try:
         array: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -178,18 +182,18 @@ def read_npy(path: Path) -> Array:
     return array
 
 
-def _require(got: str, expected: str) -> None:
-    if got != expected:
-        advice = "torso classify" if got == "classifier" else "torso act or torso play"
-        raise ConfigError(f"--model is a {got}, expected a {expected}; ask it with {advice}")
+def _require_kind(kind: str, required: str) -> None:
+    if kind != required:
+        commands = "torso classify" if kind == "classifier" else "torso act or torso play"
+        raise ConfigError(f"--model must be a {required}, got a {kind}; use it with {commands}")
 
 
-def _pairs(labels: Sequence[Sequence[str]], probabilities: NDArray[np.float32]) -> Guesses:
+def _pair(labels: Sequence[Sequence[str]], probabilities: NDArray[np.float32]) -> RankedLabels:
     return [list(zip(names, row.tolist(), strict=True)) for names, row in zip(labels, probabilities, strict=True)]
 
 
 def read_token(path: Path) -> str:
-    """The token in a file; ConfigError where it cannot be read."""
+    """Read the token in a file; ConfigError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -197,5 +201,5 @@ def read_token(path: Path) -> str:
 
 
 def error_text(error: Exception) -> str:
-    """Why a file could not be read, without its name."""
+    """Return the reason why a file could not be read, without the file's name."""
     return str(getattr(error, "strerror", None) or error)

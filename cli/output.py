@@ -1,4 +1,4 @@
-"""Results on stdout, lines for people or one JSON object; everything else on stderr."""
+"""Output: results on stdout, as text or as one JSON object; status messages and logs on stderr."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from contextlib import contextmanager
 from typing import Any
 
 
-def result(figures: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """Print a command's result."""
+def print_result(figures: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a command's result to stdout."""
     print(json.dumps(figures) if as_json else text, flush=True)
 
 
-def say(text: str) -> None:
-    """Tell what is not a result."""
+def print_status(text: str) -> None:
+    """Print a status message to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
-class _Say(logging.Handler):
+class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))  # to whatever stderr is by then: a progress bar puts its own in place
+        print_status(self.format(record))  # looked up at each call: a progress bar replaces sys.stderr
 
 
 @contextmanager
-def log_on_stderr(form: str) -> Iterator[None]:
-    """Say what torso logs, from INFO on, for a while."""
-    handler, logger = _Say(), logging.getLogger("torso")
-    handler.setFormatter(logging.Formatter(form))
+def log_to_stderr(log_format: str) -> Iterator[None]:
+    """Write torso's log records, INFO and above, to stderr for a block."""
+    handler, logger = _StderrHandler(), logging.getLogger("torso")
+    handler.setFormatter(logging.Formatter(log_format))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

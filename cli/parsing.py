@@ -1,4 +1,4 @@
-"""Arguments into frozen dataclasses, by tyro; what is wrong with them as one line."""
+"""Parse arguments into frozen dataclasses with tyro; report argument errors as one line."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torso.errors import ConfigError, TorsoError
 T = TypeVar("T")
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
-"""A switch that is off unless it is given; it has no ``--no-`` twin."""
+"""Boolean flag that is off by default and has no ``--no-`` form."""
 
 
 def parse_options(options: type[T], arguments: Sequence[str], command: str, defaults: T | None = None) -> T | None:
-    """Read a command's arguments; None where they asked for help, which is printed then.
+    """Parse a command's arguments; print the help and return None for ``--help``.
 
-    ``defaults`` hold where no argument says else, and are what the help shows.
+    ``defaults`` are the values of options that are not given, and the defaults that the help shows.
 
     Raises:
-        ConfigError: arguments that are unknown, missing or not what the option takes.
-        TorsoError: what ``options`` itself refuses.
+        ConfigError: arguments that are unknown, missing or not of the option's type.
+        TorsoError: ``options`` itself rejects the values.
     """
     known: dict[str, Any] = {} if defaults is None else {"default": defaults}
     if "-h" in arguments or "--help" in arguments:
-        arguments = ["--help"]  # alone, for tyro's help leaves out positional arguments that were given
-    said = io.StringIO()  # tyro explains in a box of several lines
+        arguments = ["--help"]  # alone: tyro's help omits positional arguments that were given
+    captured = io.StringIO()  # tyro prints errors as a box of several lines
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(captured):
             parsed: T = tyro.cli(
                 options,
                 prog=f"torso {command}",
@@ -43,16 +43,16 @@ def parse_options(options: type[T], arguments: Sequence[str], command: str, defa
     except SystemExit as end:
         if not end.code:
             return None
-        refusal = next((error for error in _causes(end) if isinstance(error, TorsoError)), None)
-        if refusal is not None:
-            raise refusal from None
-        raise ConfigError(f"{_in_a_line(said.getvalue())}; torso {command} --help lists what there is") from None
-    sys.stderr.write(said.getvalue())
+        torso_error = next((error for error in _causes(end) if isinstance(error, TorsoError)), None)
+        if torso_error is not None:
+            raise torso_error from None
+        raise ConfigError(f"{_one_line(captured.getvalue())}; torso {command} --help lists the options") from None
+    sys.stderr.write(captured.getvalue())
     return parsed
 
 
-def given(arguments: Sequence[str], option: str) -> str | None:
-    """What ``option`` is given on the command line, before it is parsed as a whole; the last one counts."""
+def option_value(arguments: Sequence[str], option: str) -> str | None:
+    """Return the value of ``option`` in unparsed arguments; the last occurrence counts, None without one."""
     found = None
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -67,8 +67,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _in_a_line(box: str) -> str:
-    """What tyro's box says, without its frame and title, and without the help that it repeats."""
+def _one_line(box: str) -> str:
+    """Join the text of tyro's error box into one line, without its frame, title and repeated help."""
     sections: list[list[str]] = [[]]
     for line in box.splitlines():
         row = line.strip("│╭╮╰╯ ")
@@ -76,7 +76,7 @@ def _in_a_line(box: str) -> str:
             sections.append([])
         elif row:
             sections[-1].append(row)
-    _, *bodies = sections  # what stands above the first rule is the title
-    told = [" ".join(rows) for rows in bodies if rows and not rows[0].startswith(("Argument helptext", "For full"))]
-    told = [text.removeprefix("Error parsing ") for text in told] or ["wrong arguments"]
-    return "; ".join(text[0].lower() + text[1:] for text in told)
+    _, *bodies = sections  # the text above the first rule is the title
+    messages = [" ".join(rows) for rows in bodies if rows and not rows[0].startswith(("Argument helptext", "For full"))]
+    messages = [text.removeprefix("Error parsing ") for text in messages] or ["wrong arguments"]
+    return "; ".join(text[0].lower() + text[1:] for text in messages)

@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a bar on a terminal; elsewhere a line now and then, so that logs stay readable."""
+"""Progress display on stderr: a progress bar on a terminal; elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torso.agents.runs.callbacks import Callback
 from torso.agents.runs.events import Episode, Evaluated, Logged, Tick, TrainingEvent
 from torso.agents.supervised.fitting import EpochDone, FitEvent
-from torso.cli.output import say
+from torso.cli.output import print_status
 
-_LINE_PERIOD_S = 5.0  # lines are at least so far apart
-_SPEED_PERIOD_S = 20.0  # the speed is that of the last so many seconds: learning begins later than acting
-_LOOK_PERIOD_S = 0.2  # and so are looks at a run in which nothing happened but steps
+_LINE_PERIOD_S = 5.0  # minimum time between two lines
+_SPEED_WINDOW_S = 20.0  # speed is averaged over this window: learning begins later than acting
+_REFRESH_PERIOD_S = 0.2  # minimum time between two refreshes while there are steps but no events
 
 
 class _Display:
-    """A bar where stderr is a terminal, else lines such as ``epoch 12/60  loss 0.03``.
+    """Progress bar where stderr is a terminal, else lines such as ``epoch 12/60  loss 0.03``.
 
-    ``preface`` is said first, once there is something to show: a run that is refused has only its error to say.
+    ``preface`` is printed before the first progress: a run that fails to start prints only its error.
     """
 
     def __init__(self, unit: str, total: int, preface: str) -> None:
         self._unit, self._total, self._preface = unit, total, preface
         self._task: TaskID | None = None
-        self._said_s = time.monotonic()
+        self._last_line_s = time.monotonic()
         self._bar: Progress | None = None
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._bar = Progress(
@@ -54,72 +54,72 @@ class _Display:
             self._bar.stop()
 
     def _show(self, completed: float, figures: str, *, is_line: bool) -> None:
-        """Bring the bar up to date; where there is none and the event is worth a line, say it."""
+        """Update the bar; without a bar, print a line if ``is_line`` and the last line is old enough."""
         if self._preface:
-            say(self._preface)
+            print_status(self._preface)
             self._preface = ""
         if self._bar is not None:
-            if self._task is None:  # now and not before: a resumed run does not begin at 0
+            if self._task is None:  # created at the first update: a resumed run does not begin at 0
                 self._task = self._bar.add_task(figures, total=self._total, completed=int(completed))
             self._bar.update(self._task, completed=completed, description=figures)
-        elif is_line and time.monotonic() - self._said_s >= _LINE_PERIOD_S:
-            self._said_s = time.monotonic()
-            say(f"{self._unit} {int(completed):,}/{self._total:,}  {figures}")
+        elif is_line and time.monotonic() - self._last_line_s >= _LINE_PERIOD_S:
+            self._last_line_s = time.monotonic()
+            print_status(f"{self._unit} {int(completed):,}/{self._total:,}  {figures}")
 
 
 class TrainingProgress(_Display, Callback):
-    """A training run: the return, that of greedy evaluations, speed, time left.
+    """Progress of a training run: episode return, greedy evaluation return, speed, time left.
 
-    As a callback it is told of steps, too, so that the bar does not wait for episodes that are long.
+    It is a callback as well, so that it is notified of each step and long episodes do not stall the bar.
     """
 
     def __init__(self, total_steps: int, preface: str = "") -> None:
         super().__init__("step", total_steps, preface)
-        self._seen: deque[tuple[int, float]] = deque()  # steps and clock, as far back as the speed is measured
+        self._history: deque[tuple[int, float]] = deque()  # steps and clock, over the speed window
         self._return: float | None = None
-        self._greedy: float | None = None
-        self._looked_s = -_LOOK_PERIOD_S
+        self._greedy_return: float | None = None
+        self._last_refresh_s = -_REFRESH_PERIOD_S
 
     def on_step(self, tick: Tick) -> None:
-        """Take in that there are more steps."""
+        """Update the display with the number of steps."""
         now = time.monotonic()
-        if now - self._looked_s >= _LOOK_PERIOD_S:
-            self._looked_s = now
+        if now - self._last_refresh_s >= _REFRESH_PERIOD_S:
+            self._last_refresh_s = now
             self._show(tick.total_steps, self._figures(tick.total_steps), is_line=True)
 
     def on_event(self, event: TrainingEvent) -> None:
-        """Take in what happened."""
+        """Update the display with an event."""
         if isinstance(event, Logged):
             self._return = event.figures["episode_return"]
         elif isinstance(event, Evaluated):
-            self._greedy = event.evaluation.mean
+            self._greedy_return = event.evaluation.mean
         self._show(event.total_steps, self._figures(event.total_steps), is_line=not isinstance(event, Episode))
 
     def _figures(self, total_steps: int) -> str:
         now = time.monotonic()
-        self._seen.append((total_steps, now))
-        while self._seen[0][1] < now - _SPEED_PERIOD_S and len(self._seen) > 2:
-            self._seen.popleft()
-        steps, seconds = total_steps - self._seen[0][0], now - self._seen[0][1]
+        self._history.append((total_steps, now))
+        while self._history[0][1] < now - _SPEED_WINDOW_S and len(self._history) > 2:
+            self._history.popleft()
+        steps, seconds = total_steps - self._history[0][0], now - self._history[0][1]
         shown = []
         if self._return is not None:
             shown.append(f"return {self._return:,.1f}")
-        if self._greedy is not None:
-            shown.append(f"greedy {self._greedy:,.1f}")
+        if self._greedy_return is not None:
+            shown.append(f"greedy {self._greedy_return:,.1f}")
         if steps and seconds:
             shown.append(f"{steps / seconds:,.0f} steps/s")
         return "  ".join(shown)
 
 
 class FitProgress(_Display):
-    """A fit: the training loss, how it does on validation data, time left if no epoch is spared."""
+    """Progress of a fit: training loss, validation score, time left without early stopping."""
 
     def __init__(self, max_epochs: int, preface: str = "") -> None:
         super().__init__("epoch", max_epochs, preface)
         self._figures = ""
 
     def on_event(self, event: FitEvent) -> None:
-        """Take in what happened."""
+        """Update the display with an event."""
         if isinstance(event, EpochDone):
             self._figures = f"loss {event.loss:.4f}"
             if event.validation is not None:

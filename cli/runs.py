@@ -1,4 +1,4 @@
-"""What fit and train share: where a run goes, what a resumed one was begun with, how an interrupted one ends."""
+"""Run handling shared by fit and train: default directory, resume, graceful stop on signals."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from typing import Any, TypeVar
 
 from torso.agents.runs.run_directory import RunDirectory
 from torso.cli.interrupts import Interrupted, stoppable
-from torso.cli.output import say
+from torso.cli.output import print_status
 
 T = TypeVar("T")
 
 
 def default_out(*parts: object) -> Path:
-    """``runs/ENV-ALGORITHM-SEED``, in characters that every file system and a served model's name take."""
+    """Return ``runs/ENV-ALGORITHM-SEED``, in characters that every file system and served model names accept."""
     return Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(map(str, parts)))
 
 
-def begun(arguments: Sequence[str], kind: str, out: Path) -> RunDirectory | None:
-    """The run that ``--resume`` goes on with; None where nothing is to be resumed, or nothing of that kind is there."""
+def run_to_resume(arguments: Sequence[str], kind: str, out: Path) -> RunDirectory | None:
+    """Return the run that ``--resume`` continues; None without --resume or without a run of that kind in ``out``."""
     if "--resume" not in arguments or not (out / "config.json").is_file():
         return None
     run = RunDirectory.open(out)
     return run if run.kind == kind else None
 
 
-def settings_of(run: RunDirectory, config_class: type[T]) -> T:
-    """The configuration that a run was begun with."""
+def config_of_run(run: RunDirectory, config_class: type[T]) -> T:
+    """Return the configuration that a run was started with."""
     names: Any = config_class.__dataclass_fields__  # type: ignore[attr-defined]
     return config_class(**{name: value for name, value in run.settings.items() if name in names})
 
 
-def until_stopped(command: str, out: Path, work: Callable[[Callable[[], bool]], str | None]) -> int:
-    """Do a run's work; returns the exit code.
+def run_until_stopped(command: str, out: Path, work: Callable[[Callable[[], bool]], str | None]) -> int:
+    """Run ``work`` until it ends or a signal requests a stop; return the exit code.
 
-    ``work(stop)`` asks ``stop()`` after each step. Where that made it end early, all being saved, it returns how far it
-    came. A second signal ends it at once, and what was saved last stays.
+    ``work(stop)`` calls ``stop()`` after each step. If that made it end early, with everything saved, it returns its
+    progress as text. A second signal ends it at once; the last checkpoint stays.
     """
-    go_on = f"torso {command} --out {shlex.quote(str(out))} --resume"
+    resume_command = f"torso {command} --out {shlex.quote(str(out))} --resume"
     with stoppable() as request:
         try:
             stopped_at = work(request.requested)
         except Interrupted:
-            say(f"stopped at once; to go on from the last checkpoint in {out}: {go_on}")
+            print_status(f"stopped at once; to resume from the last checkpoint in {out}: {resume_command}")
             raise
     if stopped_at is not None:
-        say(f"stopped at {stopped_at}, saved in {out}; to go on: {go_on}")
+        print_status(f"stopped at {stopped_at}, saved in {out}; to resume: {resume_command}")
     return request.exit_code

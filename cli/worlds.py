@@ -1,4 +1,4 @@
-"""The env that a model is to act in, from what was given and what the model says of itself."""
+"""Select the environment that a model acts in, from command-line options and the model's provenance."""
 
 from __future__ import annotations
 
@@ -15,67 +15,67 @@ from torso.errors import ConfigError, EnvError
 
 
 def read_env_kwargs(text: str) -> dict[str, Any]:
-    """The JSON object that ``--env-kwargs`` is."""
+    """Parse ``--env-kwargs``, a JSON object."""
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"--env-kwargs {text!r} is not JSON ({error}); expected an object such as '{{}}'") from error
+        raise ConfigError(f"--env-kwargs must be a JSON object such as '{{}}', got {text!r} ({error})") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"--env-kwargs {text} is not a JSON object; expected one such as '{{\"size\": 3}}'")
+        raise ConfigError(f"--env-kwargs must be a JSON object such as '{{\"size\": 3}}', got {text}")
     return value
 
 
 def choose_world(env: str | None, env_kwargs: str | None, provenance: Mapping[str, Any]) -> World:
-    """An env with its constructor's arguments and wrappers: as given, else those that the model was trained in."""
+    """Return the env, its constructor's arguments and wrappers: those of the options, else those of the training."""
     env_id = env or provenance.get("env_id")
     if not isinstance(env_id, str):
-        raise ConfigError("the model does not say which env it was trained in; expected one with --env")
+        raise ConfigError("the model does not record the env it was trained in; name one with --env")
     return recorded_world(provenance, env_id, env_kwargs=None if env_kwargs is None else read_env_kwargs(env_kwargs))
 
 
 def with_raw_frames(world: World) -> World | None:
-    """The same games, observed as the console shows them; None where the world is none of Atari's."""
+    """Return the same Atari game with raw frames as observations; None for other envs."""
     if not has_raw_frames(world.env, world.wrappers):
         return None
     return World(env=world.env, env_kwargs={**world.env_kwargs, "raw_frames": True})
 
 
 @contextmanager
-def in_a_window(world: World) -> Iterator[World]:
-    """A world of one env, which shows itself in a window, the same for episode after episode.
+def rendered_in_window(world: World) -> Iterator[World]:
+    """Yield the world with one env that renders in a window, kept open over all episodes.
 
-    Raises EnvError where it has no window to show, or none can be opened here.
+    Raises EnvError where the env cannot render in a window, or no window can be opened here.
     """
     probe = world.make([0])
     modes, is_one_env = (probe.metadata or {}).get("render_modes") or [], isinstance(probe, SeededVectorEnv)
     probe.close()
     if "human" not in modes or not is_one_env:
         known = ", ".join(map(str, modes)) or "nothing"
-        advice = "give --video FILE.mp4 instead" if "rgb_array" in modes else "leave --render out"
+        advice = "give --video FILE.mp4 instead" if "rgb_array" in modes else "omit --render"
         raise EnvError(f"{world.name} cannot be shown in a window (it renders {known}); {advice}")
     env = make_registered(world.name, **{**world.env_kwargs, "render_mode": "human"})
     try:
-        with _no_window_is_an_env_error(world.name):
+        with _window_errors_as_env_errors(world.name):
             yield World(env=env, wrappers=world.wrappers)
     finally:
         env.close()
 
 
-def in_words(score: Mapping[str, Any], episodes: str = "episodes") -> str:
-    """The figures of an evaluation (`Evaluation.to_json`) for people to read."""
+def format_score(score: Mapping[str, Any], episodes: str = "episodes") -> str:
+    """Format the figures of an evaluation (`Evaluation.to_json`) as text."""
     text = (
-        f"mean return {score['mean_return']:,.1f} over {score['episodes']} {episodes} (deviation "
+        f"mean return {score['mean_return']:,.1f} over {score['episodes']} {episodes} (standard deviation "
         f"{score['std_return']:,.1f}, from {score['min_return']:,.1f} to {score['max_return']:,.1f})"
     )
     if score["num_cut"]:
-        text += f"; {score['num_cut']} of them were cut at {MAX_STEPS:,} steps"
+        text += f"; {score['num_cut']} of them were truncated at {MAX_STEPS:,} steps"
     if "human_normalized_score" in score:
         text += f"; human-normalised score {score['human_normalized_score']:.2f} (a random agent has 0, a human 1)"
     return text
 
 
 @contextmanager
-def _no_window_is_an_env_error(env_id: str) -> Iterator[None]:
+def _window_errors_as_env_errors(env_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The commands of ``torso``, a file each: a dataclass of options, and ``run(options)`` that gives the exit code.
+"""Commands of ``torso``, one file each: a dataclass of options, and ``run(options)``, which returns the exit code.
 
 May import the rest of cli but entry, and every other folder. Begin with `train.py` or `serve.py`.
 """

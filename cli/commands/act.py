@@ -1,4 +1,4 @@
-"""``torso act``: observations in, actions out."""
+"""``torso act``: choose actions for observations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tyro
 from numpy.typing import NDArray
 
 from torso.cli.models import ModelOptions, error_text, open_model, read_npy
-from torso.cli.output import result
+from torso.cli.output import print_result
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError
 
@@ -23,7 +23,7 @@ _EXAMPLE = "'[0.1, 0, 0.02, 0]'"
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class ActOptions(ModelOptions):
-    """Choose the best action for observations, with a model here or one that is served."""
+    """Choose the best action for observations, with a local or a served model."""
 
     observations: tyro.conf.Positional[str]
     """One observation or a list of them: JSON numbers such as '[0.1, 0, 0.02, 0]', a .npy or .json file, or - to read
@@ -33,8 +33,8 @@ class ActOptions(ModelOptions):
 
 
 def run(options: ActOptions) -> int:
-    """Act, and print a line for each observation."""
-    observations = _read(options.observations)
+    """Choose the actions, and print a line for each observation."""
+    observations = _read_observations(options.observations)
     with open_model(options) as model:
         actions, values = model.act(observations)
     lines = [
@@ -42,32 +42,35 @@ def run(options: ActOptions) -> int:
         for action, row in zip(actions.tolist(), values.tolist(), strict=True)
     ]
     figures = {"model": options.model, "actions": actions.tolist(), "values": values.tolist()}
-    result(figures, "\n".join(lines), as_json=options.json)
+    print_result(figures, "\n".join(lines), as_json=options.json)
     return 0
 
 
-def _read(given: str) -> NDArray[Any]:
-    if given.endswith(".npy"):
-        return read_npy(Path(given))
-    if given == "-":
-        return _from_json(sys.stdin.read(), "stdin")
-    if given.endswith(".json"):
+def _read_observations(text: str) -> NDArray[Any]:
+    if text.endswith(".npy"):
+        return read_npy(Path(text))
+    if text == "-":
+        return _parse_json(sys.stdin.read(), "stdin")
+    if text.endswith(".json"):
         try:
-            return _from_json(Path(given).read_text(encoding="utf-8"), given)
+            return _parse_json(Path(text).read_text(encoding="utf-8"), text)
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{given} cannot be read: {error_text(error)}") from error
-    return _from_json(given, repr(given))
+            raise ConfigError(f"{text} cannot be read: {error_text(error)}") from error
+    return _parse_json(text, repr(text))
 
 
-def _from_json(text: str, source: str) -> NDArray[Any]:
-    """Numbers, or lists of them of one shape, as an array."""
+def _parse_json(text: str, source: str) -> NDArray[Any]:
+    """Parse JSON numbers, or nested lists of them of one shape, into an array."""
     try:
         array = np.asarray(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{source} is not JSON numbers of one shape ({error}); expected one observation such as {_EXAMPLE}, a list "
-            "of them, or a .npy or .json file"
+            f"observations must be JSON numbers of one shape, got {source} ({error}); give one observation such as "
+            f"{_EXAMPLE}, a list of them, or a .npy or .json file"
         ) from error
     if array.dtype.kind not in "biuf":
-        raise ConfigError(f"{source} holds more than numbers; expected one observation such as {_EXAMPLE}, or a list")
+        raise ConfigError(
+            f"observations must be numbers alone, got {source} with other values; give one observation such as "
+            f"{_EXAMPLE}, or a list of them"
+        )
     return array

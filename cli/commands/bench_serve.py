@@ -1,4 +1,4 @@
-"""``torso bench-serve``: how much a server answers, and how fast."""
+"""``torso bench-serve``: load test a server, and report latency, throughput and goodput."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from torso.cli.models import read_token
-from torso.cli.output import result, say
+from torso.cli.output import print_result, print_status
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError
 
@@ -26,62 +26,62 @@ IN_FLIGHT = (1, 4, 16)
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class BenchServeOptions:
-    """Load a server with made-up inputs, and print latency, throughput, goodput and errors at each load.
+    """Load test a server with random inputs, and print latency, throughput, goodput and errors at each load.
 
-    A closed loop (--in-flight) keeps that many requests under way; an open one (--rate) sends at its rate whatever the
-    server does, and counts a latency from when the request was meant to be sent. Give either or both.
+    A closed loop (--in-flight) keeps that many requests in flight; an open loop (--rate) sends at a fixed rate whatever
+    the server does, and measures latency from the time at which a request was scheduled. Give either or both.
     """
 
     address: str = "127.0.0.1:8500"
     """HOST:PORT or unix:PATH of a torso server."""
     model: str | None = None
-    """The name of a served model; None: the only one there is."""
+    """The name of a served model; None: the only served model."""
     in_flight: tuple[int, ...] = ()
-    """Closed loops, one after the other: requests under way at any time. With neither these nor rates: 1 4 16."""
+    """Closed loops, one after the other: concurrent requests. Without --in-flight and --rate: 1 4 16."""
     rate: tuple[float, ...] = ()
     """Open loops, one after the other: requests a second."""
     arrivals: Literal["poisson", "constant"] = "poisson"
-    """How open loops space their requests: as independent users would, or evenly."""
+    """Arrival process of open loops: Poisson, as from independent users, or evenly spaced."""
     rows: int = 1
-    """Rows of each request."""
+    """Rows in each request (its batch size)."""
     protocol: Literal["torso", "v2"] = "torso"
-    """Ask through torso's own service, or through the Open Inference Protocol."""
+    """Send requests to torso's own service, or to the Open Inference Protocol's (v2)."""
     connections: int = 2
     """Connections that share the requests."""
     duration_s: float = 10.0
-    """Seconds that each load is measured."""
+    """Seconds for which each load is measured."""
     warmup_s: float = 1.0
-    """Seconds of each load before they count."""
+    """Warm-up of each load, in seconds, which is not measured."""
     deadline_s: float = 1.0
-    """Each request's deadline, in seconds; goodput counts the answers within it."""
+    """Each request's deadline, in seconds; goodput counts the responses within it."""
     seed: int = 0
-    """What inputs and random arrivals are drawn with."""
+    """Seed of the random inputs and arrival times."""
     echo: Flag = False
-    """Also load a bare gRPC echo on this machine with the same bytes: the most that can be measured here."""
+    """Also load test a bare local gRPC echo server with the same bytes: the upper bound on this machine."""
     plot: Path | None = None
-    """A PNG to draw latency against load into."""
+    """A .png file for a plot of latency against load."""
     token_file: Path | None = None
-    """A file that holds the token to show to the server."""
+    """A file that holds the token for authentication."""
     tls: Flag = False
-    """Encrypt, and trust the certificates that this system trusts."""
+    """Use TLS, and trust the system's certificates."""
     tls_ca: Path | None = None
-    """Encrypt, and trust the certificates in this PEM file."""
+    """Use TLS, and trust the certificates in this PEM file."""
     tls_cert: Path | None = None
-    """This side's own certificate, PEM, for a server that asks for one; goes with --tls-key."""
+    """The client certificate, PEM, for a server that requires one; goes with --tls-key."""
     tls_key: Path | None = None
-    """The certificate's private key, PEM."""
+    """The client certificate's private key, PEM."""
     json: Flag = False
     """Print one JSON object."""
 
     def __post_init__(self) -> None:
         if self.plot is not None and self.plot.suffix.lower() != ".png":
-            raise ConfigError(f"--plot must name a file that ends in .png, got {self.plot}")
+            raise ConfigError(f"--plot must be a file name that ends in .png, got {self.plot}")
         if self.connections < 1:
             raise ConfigError(f"--connections must be at least 1, got {self.connections}")
 
 
 def run(options: BenchServeOptions) -> int:
-    """Load, and print a line for each load."""
+    """Run the loads, and print a line for each."""
     from torso.serve.client.pool import Endpoint
     from torso.serve.load_test.generator import Target
     from torso.serve.load_test.loads import Timing
@@ -90,10 +90,10 @@ def run(options: BenchServeOptions) -> int:
     timing = Timing(duration_s=options.duration_s, warmup_s=options.warmup_s, deadline_s=options.deadline_s)
     loads = _loads(options)
     token = None if options.token_file is None else read_token(options.token_file)
-    secrets = {name: getattr(options, name) for name in ("tls", "tls_ca", "tls_cert", "tls_key")}
-    info = _describe(options, token, secrets)
+    tls_options = {name: getattr(options, name) for name in ("tls", "tls_ca", "tls_cert", "tls_key")}
+    info = _find_model(options, token, tls_options)
     target = Target(
-        endpoint=Endpoint(options.address, token, **secrets),
+        endpoint=Endpoint(options.address, token, **tls_options),
         method=method(info, options.protocol),
         requests=serialised(info, options.protocol, rows=options.rows, seed=options.seed),
         rows=options.rows,
@@ -111,14 +111,14 @@ def run(options: BenchServeOptions) -> int:
         "loads": [each.to_json() for each in results],
         **({"echo": [each.to_json() for each in echoes]} if echoes else {}),
     }
-    text = table(results, echoes)
+    text = load_test_table(results, echoes)
     if options.plot is not None:
         from torso.serve.load_test.plot import plot_load
 
         rows = f"{options.rows} row{'s' if options.rows > 1 else ''} a request"
         figures["plot"] = str(plot_load(results, options.plot, f"{info.name} ({info.backend}), {rows}"))
         text += f"\nplot: {options.plot}"
-    result(figures, text, as_json=options.json)
+    print_result(figures, text, as_json=options.json)
     return 0
 
 
@@ -132,22 +132,23 @@ def _loads(options: BenchServeOptions) -> list[ClosedLoop | OpenLoop]:
     ]
 
 
-def _describe(options: BenchServeOptions, token: str | None, secrets: dict[str, Any]) -> ModelInfo:
+def _find_model(options: BenchServeOptions, token: str | None, tls_options: dict[str, Any]) -> ModelInfo:
     from torso.serve import Client
 
-    with Client(options.address, token, **secrets) as client:
+    with Client(options.address, token, **tls_options) as client:
         if options.model is not None:
             return client.get_model(options.model)
         names = [model.name for model in client.list_models()]
         if len(names) != 1:
-            raise ConfigError(f"--model is needed: {options.address} serves {', '.join(names) or 'none'}")
+            served = ", ".join(names) or "none"
+            raise ConfigError(f"--model must be one of the served models, got none; {options.address} serves {served}")
         return client.get_model(names[0])
 
 
 def _measure(
     target: Target, loads: Sequence[ClosedLoop | OpenLoop], timing: Timing, *, echo: bool
 ) -> tuple[list[LoadResult], list[LoadResult]]:
-    """Put one load after the other on the server, each, if asked for, right before the same on an echo."""
+    """Run the loads one after the other; with ``echo``, each followed by the same load on an echo server."""
     from torso.serve.client.pool import Endpoint
     from torso.serve.load_test.echo import METHOD, bare_echo
     from torso.serve.load_test.generator import run_load
@@ -156,8 +157,8 @@ def _measure(
     results, echoes = [], []
     with bare_echo() if echo else nullcontext() as echo_address:
         for load in loads:
-            what = f"{load.in_flight} in flight" if isinstance(load, ClosedLoop) else f"{load.rate:g} requests/s"
-            say(f"{what}: {timing.warmup_s + timing.duration_s:g} s")
+            name = f"{load.in_flight} in flight" if isinstance(load, ClosedLoop) else f"{load.rate:g} requests/s"
+            print_status(f"{name}: {timing.warmup_s + timing.duration_s:g} s")
             results.append(run_load(target, load, timing))
             if echo_address is not None:
                 bare = replace(target, endpoint=Endpoint(echo_address), method=METHOD)
@@ -165,8 +166,8 @@ def _measure(
     return results, echoes
 
 
-def table(results: Sequence[LoadResult], echoes: Sequence[LoadResult] = ()) -> str:
-    """The results for people, in columns; below, what they should know about them."""
+def load_test_table(results: Sequence[LoadResult], echoes: Sequence[LoadResult] = ()) -> str:
+    """Format the results as a table, followed by notes on how to read them."""
     header = ["load", "answers/s", "in time/s", "rows/s", "p50 ms", "p90", "p99", "p99.9", "errors"]
     rows = [header, *(_row(each) for each in results), *(_row(each, "echo ") for each in echoes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
@@ -177,7 +178,7 @@ def table(results: Sequence[LoadResult], echoes: Sequence[LoadResult] = ()) -> s
         ).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, *_remarks(results, echoes)])
+    return "\n".join([*lines, *_notes(results, echoes)])
 
 
 def _row(each: LoadResult, name: str = "") -> list[str]:
@@ -192,7 +193,7 @@ def _row(each: LoadResult, name: str = "") -> list[str]:
     ]
 
 
-def _remarks(results: Sequence[LoadResult], echoes: Sequence[LoadResult]) -> Iterator[str]:
+def _notes(results: Sequence[LoadResult], echoes: Sequence[LoadResult]) -> Iterator[str]:
     from torso.serve.load_test.loads import LATE_MS
 
     for each, bare in zip(results, echoes, strict=False):
@@ -201,8 +202,8 @@ def _remarks(results: Sequence[LoadResult], echoes: Sequence[LoadResult]) -> Ite
     for each in results:
         if each.late_ms and each.late_ms["p99"] > LATE_MS:
             yield (
-                f"{each.offered:,.0f}/s: requests left up to {each.late_ms['p99']:.0f} ms late (p99), which their "
-                "latencies include: the load generator, or the machine, is at its limit"
+                f"{each.offered:,.0f}/s: requests were sent up to {each.late_ms['p99']:.0f} ms late (p99), which is "
+                "included in their latencies: the load generator, or the machine, is at its limit"
             )
 
 

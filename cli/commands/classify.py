@@ -1,4 +1,4 @@
-"""``torso classify``: images or arrays, labelled."""
+"""``torso classify``: classify images or arrays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tyro
 
-from torso.cli.models import AnyModel, Guesses, ModelOptions, error_text, open_model, read_npy
-from torso.cli.output import result
+from torso.cli.models import AnyModel, ModelOptions, RankedLabels, error_text, open_model, read_npy
+from torso.cli.output import print_result
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError, InputError, InvalidRequestError
 
@@ -18,60 +18,62 @@ from torso.errors import ConfigError, InputError, InvalidRequestError
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions(ModelOptions):
-    """Label images or arrays, with a model here or one that is served."""
+    """Classify images or arrays, with a local or a served model."""
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]
-    """PNG or JPEG files, or one .npy file of [N, ...] values as the model was fitted on."""
+    """PNG or JPEG files, or one .npy file of inputs [N, ...] like those that the model was fitted to."""
     top_k: int = 1
-    """How many labels for each input, best first."""
+    """Number of labels for each input, best first."""
     json: Flag = False
     """Print one JSON object."""
 
 
 def run(options: ClassifyOptions) -> int:
-    """Label, and print a line for each input."""
+    """Classify the inputs, and print a line for each."""
     if not options.inputs:
-        raise ConfigError("no inputs; expected PNG or JPEG files, or one .npy file")
+        raise ConfigError("inputs must be PNG or JPEG files, or one .npy file, got none")
     arrays = [path for path in options.inputs if path.suffix == ".npy"]
     if arrays and len(options.inputs) > 1:
-        raise ConfigError(f"{arrays[0]} beside other inputs; expected image files, or one .npy file alone")
+        raise ConfigError(
+            f"inputs must be image files, or one .npy file alone, got {arrays[0]} among {len(options.inputs)} files"
+        )
     if arrays:
         inputs = read_npy(arrays[0])
         with open_model(options) as model:
-            guesses = model.label(inputs, options.top_k)
-        names = [f"{arrays[0]}[{row}]" for row in range(len(guesses))]
+            labels = model.label(inputs, options.top_k)
+        names = [f"{arrays[0]}[{row}]" for row in range(len(labels))]
     else:
-        images = [_read(path) for path in options.inputs]
+        images = [_read_image(path) for path in options.inputs]
         with open_model(options) as model:
-            guesses = _label_images(model, options.inputs, images, options.top_k)
+            labels = _label_images(model, options.inputs, images, options.top_k)
         names = [str(path) for path in options.inputs]
-    _tell(options.model, names, guesses, as_json=options.json)
+    _print_labels(options.model, names, labels, as_json=options.json)
     return 0
 
 
-def _read(path: Path) -> bytes:
+def _read_image(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error_text(error)}; expected a PNG, JPEG or .npy file") from error
+        raise ConfigError(f"{path} cannot be read: {error_text(error)}; give a PNG, JPEG or .npy file") from error
 
 
-def _label_images(model: AnyModel, paths: Sequence[Path], images: Sequence[bytes], top_k: int) -> Guesses:
+def _label_images(model: AnyModel, paths: Sequence[Path], images: Sequence[bytes], top_k: int) -> RankedLabels:
     try:
         return model.label_images(images, top_k)
-    except (InputError, InvalidRequestError) as error:  # they know an image by its number, the user by its name
+    except (InputError, InvalidRequestError) as error:  # they name an image by its index, the user knows its path
         text = re.sub(r"images(?:\.encoded)?\[(\d+)\]", lambda match: str(paths[int(match[1])]), str(error))
         raise ConfigError(text) from error
 
 
-def _tell(model: str, names: Sequence[str], guesses: Guesses, *, as_json: bool) -> None:
+def _print_labels(model: str, names: Sequence[str], labels: RankedLabels, *, as_json: bool) -> None:
     rows = [
         {"input": name, "top": [{"label": label, "probability": probability} for label, probability in row]}
-        for name, row in zip(names, guesses, strict=True)
+        for name, row in zip(names, labels, strict=True)
     ]
     width = max(map(len, names))
     lines = [
         f"{name:<{width}}  " + "  ".join(f"{label} {probability:.1%}" for label, probability in row)
-        for name, row in zip(names, guesses, strict=True)
+        for name, row in zip(names, labels, strict=True)
     ]
-    result({"model": model, "rows": rows}, "\n".join(lines), as_json=as_json)
+    print_result({"model": model, "rows": rows}, "\n".join(lines), as_json=as_json)

@@ -1,4 +1,4 @@
-"""``torso evaluate``: how good a model is."""
+"""``torso evaluate``: score a model on test data or on fresh episodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from torso.cli.output import result
+from torso.cli.output import print_result
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError
 
@@ -19,49 +19,51 @@ if TYPE_CHECKING:
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Score a model: a policy by the returns of fresh greedy episodes, a classifier or a regressor on test data."""
+    """Evaluate a model: a policy by the returns of fresh greedy episodes, a classifier or a regressor on test data."""
 
     model: tyro.conf.Positional[Path]
-    """A model directory, or a run's, whose best model is meant."""
+    """A model directory, or a run directory, whose best model is used."""
     episodes: int | None = None
-    """Of a policy: how many episodes; None: 20."""
+    """For a policy: number of episodes; None: 20."""
     seed: int | None = None
-    """Of a policy: which episodes; None: the seed of its training. No seed gives episodes that chose the best model."""
+    """For a policy: seed of the episodes; None: its training's. No seed repeats the episodes of model selection."""
     env: str | None = None
-    """Of a policy: a Gymnasium id; None: the env that it was trained in."""
+    """For a policy: a Gymnasium id; None: the env that it was trained in."""
     env_kwargs: str | None = None
-    """Of a policy: arguments of the env's constructor, as a JSON object; None: those of its training."""
+    """For a policy: arguments of the env's constructor, as a JSON object; None: those of its training."""
     dataset: str | None = None
-    """Of others: whose test data; None: those of the data set that it was fitted to."""
+    """For other models: the data set whose test data to use; None: the one that the model was fitted to."""
     data_dir: Path | None = None
-    """Of others: a folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
+    """For other models: a folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     json: Flag = False
     """Print one JSON object."""
 
 
 def run(options: EvaluateOptions) -> int:
-    """Evaluate, and print the figures."""
+    """Evaluate the model, and print the figures."""
     from torso.nets import Predictor
 
     predictor = Predictor.load(options.model)
     if predictor.kind == "policy":
-        _refuse(options, "policy", ("dataset", "data_dir"))
+        _reject_options(options, "policy", ("dataset", "data_dir"))
         _evaluate_policy(options, predictor)
     else:
-        _refuse(options, predictor.kind, ("episodes", "seed", "env", "env_kwargs"))
-        _evaluate_on_test(options, predictor)
+        _reject_options(options, predictor.kind, ("episodes", "seed", "env", "env_kwargs"))
+        _evaluate_on_test_data(options, predictor)
     return 0
 
 
-def _refuse(options: EvaluateOptions, kind: str, names: tuple[str, ...]) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
-    if given:
-        raise ConfigError(f"{', '.join(given)}: {options.model} is a {kind}, which has no use for it; leave it out")
+def _reject_options(options: EvaluateOptions, kind: str, names: tuple[str, ...]) -> None:
+    flags = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    if flags:
+        raise ConfigError(
+            f"{', '.join(flags)} must be omitted: {options.model} is a {kind}, to which it does not apply"
+        )
 
 
 def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
     from torso.agents.acting.evaluation import evaluate, evaluation_seeds
-    from torso.cli.worlds import choose_world, in_words
+    from torso.cli.worlds import choose_world, format_score
 
     provenance = predictor.card.provenance
     world = choose_world(options.env, options.env_kwargs, provenance)
@@ -71,17 +73,17 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
         raise ConfigError(f"--episodes must be at least 1, got {episodes}")
     score = evaluate(predictor.act, world, evaluation_seeds(seed, episodes, "score")).to_json(world.name)
     figures = {"model": str(options.model), "env_id": world.name, "seed": seed, **score}
-    result(figures, f"{world.name}: {in_words(score)}", as_json=options.json)
+    print_result(figures, f"{world.name}: {format_score(score)}", as_json=options.json)
 
 
-def _evaluate_on_test(options: EvaluateOptions, predictor: Predictor) -> None:
+def _evaluate_on_test_data(options: EvaluateOptions, predictor: Predictor) -> None:
     from torso.envs import load_dataset
     from torso.insight.inspect.subjects import source_of
     from torso.insight.metrics.scoring import score_on_test
 
     source = source_of(predictor.card, options.dataset)
     if source is None:
-        raise ConfigError(f"{options.model} does not say which data set it was fitted to; expected one with --dataset")
+        raise ConfigError(f"{options.model} does not record the data set it was fitted to; name one with --dataset")
     test = load_dataset(data_dir=options.data_dir, **source).test
     scored = score_on_test(predictor, test)
     figures = {"model": str(options.model), "dataset": test.name, **scored.figures}
@@ -93,4 +95,4 @@ def _evaluate_on_test(options: EvaluateOptions, predictor: Predictor) -> None:
     else:
         score = "test accuracy {test_accuracy:.2%} ({test_errors} errors in {num_test:,})"
     text = f"{test.name}: {score.format(**figures)}\n\n{scored.metrics.text()}"
-    result(figures, text, as_json=options.json)
+    print_result(figures, text, as_json=options.json)

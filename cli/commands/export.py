@@ -1,4 +1,4 @@
-"""``torso export``: a model for ONNX Runtime."""
+"""``torso export``: export a model to ONNX."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 
 import tyro
 
-from torso.cli.output import result
+from torso.cli.output import print_result
 from torso.cli.parsing import Flag
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write model.onnx beside a model's weights: raw input to readout, for any batch size.
+    """Export a model to model.onnx beside its weights: from raw input to readout, for any batch size.
 
-    Runs that end export their models themselves; this is for models saved without it. A server never writes one.
+    Runs export their models when they end; this is for models saved without it. A server never writes the file.
     """
 
     model: tyro.conf.Positional[Path]
-    """A model directory, or a run's, whose best model is meant."""
+    """A model directory, or a run directory, whose best model is used."""
     json: Flag = False
     """Print one JSON object."""
 
 
 def run(options: ExportOptions) -> int:
-    """Export, and print where to."""
+    """Export the model, and print the path of the file."""
     from torso.nets import export_onnx
 
     path = export_onnx(options.model)
     num_bytes = path.stat().st_size
-    result({"onnx": str(path), "bytes": num_bytes}, f"{path}  {num_bytes / 1024:,.0f} KiB", as_json=options.json)
+    print_result({"onnx": str(path), "bytes": num_bytes}, f"{path}  {num_bytes / 1024:,.0f} KiB", as_json=options.json)
     return 0

@@ -1,4 +1,4 @@
-"""``torso fit``: a classifier or a regressor, to a data set."""
+"""``torso fit``: fit a classifier or a regressor to a data set."""
 
 from __future__ import annotations
 
@@ -14,97 +14,102 @@ from torso.agents.supervised.config import DEFAULT_NET, ClassifierConfig, Regres
 from torso.agents.supervised.fit_runs import fit_run
 from torso.agents.supervised.lr_finder import plot_range_test, range_test_of
 from torso.agents.supervised.recipes import RECIPES, fit_preset
-from torso.cli.output import result
-from torso.cli.parsing import Flag, given
+from torso.cli.output import print_result
+from torso.cli.parsing import Flag, option_value
 from torso.cli.progress import FitProgress
-from torso.cli.runs import begun, default_out, settings_of, until_stopped
+from torso.cli.runs import config_of_run, default_out, run_to_resume, run_until_stopped
 from torso.envs import Splits, load_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings(ClassifierConfig):
-    """The settings of a fit, without those that only `torso.agents.Classifier` has a use for."""
+    """Settings of a fit, without those that apply to `torso.agents.Classifier` only."""
 
-    class_weight: Literal["balanced"] | None = None  # balanced: every class has the same say, however rare
+    class_weight: Literal["balanced"] | None = None
+    """Balanced: every class has the same weight in the loss, however rare it is."""
     validation_fraction: tyro.conf.Suppress[float] = 0.1
+    """Hidden: data sets have a validation split."""
     random_state: tyro.conf.Suppress[int | None] = None
+    """Hidden: the seed is --seed."""
     verbose: tyro.conf.Suppress[int] = 0
+    """Hidden: progress is always displayed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
     """Fit a classifier or a regressor into a run directory, and score its best epoch once on the test data.
 
-    With --resume, settings that are not given are those that the run was begun with. Ctrl-C saves; a resumed fit gives
-    the same bits as one that was never stopped.
+    With --resume, settings that are not given are those that the run was started with. Ctrl-C saves; a resumed fit
+    gives the same bits as one that was never stopped.
     """
 
     dataset: str = "digits"
     """digits, mnist, fashion-mnist, iris, wine, breast-cancer, diabetes, xor, circles, moons, spirals; or your own: a
-    .npz or .csv file, or a folder with a folder of images for each class."""
+    .npz or .csv file, or a folder with one folder of images for each class."""
     classes: tyro.conf.DisallowNone[str | None] = None
-    """Only examples of these labels, in this order: 0,1 for zeros against ones. None: all."""
+    """Only examples of these labels, in this order, such as 0,1. None: all."""
     label_column: tyro.conf.DisallowNone[str | None] = None
-    """Of a .csv file: the column to predict (several, with commas, are numbers to regress on). None: the one called
+    """For a .csv file: the column to predict (several, with commas, are regression targets). None: the one called
     label, class, target or species, else the last."""
     task: tyro.conf.DisallowNone[Literal["classification", "regression"] | None] = None
-    """Of your own data: whether what is to be predicted are labels or numbers. None: what it looks like."""
+    """For your own data: whether to predict labels or numbers. None: inferred from the data."""
     data_dir: tyro.conf.DisallowNone[Path | None] = None
     """A folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     seed: int = 0
-    """What everything random follows from."""
+    """Seed of everything random."""
     out: tyro.conf.DisallowNone[Path | None] = None
     """The run directory; None: runs/DATASET-NET-SEED."""
     resume: Flag = False
-    """Go on with the run in the run directory; begin it where there is none yet."""
+    """Resume the run in the run directory; start one if there is none yet."""
     find_learning_rate: Flag = False
-    """Fit nothing: try rates from tiny to huge, draw the loss, and say which to take (Smith 2017)."""
+    """Run a learning-rate range test instead of a fit: plot the loss by rate, and suggest a rate (Smith 2017)."""
     json: Flag = False
     """Print the summary as one JSON object."""
     config: Annotated[FitSettings, tyro.conf.arg(name="")] = field(default_factory=FitSettings)
+    """Settings of the network and its training."""
 
     @property
     def source(self) -> dict[str, Any]:
-        """What `load_dataset` is asked for, but for the folder."""
+        """Arguments of `load_dataset`, without the folder."""
         columns = None if self.label_column is None else self.label_column.split(",")
-        asked = {
+        arguments = {
             "name": self.dataset,
             "classes": None if self.classes is None else self.classes.split(","),
             "label_column": columns[0] if columns is not None and len(columns) == 1 else columns,
             "task": self.task,
         }
-        return {name: value for name, value in asked.items() if value is not None}
+        return {name: value for name, value in arguments.items() if value is not None}
 
     @property
     def run_path(self) -> Path:
         """The run directory."""
         classes = "" if self.classes is None else "-" + self.classes.replace(",", "-")
-        net = self.config.net_name or f"from-{_short(str(self.config.init_torso))}"
-        return self.out or default_out(_short(self.dataset) + classes, net, self.seed)
+        net = self.config.net_name or f"from-{_short_name(str(self.config.init_torso))}"
+        return self.out or default_out(_short_name(self.dataset) + classes, net, self.seed)
 
 
 def presets(arguments: Sequence[str]) -> FitOptions:
-    """What holds where no argument says else: the resumed run's own settings, or those of the net and the data set."""
-    dataset = given(arguments, "--dataset") or "digits"
-    init_torso = given(arguments, "--init-torso")
-    net = given(arguments, "--net") or DEFAULT_NET
-    if init_torso is not None:  # which brings the net: what is left of a recipe is how it learns
+    """Return the default options: the settings of the resumed run, or those of the net and the data set."""
+    dataset = option_value(arguments, "--dataset") or "digits"
+    init_torso = option_value(arguments, "--init-torso")
+    net = option_value(arguments, "--net") or DEFAULT_NET
+    if init_torso is not None:  # which brings the net: of the recipe only the training settings remain
         settings = {**RECIPES[DEFAULT_NET].to_json(), "init_torso": init_torso}
     else:
         settings = fit_preset(net, dataset) if net in RECIPES else {}
-    if given(arguments, "--optimizer") is not None:  # another one brings its own rate and decay
+    if option_value(arguments, "--optimizer") is not None:  # each optimizer has its own default rate and decay
         settings = {name: value for name, value in settings.items() if name not in ("learning_rate", "weight_decay")}
-    if given(arguments, "--loss") is not None:  # not every loss has labels to smooth
+    if option_value(arguments, "--loss") is not None:  # not every loss supports label smoothing
         settings = {name: value for name, value in settings.items() if name != "label_smoothing"}
-    seed = given(arguments, "--seed")
+    seed = option_value(arguments, "--seed")
     defaults = FitOptions(
         dataset=dataset,
-        classes=given(arguments, "--classes"),
+        classes=option_value(arguments, "--classes"),
         seed=int(seed) if seed is not None and seed.isdecimal() else 0,
-        out=None if given(arguments, "--out") is None else Path(str(given(arguments, "--out"))),
+        out=None if option_value(arguments, "--out") is None else Path(str(option_value(arguments, "--out"))),
         config=FitSettings(**settings),
     )
-    run = begun(arguments, "fit", defaults.run_path)
+    run = run_to_resume(arguments, "fit", defaults.run_path)
     if run is None:
         return FitOptions(config=defaults.config)
     source = run.settings.get("source", {"name": run.settings["dataset"]})
@@ -115,12 +120,12 @@ def presets(arguments: Sequence[str]) -> FitOptions:
         label_column=",".join(label_column) if isinstance(label_column, list) else label_column,
         task=source.get("task"),
         seed=run.config["seed"],
-        config=settings_of(run, FitSettings),
+        config=config_of_run(run, FitSettings),
     )
 
 
 def run(options: FitOptions) -> int:
-    """Fit, and print the summary; or find a learning rate."""
+    """Fit, and print the summary; or run a learning-rate range test."""
     data, out = load_dataset(data_dir=options.data_dir, **options.source), options.run_path
     config: ClassifierConfig | RegressorConfig = options.config
     if data.train.task == "regression":
@@ -128,10 +133,10 @@ def run(options: FitOptions) -> int:
     if options.find_learning_rate:
         return _find_learning_rate(options, data, config)
     max_epochs = config.recipe().max_epochs
-    what = config.net_name or f"the{' frozen' * config.freeze_torso} torso of {config.init_torso}"
+    net = config.net_name or f"the{' frozen' * config.freeze_torso} torso of {config.init_torso}"
     preface = (
-        f"{what} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} to choose the "
-        f"epoch by, at most {max_epochs:,} epochs, seed {options.seed}: {out}"
+        f"{net} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} for "
+        f"validation, at most {max_epochs:,} epochs, seed {options.seed}: {out}"
     )
 
     def work(stop: Callable[[], bool]) -> str | None:
@@ -148,10 +153,10 @@ def run(options: FitOptions) -> int:
             )
         if fitted.summary is None:
             return f"epoch {fitted.epochs:,} of {max_epochs:,}"
-        _tell_summary(fitted.summary, fitted.run_directory, as_json=options.json)
+        _print_summary(fitted.summary, fitted.run_directory, as_json=options.json)
         return None
 
-    return until_stopped("fit", out, work)
+    return run_until_stopped("fit", out, work)
 
 
 def _find_learning_rate(options: FitOptions, data: Splits, config: ClassifierConfig | RegressorConfig) -> int:
@@ -160,11 +165,11 @@ def _find_learning_rate(options: FitOptions, data: Splits, config: ClassifierCon
     picture = plot_range_test(found, path.with_name(f"{path.name}.learning_rate.png"))
     figures = {"learning_rate": found.suggestion, "picture": str(picture)}
     text = f"learning rate: {found.suggestion:.2g} (of {config.recipe().optimizer})\npicture: {picture}"
-    result(figures, text, as_json=options.json)
+    print_result(figures, text, as_json=options.json)
     return 0
 
 
-def _tell_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
+def _print_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
     if "test_accuracy" in summary:
         score = f"test accuracy {summary['test_accuracy']:.2%} ({summary['test_errors']} errors in {{num_test:,}})"
         validation = "" if summary["validation_accuracy"] is None else "accuracy {validation_accuracy:.2%}"
@@ -178,9 +183,9 @@ def _tell_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) 
         f"{validation and f', validation {validation.format(**summary)}'}; {summary['num_parameters']:,} parameters\n"
         f"model: {model}\ncurve: {run.learning_curve}"
     )
-    result({**summary, "run": str(run.path), "model": str(model)}, text, as_json=as_json)
+    print_result({**summary, "run": str(run.path), "model": str(model)}, text, as_json=as_json)
 
 
-def _short(dataset: str) -> str:
-    """A data set's name as part of a directory's."""
+def _short_name(dataset: str) -> str:
+    """Return a data set's name for use in a directory's name."""
     return Path(dataset).stem or "data"

@@ -1,4 +1,4 @@
-"""``torso inspect``: what a model has learned, as pictures."""
+"""``torso inspect``: plot what a model has learned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from torso.cli.models import error_text, read_npy
-from torso.cli.output import result
+from torso.cli.output import print_result
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError
 
@@ -20,41 +20,41 @@ if TYPE_CHECKING:
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    """Draw what a model has learned: PNG pictures of all that the model and its test data allow to be seen.
+    """Plot what a model has learned, as PNG files: all plots that apply to the model and its test data.
 
-    The first layer's weights; every layer's values for one input; the test inputs that excite units most, and the
-    stimulus that would excite them more than any of these; accuracy under fast gradient sign attacks; of two features,
-    what is decided where; the confusion matrix with the surest mistakes; whether probabilities come true.
+    The first layer's weights; every layer's activations for one input; the test inputs that activate units most, and
+    the optimal stimulus; accuracy under fast gradient sign attacks; the decision regions of two features; the confusion
+    matrix with the most confident errors; the reliability diagram of the probabilities.
     """
 
     model: tyro.conf.Positional[Path]
-    """A model directory, or a run's, whose best model is meant."""
+    """A model directory, or a run directory, whose best model is used."""
     dataset: str | None = None
-    """Whose test data to look at the model with; None: those of the data set that it was fitted to."""
+    """The data set whose test data to use; None: the one that the model was fitted to."""
     data_dir: Path | None = None
     """A folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     out: Path | None = None
-    """Where the pictures go; None: MODEL/inspection."""
+    """Directory of the plots; None: MODEL/inspection."""
     input: str | None = None
-    """The input whose way through the layers is shown: a row of the test data, a PNG or JPEG file, or a .npy file of
-    one input; None: row 0."""
+    """The input whose activations are plotted: a row of the test data, a PNG or JPEG file, or a .npy file of one input;
+    None: row 0."""
     unit: tuple[str, ...] = ()
-    """Units to portray, each LAYER:INDEX, such as conv1:3; none: of each layer those that tell inputs apart most."""
+    """Units to plot, each LAYER:INDEX, such as conv1:3; none: the most selective units of each layer."""
     epsilons: tuple[float, ...] = ()
-    """Sizes of attacks, as shares of the input's range; none: from 0.01 to 0.2."""
+    """Sizes of adversarial attacks, as fractions of the input's range; none: from 0.01 to 0.2."""
     json: Flag = False
-    """Print one JSON object, with the figures that the pictures show."""
+    """Print one JSON object, with the figures that the plots show."""
 
 
 def run(options: InspectOptions) -> int:
-    """Inspect, and print the pictures' paths."""
+    """Plot the model, and print the paths of the plots."""
     from torso.insight.inspect.inspecting import inspect_model
     from torso.insight.inspect.settings import EPSILONS, InspectionSettings
 
     settings = InspectionSettings(units=options.unit, epsilons=options.epsilons or EPSILONS)
-    example = None if options.input is None else _example(options.input)
+    example = None if options.input is None else _read_example(options.input)
     found = inspect_model(options.model, out=options.out, data=_test_data(options), example=example, settings=settings)
-    _tell(options, found)
+    _print_paths(options, found)
     return 0
 
 
@@ -67,14 +67,14 @@ def _test_data(options: InspectOptions) -> Any:
     if card.kind == "policy":
         if options.dataset is not None or options.data_dir is not None:
             name = "--dataset" if options.dataset is not None else "--data-dir"
-            raise ConfigError(f"{name}: {options.model} is a policy, which has no use for it; leave it out")
+            raise ConfigError(f"{name} must be omitted: {options.model} is a policy, to which it does not apply")
         return None
     source = source_of(card, options.dataset)
     return None if source is None else load_dataset(data_dir=options.data_dir, **source).test
 
 
-def _example(text: str) -> Any:
-    """A row, an array, or an image file's bytes."""
+def _read_example(text: str) -> Any:
+    """Read an example: a row's index, an array, or an image file's bytes."""
     if text.lstrip("-").isdecimal():
         return int(text)
     path = Path(text)
@@ -83,11 +83,11 @@ def _example(text: str) -> Any:
     try:
         return path.read_bytes()
     except OSError as error:
-        expected = "a row of the test data, a PNG, JPEG or .npy file"
-        raise ConfigError(f"--input {text} cannot be read: {error_text(error)}; expected {expected}") from error
+        advice = "give a row of the test data, a PNG, JPEG or .npy file"
+        raise ConfigError(f"--input {text} cannot be read: {error_text(error)}; {advice}") from error
 
 
-def _tell(options: InspectOptions, found: Inspection) -> None:
+def _print_paths(options: InspectOptions, found: Inspection) -> None:
     width = max(len(each.name) for each in found.drawn)
     lines = [f"{each.name:<{width}}  {each.path}" for each in found.drawn]
-    result({"model": str(options.model), **found.to_json()}, "\n".join(lines), as_json=options.json)
+    print_result({"model": str(options.model), **found.to_json()}, "\n".join(lines), as_json=options.json)

@@ -1,4 +1,4 @@
-"""``torso play``: episodes, one after the other."""
+"""``torso play``: play episodes, and print their returns."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import tyro
 from numpy.typing import NDArray
 
 from torso.cli.models import AnyModel, ModelOptions, open_model
-from torso.cli.output import result
+from torso.cli.output import print_result
 from torso.cli.parsing import Flag
 from torso.errors import ConfigError
-from torso.nets.prediction.choosing import best_legal
 
 if TYPE_CHECKING:
     from torso.agents.acting.evaluation import Frames
@@ -26,24 +25,24 @@ if TYPE_CHECKING:
 @tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions(ModelOptions):
-    """Play episodes greedily, with a model here or one that is served, and print each return.
+    """Play episodes greedily, with a local or a served model, and print each return.
 
-    Of Atari's games a served model is sent what the console shows, and its server makes observations of that; this
-    process then loads nothing that computes.
+    In Atari games a served model is sent raw frames, which its server preprocesses; this process then loads no library
+    that computes.
     """
 
     env: str | None = None
-    """A Gymnasium id; None: the one that the model was trained in."""
+    """A Gymnasium id; None: the env that the model was trained in."""
     env_kwargs: str | None = None
     """Arguments of the env's constructor, as a JSON object; None: those of the model's training."""
     episodes: int = 1
-    """How many episodes."""
+    """Number of episodes."""
     seed: int = 0
-    """Which episodes: a seed gives the same ones each time, and to torso evaluate."""
+    """Seed of the episodes: a seed gives the same episodes each time, and in torso evaluate."""
     render: Flag = False
     """Show the env in a window."""
     video: Path | None = None
-    """Film the episodes, one after the other, into this .mp4 file."""
+    """Record the episodes, one after the other, into this .mp4 file."""
     json: Flag = False
     """Print one JSON object."""
 
@@ -52,28 +51,30 @@ def run(options: PlayOptions) -> int:
     """Play, and print a line for each episode as it ends."""
     from torso.agents.acting.evaluation import evaluate, evaluation_seeds
     from torso.agents.runs.events import Evaluation
-    from torso.cli.worlds import choose_world, in_a_window, with_raw_frames
+    from torso.cli.worlds import choose_world, rendered_in_window, with_raw_frames
 
     if options.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {options.episodes}")
     if options.video is not None and options.render:
-        raise ConfigError("--video and --render: an env draws into a file or into a window; give one of them")
+        raise ConfigError(
+            "--video and --render must not go together: an env renders to a file or to a window; give one of them"
+        )
     if options.video is not None and options.video.suffix.lower() != ".mp4":
-        raise ConfigError(f"--video must name a file that ends in .mp4, got {options.video}")
+        raise ConfigError(f"--video must be a file name that ends in .mp4, got {options.video}")
     returns: list[float] = []
     lengths: list[int] = []
     num_cut = 0
     with open_model(options) as model, ExitStack() as stack:
         world = choose_world(options.env, options.env_kwargs, model.provenance("policy"))
-        act = _actor(model, world)
+        act = _greedy_policy(model, world)
         env_id, on_frames = world.name, None
         raw = with_raw_frames(world)
         if raw is not None and (stream := model.stream_frames()) is not None:
             world, act = raw, stack.enter_context(stream).act_together
         if options.render:
-            world = stack.enter_context(in_a_window(world))
+            world = stack.enter_context(rendered_in_window(world))
         elif options.video is not None:
-            on_frames = stack.enter_context(_filming(world, options.video))
+            on_frames = stack.enter_context(_recording(world, options.video))
         for seed in evaluation_seeds(options.seed, options.episodes, "score"):
             played = evaluate(act, world, [seed], on_frames=on_frames)
             returns += played.returns
@@ -87,27 +88,29 @@ def run(options: PlayOptions) -> int:
     if options.video is not None:
         figures["video"] = str(options.video)
         text += f"\nvideo: {options.video}"
-    result({**figures, "lengths_steps": lengths}, text, as_json=options.json)
+    print_result({**figures, "lengths_steps": lengths}, text, as_json=options.json)
     return 0
 
 
 @contextmanager
-def _filming(world: World, path: Path) -> Iterator[Callable[[Frames], None]]:
-    """Write what is shown into a video."""
+def _recording(world: World, path: Path) -> Iterator[Callable[[Frames], None]]:
+    """Record rendered frames into a video."""
     from torso.agents.acting.videos import film, frames_per_second
 
     with film(path, frames_per_second(world)) as add:
         yield lambda frames: add(frames[0])
 
 
-def _actor(model: AnyModel, world: World) -> Any:
-    """What chooses in the env; where only some actions are legal, by the values that the model gives to those."""
+def _greedy_policy(model: AnyModel, world: World) -> Any:
+    """Return the model's greedy policy; under an action mask, the legal action of the highest value."""
 
     def act(
         observations: NDArray[Any], state: tuple[Any, ...], mask: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], tuple[Any, ...]]:
         actions, values = model.act(observations)
         if mask is not None:
+            from torso.nets.prediction.choosing import best_legal
+
             actions = best_legal(values, mask) + world.spec.action_start
         return actions, state
 

@@ -1,4 +1,4 @@
-"""``torso quickstart``: the whole road in a minute. Fit, train, serve, ask, compare."""
+"""``torso quickstart``: the whole workflow in a minute. Fit, train, serve, send requests, compare."""
 
 from __future__ import annotations
 
@@ -46,69 +46,69 @@ _SHADES = " ░▒▓█"
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions:
-    """The whole road in a minute: fit a CNN on digits, train DQN on CartPole-v1, serve both over gRPC, ask them.
+    """The whole workflow in a minute: fit a CNN on digits, train DQN on CartPole-v1, serve both, send requests.
 
-    Nothing is downloaded. Everything it starts ends with it; what it made stays in the run directory.
+    Nothing is downloaded. The server stops when the command ends; the run directories stay.
     """
 
     out: Path | None = None
-    """Where the two runs go; None: runs/quickstart, or the first free of runs/quickstart-2, -3, ..."""
+    """Directory of the two runs; None: runs/quickstart, or the first unused of runs/quickstart-2, -3, ..."""
     seed: int = 0
-    """What everything random follows from."""
+    """Seed of everything random."""
     plain: Flag = False
-    """No colours."""
+    """Print without colours."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the closing table."""
+class SummaryRow:
+    """Row of the summary table."""
 
-    what: str
+    stage: str
     figure: str
     seconds: float
 
 
 def run(options: QuickstartOptions) -> int:
-    """Walk the road, print what happens, and return the exit code."""
+    """Run all stages, print their results, and return the exit code."""
     console = Console(no_color=options.plain, highlight=False)
     began_s = time.monotonic()
-    out = options.out or _free_out()
+    out = options.out or _unused_out()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} exists and is not empty; give another --out, or none")
+        raise RunError(f"--out must be a new or an empty directory, got {out}; give another --out, or omit it")
     digits, cartpole = out / "digits", out / "cartpole"
-    rows: list[Row] = []
+    rows: list[SummaryRow] = []
     _fit(console, digits, options.seed, rows)
     _train(console, cartpole, options.seed, rows)
     console.rule("serve both, in a process of its own", align="left")
     started_s = time.monotonic()
     with _server(digits, cartpole) as address:
         seconds = time.monotonic() - started_s
-        rows.append(Row("server ready, both models loaded and warm", address, seconds))
+        rows.append(SummaryRow("server ready, both models loaded and warm", address, seconds))
         console.print(f"listening on {address}")
         with Client(address) as client:
             _classify(console, client, digits, rows)
             _play(console, client, cartpole, options.seed, rows)
-    console.rule("what came of it", align="left")
-    console.print(_table(rows, time.monotonic() - began_s))
+    console.rule("summary", align="left")
+    console.print(_summary_table(rows, time.monotonic() - began_s))
     scan = out / "scan.png"
     _write_scan(scan)
-    _tell_paths(console, digits, cartpole, scan)
+    _print_paths(console, digits, cartpole, scan)
     return 0
 
 
-def _fit(console: Console, out: Path, seed: int, rows: list[Row]) -> None:
+def _fit(console: Console, out: Path, seed: int, rows: list[SummaryRow]) -> None:
     console.rule("fit a CNN to handwritten digits", align="left")
     config = ClassifierConfig(net="cnn")
     began_s = time.monotonic()
     with FitProgress(config.recipe().max_epochs) as progress:
         fitted = fit_run(load_dataset("digits"), config, seed=seed, out=out, on_event=progress.on_event)
     summary = fitted.summary or {}
-    figure = f"{summary['test_accuracy']:.2%} of {summary['num_test']} test scans right"
-    rows.append(Row(f"fit: CNN on digits, {summary['epochs']} epochs", figure, time.monotonic() - began_s))
+    figure = f"{summary['test_accuracy']:.2%} of {summary['num_test']} test scans correct"
+    rows.append(SummaryRow(f"fit: CNN on digits, {summary['epochs']} epochs", figure, time.monotonic() - began_s))
     console.print(f"{figure}; best epoch {summary['best_epoch']} of {summary['epochs']}, by validation")
 
 
-def _train(console: Console, out: Path, seed: int, rows: list[Row]) -> None:
+def _train(console: Console, out: Path, seed: int, rows: list[SummaryRow]) -> None:
     console.rule(f"train DQN on {ENV}", align="left")
     known = preset("dqn", ENV)
     config = replace(known.config, stop_return=500.0)  # the most that an episode can give
@@ -119,48 +119,52 @@ def _train(console: Console, out: Path, seed: int, rows: list[Row]) -> None:
         )
     score = (trained.summary or {})["score"]
     figure = f"return {score['mean_return']:.1f} ± {score['std_return']:.1f} over {score['episodes']} fresh episodes"
-    rows.append(Row(f"train: DQN on {ENV}, {trained.total_steps:,} steps", figure, time.monotonic() - began_s))
+    rows.append(SummaryRow(f"train: DQN on {ENV}, {trained.total_steps:,} steps", figure, time.monotonic() - began_s))
     console.print(figure)
 
 
-def _classify(console: Console, client: Client, model: Path, rows: list[Row]) -> None:
-    console.rule("classify the test scans through gRPC", align="left")
+def _classify(console: Console, client: Client, model: Path, rows: list[SummaryRow]) -> None:
+    console.rule("classify the test scans over gRPC", align="left")
     test = load_dataset("digits").test
     began_s = time.monotonic()
     answers = [client.classify("digits", test.inputs[i : i + _ROWS], top_k=10) for i in range(0, len(test), _ROWS)]
     seconds = time.monotonic() - began_s
     indices = np.concatenate([answer.indices for answer in answers])  # [N, 10]
     probabilities = np.concatenate([answer.probabilities for answer in answers])  # [N, 10]
-    right = float((indices[:, 0] == test.labels).mean())
-    rows.append(Row(f"classify: {len(test)} scans in {len(answers)} requests", f"{right:.2%} right", seconds))
-    console.print(_guesses(test, indices, probabilities))
+    accuracy = float((indices[:, 0] == test.labels).mean())
+    rows.append(
+        SummaryRow(f"classify: {len(test)} scans in {len(answers)} requests", f"{accuracy:.2%} correct", seconds)
+    )
+    console.print(_render_predictions(test, indices, probabilities))
 
     began_s = time.monotonic()
     local = Predictor.load(model).classify(test.inputs, top_k=10)
     same = float((local.indices[:, 0] == indices[:, 0]).mean())
-    apart = float(np.abs(_by_class(local.indices, local.probabilities) - _by_class(indices, probabilities)).max())
+    difference = float(np.abs(_by_class(local.indices, local.probabilities) - _by_class(indices, probabilities)).max())
     rows.append(
-        Row(
-            "compare: served with local answers",
-            f"{same:.0%} the same, at most {apart:.0e} apart",
+        SummaryRow(
+            "compare: served and local predictions",
+            f"{same:.0%} the same, probabilities differ by at most {difference:.0e}",
             time.monotonic() - began_s,
         )
     )
 
 
-def _play(console: Console, client: Client, model: Path, seed: int, rows: list[Row]) -> None:
-    console.rule(f"play {EPISODES} episodes of {ENV} through gRPC", align="left")
+def _play(console: Console, client: Client, model: Path, seed: int, rows: list[SummaryRow]) -> None:
+    console.rule(f"play {EPISODES} episodes of {ENV} over gRPC", align="left")
     world, seeds = World(env=ENV), evaluation_seeds(seed, EPISODES, "score")
     began_s = time.monotonic()
     served = evaluate(lambda observations, state: (client.act("cartpole", observations).actions, state), world, seeds)
     seconds = time.monotonic() - began_s
-    rows.append(Row(f"play: {EPISODES} episodes, {max(served.lengths_steps)} requests", _figure(served), seconds))
+    rows.append(
+        SummaryRow(f"play: {EPISODES} episodes, {max(served.lengths_steps)} requests", _format_return(served), seconds)
+    )
     console.print(f"returns: {' '.join(f'{value:.0f}' for value in served.returns)}")
     began_s = time.monotonic()
     local = evaluate(Predictor.load(model).act, world, seeds)
     same = sum(a == b for a, b in zip(served.returns, local.returns, strict=True))
     rows.append(
-        Row(
+        SummaryRow(
             "compare: the same episodes played locally",
             f"{same} of {EPISODES} returns equal",
             time.monotonic() - began_s,
@@ -168,47 +172,47 @@ def _play(console: Console, client: Client, model: Path, seed: int, rows: list[R
     )
 
 
-def _figure(evaluation: Evaluation) -> str:
+def _format_return(evaluation: Evaluation) -> str:
     return f"mean return {evaluation.mean:.1f} ± {evaluation.std:.1f}"
 
 
 def _by_class(indices: NDArray[np.int64], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities in the order of the classes, whatever order they were ranked in; [N, K] each."""
+    """Reorder ranked probabilities by class index; [N, K] each."""
     ordered = np.empty_like(probabilities)
     np.put_along_axis(ordered, indices, probabilities, axis=1)
     return ordered
 
 
-def _guesses(test: Dataset, indices: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Text:
-    """A few scans with the model's first and second guess: two that it is sure of and the two that it is least of."""
-    doubtful = np.argsort(probabilities[:, 0], kind="stable")
-    shown = [int(doubtful[-1]), int(doubtful[-2]), int(doubtful[1]), int(doubtful[0])]
+def _render_predictions(test: Dataset, indices: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Text:
+    """Render four scans with the top two predictions: the two most confident and the two least confident."""
+    by_confidence = np.argsort(probabilities[:, 0], kind="stable")
+    shown = [int(by_confidence[-1]), int(by_confidence[-2]), int(by_confidence[1]), int(by_confidence[0])]
     width = 2 * test.inputs.shape[2] + 4
     darkness = np.rint(test.inputs / test.inputs.max() * (len(_SHADES) - 1)).astype(int)
     text = Text()
     for line in range(test.inputs.shape[1]):
         text.append("".join("".join(_SHADES[d] * 2 for d in darkness[i, line]).ljust(width) for i in shown) + "\n")
     text.append("".join(f"is a {test.label_names[test.labels[i]]}".ljust(width) for i in shown) + "\n")
-    for place, name in enumerate(("first ", "second")):
-        cells = [f"{name} {test.label_names[indices[i, place]]}  {probabilities[i, place]:.1%}" for i in shown]
-        text.append("".join(cell.ljust(width) for cell in cells) + ("\n" if place == 0 else ""))
+    for rank, name in enumerate(("first ", "second")):
+        cells = [f"{name} {test.label_names[indices[i, rank]]}  {probabilities[i, rank]:.1%}" for i in shown]
+        text.append("".join(cell.ljust(width) for cell in cells) + ("\n" if rank == 0 else ""))
     return text
 
 
-def _table(rows: list[Row], seconds: float) -> Table:
+def _summary_table(rows: list[SummaryRow], seconds: float) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("what")
+    table.add_column("stage")
     table.add_column("figure")
     table.add_column("seconds", justify="right")
     for row in rows:
-        table.add_row(row.what, row.figure, f"{row.seconds:.1f}")
+        table.add_row(row.stage, row.figure, f"{row.seconds:.1f}")
     table.add_section()
-    table.add_row("all", "", f"{seconds:.1f}")
+    table.add_row("total", "", f"{seconds:.1f}")
     return table
 
 
 def _write_scan(path: Path) -> None:
-    """The first test scan as a picture that a person can see: 16 pixels for each of its own."""
+    """Write the first test scan as a PNG file, enlarged 16 times."""
     test = load_dataset("digits").test
     levels = np.rint(test.inputs[0] * (255 / test.inputs.max())).astype(np.uint8)
     picture = io.BytesIO()
@@ -216,13 +220,13 @@ def _write_scan(path: Path) -> None:
     atomic_write_bytes(path, picture.getvalue())
 
 
-def _tell_paths(console: Console, digits: Path, cartpole: Path, scan: Path) -> None:
+def _print_paths(console: Console, digits: Path, cartpole: Path, scan: Path) -> None:
     lines = [
         "",
         f"learning curves  {cartpole / 'learning_curve.png'}  {digits / 'learning_curve.png'}",
         f"models           {digits / 'best'}  {cartpole / 'best'}",
         "",
-        "what to try next",
+        "next steps",
         f"  torso classify {quote(str(scan))} --model {quote(str(digits))} --top-k 2",
         f"  torso serve {quote(str(digits))} {quote(str(cartpole))}",
         f"  torso play --env {ENV} --address 127.0.0.1:8500 --model cartpole --episodes 5",
@@ -232,7 +236,7 @@ def _tell_paths(console: Console, digits: Path, cartpole: Path, scan: Path) -> N
     console.print("\n".join(lines), soft_wrap=True)
 
 
-def _free_out() -> Path:
+def _unused_out() -> Path:
     first = Path("runs/quickstart")
     if not first.exists():
         return first
@@ -241,10 +245,10 @@ def _free_out() -> Path:
 
 @contextmanager
 def _server(*models: Path) -> Iterator[str]:
-    """A server process for as long as the block runs; yields its address. It is ended however the block ends.
+    """Run a server process for a block, and yield its address; the process is terminated however the block ends.
 
     Raises:
-        ServerError: it did not start; the message holds what it said.
+        ServerError: it did not start; the message holds its log.
     """
     with tempfile.TemporaryDirectory(prefix="torso-quickstart-") as folder:
         port_file, log_path = Path(folder) / "port", Path(folder) / "log"
@@ -265,10 +269,10 @@ def _server(*models: Path) -> Iterator[str]:
             yield f"127.0.0.1:{port_file.read_text().strip()}"
         finally:
             if process is not None:
-                _end(process)
+                _terminate(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(timeout=15)

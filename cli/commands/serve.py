@@ -1,4 +1,4 @@
-"""``torso serve``: models, over gRPC."""
+"""``torso serve``: serve models over gRPC."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torso.serve.config import ServeConfig
 @tyro.conf.configure(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(ServeConfig):
-    """Serve models over gRPC until Ctrl-C or SIGTERM; then finish what is under way, and end with exit code 0."""
+    """Serve models over gRPC until Ctrl-C or SIGTERM; then finish requests in flight, and end with exit code 0."""
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
     """Model or run directories. A model's name is its directory's name; NAME=DIR chooses another."""
 
 
 def run(options: ServeOptions) -> int:
-    """Serve. The log is the whole process' own, in the form that is asked for."""
+    """Serve until a signal; configure logging for the whole process, in the format of the options."""
     from torso.serve import serve
     from torso.serve.observability.logs import log_as
 

@@ -1,4 +1,4 @@
-"""``torso train``: an agent, in an environment."""
+"""``torso train``: train an agent in an environment."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torso.agents.training.train_runs import train_run
 from torso.agents.value_based.algorithms import ALGORITHMS
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
-from torso.cli.output import result
-from torso.cli.parsing import Flag, given
+from torso.cli.output import print_result
+from torso.cli.parsing import Flag, option_value
 from torso.cli.progress import TrainingProgress
-from torso.cli.runs import begun, default_out, settings_of, until_stopped
-from torso.cli.worlds import in_words, read_env_kwargs
+from torso.cli.runs import config_of_run, default_out, run_to_resume, run_until_stopped
+from torso.cli.worlds import format_score, read_env_kwargs
 from torso.envs import load_wrapper
 from torso.envs.vector.world import World
 
@@ -29,30 +29,31 @@ class TrainOptions:
     """Train an agent into a run directory.
 
     Settings that are not given are those of the preset for the algorithm and env: torso train dqn --env ENV --help
-    shows them. With --resume they are those that the run was begun with. Ctrl-C saves. A run that was killed and
-    is resumed gives the same bits as one that was not; after Ctrl-C it goes on from that step, its episodes cut short.
+    shows them. With --resume they are those that the run was started with. Ctrl-C saves. A run that was killed and
+    is resumed gives the same bits as one that was not; after Ctrl-C it resumes at that step, its episodes truncated.
     """
 
-    algorithm: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=f"What learns: {', '.join(ALGORITHMS)}.")]
+    algorithm: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=f"The algorithm: {', '.join(ALGORITHMS)}.")]
     env: str
     """A Gymnasium id with Discrete actions; module:Env-v0 imports the module first."""
     env_kwargs: str = "{}"
     """Arguments of the env's constructor, as a JSON object."""
     wrapper: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A Gymnasium wrapper around each env, as MODULE:NAME; may be given several times, the innermost first."""
+    """A Gymnasium wrapper around each env, as MODULE:NAME; may be given several times, innermost first."""
     steps: int
-    """Steps (decisions) in all, those before a --resume included."""
+    """Total steps (decisions), including those before a --resume."""
     seed: int = 0
-    """What everything random follows from."""
+    """Seed of everything random."""
     out: tyro.conf.DisallowNone[Path | None] = None
     """The run directory; None: runs/ENV-ALGORITHM-SEED."""
     video_period: int = 0
     """Steps from one video of a greedy episode to the next, in videos/ of the run directory; 0: none."""
     resume: Flag = False
-    """Go on with the run in the run directory; begin it where there is none yet."""
+    """Resume the run in the run directory; start one if there is none yet."""
     json: Flag = False
     """Print the summary as one JSON object."""
     config: Annotated[DQNConfig, tyro.conf.arg(name="")] = field(default_factory=DQNConfig)
+    """Settings of the algorithm."""
 
     @property
     def run_path(self) -> Path:
@@ -61,13 +62,13 @@ class TrainOptions:
 
 
 def presets(arguments: Sequence[str]) -> TrainOptions:
-    """What holds where no argument says else: the resumed run's own settings, or the preset's."""
+    """Return the default options: the settings of the resumed run, or of the preset."""
     algorithm = next((word for word in arguments[:1] if not word.startswith("-")), None)
-    env, seed = given(arguments, "--env"), given(arguments, "--seed")
-    out = given(arguments, "--out") or default_out(env, algorithm or "dqn", seed or 0)
-    run = begun(arguments, "train", Path(out))
+    env, seed = option_value(arguments, "--env"), option_value(arguments, "--seed")
+    out = option_value(arguments, "--out") or default_out(env, algorithm or "dqn", seed or 0)
+    run = run_to_resume(arguments, "train", Path(out))
     if run is not None:
-        return _begun_with(run, wrappers_given=given(arguments, "--wrapper") is not None)
+        return _options_of_run(run, wrappers_given=option_value(arguments, "--wrapper") is not None)
     known = preset(algorithm or "dqn", env or "")
     return TrainOptions(
         algorithm=algorithm or tyro.MISSING,
@@ -85,7 +86,7 @@ def run(options: TrainOptions) -> int:
     out = options.run_path
 
     def work(stop: Callable[[], bool]) -> str | None:
-        with TrainingProgress(options.steps, _settings(options)) as progress:
+        with TrainingProgress(options.steps, _preface(options)) as progress:
             trained = train_run(
                 world,
                 options.config,
@@ -101,14 +102,14 @@ def run(options: TrainOptions) -> int:
             )
         if trained.summary is None:  # Ctrl-C
             return f"step {trained.total_steps:,} of {options.steps:,}"
-        _tell_summary(trained.summary, trained.run_directory, as_json=options.json)
+        _print_summary(trained.summary, trained.run_directory, as_json=options.json)
         return None
 
-    return until_stopped("train", out, work)
+    return run_until_stopped("train", out, work)
 
 
-def _begun_with(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
-    """The options that a run was begun with. Wrappers that are given again do not come on top of those."""
+def _options_of_run(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
+    """Return the options that a run was started with; wrappers that are given again replace its wrappers."""
     settings = run.settings
     return TrainOptions(
         algorithm=settings["algorithm"],
@@ -118,12 +119,12 @@ def _begun_with(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
         steps=settings["total_steps"],
         seed=run.config["seed"],
         video_period=settings.get("video_period", 0),
-        config=settings_of(run, DQNConfig),
+        config=config_of_run(run, DQNConfig),
     )
 
 
-def _settings(options: TrainOptions) -> str:
-    """What is about to happen: the preset, where it comes from, and what was given in its place."""
+def _preface(options: TrainOptions) -> str:
+    """Describe the run before it starts: the preset, its source, and the settings that override it."""
     known, mine = preset(options.algorithm, options.env), asdict(options.config)
     defaults, theirs = asdict(DQNConfig()), asdict(known.config)
     lines = [f"{options.algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}: {options.run_path}"]
@@ -131,29 +132,29 @@ def _settings(options: TrainOptions) -> str:
     if known.env_kwargs:
         of_preset["env_kwargs"] = json.dumps(known.env_kwargs)
     source = f"preset from {known.source}" if known.source != "defaults" else f"no preset for {options.env}, defaults"
-    lines.append(f"{source}: {_listed(of_preset)}" if of_preset else source)
+    lines.append(f"{source}: {_format_settings(of_preset)}" if of_preset else source)
     changed = {name: value for name, value in mine.items() if value != theirs[name]}
     if read_env_kwargs(options.env_kwargs) != known.env_kwargs:
         changed["env_kwargs"] = options.env_kwargs
     if options.wrapper:
         changed["wrapper"] = options.wrapper
     if changed:
-        lines.append(f"given: {_listed(changed)}")
+        lines.append(f"given: {_format_settings(changed)}")
     return "\n".join(lines)
 
 
-def _listed(settings: dict[str, Any]) -> str:
+def _format_settings(settings: dict[str, Any]) -> str:
     def shown(value: Any) -> str:
         return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     return ", ".join(f"{name} {shown(value)}" for name, value in settings.items())
 
 
-def _tell_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
+def _print_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
     text = (
-        f"{summary['env_id']}: {in_words(summary['score'], 'fresh episodes')}\n"
+        f"{summary['env_id']}: {format_score(summary['score'], 'fresh episodes')}\n"
         f"{summary['total_steps']:,} steps, {summary['num_episodes']:,} episodes; best model: step "
         f"{summary['best_step']:,}\n"
         f"model: {run.best}\ncurve: {run.learning_curve}"
     )
-    result({**summary, "run": str(run.path), "model": str(run.best)}, text, as_json=as_json)
+    print_result({**summary, "run": str(run.path), "model": str(run.best)}, text, as_json=as_json)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.errors import InputError
-from torso.nets.specs.inputs import ATARI_STACK
+from torso.image_spec import ATARI_STACK
 
 STACK, SIZE, _ = ATARI_STACK
 WIDTH: Final = 160

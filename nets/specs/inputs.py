@@ -10,10 +10,9 @@ import numpy as np
 
 from torso.checks import FLOAT32, assign, choice, each, number, positive, whole
 from torso.errors import SpecError
-from torso.image_spec import ImageSpec, Layout
+from torso.image_spec import ImageSpec, Layout, is_atari_stack
 from torso.plain import from_fields, shown
 
-ATARI_STACK = (4, 84, 84)  # frames, height, width (Mnih et al. 2015)
 # The dtypes that the prediction service accepts.
 INTEGER_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 INPUT_DTYPES = (*INTEGER_DTYPES, "float16", "float32", "float64")
@@ -109,11 +108,6 @@ class InputSpec:
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype as numpy's."""
         return np.dtype(self.dtype)
-
-
-def is_atari_stack(shape: tuple[int, ...], dtype: str) -> bool:
-    """Whether an input is Atari's observation as Mnih et al. 2015 preprocess it: four frames, uint8 [4, 84, 84]."""
-    return shape == ATARI_STACK and dtype == "uint8"
 
 
 def _largest(dtype: np.dtype[Any]) -> float:

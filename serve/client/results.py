@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torso.nets.specs.inputs import is_atari_stack
+from torso.image_spec import is_atari_stack
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""The command line as users run it: in this process where that is the same, in one of its own where it is not."""
+"""Fixtures that run the command line, in this process or in a subprocess, and small models for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from torso.nets import (
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """Result of a command: exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -39,7 +39,7 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """The one line that a mistake ends in; fails where anything else was said, or the exit code is another."""
+        """Return the one-line message of a user error; fail on any other output or exit code."""
         assert (self.code, self.out) == (2, ""), self
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
@@ -54,20 +54,20 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     def call(*arguments: object) -> Ended:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return Ended(code, said.out, said.err)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
 
     return call
 
 
 def _default_signals() -> None:
-    """A shell that starts this in the background may have SIGINT ignored, and children would inherit that."""
+    """Restore SIGINT, which a shell ignores in background jobs and children inherit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
 def _starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``torso`` in processes of their own; what still runs at the end is killed."""
+    """Start ``torso`` in subprocesses, which are killed at the end if they still run."""
     started: list[subprocess.Popen[str]] = []
 
     def call(*arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -92,21 +92,21 @@ def _starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``torso`` in a process of its own, until the end of the test."""
+    """Start ``torso`` in a subprocess, until the end of the test."""
     with _starting() as call:
         yield call
 
 
 @pytest.fixture(scope="module")
 def start_for_module() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``torso`` in a process of its own, until the end of the module."""
+    """Start ``torso`` in a subprocess, until the end of the module."""
     with _starting() as call:
         yield call
 
 
 @dataclass(frozen=True)
 class Models:
-    """Model directories, small and not trained."""
+    """Directories of small untrained models."""
 
     digits: Path
     cartpole: Path
@@ -141,7 +141,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A directory in which nothing can be created; root, whom modes do not stop, gets one of the kernel's."""
+    """Directory in which nothing can be created; for root, who ignores modes, one of /proc."""
     if os.geteuid() == 0:
         if not Path("/proc/self").exists():
             pytest.skip("root may write everywhere here")

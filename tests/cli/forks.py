@@ -1,6 +1,6 @@
-"""A process that has imported what training needs, and forks ``torso`` commands off quickly.
+"""Fork server: imports what training needs once, then forks ``torso`` commands quickly.
 
-Reads lines of JSON, ``[log, argument, ...]``; says the process id of each command, and its exit code when it has ended.
+Reads lines of JSON, ``[log, argument, ...]``; prints the process id of each command, and its exit code at its end.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ for module in (
     import_module(module)
 
 
-def become(log: str, arguments: list[str]) -> None:
-    """Run a command in this process, which ends with it; what it says goes into the log."""
+def run_and_exit(log: str, arguments: list[str]) -> None:
+    """Run a command in this process, which ends with it; its output goes to the log."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(file, descriptor)
@@ -35,6 +35,6 @@ for line in sys.stdin:
     log, *arguments = json.loads(line)
     child = os.fork()
     if child == 0:
-        become(log, arguments)
+        run_and_exit(log, arguments)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

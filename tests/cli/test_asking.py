@@ -1,4 +1,4 @@
-"""classify, act, play and serve: a model here and the same one behind a server give the same answers."""
+"""classify, act, play and serve: a local model and the same model served give equal predictions."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Run = Callable[..., Any]
 def address(
     models: Any, tmp_path_factory: pytest.TempPathFactory, start_for_module: Callable[..., Any]
 ) -> Iterator[str]:
-    """``torso serve`` as users start it; SIGTERM ends it in good order."""
+    """Start ``torso serve`` as a process; SIGTERM ends it gracefully."""
     port_file = tmp_path_factory.mktemp("server") / "port"
     server = start_for_module("serve", models.digits, models.cartpole, "--port", 0, "--port-file", port_file)
     _wait_ready(server, port_file)
     yield f"127.0.0.1:{port_file.read_text().strip()}"
     server.send_signal(signal.SIGTERM)
-    said = server.communicate()[1]
-    assert server.returncode == 0, said
-    assert "INFO serving cartpole, digits on 127.0.0.1:" in said
-    assert "INFO draining" in said
+    log = server.communicate()[1]
+    assert server.returncode == 0, log
+    assert "INFO serving cartpole, digits on 127.0.0.1:" in log
+    assert "INFO draining" in log
     assert not port_file.exists()
 
 
@@ -144,10 +144,10 @@ def test_play_films_its_episodes(run: Run, models: Any, address: str, tmp_path: 
 def test_what_cannot_be_filmed(run: Run, models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play, video = ("play", "--model", models.cartpole, "--video"), tmp_path / "new" / "a.mp4"
     assert run(*play, tmp_path / "a.avi").error == (
-        f"--video must name a file that ends in .mp4, got {tmp_path / 'a.avi'}"
+        f"--video must be a file name that ends in .mp4, got {tmp_path / 'a.avi'}"
     )
     assert run(*play, video, "--render").error == (
-        "--video and --render: an env draws into a file or into a window; give one of them"
+        "--video and --render must not go together: an env renders to a file or to a window; give one of them"
     )
     assert run(*play, video, "--env", "torso/Identity-v0").error.startswith(
         "torso/Identity-v0 cannot be rendered as 'rgb_array'"
@@ -185,12 +185,12 @@ def test_play_and_evaluate_take_legal_actions_alone(
     (tmp_path / "masked_for_cli.py").write_text(MASKED)
     monkeypatch.syspath_prepend(tmp_path)
     env = ("--env", "masked_for_cli:Doors-v0", "--episodes", 2, "--json")
-    for asked in (
+    for command in (
         ("play", "--model", models.cartpole),
         ("play", "--model", "cartpole", "--address", address),
         ("evaluate", models.cartpole),
     ):
-        ended = run(*asked, *env)
+        ended = run(*command, *env)
         assert ended.code == 0, ended.err
         assert json.loads(ended.out)["returns"] == [20.0, 20.0]
 
@@ -203,37 +203,46 @@ def test_mistakes_here(run: Run, models: Any, scans: list[Path], tmp_path: Path)
         ("act", "--model", models.cartpole),
         ("play", "--model"),
     )
-    for arguments, said in (
-        (("classify", "--model", models.digits), "no inputs; expected PNG or JPEG files, or one .npy file"),
+    for arguments, message in (
+        (("classify", "--model", models.digits), "inputs must be PNG or JPEG files, or one .npy file, got none"),
         (
             (*classify, scans[0], tmp_path / "no.png"),
             f"{tmp_path / 'no.png'} cannot be read: No such file or directory",
         ),
-        ((*classify, scans[0], tmp_path / "bad.png"), f"{tmp_path / 'bad.png'}: expected a PNG or JPEG, got 5 bytes"),
+        ((*classify, scans[0], tmp_path / "bad.png"), f"{tmp_path / 'bad.png'} must be a PNG or JPEG, got 5 bytes"),
         ((*classify, tmp_path / "objects.npy"), f"{tmp_path / 'objects.npy'} cannot be read as a .npy file: Object"),
-        ((*classify, tmp_path / "objects.npy", scans[0]), f"{tmp_path / 'objects.npy'} beside other inputs; expected"),
-        ((*classify, scans[0], "--top-k", 0), "top_k: expected "),
-        ((*classify, scans[0], "--tls"), "--tls without --address: a model that is loaded here needs none"),
-        (("classify", scans[0], "--model", models.cartpole), "--model is a policy, expected a classifier; ask it with"),
+        (
+            (*classify, tmp_path / "objects.npy", scans[0]),
+            f"inputs must be image files, or one .npy file alone, got {tmp_path / 'objects.npy'} among 2 files",
+        ),
+        ((*classify, scans[0], "--top-k", 0), "top_k must be "),
+        ((*classify, scans[0], "--tls"), "--tls must go with --address, got none: a local model has no connection"),
+        (
+            ("classify", scans[0], "--model", models.cartpole),
+            "--model must be a classifier, got a policy; use it with torso act",
+        ),
         (
             ("classify", scans[0], "--model", tmp_path / "no"),
             f"no model at {tmp_path / 'no'}: there is no such directory",
         ),
-        ((*act, "[1, 2]"), "observations.shape: expected float32 [batch, 4], got [2]"),
-        ((*act, "[[1, 2, 3, 4], [5]]"), "'[[1, 2, 3, 4], [5]]' is not JSON numbers of one shape ("),
-        ((*act, "left"), "'left' is not JSON numbers of one shape (Expecting value"),
-        ((*act, '["a"]'), "'[\"a\"]' holds more than numbers; expected one observation such as "),
-        ((*act, "[NaN, 0, 0, 0]"), "observations: expected finite numbers, got NaN or infinity"),
+        ((*act, "[1, 2]"), "observations.shape must be float32 [batch, 4], got [2]"),
+        ((*act, "[[1, 2, 3, 4], [5]]"), "observations must be JSON numbers of one shape, got '[[1, 2, 3, 4], [5]]' ("),
+        ((*act, "left"), "observations must be JSON numbers of one shape, got 'left' (Expecting value"),
+        (
+            (*act, '["a"]'),
+            "observations must be numbers alone, got '[\"a\"]' with other values; give one observation such as ",
+        ),
+        ((*act, "[NaN, 0, 0, 0]"), "observations must be finite numbers, got NaN or infinity"),
         ((*act, "no.json"), "no.json cannot be read: No such file or directory"),
         (
             ("act", "[1]", "--model", models.digits),
-            "--model is a classifier, expected a policy; ask it with torso classify",
+            "--model must be a policy, got a classifier; use it with torso classify",
         ),
-        ((*play, models.digits), "--model is a classifier, expected a policy; ask it with torso classify"),
+        ((*play, models.digits), "--model must be a policy, got a classifier; use it with torso classify"),
         ((*play, models.cartpole, "--episodes", 0), "--episodes must be at least 1, got 0"),
         (
             (*play, models.cartpole, "--env", "Acrobot-v1"),
-            "observations.shape: expected float32 [batch, 4], got [1, 6]",
+            "observations.shape must be float32 [batch, 4], got [1, 6]",
         ),
         (
             (*play, models.cartpole, "--env", "CartPol-v1"),
@@ -241,34 +250,34 @@ def test_mistakes_here(run: Run, models: Any, scans: list[Path], tmp_path: Path)
         ),
         (
             ("evaluate", models.digits, "--episodes", 3),
-            f"--episodes: {models.digits} is a classifier, which has no use",
+            f"--episodes must be omitted: {models.digits} is a classifier, to which it does not apply",
         ),
         (
             ("evaluate", models.cartpole, "--dataset", "digits"),
-            f"--dataset: {models.cartpole} is a policy, which has no",
+            f"--dataset must be omitted: {models.cartpole} is a policy, to which it does not apply",
         ),
         (("evaluate", models.cartpole, "--episodes", 0), "--episodes must be at least 1, got 0"),
         (("evaluate", tmp_path), f"no model in {tmp_path}: expected model.json in it"),
         (("export", tmp_path / "no"), f"no model at {tmp_path / 'no'}: there is no such directory"),
     ):
         error = run(*arguments).error
-        assert error.startswith(said), error
+        assert error.startswith(message), error
 
 
 def test_mistakes_behind_a_server(run: Run, address: str, scans: list[Path], tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"hello")
     there = ("--address", address)
-    for arguments, said in (
+    for arguments, message in (
         (("classify", *scans, "--model", "digit", *there), "unknown model 'digit': served are cartpole, digits"),
         (("classify", *scans, "--model", "cartpole", *there), "model 'cartpole' is a policy, not a classifier"),
         (
             ("classify", scans[0], tmp_path / "bad.png", "--model", "digits", *there),
-            f"{tmp_path / 'bad.png'}: expected a",
+            f"{tmp_path / 'bad.png'} must be a PNG or JPEG",
         ),
-        (("act", "[1, 2]", "--model", "cartpole", *there), "observations.shape: expected "),
+        (("act", "[1, 2]", "--model", "cartpole", *there), "observations.shape must be "),
         (
             ("play", "--model", "digits", *there),
-            "--model is a classifier, expected a policy; ask it with torso classify",
+            "--model must be a policy, got a classifier; use it with torso classify",
         ),
         (("act", "[1]", "--model", "cartpole", "--address", "127.0.0.1:1"), "no answer from 127.0.0.1:1: "),
         (
@@ -277,11 +286,11 @@ def test_mistakes_behind_a_server(run: Run, address: str, scans: list[Path], tmp
         ),
         (
             ("act", "[1]", "--model", "cartpole", *there, "--timeout-s", 0),
-            "timeout_s: expected more than 0 seconds, got 0",
+            "timeout_s must be more than 0 seconds, got 0",
         ),
     ):
         error = run(*arguments).error
-        assert error.startswith(said), error
+        assert error.startswith(message), error
 
 
 def test_a_window_that_cannot_be_opened_is_an_error(
@@ -294,7 +303,7 @@ def test_a_window_that_cannot_be_opened_is_an_error(
         "windows_for_cli:Blind-v0 cannot be shown in a window (it renders rgb_array); give --video FILE.mp4 instead"
     )
     assert run(*play, "torso/Identity-v0").error == (
-        "torso/Identity-v0 cannot be shown in a window (it renders nothing); leave --render out"
+        "torso/Identity-v0 cannot be shown in a window (it renders nothing); omit --render"
     )
     assert run(*play, "windows_for_cli:Paneless-v0").error == (
         "windows_for_cli:Paneless-v0 cannot be shown in a window: no window library, run pip install one"
@@ -345,22 +354,25 @@ def test_a_broken_model_is_named(run: Run, models: Any, tmp_path: Path) -> None:
     for name in ("model.json", "weights.safetensors"):
         (broken / name).write_bytes((models.cartpole / name).read_bytes())
     (broken / "weights.safetensors").write_bytes((models.cartpole / "weights.safetensors").read_bytes()[:-1])
-    said = f"{broken / 'weights.safetensors'} is truncated or altered: "
+    message = f"{broken / 'weights.safetensors'} is truncated or altered: "
     for command in (["evaluate", broken], ["export", broken], ["play", "--model", broken]):
-        assert run(*command).error.startswith(said)
-    assert run("serve", broken, "--port", 0).error.startswith(f"model 'broken' ({broken}): {said}")
+        assert run(*command).error.startswith(message)
+    assert run("serve", broken, "--port", 0).error.startswith(f"model 'broken' ({broken}): {message}")
     assert run("serve", tmp_path / "no", "--port", 0).error.startswith(f"model 'no' ({tmp_path / 'no'}): no model at ")
 
 
 def test_serve_refuses_what_cannot_be_meant(run: Run, models: Any, tmp_path: Path) -> None:
-    for arguments, said in (
-        ([models.digits, "--host", "0.0.0.0"], "host 0.0.0.0 can be reached from other machines: expected --tls-cert"),
-        ([models.digits, "--port", 65536], "port: expected 0 to 65535, got 65536"),
-        ([models.digits, "--tls-cert", tmp_path / "cert.pem"], "tls_cert and tls_key go together: expected both"),
+    for arguments, message in (
+        (
+            [models.digits, "--host", "0.0.0.0"],
+            "host 0.0.0.0 can be reached from other machines and must have --tls-cert",
+        ),
+        ([models.digits, "--port", 65536], "port must lie in [0, 65535], got 65536"),
+        ([models.digits, "--tls-cert", tmp_path / "cert.pem"], "tls_cert and tls_key must go together, got one"),
         ([models.digits, models.digits], "two models are named 'digits': "),
     ):
         error = run("serve", *arguments, *([] if "--port" in arguments else ["--port", 0])).error
-        assert error.startswith(said), error
+        assert error.startswith(message), error
 
 
 def test_a_reader_that_leaves_in_the_middle_ends_it_quietly(start: Run, models: Any) -> None:

@@ -1,4 +1,4 @@
-"""``torso`` itself: commands, help, versions, exit codes."""
+"""Entry point of ``torso``: commands, help, version, exit codes."""
 
 from __future__ import annotations
 
@@ -45,14 +45,16 @@ def test_every_command_has_help_with_defaults(run: Run, name: str) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"usage: torso {name} ")
     assert "(default: " in ended.out
-    assert import_module(f"torso.cli.{name.replace('-', '_')}").__doc__.startswith(f"``torso {name}``")
+    assert import_module(f"torso.cli.commands.{name.replace('-', '_')}").__doc__.startswith(f"``torso {name}``")
 
 
 def test_an_unknown_command_gets_the_nearest(run: Run) -> None:
-    assert run("trian").error.startswith("unknown command 'trian', expected one of quickstart, fit, train, ")
-    assert run("trian").error.endswith("; did you mean train?")
-    assert run("xyzzy").error.endswith("; torso --help lists what each does")
-    assert run("--env", "CartPole-v1").error == "expected a command first, got --env; torso --help lists them"
+    assert run("trian").error.startswith("command must be one of quickstart, fit, train, ")
+    assert run("trian").error.endswith(", got 'trian'; did you mean train?")
+    assert run("xyzzy").error.endswith("; torso --help describes each")
+    assert run("--env", "CartPole-v1").error == (
+        "the first argument must be a command, got --env; torso --help lists the commands"
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "trian"], ["trian", "--debug"]])
@@ -60,7 +62,7 @@ def test_debug_anywhere_shows_the_traceback(run: Run, arguments: list[str]) -> N
     ended = run(*arguments)
     assert ended.code == 2
     assert ended.err.startswith("Traceback (most recent call last):\n")
-    assert ended.err.splitlines()[-1].startswith("error: unknown command 'trian'")
+    assert ended.err.splitlines()[-1].startswith("error: command must be one of quickstart, ")
 
 
 BOOM = """
@@ -81,7 +83,7 @@ def test_what_nobody_foresaw_ends_in_a_line_and_exit_code_1(
     train = ("train", "dqn", "--env", "boom_for_cli:Boom-v0", "--out", tmp_path / "run")
     ended = run(*train)
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err == "error: unexpected RuntimeError: boom and more; --debug shows where it comes from\n"
+    assert ended.err == "error: unexpected RuntimeError: boom and more; --debug shows the traceback\n"
     ended = run(*train, "--resume", "--debug")
     assert ended.code == 1
     assert 'raise RuntimeError("boom' in ended.err
@@ -120,7 +122,7 @@ def test_help_and_clients_import_nothing_heavy() -> None:
 
 
 def test_what_is_logged_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay of 20 GB that is about to be made, for one; here whatever a command logs."""
+    """Log records of a command, such as the warning before a replay of 20 GB, are printed to stderr."""
 
     def logging_run(options: ExportOptions) -> int:
         logging.getLogger("torso.anything").info("about to do %s", "much")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what is asked of a process, and how a training run takes it."""
+"""Signal handling: Ctrl-C and SIGTERM, with and without state to save."""
 
 from __future__ import annotations
 
@@ -68,14 +68,15 @@ def test_ctrl_c_saves_and_a_resume_completes(start: Start, run: Callable[..., An
     training = start(*TRAIN, "--steps", 1_000_000, "--out", out)
     until(lambda: (out / "progress.jsonl").exists() and bool(read_jsonl(out / "progress.jsonl")), training)
     training.send_signal(signal.SIGINT)
-    said, complained = training.communicate()
-    assert (training.returncode, said) == (130, "")
-    *_, asked, told = complained.splitlines()
-    assert asked == "stopping: saving first; press Ctrl-C again to stop at once"
+    stdout, stderr = training.communicate()
+    assert (training.returncode, stdout) == (130, "")
+    *_, notice, advice = stderr.splitlines()
+    assert notice == "stopping: saving first; press Ctrl-C again to stop at once"
     steps = json.loads((out / "checkpoint" / "latest.json").read_bytes())["step"]
     assert steps >= 100
     assert (
-        told == f"stopped at step {steps:,} of 1,000,000, saved in {out}; to go on: torso train --out '{out}' --resume"
+        advice
+        == f"stopped at step {steps:,} of 1,000,000, saved in {out}; to resume: torso train --out '{out}' --resume"
     )
 
     ended = run("train", "--out", out, "--resume", "--steps", steps + 200, "--json")
@@ -96,11 +97,11 @@ def test_sigterm_saves_a_fit_and_a_resume_completes(start: Start, run: Callable[
     )
     until(lambda: (out / "progress.jsonl").exists() and bool(read_jsonl(out / "progress.jsonl")), fitting)
     fitting.send_signal(signal.SIGTERM)
-    said, complained = fitting.communicate()
-    assert (fitting.returncode, said) == (143, "")
+    stdout, stderr = fitting.communicate()
+    assert (fitting.returncode, stdout) == (143, "")
     epochs = len(read_jsonl(out / "progress.jsonl"))
-    assert complained.splitlines()[-1] == (
-        f"stopped at epoch {epochs} of 100,000, saved in {out}; to go on: torso fit --out {out} --resume"
+    assert stderr.splitlines()[-1] == (
+        f"stopped at epoch {epochs} of 100,000, saved in {out}; to resume: torso fit --out {out} --resume"
     )
     ended = run("fit", "--out", out, "--resume", "--max-epochs", epochs + 1, "--json")
     assert ended.code == 0, ended.err
@@ -112,5 +113,5 @@ def test_ctrl_c_before_there_is_anything_to_save(start: Start, models: Any) -> N
     assert playing.stdout is not None
     assert playing.stdout.readline().startswith("episode 1: return ")
     os.kill(playing.pid, signal.SIGINT)
-    _, complained = playing.communicate()
-    assert (playing.returncode, complained) == (130, "interrupted\n")
+    _, stderr = playing.communicate()
+    assert (playing.returncode, stderr) == (130, "interrupted\n")

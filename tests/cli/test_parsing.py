@@ -1,4 +1,4 @@
-"""Arguments: what was given overrides presets and resumed settings, and what is wrong is said in a line."""
+"""Argument parsing: options override presets and resumed settings; errors are one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torso.cli.commands.fit import FitOptions, FitSettings
 from torso.cli.commands.fit import presets as fit_presets
 from torso.cli.commands.train import TrainOptions
 from torso.cli.commands.train import presets as train_presets
-from torso.cli.parsing import given, parse_options
+from torso.cli.parsing import option_value, parse_options
 
 Run = Callable[..., Any]
 CARTPOLE = ["dqn", "--env", "CartPole-v1"]
@@ -72,8 +72,8 @@ def test_the_run_directory_has_a_default(arguments: list[object], out: str) -> N
 
 def test_fit_offers_every_setting_that_it_uses() -> None:
     options = fit("--net", "cnn", "--max-epochs", 3, "--hidden", 5, "--patience", "None", "--dropout", 0.5)
-    given = {**fit_preset("cnn", "digits"), "max_epochs": 3, "hidden": (5,), "patience": None, "dropout": 0.5}
-    assert options.config == FitSettings(**given)
+    expected = {**fit_preset("cnn", "digits"), "max_epochs": 3, "hidden": (5,), "patience": None, "dropout": 0.5}
+    assert options.config == FitSettings(**expected)
     assert isinstance(options.config, ClassifierConfig)
 
 
@@ -100,17 +100,20 @@ def test_a_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
     assert fit("--out", out, "--resume") == replace(fit(), out=out, resume=True)  # nor by another kind
 
 
-def test_given() -> None:
+def test_option_value() -> None:
     words = ["--seed", "1", "--out=a=b", "--seed", "2", "--last"]
-    found = [given(words, option) for option in ("--seed", "--out", "--last", "--env")]
+    found = [option_value(words, option) for option in ("--seed", "--out", "--last", "--env")]
     assert found == ["2", "a=b", None, None]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["export"], "missing from torso export: MODEL A model directory, or a run's, whose best model is meant."),
-        (["train"], "missing from torso train: ALGORITHM What learns: dqn, double, dueling"),
+        (
+            ["export"],
+            "missing from torso export: MODEL A model directory, or a run directory, whose best model is used.",
+        ),
+        (["train"], "missing from torso train: ALGORITHM The algorithm: dqn, double, dueling"),
         (
             ["train", *CARTPOLE, "--batch-siz", "3"],
             "unrecognized options: --batch-siz, 3; perhaps you meant: --batch-size",
@@ -120,10 +123,10 @@ def test_given() -> None:
         (["train", *CARTPOLE, "--precision", "half"], "invalid choice 'half' for argument '--precision'."),
         (["train", *CARTPOLE, "--batch-size", "0"], "batch_size must be a whole number of at least 1, got 0"),
         (["fit", "--validation-fraction", "0.5"], "unrecognized options: --validation-fraction, 0.5"),
-        (["serve"], "models: expected at least one model or run directory, or a repository, got none"),
+        (["serve"], "models must hold at least one model or run directory, got none; name one, or a repository"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(run: Run, arguments: list[str], said: str) -> None:
+def test_what_is_wrong_is_said_in_a_line(run: Run, arguments: list[str], message: str) -> None:
     error = run(*arguments).error
-    assert error.startswith(said)
+    assert error.startswith(message)
     assert not any(mark in error for mark in "│╭╰─")

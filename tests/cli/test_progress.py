@@ -1,4 +1,4 @@
-"""The bar on a terminal, and the lines where there is none."""
+"""Progress bar on a terminal, progress lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVENTS = [
 
 @contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """A real pseudo-terminal as stderr; gives a function that returns what was shown on it."""
+    """Open a pseudo-terminal as stderr; yield a function that returns the text shown on it."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     ours, theirs = pty.openpty()
@@ -37,7 +37,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
         try:
             while chunk := os.read(ours, 4096):
                 shown.extend(chunk)
-        except OSError:  # how Linux says that the other side is closed
+        except OSError:  # Linux raises it when the other side is closed
             pass
 
     reader = threading.Thread(target=read)
@@ -96,7 +96,7 @@ def test_the_speed_is_that_of_late(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Fake clock that tests advance."""
 
     now = 1_000.0
 

@@ -1,4 +1,4 @@
-"""Playing Atari with a model behind a server: from raw frames, in a process that computes nothing, scoring the same."""
+"""Remote play of Atari: a served model gets raw frames from a thin client, and scores as it does locally."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from torso.serve import ActStream, Client
 Run = Callable[..., Any]
 ENV, ENV_KWARGS = "ALE/Breakout-v5", {"noop_max": 9, "use_fire_reset": True}
 
-# Runs a command line, and tells on stderr what it has imported.
+# Runs a command line, and prints the imported modules on stderr.
 THIN = """
 import sys
 from torso.cli import main
@@ -45,7 +45,7 @@ sys.exit(code)
 
 @pytest.fixture(scope="module")
 def breakout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learnt nothing, yet chooses now this and now that."""
+    """Save an untrained model whose greedy actions vary."""
     pixels = InputSpec(shape=(4, 84, 84), dtype="uint8", layout="chw", scale=1 / 255)
     spec = NetworkSpec(input=pixels, torso=net_spec("nature", pixels), head=ScalarHeadSpec(num_actions=4))
     network = build_network(spec, torch.Generator().manual_seed(4))
@@ -69,7 +69,7 @@ def breakout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of a wrapped game: it observes two numbers."""
+    """Save a model of a wrapped game, with observations of two numbers."""
     spec = NetworkSpec(input=InputSpec(shape=(2,)), torso=MLPSpec(hidden=(8,)), head=ScalarHeadSpec(num_actions=6))
     return save_model(
         tmp_path_factory.mktemp("screen") / "screen",
@@ -85,7 +85,7 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Brightness(gym.ObservationWrapper):
-    """Two numbers for a screen."""
+    """Reduce a screen to two numbers."""
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
@@ -100,7 +100,7 @@ def address(
     breakout: Path, screen: Path, tmp_path_factory: pytest.TempPathFactory, start_for_module: Callable[..., Any]
 ) -> Iterator[str]:
     port_file = tmp_path_factory.mktemp("server") / "port"
-    # torch here as there, and a batch of one: the same bits, so that no close decision turns out otherwise
+    # torch locally and on the server, and batches of one: the same bits, so that no near tie is decided differently
     options = ("--port", 0, "--port-file", port_file, "--backend", "torch", "--max-batch-rows", 1, "--drain-s", 0)
     server = start_for_module("serve", breakout, screen, *options)
     end_s = time.monotonic() + 120
@@ -110,13 +110,13 @@ def address(
         time.sleep(0.02)
     yield f"127.0.0.1:{port_file.read_text().strip()}"
     server.send_signal(signal.SIGTERM)
-    said = server.communicate()[1]
-    assert server.returncode == 0, said
+    log = server.communicate()[1]
+    assert server.returncode == 0, log
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of what was sent on streams."""
+    """Record the shapes of the observations sent on streams."""
     shapes: list[tuple[int, ...]] = []
     submit = ActStream.submit
 
@@ -141,8 +141,8 @@ def test_whole_games_score_what_they_score_here(run: Run, breakout: Path, addres
     assert max(here["returns"]) > min(here["returns"])
     scored = json.loads(run("evaluate", breakout, "--episodes", 3, "--seed", 7, "--json").out)
     assert scored["returns"] == here["returns"]
-    told = run("play", "--model", "breakout", "--address", address, "--seed", 7).out
-    assert told.startswith(f"episode 1: return {here['returns'][0]:,.1f}, {here['lengths_steps'][0]} steps\n")
+    text = run("play", "--model", "breakout", "--address", address, "--seed", 7).out
+    assert text.startswith(f"episode 1: return {here['returns'][0]:,.1f}, {here['lengths_steps'][0]} steps\n")
 
 
 @pytest.mark.parametrize(
@@ -191,18 +191,18 @@ def test_what_is_filmed_is_the_same_game(run: Run, address: str, tmp_path: Path)
 def test_a_wrapped_game_is_played_as_it_is_observed(
     run: Run, screen: Path, address: str, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    calls = []
     act = Client.act
-    monkeypatch.setattr(Client, "act", lambda *args, **options: asked.append(1) or act(*args, **options))
+    monkeypatch.setattr(Client, "act", lambda *args, **options: calls.append(1) or act(*args, **options))
     here = json.loads(run("play", "--model", screen, "--json").out)
     assert json.loads(run("play", "--model", "screen", "--address", address, "--json").out) == {
         **here,
         "model": "screen",
     }
-    assert (len(asked), sent) == (20, [])
+    assert (len(calls), sent) == (20, [])
 
 
 def test_a_model_of_other_inputs_is_refused_as_everywhere(run: Run, address: str) -> None:
     there = ("play", "--model", "screen", "--address", address, "--env", ENV)
-    assert run(*there).error.startswith("observations.shape: expected float32 [batch, 2], got ")
+    assert run(*there).error.startswith("observations.shape must be float32 [batch, 2], got ")
     assert "unknown model 'nobody'" in run("play", "--model", "nobody", "--address", address, "--env", ENV).error

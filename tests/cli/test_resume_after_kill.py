@@ -1,4 +1,4 @@
-"""Training runs that are killed again and again, in the middle of checkpoints too, end as those that never were."""
+"""Resume after SIGKILL: runs that are killed, also while writing checkpoints, end bit-identical to whole runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUNS = {
     "--evaluation-period 1000",
     "minatar": "train double --env MinAtar/Breakout-v1 --steps 2400 --replay-capacity 1000 --checkpoint-period 300 "
     "--evaluation-period 1000 --num-envs 3",
-    # Stacks over lost lives, ends, priorities and windows of 3 steps, in a ring that wraps.
+    # Frame stacks over lost lives, episode ends, priorities and 3-step windows, in a ring buffer that wraps.
     "atari": "train prioritized --env ALE/Breakout-v5 --steps 1000 --replay-capacity 400 --checkpoint-period 150 "
     "--evaluation-period 500 --num-envs 2 --n-step 3 --dueling --learn-period 16 --min-replay-size 200 --batch-size 8 "
     """--env-kwargs '{"protocol": "dqn2015", "max_episode_steps": 60}'""",
@@ -34,7 +34,7 @@ RUNS = {
 
 
 class Running:
-    """A command in a process of its own."""
+    """Command that runs in its own process."""
 
     def __init__(self, forks: subprocess.Popen[str], log: Path, arguments: tuple[object, ...]) -> None:
         assert forks.stdin is not None
@@ -44,7 +44,7 @@ class Running:
         self._log, self._stdout = log, forks.stdout
 
     def is_alive(self) -> bool:
-        """True; fails with what it said, if it has ended."""
+        """Return True; fail with the log if the process has ended."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -70,13 +70,13 @@ def forks() -> Iterator[subprocess.Popen[str]]:
 
 
 def step_of(out: Path) -> int:
-    """The step of the latest checkpoint; 0 before the first."""
+    """Return the step of the latest checkpoint; 0 before the first."""
     path = out / "checkpoint" / "latest.json"
     return int(json.loads(path.read_bytes())["step"]) if path.exists() else 0
 
 
 def is_writing(out: Path) -> bool:
-    """Whether a file of a checkpoint or model is half-way onto the disk at this moment."""
+    """Return whether a file of a checkpoint or model is being written at this moment."""
     return any(name.name.endswith(".tmp") for folder in ("checkpoint", "model") for name in (out / folder).glob(".*"))
 
 
@@ -92,8 +92,8 @@ def kill(running: Running, out: Path, moment: Callable[[], bool]) -> None:
     assert step_of(out) > before
 
 
-def learnt(out: Path) -> dict[str, Any]:
-    """All that a run leaves behind and a resume must reproduce, as bytes or as plain data."""
+def results_of(out: Path) -> dict[str, Any]:
+    """Return all results of a run that a resume must reproduce, as bytes or as plain data."""
     latest = json.loads((out / "checkpoint" / "latest.json").read_bytes())
     state = json.loads((out / "checkpoint" / latest["state"]).read_bytes())
     del state["tracker"]  # where logs end, one of which is the wall clock's
@@ -120,12 +120,12 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(
         else:
             delay_s = rng.uniform(0, 0.1)
             kill(running, killed, lambda s=delay_s: time.sleep(s) or True)  # type: ignore[misc]
-    expected = learnt(whole)
+    expected = results_of(whole)
     assert step_of(killed) < expected["step"], "it was to be killed before its end"
     ended = run("train", "--out", killed, "--resume")
     assert ended.code == 0, ended.err
 
-    got = learnt(killed)
+    got = results_of(killed)
     assert got.keys() == expected.keys()
     for part, value in expected.items():
         assert got[part] == value, part

@@ -1,4 +1,4 @@
-"""fit and train into run directories: what they print, write and refuse."""
+"""Run directories of fit and train: output, files, and rejected runs."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_wrappers_algorithm_and_videos_are_kept_with_the_run(
 
     assert json.loads(run("evaluate", out, "--episodes", 2, "--json").out)["returns"] == [7.0, 7.0]
     assert run("play", "--model", out).out.splitlines()[0] == "episode 1: return 7.0, 7 steps"
-    for again in (["train"], [*train, "--video-period", 0]):  # what it was begun with is found, or said again
+    for again in (["train"], [*train, "--video-period", 0]):  # its settings are found, or given again
         refused = run(*again, "--out", out, "--resume", "--batch-size", 4).error
         assert refused.startswith(f"{out} was begun with other settings: batch_size was 8, now 4. Resume with ")
     assert "wrappers was" in run("train", "--out", out, "--resume", "--wrapper", names[0]).error
@@ -107,15 +107,13 @@ def test_fit_then_evaluate_export_and_resume(run: Run, tmp_path: Path) -> None:
     fit = ("fit", "--dataset", "digits", "--hidden", 32, "--out", out)
     ended = run(*fit, "--max-epochs", 3, "--seed", 4)
     assert ended.code == 0
-    assert ended.err.startswith(
-        "mlp on digits, 1,266 examples and 178 to choose the epoch by, at most 3 epochs, seed 4"
-    )
-    said = ended.out.splitlines()
+    assert ended.err.startswith("mlp on digits, 1,266 examples and 178 for validation, at most 3 epochs, seed 4")
+    lines = ended.out.splitlines()
     summary = RunDirectory.open(out).read_summary()
     assert summary is not None
     expected = f"digits: test accuracy {summary['test_accuracy']:.2%} ({summary['test_errors']} errors in 353)"
-    assert said[0] == expected
-    assert said[2:] == [f"model: {out / 'best'}", f"curve: {out / 'learning_curve.png'}"]
+    assert lines[0] == expected
+    assert lines[2:] == [f"model: {out / 'best'}", f"curve: {out / 'learning_curve.png'}"]
 
     assert run("evaluate", out).out.splitlines()[0] == expected
     figures = json.loads(run("evaluate", out, "--dataset", "digits", "--json").out)
@@ -133,17 +131,20 @@ NOTHING_WRITTEN = [
     ([*TRAIN[:-1], "CartPol-v1"], "unknown environment 'CartPol-v1'; did you mean 'CartPole-v1' or "),
     (
         [*TRAIN[:-1], "Pendulum-v1"],
-        "Pendulum-v1 has actions Box(-2.0, 2.0, (1,), float32); torso's agents choose among",
+        "Pendulum-v1 must have Discrete actions, got Box(-2.0, 2.0, (1,), float32); choose another env",
     ),
     ([*TRAIN, "--net", "cnn"], "a convolutional torso takes images (layout hw, chw or hwc), this input is a vector"),
     ([*TRAIN, "--net", "resnet"], "unknown net 'resnet'; known are mlp, cnn, lenet, nature"),
     ([*TRAIN, "--steps", "0"], "total steps must be at least 1, got 0"),
-    ([*TRAIN, "--env-kwargs", "[1]"], "--env-kwargs [1] is not a JSON object; expected one such as "),
-    ([*TRAIN, "--env-kwargs", "{"], "--env-kwargs '{' is not JSON ("),
+    ([*TRAIN, "--env-kwargs", "[1]"], "--env-kwargs must be a JSON object such as '{\"size\": 3}', got [1]"),
+    ([*TRAIN, "--env-kwargs", "{"], "--env-kwargs must be a JSON object such as '{}', got '{' ("),
     ([*TRAIN, "--device", "gpu"], "device must be auto, cpu or cuda, got 'gpu'"),
     (["train", "dqm", "--env", "CartPole-v1"], "unknown algorithm 'dqm'; known are dqn, double, "),
     ([*TRAIN, "--wrapper", "gymnasium.wrappers:Nothing"], "wrapper 'gymnasium.wrappers:Nothing': "),
-    ([*TRAIN, "--wrapper", "Nothing"], "wrapper 'Nothing': expected 'module:Name'"),
+    (
+        [*TRAIN, "--wrapper", "Nothing"],
+        "wrapper must be 'module:Name', such as 'gymnasium.wrappers:TimeAwareObservation', got 'Nothing'",
+    ),
     ([*TRAIN, "--video-period", "-5"], "video_period must be a number of steps, or 0 for no videos; got -5"),
     (
         ["train", "dqn", "--env", "torso/Identity-v0", "--video-period", "5"],
@@ -153,18 +154,21 @@ NOTHING_WRITTEN = [
     (["fit", "--net", "resnet"], "unknown net 'resnet'; known are perceptron, logistic, softmax, linear, mlp, lenet, "),
     (["fit", "--net", "nature"], "an image of 8x8 pixels is too small for these convolutions, which need at least"),
     (["fit", "--max-epochs", "0"], "max_epochs must be a whole number of at least 1; got 0"),
-    (["fit", "--data-dir", "."], "data_dir .: 'digits' comes with scikit-learn and reads no files"),
-    (["fit", "--dataset", "mnist", "--data-dir", "."], "mnist: expected train-images-idx3-ubyte.gz, "),
+    (
+        ["fit", "--data-dir", "."],
+        "data_dir must be omitted for 'digits', which comes with scikit-learn and reads no files, got .",
+    ),
+    (["fit", "--dataset", "mnist", "--data-dir", "."], "mnist must have train-images-idx3-ubyte.gz, "),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), NOTHING_WRITTEN)
+@pytest.mark.parametrize(("arguments", "message"), NOTHING_WRITTEN)
 def test_what_cannot_work_is_refused_before_anything_is_written(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(*arguments).error.startswith(said)
-    assert run(*arguments, "--out", "given").error.startswith(said)
+    assert run(*arguments).error.startswith(message)
+    assert run(*arguments, "--out", "given").error.startswith(message)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""``torso bench-serve`` against a real server."""
+"""Tests of ``torso bench-serve`` against a real server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BRIEFLY = ("--duration-s", 0.3, "--warmup-s", 0.1, "--deadline-s", 20)
 
 @pytest.fixture(scope="module")
 def address(models: Any) -> Iterator[str]:
-    """A server of two models, on an event loop in another thread."""
+    """Start a server of two models, on an event loop in another thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -33,8 +33,8 @@ def address(models: Any) -> Iterator[str]:
 
 
 def test_a_table_a_json_and_a_picture(run: Run, address: str, tmp_path: Path) -> None:
-    asked = ("bench-serve", "--address", address, "--model", "digits", *BRIEFLY, "--rows", 3)
-    ended = run(*asked, "--in-flight", 1, 4, "--rate", 50, "--arrivals", "constant", "--plot", tmp_path / "load.png")
+    command = ("bench-serve", "--address", address, "--model", "digits", *BRIEFLY, "--rows", 3)
+    ended = run(*command, "--in-flight", 1, 4, "--rate", 50, "--arrivals", "constant", "--plot", tmp_path / "load.png")
     assert ended.code == 0, ended
     header, *lines = ended.out.splitlines()
     assert header.split()[:3] == ["load", "answers/s", "in"]
@@ -44,7 +44,7 @@ def test_a_table_a_json_and_a_picture(run: Run, address: str, tmp_path: Path) ->
     assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
     assert "1 in flight: 0.4 s" in ended.err
 
-    ended = run(*asked, "--rate", 100, "--protocol", "torso", "--json")
+    ended = run(*command, "--rate", 100, "--protocol", "torso", "--json")
     figures = json.loads(ended.out)
     assert (figures["model"], figures["version"], figures["protocol"]) == ("digits", "1", "torso")
     [load] = figures["loads"]
@@ -65,12 +65,14 @@ def test_beside_a_bare_echo(run: Run, address: str) -> None:
 
 
 def test_mistakes_end_in_a_line(run: Run, address: str, tmp_path: Path) -> None:
-    asked = ("bench-serve", "--address", address, *BRIEFLY)
-    assert run(*asked).error == f"--model is needed: {address} serves cartpole, digits"
-    assert "unknown model 'nobody'" in run(*asked, "--model", "nobody").error
-    assert "in_flight: expected at least 1, got 0" in run(*asked, "--model", "digits", "--in-flight", 0).error
-    assert "--plot must name a file that ends in .png" in run(*asked, "--plot", tmp_path / "load.pdf").error
-    assert "--connections must be at least 1" in run(*asked, "--connections", 0).error
-    assert "duration_s: expected more than 0" in run("bench-serve", "--duration-s", 0).error
+    command = ("bench-serve", "--address", address, *BRIEFLY)
+    assert (
+        run(*command).error == f"--model must be one of the served models, got none; {address} serves cartpole, digits"
+    )
+    assert "unknown model 'nobody'" in run(*command, "--model", "nobody").error
+    assert "in_flight must be at least 1, got 0" in run(*command, "--model", "digits", "--in-flight", 0).error
+    assert "--plot must be a file name that ends in .png" in run(*command, "--plot", tmp_path / "load.pdf").error
+    assert "--connections must be at least 1" in run(*command, "--connections", 0).error
+    assert "duration_s must be more than 0" in run("bench-serve", "--duration-s", 0).error
     assert "no answer from 127.0.0.1:1" in run("bench-serve", "--address", "127.0.0.1:1").error
-    assert "go together" in run(*asked, "--tls-cert", tmp_path / "cert.pem").error
+    assert "go together" in run(*command, "--tls-cert", tmp_path / "cert.pem").error

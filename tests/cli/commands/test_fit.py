@@ -1,4 +1,4 @@
-"""torso fit and torso evaluate on every kind of data: what they print, record, resume and refuse."""
+"""torso fit and torso evaluate on every kind of data: output, records, resume and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fitted(run: Run, *arguments: object) -> dict[str, Any]:
-    """Fit without a word that should not be said; the summary."""
+    """Fit, check that nothing unexpected is printed, and return the summary."""
     ended = run("fit", *arguments, "--json")
     assert ended.code == 0, ended
     assert len(ended.err.splitlines()) <= 1, ended.err  # the preface
@@ -57,7 +57,7 @@ def evaluated(run: Run, *arguments: object) -> dict[str, Any]:
 
 
 def write_csv(path: Path) -> Path:
-    """Two features that tell three kinds apart, and two numbers that follow from them."""
+    """Write two features that separate three classes, and two regression targets that depend on them."""
     rng = np.random.default_rng(0)
     lines = ["width,height,kind,price,weight"]
     for index in range(90):
@@ -68,7 +68,7 @@ def write_csv(path: Path) -> Path:
 
 
 def columns(path: Path, *names: str) -> Path:
-    """The file with these columns alone."""
+    """Keep only these columns of the file."""
     header, *rows = [line.split(",") for line in path.read_text().splitlines()]
     kept = [header.index(name) for name in names]
     path.write_text("".join(",".join(row[index] for index in kept) + "\n" for row in (header, *rows)))
@@ -83,7 +83,7 @@ def write_npz(path: Path) -> Path:
 
 
 def write_images(path: Path) -> Path:
-    """A folder a class: bright above, bright below."""
+    """Write one folder of images for each class: bright above, bright below."""
     rng = np.random.default_rng(0)
     for name, rows in (("above", slice(0, 4)), ("below", slice(4, 8))):
         (path / name).mkdir(parents=True)
@@ -175,10 +175,10 @@ def test_a_line_tells_no_xor(run: Run) -> None:
 def test_zeros_against_ones(run: Run) -> None:
     ended = run("fit", "--dataset", "digits", "--classes", "0,1", "--net", "mlp", "--hidden", 20, "--max-epochs", 4)
     assert ended.code == 0
-    assert "254 examples and 36 to choose the epoch by" in ended.err
-    said = ended.out.splitlines()
-    assert said[0].startswith("digits: test accuracy ")
-    assert said[1].endswith("; 1,321 parameters")
+    assert "254 examples and 36 for validation" in ended.err
+    lines = ended.out.splitlines()
+    assert lines[0].startswith("digits: test accuracy ")
+    assert lines[1].endswith("; 1,321 parameters")
     card = read_card(Path("runs/digits-0-1-mlp-0/best"))
     assert card.labels == (0, 1)
     assert card.provenance["source"] == {"name": "digits", "classes": ["0", "1"]}
@@ -193,15 +193,15 @@ def test_zeros_against_ones(run: Run) -> None:
 def test_a_regressor_from_fit_to_evaluate(run: Run) -> None:
     ended = run("fit", "--dataset", "diabetes", "--net", "linear", "--max-epochs", 40)
     assert ended.code == 0
-    said = ended.out.splitlines()
+    lines = ended.out.splitlines()
     summary = RunDirectory.open(Path("runs/diabetes-linear-0")).read_summary()
     assert summary is not None
     assert summary["test_r2"] >= 0.3
     expected = (
         f"diabetes: test R² {summary['test_r2']:.4f}, root mean squared error {summary['test_rmse']:,.4g} (88 examples)"
     )
-    assert said[0] == expected
-    assert f"validation R² {summary['validation_r2']:.4f}; 11 parameters" in said[1]
+    assert lines[0] == expected
+    assert f"validation R² {summary['validation_r2']:.4f}; 11 parameters" in lines[1]
     ended = run("evaluate", "runs/diabetes-linear-0")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines()[0] == expected
@@ -330,23 +330,26 @@ def test_finding_a_learning_rate(run: Run, dataset: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--classes", "0,x"], "classes: 'x' unknown; digits has '0', '1', "),
-        (["--classes", "3"], "classes: expected at least 2, got '3'; digits has "),
-        (["--dataset", "diabetes", "--classes", "0,1"], "classes: diabetes has numbers to predict and no classes"),
+        (["--classes", "0,x"], "classes must be names in digits, got 'x'; digits has '0', '1', "),
+        (["--classes", "3"], "classes must hold at least 2 names, got '3'; digits has "),
+        (["--dataset", "diabetes", "--classes", "0,1"],
+         "classes must be omitted for diabetes, which has numbers to predict and no classes"),
         (["--dataset", "diabetes", "--net", "logistic"], "net 'logistic' labels; for linear regression use net="),
         (["--dataset", "diabetes", "--loss", "softmax"], "loss: the targets are numbers, and only labels have a use"),
         (["--dataset", "diabetes", "--class-weight", "balanced"], "class_weight: the targets are numbers"),
-        (["--dataset", "digits", "--task", "regression"], "task 'regression': 'digits' is a classification"),
-        (["--dataset", "digits", "--label-column", "a"], "label_column 'a': 'digits' has its labels"),
-        (["--dataset", "none.csv"], "none.csv: no such file or folder; expected the path of a FILE.npz, "),
-        (["--dataset", "bad.csv"], "bad.csv: "),
-        (["--dataset", "own.csv", "--label-column", "sort"], "own.csv: "),
-        (["--dataset", "one.npz"], "one.npz: expected at least 2 classes"),
-        (["--dataset", "empty"], "empty: "),
+        (["--dataset", "digits", "--task", "regression"],
+         "task must be 'classification' for 'digits', got 'regression'"),
+        (["--dataset", "digits", "--label-column", "a"],
+         "label_column must be omitted for 'digits', which has its labels, got 'a'"),
+        (["--dataset", "none.csv"], "none.csv: no such file or folder; pass the path of a FILE.npz, "),
+        (["--dataset", "bad.csv"], "bad.csv must have no missing values, got 1 in column 'a'"),
+        (["--dataset", "own.csv", "--label-column", "sort"], "own.csv must have the label column 'sort', got "),
+        (["--dataset", "one.npz"], "one.npz must have at least 2 classes, got only 0"),
+        (["--dataset", "empty"], "empty must have a folder for each class with its images, got no folders"),
         (["--dataset", "iris", "--net", "perceptron"], "loss 'perceptron': Only binary classification is supported"),
-        (["--dataset", "wine", "--net", "cnn"], "X: expected images [N, H, W], or rows of a square number of pixels"),
+        (["--dataset", "wine", "--net", "cnn"], "X must be images [N, H, W], or rows of a square number of pixels"),
         (["--dataset", "iris", "--net", "lenet"], "an image of 2x2 pixels is too small"),
         (["--net", "vgg"], "net='vgg' is for images of at least 16x16 pixels, these have 8x8; use net='cnn'"),
         (["--net", "softmax", "--hidden", "5"], "net 'softmax' has no hidden layer for hidden"),
@@ -359,14 +362,16 @@ def test_finding_a_learning_rate(run: Run, dataset: str) -> None:
         (["--batch-size", "some"], "--batch-size: "),
         (["--l1", "-1"], "l1 must be at least 0 and finite, got -1"),
         (["--loss", "logistic"], "loss 'logistic': Only binary classification is supported"),
-        (["--classes", "0,1", "--loss", "logistic", "--label-smoothing", "0.1"], "the logistic loss takes labels of "),
+        (["--classes", "0,1", "--loss", "logistic", "--label-smoothing", "0.1"],
+         "label_smoothing must be 0 with the logistic loss, got 0.1"),
         (["--classes", "0,1", "--net", "perceptron", "--calibration", "platt"], "a perceptron's step unit gives no p"),
         (["--classes", "0,1", "--net", "perceptron", "--find-learning-rate"], "no learning rate from 1e-06"),
-        (["--dataset", "own.csv", "--label-column", "kind", "--calibration", "platt"], "readout: expected at least 10"),
+        (["--dataset", "own.csv", "--label-column", "kind", "--calibration", "platt"],
+         "readout must be at least 10 rows to calibrate on, got 9"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_and_nothing_is_written(
-    run: Run, tmp_path: Path, arguments: list[str], said: str
+    run: Run, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     columns(write_csv(tmp_path / "own.csv"), "width", "kind")
     (tmp_path / "bad.csv").write_text("a,label\n1,x\n,y\n")
@@ -374,29 +379,32 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.iterdir())
     error = run("fit", *arguments).error
-    assert error.startswith(said), error
+    assert error.startswith(message), error
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_what_evaluate_refuses(run: Run, tmp_path: Path) -> None:
     numbers = fitted(run, "--dataset", "diabetes", "--net", "linear", "--max-epochs", 1)["run"]
     labels = fitted(run, "--dataset", "iris", "--net", "softmax", "--max-epochs", 1)["run"]
-    for arguments, said in (
+    for arguments, message in (
         ((numbers, "--dataset", "iris"), "the model is a regressor, iris is data for a classifier"),
         ((labels, "--dataset", "diabetes"), "the model is a classifier, diabetes is data for a regressor"),
         ((labels, "--dataset", "wine"), "the model knows the labels ('setosa', 'versicolor', 'virginica'), wine has"),
-        ((numbers, "--episodes", 3), f"--episodes: {numbers} is a regressor, which has no use"),
+        (
+            (numbers, "--episodes", 3),
+            f"--episodes must be omitted: {numbers} is a regressor, to which it does not apply",
+        ),
         ((labels, "--dataset", "irises.csv"), "irises.csv: no such file or folder"),
     ):
         error = run("evaluate", *arguments).error
-        assert error.startswith(said), error
+        assert error.startswith(message), error
     X = np.random.default_rng(0).normal(size=(40, 2))
     Classifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0).save(tmp_path / "own")
     error = run("evaluate", "own").error
-    assert error == "own does not say which data set it was fitted to; expected one with --dataset"
+    assert error == "own does not record the data set it was fitted to; name one with --dataset"
 
 
 def test_a_model_that_names_its_data_set_alone_is_scored_on_it(run: Run, models: Any) -> None:
-    """As those say that were saved before there were classes and columns to choose."""
+    """Models saved before there were --classes and --label-column record no more."""
     figures = evaluated(run, models.digits)
     assert (figures["dataset"], figures["num_test"]) == ("digits", 353)

@@ -1,4 +1,4 @@
-"""``torso inspect``: pictures, where they are, and mistakes in one line."""
+"""Tests of ``torso inspect``: plots, their paths, and one-line errors."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_the_input_is_a_row_an_array_or_an_image(run: Run, models: Any, tmp_path
     scan = load_dataset("digits").test.inputs[17]
     np.save(tmp_path / "scan.npy", scan)
     Image.fromarray(scan * 15).save(tmp_path / "scan.png")
-    told = {}
+    shown = {}
     for given in ("17", tmp_path / "scan.npy", tmp_path / "scan.png"):
         ended = run("inspect", models.digits, "--out", tmp_path / "out", "--json", "--input", given)
         assert ended.code == 0, ended.err
-        told[str(given)] = json.loads(ended.out)["figures"]["activations"]["input"]
-    assert list(told.values()) == ["test input 17", "an input", "an image"]
+        shown[str(given)] = json.loads(ended.out)["figures"]["activations"]["input"]
+    assert list(shown.values()) == ["test input 17", "an input", "an image"]
 
 
 def test_a_policy_shows_its_weights_in_its_own_directory(run: Run, models: Any) -> None:
@@ -62,10 +62,10 @@ def test_a_policy_shows_its_weights_in_its_own_directory(run: Run, models: Any) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--unit", "dense1"], "a unit is LAYER:INDEX"),
-        (["--unit", "dense1:32"], "unit: expected one of dense1 (units 0 to 31), output (units 0 to 9), got dense1:32"),
-        (["--epsilons", "1.5"], "epsilons are shares of the input's range"),
-        (["--input", "999"], "input: expected a row of the test data, 0 to 352, got 999"),
+        (["--unit", "dense1"], "unit must be LAYER:INDEX"),
+        (["--unit", "dense1:32"], "unit must be one of dense1 (units 0 to 31), output (units 0 to 9), got dense1:32"),
+        (["--epsilons", "1.5"], "epsilons must be shares of the input's range"),
+        (["--input", "999"], "input must be a row of the test data, 0 to 352, got 999"),
         (["--input", "nothing.png"], "--input nothing.png cannot be read"),
         (["--dataset", "iris"], "the model knows the labels"),
         (["--dataset", "digitz"], "unknown data set 'digitz'"),
@@ -77,7 +77,7 @@ def test_mistakes_end_in_a_line(run: Run, models: Any, tmp_path: Path, arguments
 
 def test_a_policy_has_no_use_for_a_data_set(run: Run, models: Any) -> None:
     assert run("inspect", models.cartpole, "--dataset", "digits").error == (
-        f"--dataset: {models.cartpole} is a policy, which has no use for it; leave it out"
+        f"--dataset must be omitted: {models.cartpole} is a policy, to which it does not apply"
     )
 
 

@@ -1,4 +1,4 @@
-"""The quickstart as a user runs it: to its end, and interrupted while its server is up."""
+"""Tests of ``torso quickstart``: run to its end, and interrupted while its server runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT_S = 240
 
 
 def server_of(process: subprocess.Popen[str]) -> psutil.Process:
-    """The server that a quickstart started, as soon as it runs."""
+    """Wait for the server process that a quickstart starts, and return it."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline_s:
         assert process.poll() is None, process.communicate()
@@ -40,7 +40,7 @@ def test_it_walks_the_whole_road(start: Callable[..., subprocess.Popen[str]], tm
     assert process.returncode == 0, stderr
     assert not server.is_running()
     words = " ".join(stdout.split())
-    accuracy = float(re.findall(r"([\d.]+)% of 353 test scans right", words)[0])
+    accuracy = float(re.findall(r"([\d.]+)% of 353 test scans correct", words)[0])
     assert accuracy >= 97.5
     assert len(re.findall(r"first +\d +[\d.]+%", words)) == 4
     assert len(re.findall(r"second +\d +[\d.]+%", words)) == 4
