@@ -69,7 +69,7 @@ def ask(command: list[str]) -> dict[str, Any]:
 
 
 def command_of(name: str, threads: int, options: argparse.Namespace) -> list[str]:
-    """What runs a side."""
+    """The command that runs a side."""
     given = {"threads": threads, "steps": options.steps, "replay_capacity": options.replay, **SIDES[name], **SETTINGS}
     if name.startswith(SB3):
         return [options.peers_python, str(HERE / "peers/sb3_atari.py"), json.dumps(given)]

@@ -49,7 +49,7 @@ print(training.total_steps / (time.perf_counter() - began_s))
 
 
 def environment(checkout: Path) -> dict[str, str]:
-    """What makes ``import torso`` take a checkout's: its ``.dev`` comes before what is installed."""
+    """Environment variables under which ``import torso`` takes a checkout's: ``.dev`` before what is installed."""
     return {**os.environ, "PYTHONPATH": str(checkout / ".dev"), "OMP_NUM_THREADS": "1"}
 
 

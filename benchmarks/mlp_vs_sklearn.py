@@ -44,7 +44,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What the work gives, and its seconds."""
+    """Run the work; return its result and its seconds."""
     began_s = time.perf_counter()
     return work(), time.perf_counter() - began_s
 

@@ -1,4 +1,4 @@
-"""What the quickstart promises: its seconds, digits accuracy and CartPole returns over seeds, and equal answers.
+"""Quickstart benchmark: its seconds, digits accuracy and CartPole returns over seeds, and equal answers.
 
 python benchmarks/quickstart.py [--seeds 5]
 """

@@ -1,4 +1,4 @@
-"""What a replay of a million steps costs: sampling by priority, rebuilding stacks of frames, memory.
+"""Replay benchmark at a million steps: prioritized sampling, rebuilding stacks of frames, memory.
 
 python benchmarks/replay.py [--steps 1000000]
 
@@ -38,7 +38,7 @@ def timed_ms(work: Callable[[], object], repeats: int = 1_000) -> list[float]:
 
 
 def resident_bytes() -> int:
-    """What the operating system has in memory of this process."""
+    """Resident memory of this process, as the operating system reports it."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -137,7 +137,7 @@ def atari(report: Report, steps: int) -> None:
 
 
 def max_of_most(times: list[float]) -> float:
-    """What 99 of 100 stay below."""
+    """The 99th percentile."""
     return statistics.quantiles(times, n=100)[-1]
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark leaves behind: a JSON file of raw numbers and the text that it printed, under ``results/``."""
+"""Report of a benchmark: a JSON file of raw numbers and the text that it printed, under ``results/``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Report:
 
     @property
     def picture(self) -> Path:
-        """Where a picture of the results belongs."""
+        """Path of a picture of the results."""
         return RESULTS / f"{self.name}.png"
 
     def say(self, line: str = "") -> None:

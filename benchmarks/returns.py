@@ -1,4 +1,4 @@
-"""What agents learn: returns of the best network on fresh episodes, over seeds, with the learning curves.
+"""Learning benchmark: returns of the best network on fresh episodes, over seeds, with the learning curves.
 
     python benchmarks/returns.py SUITE [--jobs 1] [--work runs/returns] [--seeds N] [--steps N] [--episodes 100]
 
@@ -132,7 +132,7 @@ def _from(seed: Seed) -> str:
 
 
 def _progress(seed: Seed) -> str:
-    """Where a seed that is running is."""
+    """Progress of a seed that is running."""
     timing, evaluations = read_jsonl(seed.run / TIMING), curve_of(seed)
     if not timing:
         return f"{seed}: before its first {seed.row.config(1).log_period:,} steps"

@@ -26,7 +26,7 @@ def seeds_of(row: Row, suite: Path) -> list[Seed]:
 
 
 def figures_of(seed: Seed) -> dict[str, Any] | None:
-    """What a finished seed gave; None for one that is not."""
+    """Read the result of a finished seed; None for one that is not."""
     figures: dict[str, Any] | None = json.loads(seed.figures.read_text()) if seed.figures.exists() else None
     return figures
 

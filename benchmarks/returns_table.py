@@ -1,4 +1,4 @@
-"""What ``returns.py`` has to tell, in tables, of a suite in whatever state it is."""
+"""Tables of the results of ``returns.py``, of a suite in whatever state it is."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _cells(row: Row, figures: Sequence[dict[str, Any] | None], suite: Path) -> l
 
 
 def _tell_envs(report: Report, rows: Sequence[Row], found: Sequence[Sequence[dict[str, Any] | None]]) -> None:
-    """How many of an env's rows reach its threshold with all of their seeds."""
+    """Count an env's rows that reach its threshold with all of their seeds."""
     for env in dict.fromkeys(row.env for row in rows):
         members = [(row, _finished(figures)) for row, figures in zip(rows, found, strict=True) if row.env == env]
         threshold = members[0][0].threshold
@@ -138,7 +138,7 @@ def _tell_seeds(report: Report, row: Row, figures: Sequence[dict[str, Any] | Non
 
 
 def _tell_more(report: Report, row: Row, done: list[dict[str, Any]]) -> None:
-    """What not every score has: its place between random and human play, and episodes that did not end."""
+    """Columns that not every score has: the human-normalised score, and episodes that did not end."""
     human = [one["score"]["human_normalized_score"] for one in done if "human_normalized_score" in one["score"]]
     if human:
         report.say(f"{row.env}: human-normalised score {statistics.fmean(human):.2f} (0 is random play, 1 a human's).")
@@ -197,7 +197,7 @@ def _plain(value: Any) -> str:
 def _tell_unfinished(
     report: Report, rows: Sequence[Row], found: Sequence[Sequence[dict[str, Any] | None]], suite: Path
 ) -> None:
-    """How true the seconds are, and what is missing."""
+    """Notes on the accuracy of the seconds, and on what is missing."""
     done = [one for figures in found for one in _finished(figures)]
     at_once = max((one["at_once"] for one in done), default=1)
     seconds = "Training seconds are those of the run's own clock: evaluations and checkpoints count, the score does not"

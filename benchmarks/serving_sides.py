@@ -160,7 +160,7 @@ def wait_for_answer(address: str, subject: Subject, process: subprocess.Popen[by
 
 
 class Sides:
-    """How each side is started. ``folder`` is scratch."""
+    """The start of each side. ``folder`` is scratch."""
 
     def __init__(self, folder: Path, pytriton_python: str | None, mlserver: str | None) -> None:
         self._folder = folder

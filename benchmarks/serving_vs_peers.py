@@ -61,7 +61,7 @@ serve(config, lambda name, backend: Slow(backend))
 
 
 def target(address: str, subject: Subject, rows: int) -> Target:
-    """What a load is sent to."""
+    """The target of a load."""
     return Target(
         endpoint=Endpoint(address),
         method=INFER,

@@ -1,4 +1,4 @@
-"""What a torso from another task gives: a digit classifier's in an agent, and that agent's in a classifier.
+"""Transfer benchmark of a torso from another task: a digit classifier's in an agent, and that agent's in a classifier.
 
 python benchmarks/shared_torso.py [--seeds 8]
 

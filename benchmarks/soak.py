@@ -77,7 +77,7 @@ while True:
 
 @dataclass
 class Tally:
-    """What happened, and what should not have."""
+    """Counts of events, and the faults among them."""
 
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)

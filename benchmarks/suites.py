@@ -1,4 +1,4 @@
-"""What ``returns.py`` measures, as data: which algorithm learns where, for how long, over how many seeds."""
+"""Suites of ``returns.py`` as data: which algorithm learns where, for how long, over how many seeds."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ class Seed:
 
     @property
     def figures(self) -> Path:
-        """What came of it; there once it is finished."""
+        """Its result file; there once it is finished."""
         return self.run.with_suffix(".json")
 
     @property
     def log(self) -> Path:
-        """What its process said."""
+        """Its process' log."""
         return self.run.with_suffix(".log")
 
     @property

@@ -1,6 +1,6 @@
-"""Serving: the gRPC server, and the clients that ask it.
+"""Serving: the gRPC server and its clients.
 
-Names are handed on lazily, so that a client's process imports grpc, numpy and the wire format, and never torch.
+Names are imported lazily, so that a client's process imports grpc, numpy and the wire format, and never torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Serve in this process until a signal says to end: one server, or a supervisor of several workers."""
+"""Entry point: run one server, or a supervisor of several workers, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from torso.serve.config import ServeConfig
 from torso.serve.event_loop import new_event_loop
-from torso.serve.server.lifecycle import Signals, import_modules, live, remove_port_files, settle_collector
+from torso.serve.server.lifecycle import (
+    Signals,
+    freeze_garbage_collector,
+    import_modules,
+    remove_port_files,
+    run_service,
+)
 
 if TYPE_CHECKING:
     from torso.serve.inference.backends import WrapBackend
@@ -25,17 +31,17 @@ def serve(config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
 
 async def _serve(config: ServeConfig, wrap_backend: WrapBackend | None) -> None:
     signals = Signals()  # before anything takes time
-    remove_port_files(config)  # whoever waits for one must not read an old one
+    remove_port_files(config)  # processes that wait for one must not read an old one
     import_modules(config)
     if config.workers > 1:
         from torso.serve.workers.supervisor import Supervisor
 
-        await live(Supervisor(config, wrap_backend), config, signals)
+        await run_service(Supervisor(config, wrap_backend), config, signals)
     else:
         import torch
 
         from torso.serve.server.grpc_server import Server
 
         torch.set_num_threads(config.threads)  # the process is the server's own, and its cores may be few
-        settle_collector()
-        await live(Server(config, wrap_backend), config, signals)
+        freeze_garbage_collector()
+        await run_service(Server(config, wrap_backend), config, signals)

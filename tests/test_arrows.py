@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows of ``rooms.py``, read off the source and, for lazy imports, off a process."""
+"""Import order between folders and rooms, as ``rooms.py`` has it, read from the source and from processes."""
 
 from __future__ import annotations
 

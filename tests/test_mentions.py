@@ -1,4 +1,4 @@
-"""What the prose and the code name exists: modules and names of torso by their dotted paths, files by theirs."""
+"""Mentions of modules, names and files of torso, in prose and in code, lead to something that exists."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class InputSpec:
     std: tuple[float, ...] | None = None
     """One value a feature (vectors) or a channel (images), above 0."""
     image: ImageSpec | None = None
-    """How image files are preprocessed to an input; None: the model takes no image files."""
+    """Preprocessing of image files to an input; None: the model takes no image files."""
 
     def __post_init__(self) -> None:
         if isinstance(self.dtype, (np.dtype, type)):  # np.float32 for "float32"

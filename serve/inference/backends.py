@@ -1,6 +1,6 @@
-"""What computes a served model: ONNX Runtime where its answers equal torch's, else torch; or CUDA graphs.
+"""Inference backends: ONNX Runtime where its answers equal torch's, else torch; or CUDA graphs.
 
-A backend is what `torso.nets.Backend` says: arrays in, arrays out, validation and reading left to the predictor.
+A backend implements `torso.nets.Backend`: arrays in, arrays out; the predictor validates inputs and reads outputs.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from torso.serve.inference.padding import batch_sizes
 
 logger = logging.getLogger(__name__)
 
-WrapBackend = Callable[[str, Backend], Backend]  # puts something around what computes a model, such as a tracer
+WrapBackend = Callable[[str, Backend], Backend]  # wraps the backend of a model, named first, for example in a tracer
 
 RTOL, ATOL = 1e-4, 1e-5  # what "equal" means for answers of different backends or batch sizes
 PROBE_ROWS = 16
-BOUND_ROWS = 8
+IO_BINDING_ROWS = 8
 
 _ONNX_ERRORS = onnxruntime_errors()
 
 
 class OnnxBackend:
-    """A model.onnx on ONNX Runtime's CPU provider: one thread by default, asleep between batches.
+    """Backend of a model.onnx on ONNX Runtime's CPU provider: one thread by default, asleep between batches.
 
-    ``model`` is the file or its bytes; ``source`` is what errors call it.
+    ``model`` is the file or its bytes; ``source`` is its name in errors.
     """
 
     name = "onnx"
@@ -52,34 +52,36 @@ class OnnxBackend:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _ONNX_ERRORS as error:
             raise ModelDamagedError(f"{source} cannot be loaded by ONNX Runtime: {error}") from error
-        self._bound: dict[tuple[str, int], _Bound] = {}
-        self._running = threading.Lock()  # what is bound serves one caller at a time
+        self._bindings: dict[tuple[str, int], _IoBinding] = {}
+        self._lock = threading.Lock()  # bound arrays serve one caller at a time
 
     def run(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """[B, *shape] in the model's dtype, contiguous; returns the readout, [B, K] float32."""
+        """Compute the readout of inputs, [B, *shape] in the model's dtype, contiguous; returns [B, K] float32."""
         return self._compute(OUTPUT_NAME, inputs)
 
     def _compute(self, output: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Compute one of the graph's outputs. For a few rows, ONNX Runtime's own look at its arguments is the larger
-        part of the work, so inputs and outputs of such sizes have places that it knows.
+        """Compute one of the graph's outputs.
+
+        For a few rows, ONNX Runtime's checks of its arguments are the larger part of the work, so inputs and outputs of
+        such sizes are bound once to fixed arrays (I/O binding).
         """
         rows = len(inputs)
-        if rows > BOUND_ROWS:
-            return self._unbound(output, inputs)
-        with self._running:
-            bound = self._bound.get((output, rows))
-            if bound is None:
-                bound = _Bound(self._session, output, inputs, self._unbound(output, inputs))
-                self._bound[output, rows] = bound
-            return bound.run(inputs)
+        if rows > IO_BINDING_ROWS:
+            return self._run_unbound(output, inputs)
+        with self._lock:
+            binding = self._bindings.get((output, rows))
+            if binding is None:
+                binding = _IoBinding(self._session, output, inputs, self._run_unbound(output, inputs))
+                self._bindings[output, rows] = binding
+            return binding.run(inputs)
 
-    def _unbound(self, output: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    def _run_unbound(self, output: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
         result: NDArray[np.float32] = self._session.run([output], {INPUT_NAME: inputs})[0]
         return result
 
 
-class _Bound:
-    """A session's run on arrays that stay where they are; ``inputs`` and ``outputs`` are examples of them."""
+class _IoBinding:
+    """I/O binding of a session to fixed arrays, shaped as the examples ``inputs`` and ``outputs``."""
 
     def __init__(
         self, session: onnxruntime.InferenceSession, name: str, inputs: NDArray[Any], outputs: NDArray[np.float32]
@@ -97,7 +99,7 @@ class _Bound:
 
 
 class OnnxClassifier(OnnxBackend):
-    """A classifier whose softmax ONNX Runtime computes, too: a fraction of what it costs in numpy, a row at a time.
+    """Backend of a classifier whose softmax is part of the graph: a fraction of its cost in numpy, a row at a time.
 
     Only for models whose probabilities are the readout's softmax: probabilistic ones without a calibration.
     """
@@ -106,7 +108,10 @@ class OnnxClassifier(OnnxBackend):
         super().__init__(with_probabilities(model), source=source, threads=threads)
 
     def probabilities(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """[B, *shape] in the model's dtype, contiguous; returns [B, K] float32, rows sum to 1."""
+        """Compute the probabilities of inputs, [B, *shape] in the model's dtype, contiguous.
+
+        Returns [B, K] float32; rows sum to 1.
+        """
         return self._compute(PROBABILITIES, inputs)
 
 
@@ -120,10 +125,10 @@ def choose_backend(
     cache_dir: Path | None = None,
     max_rows: int = PROBE_ROWS,
 ) -> Backend:
-    """Pick what computes a model directory's network; all but torch itself must equal torch on a probe batch.
+    """Choose the backend of a model directory's network; all but torch itself must equal torch on a probe batch.
 
-    ``auto`` takes ONNX Runtime where it can; where not, that is logged and torch serves. ``onnx`` insists: ModelError
-    instead. Where the directory has no whole model.onnx of these weights, ``cache_dir`` keeps one (see
+    ``auto`` takes ONNX Runtime where it can; where not, that is logged and torch serves. ``onnx`` never falls back:
+    ModelError instead. Where the directory has no whole model.onnx of these weights, ``cache_dir`` keeps one (see
     ``export_cache.py``). ``cuda`` is torch on a CUDA device, in batches of at most ``max_rows``; ServerError where that
     cannot be. ``threads`` is for ONNX Runtime; torch's are the process' own (`torch.set_num_threads`).
     """
@@ -166,10 +171,10 @@ def _require_equal(backend: Backend, reference: Backend, card: ModelCard, sizes:
 
 
 def equal_readouts(answers: NDArray[np.float32], reference: NDArray[np.float32]) -> bool:
-    """Say whether two readouts, [B, K], are equal for served answers.
+    """Compare two readouts, [B, K]: whether they are equal for served answers.
 
-    Values agree within ``RTOL`` and ``ATOL``, and so does the best of each row wherever the reference's margin between
-    its best two exceeds that.
+    Values agree within ``RTOL`` and ``ATOL``, and so does the argmax of each row wherever the reference's margin
+    between its best two exceeds that.
     """
     if answers.shape != reference.shape or not np.allclose(answers, reference, rtol=RTOL, atol=ATOL):
         return False
@@ -181,7 +186,7 @@ def equal_readouts(answers: NDArray[np.float32], reference: NDArray[np.float32])
 
 
 def probe_batch(spec: InputSpec, rows: int) -> NDArray[Any]:
-    """Draw the same varied inputs at every start, [rows, *shape]: bytes over their whole range, floats around 0."""
+    """Draw probe inputs, [rows, *shape], the same at every start: bytes over their whole range, floats around 0."""
     rng = np.random.default_rng(0)
     dtype = spec.numpy_dtype
     shape = (rows, *spec.shape)

@@ -1,7 +1,7 @@
-"""Batches from what is queued: while the model computes, requests gather; when it is free, it takes them all at once.
+"""Dynamic batching: requests queue while the model computes; once it is free, the next batch takes what is queued.
 
-The queue lives on the event loop, so it needs no locks. A small batch is computed there and then, since a thread's hop
-would cost more than the batch itself; a larger one in the model's own thread. Limits count rows, not requests.
+The queue belongs to the event loop, so it needs no locks. A small batch is computed on the loop, since a switch of
+threads would cost more than the batch itself; a larger one in the model's own thread. Limits count rows, not requests.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ __all__ = ["Admission", "Batcher"]
 
 
 MIN_RETRY_S, MAX_RETRY_S = 0.01, 5.0
-TIMER_S = 0.002  # what is nearer than this, a loop's timers, which go by milliseconds, would miss
+TIMER_S = 0.002  # shorter delays than this, a loop's timers, which have a resolution of milliseconds, would miss
 
 
 @types.coroutine
-def _turn() -> Generator[None, None, None]:
-    """Let everything else that is ready on the loop run first."""
+def _yield_to_loop() -> Generator[None, None, None]:
+    """Yield to the event loop once, so that everything else that is ready runs first."""
     yield
 
 
 class Batcher:
-    """One model's queue, and what computes it.
+    """Dynamic batcher of one model: its queue, its forward and the thread for large batches.
 
     ``forward`` maps [B, *shape] to [B, K]; it is never called twice at once. A batch holds at most ``max_batch_rows``;
     a request of more makes a batch of its own, computed in pieces of that size. A batch of at most ``inline_rows`` is
     computed on the event loop; a request of as many that finds the model free, in `compute_now`, without waiting for
-    others. A batch that is not full waits until its oldest request is ``max_delay_us`` old. ``pace``
-    tells what forwards take, where that is known: what then has no hope of an answer in time is refused at once. Times
-    are `time.monotonic`'s, the event loop's clock. All methods belong to the event loop's thread.
+    others. A batch that is not full waits until its oldest request is ``max_delay_us`` old. ``latency`` estimates the
+    seconds of forwards, where that is known: requests that cannot be answered before their deadline are then refused at
+    once. Times are `time.monotonic`'s, the event loop's clock. All methods belong to the event loop's thread.
     """
 
     def __init__(
@@ -53,40 +53,40 @@ class Batcher:
         max_delay_us: int = 0,
         inline_rows: int = 0,
         metrics: ModelMetrics | None = None,
-        pace: LatencyEstimate | None = None,
+        latency: LatencyEstimate | None = None,
     ) -> None:
         self.name = name
         self.max_batch_rows = max_batch_rows
         self.max_queue_rows = max_queue_rows
         self.max_delay_us = max_delay_us
         self.inline_rows = inline_rows
-        self._at_once_rows = 0 if max_delay_us else min(inline_rows, max_queue_rows)
+        self._immediate_rows = 0 if max_delay_us else min(inline_rows, max_queue_rows)
         self.queued_rows = 0
         self._metrics = ModelMetrics() if metrics is None else metrics
-        self._pace = LatencyEstimate() if pace is None else pace
+        self._latency = LatencyEstimate() if latency is None else latency
         self._forward = Forward(name, forward, max_batch_rows)
         self._thread = InferenceThread(f"infer-{name}")
-        self._waiting = RequestQueue(max_batch_rows, max_delay_us * 1e-6, self._pace)
+        self._queue = RequestQueue(max_batch_rows, max_delay_us * 1e-6, self._latency)
         self._computing: QueuedBatch | None = None  # in the thread
         self._timer: asyncio.Handle | None = None
         self._requests = 0  # admitted, and not yet at the end of their ``with`` blocks
-        self._drained: list[asyncio.Future[None]] = []  # who waits for there to be none
+        self._drain_waiters: list[asyncio.Future[None]] = []  # of `wait_drained`
         self._closed = False
 
     @property
     def forwards(self) -> int:
-        """How often the model was called."""
+        """Number of forwards so far."""
         return self._forward.calls
 
     @property
     def rows(self) -> int:
-        """The rows that it was called with."""
+        """Number of rows of all forwards so far."""
         return self._forward.rows
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
     def admit(self, rows: int, field: str) -> Admission:
-        """Let a request of so many rows in, before any work is done for it.
+        """Admit a request of so many rows, before any work is done for it.
 
         Raises OverloadedError while the queue is too full for it, InputError where it could never fit, UnavailableError
         after `close`.
@@ -103,15 +103,15 @@ class Batcher:
             )
         return Admission(self._count, rows)
 
-    def takes_now(self, rows: int) -> bool:
-        """Say whether `compute_now` takes so many rows: the model is free, and nobody waits for it."""
-        return rows <= self._at_once_rows and self._computing is None and not self._waiting.rows and not self._closed
+    def can_compute_now(self, rows: int) -> bool:
+        """Check whether `compute_now` takes so many rows: the model is free, and nothing is queued."""
+        return rows <= self._immediate_rows and self._computing is None and not self._queue.rows and not self._closed
 
     def compute_now(self, inputs: Array, deadline: float | None = None) -> Readout:
-        """Compute one request's rows, [b, *shape] to [b, K], here and now, where `takes_now` says so: it needs no place
-        in the queue.
+        """Compute one request's rows, [b, *shape] to [b, K], on the event loop, past the queue.
 
-        Raises DeadlineError where the ``deadline`` has passed; InternalServiceError where the forward fails.
+        Only where `can_compute_now`. Raises DeadlineError where the ``deadline`` has passed; InternalServiceError where
+        the forward fails.
         """
         started = monotonic()
         if deadline is not None and deadline <= started:
@@ -127,7 +127,7 @@ class Batcher:
         return readout
 
     async def submit(self, inputs: Array, admission: Admission, deadline: float | None = None) -> Readout:
-        """Compute one request's rows, [b, *shape] to [b, K], together with whatever else is queued.
+        """Queue one request's rows, [b, *shape], and return their readout, [b, K], once their batch is computed.
 
         Raises OverloadedError where the queue is too long for its ``deadline``; DeadlineError where that passes in the
         queue, and nothing is computed then; InternalServiceError where the forward fails. When the caller is cancelled
@@ -138,25 +138,25 @@ class Batcher:
         now = monotonic()
         if deadline is None:
             deadline = INFINITY
-        elif self._waiting.rows or self._computing is not None:
-            self._refuse_hopeless(len(inputs), deadline, now)
-        self._waiting.append(admission, inputs, deadline, now)
+        elif self._queue.rows or self._computing is not None:
+            self._check_deadline(len(inputs), deadline, now)
+        self._queue.append(admission, inputs, deadline, now)
         try:
             if self._computing is None:
-                await _turn()  # what arrives in this turn of the loop comes along
-                if admission.waiting and self._computing is None:
+                await _yield_to_loop()  # what arrives in this turn of the loop comes along
+                if admission.queued and self._computing is None:
                     self._start()
             if not admission.done:
                 admission.wake = asyncio.get_running_loop().create_future()
                 await admission.wake
         finally:
-            if admission.waiting:  # its caller goes away
-                self._waiting.remove(admission)
+            if admission.queued:  # its caller was cancelled
+                self._queue.remove(admission)
         if admission.error is not None:
             try:
                 raise admission.error
             finally:
-                admission.error = None  # or they would keep each other, through this frame
+                admission.error = None  # or the two would refer to each other, through this frame
         if self._metrics.trace is not None:
             batch = admission.batch
             self._metrics.trace(admission.queued_at, batch.taken_at, batch.computed_at, batch.rows)
@@ -166,10 +166,10 @@ class Batcher:
         self.queued_rows += rows
         self._metrics.queued_rows += rows
         self._requests += requests
-        if self._drained:
-            self._tell_drained()
+        if self._drain_waiters:
+            self._notify_drained()
 
-    def _refuse_hopeless(self, rows: int, deadline: float, now: float) -> None:
+    def _check_deadline(self, rows: int, deadline: float, now: float) -> None:
         if deadline <= now:
             raise DeadlineError(LATE)
         expected_s = self._expected_s(rows, now)
@@ -180,26 +180,26 @@ class Batcher:
             )
 
     def _expected_s(self, rows: int, now: float) -> float:
-        """Return how long it is expected to take to compute all that there is, and so many rows more."""
-        expected_s = self._waiting.compute_s(rows)
+        """Estimate the seconds until everything queued or computing, and so many rows more, is computed."""
+        expected_s = self._queue.compute_s(rows)
         if self._computing is not None:
-            end = self._computing.taken_at + self._pace.seconds(self._computing.rows)
+            end = self._computing.taken_at + self._latency.seconds(self._computing.rows)
             expected_s += max(end - now, 0.0)
         return expected_s
 
     # -- a batch ------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Begin the next batch, if the model is free and it is time."""
-        if self._computing is not None or not self._waiting:
+        """Start the next batch, if the model is free and the batch is full or due."""
+        if self._computing is not None or not self._queue:
             return
         loop = asyncio.get_running_loop()
         now = monotonic()
-        delay_s = self._waiting.delay_s(now)
+        delay_s = self._queue.delay_s(now)
         if delay_s > 0:
             self._start_in(delay_s, loop)
             return
-        batch = self._waiting.take(now)
+        batch = self._queue.take(now)
         if batch is None:
             return
         for request in batch.requests:
@@ -209,13 +209,13 @@ class Batcher:
             self._thread.submit(loop, self._compute, batch, self._finish)
             return
         self._compute(batch)
-        self._pace.observe(batch.rows, batch.seconds)
+        self._latency.observe(batch.rows, batch.seconds)
         self._answer(batch)
-        if self._waiting:
+        if self._queue:
             loop.call_soon(self._start)
 
     def _start_in(self, delay_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Come back in so many seconds; where they are too few for a timer, at every turn of the loop."""
+        """Schedule `_start` in so many seconds; where they are too few for a timer, at the next turn of the loop."""
         if self._timer is None:
             timed = delay_s > TIMER_S
             self._timer = loop.call_later(delay_s - TIMER_S / 2, self._wake) if timed else loop.call_soon(self._wake)
@@ -225,63 +225,63 @@ class Batcher:
         self._start()
 
     def _compute(self, batch: QueuedBatch) -> None:
-        """Compute a batch, here or in the thread."""
+        """Compute a batch, on the event loop or in the thread."""
         started = monotonic()
         batch.outcomes = self._forward.outcomes([request.inputs for request in batch.requests])
         batch.computed_at = monotonic()
         batch.seconds = batch.computed_at - started
 
     def _finish(self, batch: QueuedBatch) -> None:
-        """Come back from the thread. The next batch begins first, so that it computes while answers are written."""
+        """Finish a batch of the thread. The next one starts first, so that it computes while answers are written."""
         self._computing = None
-        self._pace.observe(batch.rows, monotonic() - batch.taken_at)
-        if self._waiting.rows > self.inline_rows:
+        self._latency.observe(batch.rows, monotonic() - batch.taken_at)
+        if self._queue.rows > self.inline_rows:
             self._start()
         self._answer(batch)
         self._start()
-        self._tell_drained()
+        self._notify_drained()
 
     def _answer(self, batch: QueuedBatch) -> None:
-        """Hand out what came of a batch."""
+        """Deliver a batch's readouts and errors to its requests."""
         failures = [outcome for outcome in batch.outcomes if isinstance(outcome, Exception)]
         if failures:
-            self._tell_failures(batch, failures)
+            self._fail_requests(batch, failures)
         else:
             self._metrics.computed(batch.rows, len(batch.requests), batch.seconds)
         for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
             if not isinstance(outcome, Exception):
                 request.answer(outcome, batch)
 
-    def _tell_failures(self, batch: QueuedBatch, failures: list[Exception]) -> None:
-        """Log one incident where the model fails for all, else one for each request that it fails for."""
+    def _fail_requests(self, batch: QueuedBatch, failures: list[Exception]) -> None:
+        """Fail requests: one logged incident where the model fails for all, else one for each that it fails for."""
         where = f"a forward of model {self.name!r}"
         common = internal_error(failures[0], where) if len(failures) == len(batch.requests) else None
         for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
             if isinstance(outcome, Exception):
                 request.fail(common or internal_error(outcome, where))
 
-    # -- the end ------------------------------------------------------------------------------------------------------
+    # -- shutdown -----------------------------------------------------------------------------------------------------
 
-    async def drained(self) -> None:
-        """Return once no request is in here any more, and nothing computes."""
+    async def wait_drained(self) -> None:
+        """Wait until no request is admitted any more, and nothing computes."""
         while self._requests or self._computing is not None:
             waiter = asyncio.get_running_loop().create_future()
-            self._drained.append(waiter)
+            self._drain_waiters.append(waiter)
             await waiter
 
-    def _tell_drained(self) -> None:
+    def _notify_drained(self) -> None:
         if not self._requests and self._computing is None:
-            for waiter in self._drained:
+            for waiter in self._drain_waiters:
                 if not waiter.done():
                     waiter.set_result(None)
-            self._drained.clear()
+            self._drain_waiters.clear()
 
     def close(self) -> None:
-        """Refuse what waits and what comes, and let the running forward end."""
+        """Refuse queued and new requests, and wait for the running forward."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._waiting.clear(UnavailableError("the server is shutting down"))
+        self._queue.clear(UnavailableError("the server is shutting down"))
         self._thread.close()
 
 

@@ -1,4 +1,4 @@
-"""ONNX files that model directories lack, kept in a folder of the user's: the server writes into no model directory."""
+"""Cache of exported ONNX files in a folder of the user's: the server never writes into a model directory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torso.nets.models.onnx_export import onnx_bytes, read_onnx
 
 logger = logging.getLogger(__name__)
 
-KEPT_FILES = 64  # the most recently used
+MAX_CACHED_FILES = 64  # the most recently used are kept
 
 
 def default_cache_dir() -> Path:
-    """Return torso's folder for ONNX files among the user's caches, where the platform keeps them."""
+    """Return torso's folder for ONNX files in the platform's folder of user caches."""
     if sys.platform == "win32":
         caches = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
@@ -31,12 +31,12 @@ def default_cache_dir() -> Path:
 
 
 def cached_onnx(card: ModelCard, network: Network, source: Path, cache_dir: Path | None = None) -> bytes:
-    """Return a loaded model's ONNX file: from the cache, or exported now (seconds) and kept there.
+    """Return a loaded model's ONNX file: from the cache, or exported now (seconds) and stored there.
 
-    ``source`` is the directory that it was loaded from. A cache that cannot be written to costs a warning, and the
-    export its time again at the next start. Raises ModelError where ONNX cannot express the network.
+    ``source`` is the directory that the model was loaded from. Where the cache cannot be written, a warning is logged
+    and the export is repeated at the next start. Raises ModelError where ONNX cannot express the network.
     """
-    path = _path(card, cache_dir)
+    path = _cache_path(card, cache_dir)
     if path is not None and (data := read_onnx(path, card)) is not None:
         with contextlib.suppress(OSError):
             os.utime(path)  # used, so kept
@@ -44,8 +44,8 @@ def cached_onnx(card: ModelCard, network: Network, source: Path, cache_dir: Path
     data = onnx_bytes(card, network, source)
     try:
         if path is None:
-            raise StorageError("there is no home folder to keep it in; choose a cache_dir")
-        _keep(path, data)
+            raise StorageError("there is no home folder to store it in; choose a cache_dir")
+        _store(path, data)
     except (StorageError, OSError) as error:
         logger.warning("%s has no model.onnx, and its export is made anew at every start: %s", source, error)
     else:
@@ -53,8 +53,8 @@ def cached_onnx(card: ModelCard, network: Network, source: Path, cache_dir: Path
     return data
 
 
-def _path(card: ModelCard, cache_dir: Path | None) -> Path | None:
-    """Name a file by all that an export follows from: the weights, what the network is around them, and the code."""
+def _cache_path(card: ModelCard, cache_dir: Path | None) -> Path | None:
+    """Build a file's name from all that determines an export: weights, network specification and torso's version."""
     network = sha256_hex(json_bytes([card.network.to_json(), torso.__version__]))
     try:
         folder = default_cache_dir() if cache_dir is None else cache_dir.expanduser()
@@ -63,12 +63,12 @@ def _path(card: ModelCard, cache_dir: Path | None) -> Path | None:
     return folder / f"{card.weights_sha256}-{network[:16]}-v{FORMAT_VERSION}.onnx"
 
 
-def _keep(path: Path, data: bytes) -> None:
+def _store(path: Path, data: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     remove_leftovers(path)
     atomic_write_bytes(path, data)
     files = sorted(path.parent.glob("*.onnx"), key=_last_used, reverse=True)
-    for old in files[KEPT_FILES:]:
+    for old in files[MAX_CACHED_FILES:]:
         with contextlib.suppress(OSError):
             old.unlink()
 
@@ -76,5 +76,5 @@ def _keep(path: Path, data: bytes) -> None:
 def _last_used(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:  # another server tidied up as well
+    except OSError:  # another server removed it meanwhile
         return 0.0

@@ -1,4 +1,4 @@
-"""A batch computed: its requests' rows together, and where that fails, each request alone."""
+"""Forward of a batch: its requests' rows together, and where that fails, each request alone."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class Forward:
-    """A model's forward, [B, *shape] to [B, K], of any number of rows: more than ``max_rows`` go in pieces.
+    """Callable that computes a model's forward, [B, *shape] to [B, K]; more than ``max_rows`` rows go in pieces.
 
-    It is never called twice at once. ``calls`` and ``rows`` count what was computed.
+    It is never called twice at once. ``calls`` and ``rows`` count forwards and their rows.
     """
 
     def __init__(self, name: str, forward: Callable[[Array], Readout], max_rows: int) -> None:
@@ -38,20 +38,20 @@ class Forward:
         self.rows += len(rows)
         readout = self._forward(rows)
         if len(readout) != len(rows):
-            raise RuntimeError(f"model {self._name!r} answered {len(readout)} rows for {len(rows)}")
+            raise RuntimeError(f"model {self._name!r} must answer {len(rows)} rows, got {len(readout)}")
         return readout
 
     def outcomes(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
-        """Compute several requests' inputs, [b, *shape] each; return each one's readout, [b, K], or what it raised.
+        """Compute several requests' inputs, [b, *shape] each; return each one's readout, [b, K], or its exception.
 
-        A failure of all together is looked into by computing each alone, so that no request fails for its neighbour.
+        Where the batch fails, each request is computed alone, so that none fails for another's inputs.
         """
         try:
-            return self._together(inputs)
-        except Exception as error:  # noqa: BLE001 - the boundary: whoever asked is told, and the model lives on
-            return [error] if len(inputs) == 1 else [self._alone(rows) for rows in inputs]
+            return self._compute_together(inputs)
+        except Exception as error:  # noqa: BLE001 - the boundary: callers get the error, and the model goes on serving
+            return [error] if len(inputs) == 1 else [self._compute_alone(rows) for rows in inputs]
 
-    def _together(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
+    def _compute_together(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
         if len(inputs) == 1:
             return [self(inputs[0])]
         readout = self(np.concatenate(inputs))
@@ -62,7 +62,7 @@ class Forward:
             split.append(readout[start:end])
         return split
 
-    def _alone(self, rows: Array) -> Readout | Exception:
+    def _compute_alone(self, rows: Array) -> Readout | Exception:
         try:
             return self(rows)
         except Exception as error:  # noqa: BLE001 - as above
@@ -70,7 +70,7 @@ class Forward:
 
 
 class InferenceThread:
-    """One thread that works for an event loop. It begins with its first work."""
+    """Thread that runs jobs for an event loop, one after the other. It starts with its first job."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -79,14 +79,14 @@ class InferenceThread:
         self._thread: threading.Thread | None = None
 
     def submit(self, loop: AbstractEventLoop, work: Callable[[T], None], item: T, then: Callable[[T], object]) -> None:
-        """Call ``work(item)``, which must not raise, in the thread, and ``then(item)`` on the loop."""
+        """Call ``work(item)``, which must not raise, in the thread, and afterwards ``then(item)`` on the loop."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         self._jobs.put((loop, work, item, then))
 
     def close(self) -> None:
-        """Let the running work end, and the thread with it."""
+        """Wait for the running job, and end the thread."""
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -96,6 +96,6 @@ class InferenceThread:
         while (job := self._jobs.get()) is not None:
             loop, work, item, then = job
             work(item)
-            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile, and with it whoever asked
+            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile, and with it the callers
                 loop.call_soon_threadsafe(then, item)
-            del job, item  # while it waits for the next, this one's memory is free
+            del job, item  # free its memory before waiting for the next

@@ -1,19 +1,20 @@
-"""How long a model's forwards take: measured when it was loaded, corrected as it goes."""
+"""Latency estimate of a model's forward by batch size, measured at load and updated online."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
 
-WEIGHT = 0.2  # of the newest forward
-MAX_STEP = 4.0  # a forward that took longer than so many times what was expected counts as that: one stall says little
+WEIGHT = 0.2  # of the newest forward in the moving average
+MAX_STEP = 4.0  # a forward that took longer than so many times its estimate counts as that: one stall says little
 
 
 class LatencyEstimate:
-    """Expected seconds of a forward, by its rows.
+    """Estimate of a forward's seconds by its rows.
 
-    ``measured`` maps rows to seconds; between its sizes lie straight lines, above the largest seconds grow as rows do.
-    All of it is stretched by how slow the latest forwards were. Nothing measured: nothing is expected, 0 seconds.
+    ``measured`` maps rows to seconds. Between its sizes the estimate is interpolated linearly; above the largest it is
+    proportional to the rows. All of it is scaled by a moving average of the latest forwards' slowness, observed over
+    measured seconds. Without measurements the estimate is 0 seconds.
     """
 
     def __init__(self, measured: Mapping[int, float] | None = None) -> None:
@@ -23,11 +24,11 @@ class LatencyEstimate:
         self._slowness = 1.0
 
     def seconds(self, rows: int) -> float:
-        """Return what a forward of so many rows is expected to take."""
+        """Return the estimated seconds of a forward of so many rows."""
         return self._slowness * self._measured(rows)
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Learn from a forward that has ended."""
+        """Update the estimate with a forward's seconds."""
         expected = self._measured(rows)
         if expected > 0:
             slowness = min(seconds / expected, MAX_STEP * self._slowness)

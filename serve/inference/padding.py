@@ -1,4 +1,4 @@
-"""Batches of any size on forwards of fixed sizes: each takes the next larger one, its last rows padding."""
+"""Padding of batches of any size to forwards of fixed sizes: each batch takes the next larger one."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torso.arrays import Array
 
 
 class FixedForward(Protocol):
-    """A forward of a fixed number of rows, which reads its inputs where they are written to."""
+    """Interface of a forward of a fixed number of rows, which reads its inputs from its own array."""
 
     inputs: Array  # [size, *shape]
 
     def run(self) -> NDArray[np.float32]:
-        """Return the readout of what is in ``inputs``, [size, K]; the next run may overwrite it."""
+        """Return the readout of ``inputs``, [size, K]; the next run may overwrite it."""
         ...
 
 
 def batch_sizes(max_rows: int) -> list[int]:
-    """The powers of two below ``max_rows``, and ``max_rows`` itself."""
+    """List the powers of two below ``max_rows``, and ``max_rows`` itself."""
     return [1 << power for power in range((max_rows - 1).bit_length())] + [max_rows]
 
 
 class PaddedForwards:
-    """A forward of each of `batch_sizes`, made by ``make(size)``, the largest first."""
+    """Forwards of each of `batch_sizes`, made by ``make(size)``, the largest first."""
 
     def __init__(self, make: Callable[[int], FixedForward], max_rows: int) -> None:
         self._sizes = batch_sizes(max_rows)
@@ -36,12 +36,12 @@ class PaddedForwards:
         self._forwards = forwards[::-1]
 
     def run(self, inputs: Array) -> NDArray[np.float32]:
-        """[B, *shape] to [B, K] float32; more rows than the largest forward takes go in pieces."""
+        """Compute inputs, [B, *shape] to [B, K] float32; more rows than the largest forward's go in pieces."""
         largest = self._sizes[-1]
         if len(inputs) > largest:
             pieces = [inputs[start : start + largest] for start in range(0, len(inputs), largest)]
             return np.concatenate([self.run(piece) for piece in pieces])
         forward = self._forwards[bisect_left(self._sizes, len(inputs))]
         forward.inputs[: len(inputs)] = inputs
-        forward.inputs[len(inputs) :] = 0  # not what an earlier caller sent
+        forward.inputs[len(inputs) :] = 0  # not an earlier caller's rows
         return forward.run()[: len(inputs)].copy()

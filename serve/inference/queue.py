@@ -1,6 +1,6 @@
-"""What waits for a model: requests in order of arrival, and which of them make the next batch.
+"""Request queue of one model: requests in order of arrival, and the choice of the next batch.
 
-Times are `time.monotonic`'s. Nothing here waits, or knows of an event loop but for the futures that wake a request.
+Times are `time.monotonic`'s. Nothing here waits, or uses an event loop but for the futures that wake a request.
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from torso.errors import DeadlineError, ServiceError
 from torso.serve.inference.forward_times import LatencyEstimate
 
 INFINITY = float("inf")
-HEADROOM = 1.5  # an answer is to be expected in 1/1.5 of the time that a deadline leaves: it still has a way to go
+HEADROOM = 1.5  # a forward may take 1/1.5 of the time that a deadline leaves: the answer is still to be sent
 LATE = "the deadline passed, or came too near, while the request was queued"
 
 
 class Admission:
-    """A request in the batcher: its rows count as queued until they are taken, or until the ``with`` block ends.
+    """Admitted request: its rows count as queued until a batch takes them, or until the ``with`` block ends.
 
-    ``count(rows, requests)`` counts them in and out.
+    ``count(rows, requests)`` adds to the counts of queued rows and of requests.
     """
 
     __slots__ = (
         *("_count", "batch", "deadline", "done", "error", "inputs"),
-        *("queued_at", "readout", "rows", "start_by", "waiting", "wake"),
+        *("queued", "queued_at", "readout", "rows", "start_by", "wake"),
     )
 
     inputs: Array  # [b, *shape]
     deadline: float
     queued_at: float
     start_by: float  # when its batch begins, full or not
-    batch: QueuedBatch  # that it was computed in
+    batch: QueuedBatch  # in which it was computed
     readout: Readout  # [b, K]
 
     def __init__(self, count: Callable[[int, int], None], rows: int) -> None:
         self._count = count
         self.rows = rows  # that count as queued
-        self.waiting = False  # for a batch
+        self.queued = False  # it waits for a batch
         self.done = False  # there is a readout, or an error
         self.error: ServiceError | None = None
-        self.wake: Future[None] | None = None  # what its task sleeps on, if it does
+        self.wake: Future[None] | None = None  # its task awaits it, if it waits
         count(rows, 1)
 
-    def leave(self) -> None:
-        """Count the rows out of the queue, once."""
+    def release(self) -> None:
+        """Subtract the rows from the count of queued ones, once."""
         self._count(-self.rows, 0)
         self.rows = 0
 
     def fail(self, error: ServiceError) -> None:
-        """End the request in an error."""
+        """Finish the request with an error."""
         self.error = error
         self._wake()
 
     def answer(self, readout: Readout, batch: QueuedBatch) -> None:
-        """End the request in what its batch gave it."""
+        """Finish the request with its readout."""
         self.readout, self.batch = readout, batch
         self._wake()
 
@@ -76,13 +76,13 @@ class Admission:
 
 
 class QueuedBatch:
-    """Requests that are computed together."""
+    """Batch: requests that are computed together."""
 
     __slots__ = ("computed_at", "outcomes", "requests", "rows", "seconds", "taken_at")
 
     computed_at: float
     seconds: float  # of compute alone
-    outcomes: list[Readout | Exception]  # one a request
+    outcomes: list[Readout | Exception]  # one for each request
 
     def __init__(self, requests: list[Admission], rows: int, taken_at: float) -> None:
         self.requests = requests
@@ -91,58 +91,58 @@ class QueuedBatch:
 
 
 class RequestQueue:
-    """Requests that are to be computed. ``rows`` is how many rows they have."""
+    """Queue of requests in order of arrival. ``rows`` is the sum of their rows."""
 
-    def __init__(self, max_batch_rows: int, delay_s: float, pace: LatencyEstimate) -> None:
+    def __init__(self, max_batch_rows: int, delay_s: float, latency: LatencyEstimate) -> None:
         self.rows = 0
         self._requests: deque[Admission] = deque()
         self._max_batch_rows = max_batch_rows
         self._delay_s = delay_s
-        self._pace = pace
+        self._latency = latency
 
     def __len__(self) -> int:
         return len(self._requests)
 
     def append(self, request: Admission, inputs: Array, deadline: float, now: float) -> None:
-        """Let a request wait."""
+        """Add a request to the end of the queue."""
         request.inputs, request.deadline, request.queued_at = inputs, deadline, now
         request.start_by = now + min(self._delay_s, (deadline - now) / 2)  # the other half is for computing
-        request.waiting = True
+        request.queued = True
         self._requests.append(request)
         self.rows += len(inputs)
 
     def remove(self, request: Admission) -> None:
-        """Forget a request."""
+        """Remove a request from the queue."""
         self._requests.remove(request)
-        self._let_go(request)
+        self._mark_removed(request)
 
     def clear(self, error: ServiceError) -> None:
-        """Fail all."""
+        """Remove all requests and fail them with ``error``."""
         while self._requests:
             request = self._requests.popleft()
-            self._let_go(request)
+            self._mark_removed(request)
             request.fail(error)
 
     def delay_s(self, now: float) -> float:
-        """Return how long the next batch is still to wait for more requests; 0 or less: it is not."""
+        """Return the seconds that the next batch still waits for more requests; 0 or less: it is due."""
         if not self._delay_s or self.rows >= self._max_batch_rows:
             return 0.0
         return min(request.start_by for request in self._requests) - now
 
     def compute_s(self, rows: int) -> float:
-        """Return how long it is expected to take to compute all that waits and so many rows more."""
+        """Estimate the seconds to compute all that is queued and so many rows more."""
         full, rest = divmod(self.rows + rows, self._max_batch_rows)
-        return full * self._pace.seconds(self._max_batch_rows) + (self._pace.seconds(rest) if rest else 0.0)
+        return full * self._latency.seconds(self._max_batch_rows) + (self._latency.seconds(rest) if rest else 0.0)
 
     def take(self, now: float) -> QueuedBatch | None:
         """Take the next batch, in order of arrival; None where nothing is left.
 
-        What is too late is dropped, and so is what would be once it is computed, unless there is nothing else to do.
-        The batch is cut where another request would make it too long for the deadlines of those in it.
+        Requests whose deadline has passed are dropped, and so are those that would miss it once computed, unless no
+        other is queued. The batch is cut where another request would make it too long for the deadlines of those in it.
         """
         batch: list[Admission] = []
         rows, end_by = 0, INFINITY
-        near = now + HEADROOM * self._pace.seconds(self._max_batch_rows)
+        near = now + HEADROOM * self._latency.seconds(self._max_batch_rows)
         while self._requests:
             request = self._requests[0]
             total = rows + len(request.inputs)
@@ -150,13 +150,13 @@ class RequestQueue:
                 break
             end = now
             if min(request.deadline, end_by) < near or total > self._max_batch_rows:
-                end += HEADROOM * self._pace.seconds(total)
+                end += HEADROOM * self._latency.seconds(total)
             late = request.deadline <= end and (request.deadline <= now or len(batch) + len(self._requests) > 1)
             if batch and end_by < end and not late:
                 break
             self._requests.popleft()
-            self._let_go(request)
-            request.leave()
+            self._mark_removed(request)
+            request.release()
             if late:
                 request.fail(DeadlineError(LATE))
                 continue
@@ -164,6 +164,6 @@ class RequestQueue:
             rows, end_by = total, min(end_by, request.deadline)
         return QueuedBatch(batch, rows, now) if batch else None
 
-    def _let_go(self, request: Admission) -> None:
-        request.waiting = False
+    def _mark_removed(self, request: Admission) -> None:
+        request.queued = False
         self.rows -= len(request.inputs)

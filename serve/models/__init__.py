@@ -1,4 +1,4 @@
-"""The models of a server: repository, versions, polling, loading beside what serves, hot swap.
+"""Model management: repository, versions, polling, loading in the background, hot swap.
 
 May import wire, observability and inference. Begin with `repository.py`, then `manager.py`.
 """

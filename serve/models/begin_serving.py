@@ -1,4 +1,4 @@
-"""One model from its directory to ready to serve: the backend chosen, warmed up and measured."""
+"""Load a model for serving: choose its backend, warm it up and measure its latency."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from torso.serve.wire.oip_tensors import Signature
 
 logger = logging.getLogger(__name__)
 
-INLINE_S = 300e-6  # the longest forward for which the event loop stands still
+INLINE_S = 300e-6  # the longest forward that may block the event loop
 MEASUREMENTS = 20  # of each batch size
-MEASURE_S = 0.05  # after which no further one begins
+MEASURE_S = 0.05  # after which no further measurement begins
 
 
 def load_served_model(
@@ -34,10 +34,10 @@ def load_served_model(
     metrics: ModelMetrics,
     wrap_backend: WrapBackend | None = None,
 ) -> ServedModel:
-    """Load one model and make it ready; this takes a while, and belongs in a thread.
+    """Load one model, warm it up and measure it; this takes a while, and belongs in a thread.
 
-    ``directory`` is a model or run directory. ``wrap_backend(name, backend)`` may put something around what computes; a
-    backend that waits for others says so by an attribute ``inline = False``, and never runs on the event loop.
+    ``directory`` is a model or run directory. ``wrap_backend(name, backend)`` may wrap the backend; one that blocks on
+    others must have an attribute ``inline = False``, and never runs on the event loop.
 
     Raises TorsoError or OSError: see `torso.nets.load_model`; ServerError for a kind that is not served.
     """
@@ -46,8 +46,8 @@ def load_served_model(
     card, network = load_model(directory)
     if card.kind not in METHODS:
         raise ServerError(
-            f"a {card.kind} cannot be served; regressors answer through torso.nets.Predictor, the service labels "
-            "and acts"
+            f"a {card.kind} cannot be served; use torso.nets.Predictor for regressors: the server has methods for "
+            "classifiers and policies"
         )
     max_rows = config.max_batch_rows
     backend = choose_backend(
@@ -72,13 +72,13 @@ def load_served_model(
         max_delay_us=config.max_delay_us,
         inline_rows=inline_rows,
         metrics=metrics,
-        pace=LatencyEstimate(seconds),
+        latency=LatencyEstimate(seconds),
     )
     logger.info(
         "model %s version %s: %s, %s %s -> %d outputs, by %s (%.2f ms a row, %.2f ms %d rows; %s), "
         "loaded from %s in %.1f s",
         *(name, version, card.kind, predictor.input.dtype, list(predictor.input.shape), predictor.num_outputs),
-        *(backend.name, seconds[1] * 1e3, seconds[max_rows] * 1e3, max_rows, _told(inline_rows, max_rows)),
+        *(backend.name, seconds[1] * 1e3, seconds[max_rows] * 1e3, max_rows, _execution_text(inline_rows, max_rows)),
         *(directory, time.perf_counter() - started),
     )
     return ServedModel(
@@ -93,7 +93,7 @@ def load_served_model(
 
 
 def measure_forward(predictor: Predictor, rows: int) -> float:
-    """Warm up a forward of so many rows, whose first call is slower than the rest, and return its seconds."""
+    """Warm up and measure a forward of so many rows; return its seconds, the least of several calls."""
     probe = probe_batch(predictor.input, rows)
     predictor.answer(probe)
     best_s, end = math.inf, time.perf_counter() + MEASURE_S
@@ -101,14 +101,14 @@ def measure_forward(predictor: Predictor, rows: int) -> float:
         started = time.perf_counter()
         predictor.answer(probe)
         ended = time.perf_counter()
-        best_s = min(best_s, ended - started)  # what else runs on the machine only ever adds to it
+        best_s = min(best_s, ended - started)  # other load on the machine only ever adds to it
         if ended > end:
             break
     return best_s
 
 
 def choose_inline_rows(seconds: Mapping[int, float]) -> int:
-    """Return the most rows, of those measured, up to which forwards are short enough for the event loop; 0: none."""
+    """Choose the most rows, of those measured, up to which forwards are short enough for the event loop; 0: none."""
     inline_rows = 0
     for rows, forward_s in sorted(seconds.items()):
         if forward_s > INLINE_S:
@@ -117,7 +117,7 @@ def choose_inline_rows(seconds: Mapping[int, float]) -> int:
     return inline_rows
 
 
-def _told(inline_rows: int, max_rows: int) -> str:
+def _execution_text(inline_rows: int, max_rows: int) -> str:
     if inline_rows == 0:
         return "in a thread"
     return "on the event loop" if inline_rows == max_rows else f"on the event loop up to {inline_rows} rows"

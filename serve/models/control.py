@@ -1,7 +1,7 @@
-"""The seam between what answers requests and what decides which models there are.
+"""Interfaces between request handling and model management.
 
-A `Control` looks after the repository as a whole: the manager itself, or, in a worker, a line to the supervisor's. A
-`Replica` is one process' loaded models, as the manager sees it.
+A `Control` manages the repository as a whole: the manager itself, or, in a worker, a connection to the supervisor's. A
+`Replica` is one process' loaded models, as the manager sees them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ModelState = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 
 @dataclass(frozen=True, kw_only=True)
 class VersionSource:
-    """Where one version of a model is read from. ``stamp`` changes when what lies there does."""
+    """Source of one version of a model: its directory. ``stamp`` changes when the directory's content does."""
 
     name: str
     version: str
@@ -28,7 +28,7 @@ class VersionSource:
 
 @dataclass(frozen=True, kw_only=True)
 class VersionState:
-    """One line of the repository's index. ``reason`` says why it is not READY, or what came of a newer content."""
+    """Entry of the repository's index. ``reason``: why it is not READY, or why newer content was not loaded."""
 
     name: str
     version: str
@@ -37,41 +37,41 @@ class VersionState:
 
 
 def named_states(index: Iterable[VersionState]) -> list[tuple[str, str, str]]:
-    """The index as plain names: each version's model, its own name and its state."""
+    """Convert the index to plain strings: each version's model, its own name and its state."""
     return [(version.name, version.version, version.state) for version in index]
 
 
 class Control(Protocol):
-    """The repository as a whole, over all workers."""
+    """Management of the repository as a whole, over all workers."""
 
     async def index(self) -> Sequence[VersionState]:
-        """Every model that there is, loaded or not, sorted by name and version."""
+        """List every model of the repository, loaded or not, sorted by name and version."""
 
     async def load(self, name: str) -> None:
         """Load a model, or load it anew; every worker serves it when this returns.
 
         Raises UnknownModelError where the repository has none of that name, ServiceError where its models do not change
-        on demand, or where it cannot be loaded: what served before still does.
+        on demand, or where it cannot be loaded: the versions that served before still do.
         """
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more; no worker does when this returns. Raises as `load`."""
+        """Unload a model; no worker serves it when this returns. Raises as `load`."""
 
     async def snapshot(self) -> Snapshot:
-        """The counts of all workers, those that died included."""
+        """Return the counts of all workers, those that died included."""
 
 
 class Replica(Protocol):
-    """One process' loaded models. A change is prepared on every replica before any of them switches."""
+    """Loaded models of one process. A change is prepared on every replica before any of them switches."""
 
     async def prepare(self, source: VersionSource) -> None:
-        """Load and warm up a version beside what serves. Raises TorsoError or OSError; nothing has changed then."""
+        """Load and warm up a version in the background. Raises TorsoError or OSError; nothing has changed then."""
 
     async def switch(self, serving: Sequence[VersionSource]) -> None:
-        """Serve exactly these from now on, at once: prepared ones begin, others go on or end, none is interrupted."""
+        """Serve exactly these from now on, atomically; requests in flight finish on the version they began with."""
 
     async def discard(self, source: VersionSource) -> None:
-        """Drop what was prepared."""
+        """Unload a prepared version that is not to serve."""
 
     async def snapshot(self) -> Snapshot:
-        """This process' counts."""
+        """Return this process' counts."""

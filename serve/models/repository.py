@@ -1,7 +1,7 @@
-"""The models that this process has loaded.
+"""Repository of the models that this process has loaded, with hot swap.
 
-A change is prepared beside what serves and then switched to at once, on the event loop, where all of this lives. A
-request keeps the `ServedModel` it began with; a model that no longer serves is closed once nobody holds it.
+A change is prepared in the background and then switched to at once, on the event loop, to which all of this belongs. A
+request keeps the `ServedModel` it began with; a model that no longer serves is closed once nothing refers to it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ OnChange = Callable[[Mapping[str, bool]], None]
 
 
 class Repository:
-    """This process' models: a `Replica`, and where requests find theirs.
+    """Loaded models of this process: a `Replica`, and the lookup of a request's model.
 
-    ``wrap_backend(name, backend)`` may put something around what computes a model, such as a tracer. ``on_change`` is
-    called on the event loop with `states` whenever these change.
+    ``wrap_backend(name, backend)`` may wrap a model's backend, for example in a tracer. ``on_change`` is called on the
+    event loop with `states` whenever these change.
     """
 
     def __init__(
@@ -55,39 +55,39 @@ class Repository:
         self._served: dict[str, dict[str, ServedModel]] = {}  # by name and version, oldest first
         self._newest: dict[str, ServedModel] = {}  # by name
         self._prepared: dict[ModelKey, ServedModel] = {}
-        self._loading: Counter[str] = Counter()  # by name, what is being prepared
-        self._lacking: set[ModelKey] = set()  # what should serve and is not here
+        self._loading: Counter[str] = Counter()  # by name, versions that are being prepared
+        self._missing: set[ModelKey] = set()  # versions that should serve and are not loaded here
         self._states = dict.fromkeys(parse_models(config.models), False)
-        self._begun = False  # whether anything was switched to
+        self._switched = False  # whether `switch` was called
         self._closed = False
         self._retired: set[Batcher] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
 
-    # -- what requests ask --------------------------------------------------------------------------------------------
+    # -- lookup -------------------------------------------------------------------------------------------------------
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models that are known of, loaded or not."""
+        """Names of the known models, loaded or not."""
         return tuple(self._states)
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
-        """The newest served version of every model, by name, sorted."""
+        """Newest served version of every model, by name, sorted."""
         return dict(sorted(self._newest.items()))
 
     @property
     def served(self) -> Sequence[ServedModel]:
-        """Every served version of every model, by name and then oldest first."""
+        """All served versions of all models, by name and then oldest first."""
         return [model for _, versions in sorted(self._served.items()) for model in versions.values()]
 
     @property
     def states(self) -> Mapping[str, bool]:
-        """Whether each model that is known of is served; one that was unloaded is still known of."""
+        """State of each known model, true where it is served; one that was unloaded is still known."""
         return dict(self._states)
 
     def get(self, name: str, version: str = "") -> ServedModel:
-        """Find a model, its newest version unless told otherwise.
+        """Return a model: the newest version unless ``version`` names another.
 
         UnknownModelError where there is none, UnavailableError while it is loading.
         """
@@ -96,32 +96,34 @@ class Repository:
         versions = self._served.get(name)
         if versions is not None and version in versions:
             return versions[version]
-        raise self._absence(name, version, versions or {})
+        raise self._lookup_error(name, version, versions or {})
 
-    def _absence(
+    def _lookup_error(
         self, name: str, version: str, versions: Mapping[str, ServedModel]
     ) -> UnavailableError | UnknownModelError:
         shown = name[:128]
-        if any(key[0] == name and version in ("", key[1]) for key in self._lacking):
+        if any(key[0] == name and version in ("", key[1]) for key in self._missing):
             return UnavailableError(f"model {shown!r} could not be loaded here", retry_after_s=LOADING_RETRY_S)
-        if not versions and (not self._begun or self._loading[name] or any(key[0] == name for key in self._prepared)):
+        if not versions and (
+            not self._switched or self._loading[name] or any(key[0] == name for key in self._prepared)
+        ):
             return UnavailableError(f"model {shown!r} is loading", retry_after_s=LOADING_RETRY_S)
         if not versions:
-            return UnknownModelError(f"unknown model {shown!r}: {_served(self._newest)}")
+            return UnknownModelError(f"unknown model {shown!r}: {_served_text(self._newest)}")
         has = " and ".join(repr(known) for known in versions)
         return UnknownModelError(f"unknown version {version[:128]!r} of model {shown!r}: it has {has}")
 
-    # -- what the manager asks ----------------------------------------------------------------------------------------
+    # -- changes ------------------------------------------------------------------------------------------------------
 
     async def prepare(self, source: VersionSource) -> None:
-        """Load and warm up a version beside what serves. Raises TorsoError or OSError; nothing has changed then."""
+        """Load and warm up a version in the background. Raises TorsoError or OSError; nothing has changed then."""
         key = (source.name, source.version)
         if self._closed:
             raise ServerError("the server is shutting down")
         self._loading[source.name] += 1
         if source.name not in self._states:
             self._states[source.name] = False
-            self._changed()
+            self._notify()
         counts = self._metrics.model(*key)
         loading = asyncio.get_running_loop().run_in_executor(
             self._loader, load_served_model, *key, source.directory, self._config, counts, self._wrap_backend
@@ -129,7 +131,7 @@ class Repository:
         try:
             model = await asyncio.shield(loading)
         except asyncio.CancelledError:
-            loading.add_done_callback(_close_unwanted)
+            loading.add_done_callback(_close_abandoned)
             raise
         finally:
             self._loading[source.name] -= 1
@@ -140,23 +142,23 @@ class Repository:
         self._prepared[key] = model
 
     async def switch(self, serving: Sequence[VersionSource]) -> None:
-        """Serve exactly these from now on, at once: prepared ones begin, others go on or end, none is interrupted."""
+        """Serve exactly these from now on, atomically; requests in flight finish on the version they began with."""
         before = self._served
         after: dict[str, dict[str, ServedModel]] = {}
-        self._lacking.clear()
+        self._missing.clear()
         for source in sorted(serving, key=lambda source: (source.name, int(source.version))):
             key = (source.name, source.version)
             model = self._prepared.pop(key, None) or before.get(source.name, {}).get(source.version)
             if model is None:
-                self._lacking.add(key)
+                self._missing.add(key)
             else:
                 after.setdefault(source.name, {})[source.version] = model
         self._served = after
         self._newest = {name: versions[next(reversed(versions))] for name, versions in after.items()}
-        self._begun = True
+        self._switched = True
         for name in {*self._states, *after}:
             self._states[name] = name in after
-        self._changed()
+        self._notify()
         kept = {id(model) for model in self.served}
         for versions in before.values():
             for model in versions.values():
@@ -165,17 +167,17 @@ class Repository:
         self._metrics.forget({(model.name, model.version) for model in self.served})
 
     async def discard(self, source: VersionSource) -> None:
-        """Drop what was prepared; nothing happens where nothing was."""
+        """Unload a prepared version that is not to serve; nothing happens where it is not prepared."""
         model = self._prepared.pop((source.name, source.version), None)
         if model is not None:
             model.batcher.close()
 
     async def snapshot(self) -> Snapshot:
-        """This process' counts."""
+        """Return this process' counts."""
         return self._metrics.snapshot()
 
     def close(self) -> None:
-        """End every model's inference thread, and refuse what is queued. Nothing can be loaded any more."""
+        """Stop every model's inference thread, and refuse queued requests. Nothing can be loaded any more."""
         self._closed = True
         self._loader.shutdown(wait=False, cancel_futures=True)
         for model in (*self.served, *self._prepared.values()):
@@ -185,41 +187,41 @@ class Repository:
         self._prepared.clear()
         self._retired.clear()
 
-    def _changed(self) -> None:
+    def _notify(self) -> None:
         if self.on_change is not None:
             self.on_change(self.states)
 
-    # -- what no longer serves ----------------------------------------------------------------------------------------
+    # -- closing replaced models --------------------------------------------------------------------------------------
 
     def _retire(self, model: ServedModel) -> None:
-        """Close a model once its last request, or stream, lets go of it."""
+        """Close a model once its last request, or stream, has released it."""
         self._retired.add(model.batcher)
         loop = asyncio.get_running_loop()
-        weakref.finalize(model, self._let_go, loop, model.batcher).atexit = False
+        weakref.finalize(model, self._on_released, loop, model.batcher).atexit = False
 
-    def _let_go(self, loop: asyncio.AbstractEventLoop, batcher: Batcher) -> None:
-        """Nobody can ask it any more. This may be any thread, and any time, such as after the loop's end."""
+    def _on_released(self, loop: asyncio.AbstractEventLoop, batcher: Batcher) -> None:
+        """Schedule the closing of a released model. Called in any thread, at any time, even after the loop's end."""
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._begin_closing, batcher)
+            loop.call_soon_threadsafe(self._schedule_close, batcher)
 
-    def _begin_closing(self, batcher: Batcher) -> None:
+    def _schedule_close(self, batcher: Batcher) -> None:
         closing = asyncio.ensure_future(self._close_idle(batcher))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
     async def _close_idle(self, batcher: Batcher) -> None:
-        await batcher.drained()
+        await batcher.wait_drained()
         batcher.close()
         self._retired.discard(batcher)
 
 
-def _close_unwanted(loading: asyncio.Future[ServedModel]) -> None:
-    """Close a model that was loaded when nobody waited for it any more."""
+def _close_abandoned(loading: asyncio.Future[ServedModel]) -> None:
+    """Close a model whose `prepare` was cancelled while it was loading."""
     if not loading.cancelled() and loading.exception() is None:
         loading.result().batcher.close()
 
 
-def _served(names: Iterable[str]) -> str:
+def _served_text(names: Iterable[str]) -> str:
     shown = sorted(names)
     more = ", ..." if len(shown) > SHOWN_NAMES else ""
     return f"served are {', '.join(shown[:SHOWN_NAMES])}{more}" if shown else "none is loaded"

@@ -1,4 +1,4 @@
-"""A served model: one version of it, loaded, with its batcher and its counts."""
+"""Served model: one loaded version, with its batcher and its counts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torso.serve.inference.batcher import Batcher
 from torso.serve.observability.metrics import ModelMetrics
 from torso.serve.wire.oip_tensors import Signature
 
-METHODS = {"classifier": "Classify", "policy": "Act"}  # what a model of each served kind is asked with
+METHODS = {"classifier": "Classify", "policy": "Act"}  # the method for a model of each served kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """One version of one model. Whoever holds it may go on asking it, whatever is served meanwhile."""
+    """One loaded version of one model. Those who hold it may go on using it, whatever is served meanwhile."""
 
     name: str
     version: str
@@ -30,5 +30,5 @@ class ServedModel:
         """Return the model; WrongKindError where it is of another kind."""
         if self.predictor.kind != kind:
             got = self.predictor.kind
-            raise WrongKindError(f"model {self.name!r} is a {got}, not a {kind}: ask it with {METHODS[got]}")
+            raise WrongKindError(f"model {self.name!r} is a {got}, not a {kind}; use {METHODS[got]}")
         return self

@@ -1,4 +1,4 @@
-"""Which versions of a model are to serve: those that the policy wants, as far as they can be loaded."""
+"""Selection of the versions of a model that serve: those of the version policy, as far as they can be loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Versions = dict[str, VersionSource]  # of one model, oldest first
 
 
 class NotLoadedError(ServerError):
-    """A version of a model cannot be loaded, or, with no source, the model. ``reason`` is for callers' eyes."""
+    """Error of a version, or, without a source, a model, that cannot be loaded. ``reason`` may be shown to callers."""
 
     def __init__(self, name: str, source: VersionSource | None, error: Exception) -> None:
         where = f"model {name!r}" if source is None else f"model {name!r} ({source.directory})"
@@ -30,13 +30,13 @@ class NotLoadedError(ServerError):
         self.__cause__ = error
 
     def log(self, then: str) -> None:
-        """Tell the log, and what happens then; where the fault is ours, how it came about."""
-        ours = not isinstance(self.__cause__, TorsoError | OSError)
-        logger.error("%s; %s", self, then, exc_info=self.__cause__ if ours else None)
+        """Log the error and its consequence ``then``, with a traceback where the error is unexpected."""
+        unexpected = not isinstance(self.__cause__, TorsoError | OSError)
+        logger.error("%s; %s", self, then, exc_info=self.__cause__ if unexpected else None)
 
 
 def public_reason(source: VersionSource, error: Exception) -> str:
-    """Say why a version cannot be loaded, without this machine's paths."""
+    """Return why a version cannot be loaded, without this machine's paths."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if not isinstance(error, TorsoError):
@@ -47,17 +47,17 @@ def public_reason(source: VersionSource, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a version could not be loaded, and from when on, on the loop's clock, it may be tried again as it is."""
+    """Failed load of a version: the reason, and when, on the loop's clock, the same files may be tried again."""
 
     source: VersionSource
     reason: str
     retry_at: float
 
 
-class Chooser:
-    """Finds out what can be loaded by preparing it, and remembers what cannot.
+class VersionSelector:
+    """Select the versions that serve by preparing them on the replica, and remember those that cannot be loaded.
 
-    ``loading`` is what is being prepared now, ``faults`` what could not be loaded as it last lay there.
+    ``loading`` are the versions that are being prepared, ``faults`` those whose current files could not be loaded.
     """
 
     def __init__(self, replica: Replica) -> None:
@@ -65,22 +65,22 @@ class Chooser:
         self.faults: Mapping[ModelKey, Fault] = {}
         self._replica = replica
 
-    def forget(self, there: set[VersionSource]) -> None:
-        """Forget the faults of what no longer lies there as it did."""
-        self.faults = {key: fault for key, fault in self.faults.items() if fault.source in there}
+    def forget(self, available: set[VersionSource]) -> None:
+        """Drop the faults of versions whose files have changed or are gone."""
+        self.faults = {key: fault for key, fault in self.faults.items() if fault.source in available}
 
-    async def insist(self, there: Sequence[VersionSource], policy: Policy) -> Versions:
-        """Prepare all that the policy takes of a model's versions, and return it; nobody has switched yet.
+    async def prepare_all(self, available: Sequence[VersionSource], policy: Policy) -> Versions:
+        """Prepare all of a model's versions that the policy selects, or none; return them, not yet switched to.
 
-        NotLoadedError where one cannot be loaded, or there is none; nothing is prepared then.
+        NotLoadedError where one cannot be loaded, or the policy selects none; nothing is prepared then.
         """
-        chosen = policy.choose([source for source in there if source.stamp] or there)
-        if not chosen:
-            numbers = ", ".join(source.version for source in there)
-            error = ModelNotFoundError(f"the version policy takes none of its versions, {numbers}")
-            raise NotLoadedError(there[0].name, None, error)
+        selected = policy.select([source for source in available if source.stamp] or available)
+        if not selected:
+            numbers = ", ".join(source.version for source in available)
+            error = ModelNotFoundError(f"the version policy selects none of its versions, {numbers}")
+            raise NotLoadedError(available[0].name, None, error)
         prepared: Versions = {}
-        for source in chosen:
+        for source in selected:
             failure = await self._prepare(source)
             if failure is not None:
                 for other in prepared.values():
@@ -89,23 +89,23 @@ class Chooser:
             prepared[source.version] = source
         return prepared
 
-    async def settle(
+    async def prepare_loadable(
         self,
-        there: Sequence[VersionSource],
+        available: Sequence[VersionSource],
         policy: Policy,
         serving: Mapping[str, VersionSource],
         *,
         unpublished: bool = False,
     ) -> Versions:
-        """Prepare what is new of what the policy takes, and return what is to serve; nobody has switched yet.
+        """Prepare new versions that the policy selects, skipping those that cannot be loaded; return what is to serve.
 
-        What cannot be loaded gives way to what serves under that version, or else the policy takes another. Without
-        ``unpublished``, a version that has no model.json is not tried.
+        Nothing is switched to yet. Where a version cannot be loaded, its older content goes on serving; where there is
+        none, the policy selects another version. Without ``unpublished``, a version without a model.json is not tried.
         """
         prepared: set[VersionSource] = set()
         while True:
-            chosen = policy.choose(self._candidates(there, serving, unpublished=unpublished))
-            fresh = [source for source in chosen if source not in prepared and source != serving.get(source.version)]
+            selected = policy.select(self._candidates(available, serving, unpublished=unpublished))
+            fresh = [source for source in selected if source not in prepared and source != serving.get(source.version)]
             if not fresh:
                 break
             source = fresh[-1]
@@ -114,17 +114,17 @@ class Chooser:
             if failure is None:
                 prepared.add(source)
             elif known is None or known.reason != failure.reason:
-                failure.log("what serves goes on" if serving else "it is skipped")
-        if not chosen and policy.choose(there):
-            return dict(serving)  # nothing that lies there can take its place yet
-        return {source.version: source for source in chosen}
+                failure.log("the versions that serve go on" if serving else "it is skipped")
+        if not selected and policy.select(available):
+            return dict(serving)  # nothing on disk can replace it yet
+        return {source.version: source for source in selected}
 
     def _candidates(
-        self, there: Sequence[VersionSource], serving: Mapping[str, VersionSource], *, unpublished: bool
+        self, available: Sequence[VersionSource], serving: Mapping[str, VersionSource], *, unpublished: bool
     ) -> Sequence[VersionSource]:
         now = asyncio.get_running_loop().time()
         candidates = []
-        for source in there:
+        for source in available:
             fault = self.faults.get((source.name, source.version))
             if (source.stamp or unpublished) and (fault is None or now >= fault.retry_at):
                 candidates.append(source)
@@ -133,12 +133,12 @@ class Chooser:
         return candidates
 
     async def _prepare(self, source: VersionSource) -> NotLoadedError | None:
-        """Prepare a version, or keep why that cannot be."""
+        """Prepare a version; where that fails, record and return the failure."""
         key = (source.name, source.version)
         self.loading.add(source)
         try:
             await self._replica.prepare(source)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the others go on
+        except Exception as error:  # noqa: BLE001 - any failure of one version leaves the others serving
             failure = NotLoadedError(source.name, source, error)
             fault = Fault(source, failure.reason, asyncio.get_running_loop().time() + RETRY_S)
             self.faults = {**self.faults, key: fault}

@@ -1,4 +1,4 @@
-"""Who may ask: tokens, roles, and where a server may listen.
+"""Authentication and authorisation: tokens, roles, bind rules.
 
 A token file has one token a line, four fields separated by white space; ``#`` starts a comment::
 
@@ -9,10 +9,10 @@ A token file has one token a line, four fields separated by white space; ``#`` s
 ``printf %s "$TOKEN" | sha256sum`` gives the second field; tokens should be long and random, for the hash has no salt.
 ``expires`` is the token's last day (UTC), or ``never``. Callers send ``authorization: Bearer TOKEN`` as metadata.
 
-Role *predict* may ask whatever does not change the server; *admin* may also load and unload models and use reflection.
-Where no tokens are asked for, callers on this machine are admins, and callers beyond it may predict, whether a client
-certificate vouches for them or nobody does. Callers without a good token see whether the server as a whole is healthy,
-and nothing else: no names, not even whether a model of a name exists.
+Role *predict* may call all methods that do not change the server; *admin* may also load and unload models and use
+reflection. Where there is no token file, callers on this machine are admins, and callers from other machines may
+predict, with a client certificate or without. Callers without a valid token see whether the server as a whole is
+healthy, and nothing else: no names, not even whether a model of a name exists.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from torso.serve.wire.tensors import SERVICE
 
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # grpc's own class is generic only in its stubs
 
-ROLES = {"predict": 0, "admin": 1}  # a higher role may do all that a lower one may
+ROLES = {"predict": 0, "admin": 1}  # by rank: a higher role includes the lower ones
 ADMIN_METHODS = (
     "/grpc.reflection.",
     "/inference.GRPCInferenceService/RepositoryModelLoad",
     "/inference.GRPCInferenceService/RepositoryModelUnload",
-)  # what these begin
-OPEN_METHODS = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch")  # of these services:
+)  # prefixes of methods
+OPEN_METHODS = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch")  # for these services:
 OPEN_SERVICES = ("", SERVICE, "inference.GRPCInferenceService")
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 UNKNOWN = "the token is not known here, or it has expired"
@@ -59,55 +59,57 @@ class Token:
     name: str
     sha256: str
     role: str
-    expires: date | None  # the last day, UTC, on which it is good
+    expires: date | None  # the last day, UTC, on which it is valid
 
     def expired(self, today: date) -> bool:
-        """Say whether the token's last day is over."""
+        """Check whether the token's last day is over."""
         return self.expires is not None and today > self.expires
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
-    """Read a token file; ServerError, naming the line, where it cannot be understood or names nobody."""
+    """Read a token file; ServerError, naming the line, where it cannot be parsed or has no token."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ServerError(f"token file {path}: cannot be read: {error}") from error
+        raise ServerError(f"token file {path} cannot be read: {error}") from error
     tokens: dict[str, Token] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.partition("#")[0].split()
         if fields:
             where = f"token file {path}, line {number}"
-            token = _token(fields, where)
+            token = _parse_token(fields, where)
             if token.sha256 in tokens:
                 raise ServerError(f"{where}: {token.name!r} has the same token as {tokens[token.sha256].name!r} above")
             tokens[token.sha256] = token
     if not tokens:
-        raise ServerError(f"token file {path}: expected a line `name sha256 role expires` or more, got none")
+        raise ServerError(f"token file {path} must have at least one line `name sha256 role expires`, got none")
     return tuple(tokens.values())
 
 
-def _token(fields: list[str], where: str) -> Token:
+def _parse_token(fields: list[str], where: str) -> Token:
     if len(fields) != 4:
-        raise ServerError(f"{where}: expected `name sha256 role expires`, got {len(fields)} fields")
+        raise ServerError(f"{where} must be `name sha256 role expires`, got {len(fields)} fields")
     name, sha256, role, expires = fields
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise ServerError(f"{where}: expected a SHA-256 of 64 hexadecimal digits, got {len(sha256)} characters")
+        raise ServerError(f"{where}: sha256 must be 64 hexadecimal digits, got {len(sha256)} characters")
     if sha256.lower() == EMPTY_SHA256:
-        raise ServerError(f"{where}: this is the SHA-256 of nothing; was the token's variable unset when it was made?")
+        raise ServerError(
+            f"{where}: sha256 must be of a token, got that of nothing; was the token's variable unset when it was made?"
+        )
     if role not in ROLES:
-        raise ServerError(f"{where}: expected a role of {', '.join(ROLES)}, got {role!r}")
+        raise ServerError(f"{where}: role must be one of {', '.join(ROLES)}; got {role!r}")
     try:
         last_day = None if expires == "never" else date.fromisoformat(expires)
     except ValueError as error:
-        raise ServerError(f"{where}: expected a date such as 2027-01-31, or never, got {expires!r}") from error
+        raise ServerError(f"{where}: expires must be a date such as 2027-01-31, or never, got {expires!r}") from error
     return Token(name=name, sha256=sha256.lower(), role=role, expires=last_day)
 
 
-class Guard(grpc.aio.ServerInterceptor):
-    """Refuses calls that their caller may not make, before their message is read; streams, when it no longer may.
+class AuthInterceptor(grpc.aio.ServerInterceptor):
+    """Interceptor that authenticates and authorises calls before their message is read, and streams at each message.
 
-    ``anonymous_role`` is everyone's where there is no token file. ``on_refusal`` is told the status of every call that
-    is refused.
+    ``anonymous_role`` is everyone's where there is no token file. ``on_refusal`` is called with the status of every
+    call that is refused.
     """
 
     def __init__(
@@ -119,8 +121,8 @@ class Guard(grpc.aio.ServerInterceptor):
         self._tokens = () if token_file is None else read_tokens(token_file)
 
     @property
-    def needed(self) -> bool:
-        """Whether there is anything that it could refuse."""
+    def can_refuse(self) -> bool:
+        """True where any call can be refused."""
         return self._path is not None or self._anonymous.role != "admin"
 
     def reload(self) -> None:
@@ -133,34 +135,34 @@ class Guard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[RpcHandler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> RpcHandler | None:
-        """Hand the call on, or hand back a handler that refuses it."""
+        """Continue with the call, or return a handler that refuses it."""
         method = str(handler_call_details.method)
         try:
-            token = self._admit(method, handler_call_details.invocation_metadata)
+            token = self._authorize(method, handler_call_details.invocation_metadata)
         except (UnauthenticatedError, ForbiddenError) as error:
             if method in OPEN_METHODS:
-                return _health_of_the_whole(await continuation(handler_call_details), error, method)
+                return _server_health_only(await continuation(handler_call_details), error, method)
             refusal = status.to_wire(error, method)
             self._on_refusal(refusal.code.name)
-            return _refusing(refusal)
+            return _refusal_handler(refusal)
         handler = await continuation(handler_call_details)
         if handler is None or not handler.request_streaming or token is self._anonymous:
             return handler
-        return self._watched(handler, token, method)
+        return self._recheck_stream(handler, token, method)
 
-    def _admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
-        token = self._anonymous if self._path is None else self._find(metadata)
+    def _authorize(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
+        token = self._anonymous if self._path is None else self._authenticate(metadata)
         if method.startswith(ADMIN_METHODS) and ROLES[token.role] < ROLES["admin"]:
             if token is self._anonymous:
                 raise ForbiddenError("this needs role admin, which only a token gives, and this server has no tokens")
             raise ForbiddenError(f"{method} needs role admin; token {token.name!r} has role {token.role}")
         return token
 
-    def _find(self, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
-        """Find whose token was sent; the time it takes does not depend on how much of a token is right."""
+    def _authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
+        """Find the token that was sent, in a time that does not depend on how much of it is right."""
         values = [value for key, value in metadata if key == "authorization"]
         if not values:
-            raise UnauthenticatedError("no token: expected metadata `authorization: Bearer TOKEN`")
+            raise UnauthenticatedError("no token: metadata must have `authorization: Bearer TOKEN`, got none")
         scheme, _, secret = str(values[0]).partition(" ")
         digest = hashlib.sha256(secret.strip().encode()).hexdigest()
         matches = [token for token in self._tokens if hmac.compare_digest(token.sha256, digest)]
@@ -168,8 +170,8 @@ class Guard(grpc.aio.ServerInterceptor):
             raise UnauthenticatedError(UNKNOWN)
         return matches[0]
 
-    def _watched(self, handler: RpcHandler, token: Token, method: str) -> RpcHandler:
-        """Wrap a stream: a message that comes when its token has expired, or was taken away, ends it."""
+    def _recheck_stream(self, handler: RpcHandler, token: Token, method: str) -> RpcHandler:
+        """Wrap a stream: the first message after its token has expired, or was revoked, ends it."""
         answer: Any = handler.stream_stream  # an async generator: its type is the blocking server's
 
         async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -178,7 +180,7 @@ class Guard(grpc.aio.ServerInterceptor):
                     raise UnauthenticatedError(UNKNOWN)
                 yield request
 
-        async def watched(
+        async def rechecked(
             requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             try:
@@ -188,15 +190,17 @@ class Guard(grpc.aio.ServerInterceptor):
             except UnauthenticatedError as error:  # of a handler that does not turn errors into statuses itself
                 await context.abort(*status.to_wire(error, method))
 
-        return grpc.stream_stream_rpc_method_handler(watched, handler.request_deserializer, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(
+            rechecked, handler.request_deserializer, handler.response_serializer
+        )
 
 
 def _today() -> date:
     return datetime.now(UTC).date()
 
 
-def _refusing(refusal: status.WireStatus) -> RpcHandler:
-    """Build a handler that answers any kind of call with one status, without reading what was sent."""
+def _refusal_handler(refusal: status.WireStatus) -> RpcHandler:
+    """Build a handler that answers any kind of call with one status, without reading its messages."""
 
     async def refuse(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         await context.abort(*refusal)
@@ -204,8 +208,8 @@ def _refusing(refusal: status.WireStatus) -> RpcHandler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _health_of_the_whole(handler: RpcHandler | None, error: ServiceError, method: str) -> RpcHandler | None:
-    """Wrap a health method so that it tells of the server as a whole, and of nothing else."""
+def _server_health_only(handler: RpcHandler | None, error: ServiceError, method: str) -> RpcHandler | None:
+    """Wrap a health method so that it reports the server as a whole, and no model."""
     if handler is None:
         return None
     answer: Any = handler.unary_stream or handler.unary_unary
@@ -224,7 +228,7 @@ def _health_of_the_whole(handler: RpcHandler | None, error: ServiceError, method
 
 
 def is_local(host: str) -> bool:
-    """Say whether only this machine can reach an address: loopback, or a Unix socket (``unix:PATH``)."""
+    """Check whether only this machine can reach an address: loopback, or a Unix socket (``unix:PATH``)."""
     if host.startswith("unix:") or host == "localhost":
         return True
     try:
@@ -234,19 +238,19 @@ def is_local(host: str) -> bool:
 
 
 def check_bind(config: ServeConfig) -> None:
-    """Refuse, with ServerError, to listen beyond this machine without encryption and knowing callers, unless told to.
+    """Check the bind rules: reachable from other machines only with TLS and authentication, or explicit exceptions.
 
-    Callers are known by their token, or by their client certificate.
+    Callers authenticate by token or client certificate. Raises ServerError.
     """
     if is_local(config.host):
         return
     if config.tls_cert is None and not config.allow_plaintext:
         raise ServerError(
-            f"host {config.host} can be reached from other machines: expected --tls-cert and --tls-key, "
-            "or --allow-plaintext to let everything travel unencrypted"
+            f"host {config.host} can be reached from other machines and must have --tls-cert and --tls-key, "
+            "or --allow-plaintext for unencrypted traffic; got neither"
         )
     if config.token_file is None and config.tls_client_ca is None and not config.allow_anonymous:
         raise ServerError(
-            f"host {config.host} can be reached from other machines: expected --token-file or --tls-client-ca, "
-            "or --allow-anonymous for everyone"
+            f"host {config.host} can be reached from other machines and must have --token-file or --tls-client-ca, "
+            "or --allow-anonymous for everyone; got neither"
         )

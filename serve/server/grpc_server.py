@@ -1,4 +1,4 @@
-"""One process' server: its models, its port, and what answers there."""
+"""Server of one process: models, gRPC services, port, health."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torso.serve.observability.exposition import to_text
 from torso.serve.observability.metrics import Metrics
 from torso.serve.observability.ops_port import Ops
 from torso.serve.server.lifecycle import import_modules
-from torso.serve.server.listener import Listener, allow_connections
+from torso.serve.server.listener import Listener, raise_open_file_limit
 from torso.serve.services.oip import OipServicer
 from torso.serve.services.prediction import PredictionServicer
 from torso.serve.services.reflection import enable_reflection
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LINGER_S = 0.2  # requests that are on their way when the server drains are still told so
-FLUSH_S = 1.0  # what replies may take to leave once the last request is answered
-WHOLE = (SERVICE, OIP_SERVICE, "")  # health of the server, not of a model
+LINGER_S = 0.2  # requests that are on their way when the server drains still get a status
+FLUSH_S = 1.0  # the most seconds that sending replies may take once the last request is answered
+SERVER_NAMES = (SERVICE, OIP_SERVICE, "")  # names of the server, not of a model, in the health service
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Server:
-    """A server that is to be bound to ``address`` and ``port``: `start` does that, `load` makes it ready.
+    """Server of one process: `start` binds it to ``address`` and ``port``, `load` makes it ready.
 
-    From `start` on it answers: health says NOT_SERVING and predictions are UNAVAILABLE until the models are loaded.
-    Create it inside the running loop; `drain` or `stop` ends it. A worker gets its ``control`` from outside, shares its
+    From `start` on it answers: health is NOT_SERVING and predictions are UNAVAILABLE until the models are loaded.
+    Create it inside the running loop; `drain` or `stop` ends it. A worker's server is given its ``control``, shares its
     port with others (``reuse_port``), and has its models before it starts.
     """
 
@@ -63,7 +63,7 @@ class Server:
         self.address, self.port, self.ops_port = "", 0, 0
         self._tracing = _tracing(config)
         self.handler = RequestHandler(Metrics(), log_requests=config.log_requests, tracing=self._tracing)
-        self.repository = Repository(config, self.handler.metrics, wrap_backend, self._follow)
+        self.repository = Repository(config, self.handler.metrics, wrap_backend, self._update_health)
         self._manager: Manager | None = None
         if control is None:
             control = self._manager = Manager(config, Catalogue(config), self.repository)
@@ -73,26 +73,26 @@ class Server:
             OipServicer(self.repository, self.handler, self.control, config, lambda: self.ready),
         )
         self._health = health.aio.HealthServicer()
-        self._told: set[asyncio.Task[None]] = set()  # changes of health on their way
+        self._health_updates: set[asyncio.Task[None]] = set()  # in progress
         self._reuse_port = reuse_port
         self._listener: Listener | None = None
         self._ops: Ops | None = None
 
-    # -- life ---------------------------------------------------------------------------------------------------------
+    # -- lifecycle ----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Answer, though not yet with predictions.
+        """Listen and answer, though not yet with predictions.
 
         ServerError where it cannot listen as configured, or the token file or certificates cannot be used.
         """
-        allow_connections(self.config.max_connections)
+        raise_open_file_limit(self.config.max_connections)
         if self.config.ops_port is not None:
             self._ops = Ops(self.config.ops_host, self.config.ops_port, lambda: self.ready, self._metrics)
             await self._ops.start()
             self.ops_port = self._ops.port
-        for name in WHOLE:
+        for name in SERVER_NAMES:
             await self._health.set(name, NOT_SERVING)
-        await self._tell(dict.fromkeys(self.repository.names, False))
+        await self._set_health(dict.fromkeys(self.repository.names, False))
         self._listener = Listener(
             self.config, self._register, reuse_port=self._reuse_port, on_refusal=self._count_refusal
         )
@@ -100,26 +100,26 @@ class Server:
         await self._listener.start()
 
     async def load(self) -> None:
-        """Load and warm up the models, without blocking the loop; then serve. ServerError where one cannot be."""
+        """Load and warm up the models, without blocking the loop; then be ready. ServerError where one cannot be."""
         if self._manager is not None:
             await self._manager.start()
         self.ready = True
-        await self._tell(self.repository.states)
-        for name in WHOLE:
+        await self._set_health(self.repository.states)
+        for name in SERVER_NAMES:
             await self._health.set(name, SERVING)
         logger.info("serving %s on %s", ", ".join(self.repository.models) or "no model yet", self.address)
 
-    async def leave(self) -> None:
-        """Say that it is about to end: health does, and ``/readyz``. Requests are still answered."""
+    async def announce_shutdown(self) -> None:
+        """Announce the shutdown by health and ``/readyz``. Requests are still answered."""
         self.ready = False
         await self._health.enter_graceful_shutdown()
 
     async def drain(self, grace_s: float | None = None) -> None:
-        """Leave in good order: health says so first, new requests are UNAVAILABLE, those in flight finish, all ends.
+        """Shut down gracefully: announce it, refuse new requests as UNAVAILABLE, finish those in flight, then stop.
 
-        After ``grace_s`` seconds (default: the configuration's ``finish_s``) what still runs is cancelled.
+        After ``grace_s`` seconds (default: the configuration's ``finish_s``) requests still in flight are cancelled.
         """
-        await self.leave()
+        await self.announce_shutdown()
         self.handler.closed = True
         if self._manager is not None:
             await self._manager.close()
@@ -133,7 +133,7 @@ class Server:
             flush_s = 0
         if self._listener is not None:
             await self._listener.stop(flush_s)  # health watchers and reflection streams end here at the latest
-        self.handler.end()
+        self.handler.shutdown()
         self.repository.close()
         if self._tracing is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._tracing.end)
@@ -141,11 +141,11 @@ class Server:
             await self._ops.stop()
 
     async def stop(self) -> None:
-        """End at once; what is in flight is cancelled."""
+        """Stop at once; requests in flight are cancelled."""
         await self.drain(0)
 
     async def reload(self) -> None:
-        """Read tokens and certificates again. What cannot be used is logged, and what was read before stays in use."""
+        """Reload tokens and certificates. Files that cannot be used are logged, and the old ones stay in use."""
         if self._listener is not None:
             self._listener.reload()
 
@@ -157,7 +157,7 @@ class Server:
     ) -> None:
         await self.stop()
 
-    # -- what answers -------------------------------------------------------------------------------------------------
+    # -- services -----------------------------------------------------------------------------------------------------
 
     def _register(self, server: grpc.aio.Server) -> None:
         for servicer in self._servicers:
@@ -168,14 +168,14 @@ class Server:
     def _count_refusal(self, status: str) -> None:
         self.handler.metrics.unknown.ended(status, 0.0)
 
-    def _follow(self, states: Mapping[str, bool]) -> None:
-        """Have health follow which models are served; it knows each by its name."""
+    def _update_health(self, states: Mapping[str, bool]) -> None:
+        """Update the health of models, each by its name, once the server is ready."""
         if self.ready:
-            telling = asyncio.ensure_future(self._tell(dict(states)))
-            self._told.add(telling)
-            telling.add_done_callback(self._told.discard)
+            update = asyncio.ensure_future(self._set_health(dict(states)))
+            self._health_updates.add(update)
+            update.add_done_callback(self._health_updates.discard)
 
-    async def _tell(self, states: Mapping[str, bool]) -> None:
+    async def _set_health(self, states: Mapping[str, bool]) -> None:
         for name, serves in states.items():
             await self._health.set(name, SERVING if serves else NOT_SERVING)
 
@@ -189,7 +189,9 @@ async def create_server(config: ServeConfig, wrap_backend: WrapBackend | None = 
     ``async with await create_server(config) as server: ...`` stops it at the end. Raises ServerError.
     """
     if config.workers > 1:
-        raise ServerError(f"workers: a server in this process is one, got {config.workers}; `serve` starts several")
+        raise ServerError(
+            f"workers must be 1 for a server in this process, got {config.workers}; `serve` starts several"
+        )
     import_modules(config)
     server = Server(config, wrap_backend)
     try:

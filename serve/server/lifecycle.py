@@ -1,11 +1,11 @@
-"""A server's life in a process of its own: begin, be ready, and end as signals say.
+"""Process lifecycle: start, readiness, drain and shutdown on signals.
 
-| signal | what happens |
+| signal | effect |
 |---|---|
 | SIGTERM | health and /readyz say no; after ``drain_s`` seconds new requests are refused, those in flight finish |
 | SIGINT | the same, without waiting for ``drain_s`` |
 | SIGHUP | tokens and certificates are read again |
-| SIGTERM or SIGINT again | all ends at once |
+| SIGTERM or SIGINT again | the process ends at once |
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ logger = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What lives: one process' server, or the supervisor of several."""
+    """Interface of a service with a lifecycle: one process' server, or the supervisor of several."""
 
     @property
     def address(self) -> str:
-        """Where clients find it, once it has started."""
+        """Address for clients, once the service has started."""
 
     @property
     def port(self) -> int:
-        """Its TCP port; 0 on a Unix socket."""
+        """TCP port; 0 on a Unix socket."""
 
     @property
     def ops_port(self) -> int:
-        """The port of /livez, /readyz and /metrics; 0 without."""
+        """Port of /livez, /readyz and /metrics; 0 without."""
 
     async def start(self) -> None:
-        """Take the address. ServerError where that cannot be had."""
+        """Bind the address. ServerError where that is not possible."""
 
     async def load(self) -> None:
         """Load the models, and be ready. ServerError where one cannot be loaded."""
 
-    async def leave(self) -> None:
-        """Say that it is about to end; requests are still answered."""
+    async def announce_shutdown(self) -> None:
+        """Announce the shutdown; requests are still answered."""
 
     async def drain(self) -> None:
-        """Refuse new requests, let those in flight finish, end."""
+        """Refuse new requests, finish those in flight, stop."""
 
     async def stop(self) -> None:
-        """End at once, whatever is in flight; nothing where it has ended."""
+        """Stop at once, whatever is in flight; does nothing where it has stopped."""
 
     async def reload(self) -> None:
         """Read tokens and certificates again."""
 
 
 def import_modules(config: ServeConfig) -> None:
-    """Import what the configuration names, such as modules that register torsos. ServerError where one cannot be."""
+    """Import the configuration's modules, such as those that register torsos. ServerError where one cannot be."""
     for name in config.import_modules:
         try:
             import_module(name)
@@ -69,89 +69,91 @@ def import_modules(config: ServeConfig) -> None:
             raise ServerError(f"import_modules: cannot import {name}: {type(error).__name__}: {error}") from error
 
 
-def settle_collector() -> None:
-    """Spare a process that is a server's own most of what the garbage collector does: it would pass over all that was
-    imported, again and again, while requests wait. What requests leave behind is still collected.
+def freeze_garbage_collector() -> None:
+    """Freeze all current objects out of the garbage collector, in a process that is a server's own.
+
+    It would traverse all that was imported, again and again, while requests wait. Objects made later are still
+    collected.
     """
     gc.collect()
     gc.freeze()
 
 
 class Signals:
-    """What signals have asked for so far."""
+    """Signal handlers of the process, and the events that they set."""
 
     def __init__(self) -> None:
-        self.end = asyncio.Event()
-        self.hurry = asyncio.Event()
-        self.drains = True  # whether requests are answered for a while yet
+        self.shutdown = asyncio.Event()
+        self.force = asyncio.Event()
+        self.drains = True  # whether requests are still answered for ``drain_s``
         self.reload = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ask, number)
+            loop.add_signal_handler(number, self._on_signal, number)
         if hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
-    def _ask(self, number: int) -> None:
-        if self.end.is_set():
-            self.hurry.set()
+    def _on_signal(self, number: int) -> None:
+        if self.shutdown.is_set():
+            self.force.set()
         else:
             self.drains = number == signal.SIGTERM
-            self.end.set()
+            self.shutdown.set()
 
 
-async def live(service: Service, config: ServeConfig, signals: Signals) -> None:
-    """Live, to a good end. ServerError where it cannot begin."""
-    reloading = asyncio.ensure_future(_reload_when_asked(service, signals.reload))
+async def run_service(service: Service, config: ServeConfig, signals: Signals) -> None:
+    """Run a service through its lifecycle until signals end it. ServerError where it cannot start."""
+    reloading = asyncio.ensure_future(_reload_on_request(service, signals.reload))
     try:
         await service.start()
-        if await _first(service.load(), signals.end.wait()):
-            _write(config.ops_port_file, service.ops_port)
-            _write(config.port_file, service.port or service.address)
-            await signals.end.wait()
-            await _end(service, config, signals)
+        if await _run_until(service.load(), signals.shutdown.wait()):
+            _write_port_file(config.ops_port_file, service.ops_port)
+            _write_port_file(config.port_file, service.port or service.address)
+            await signals.shutdown.wait()
+            await _shut_down(service, config, signals)
     finally:
         reloading.cancel()
         await service.stop()
         remove_port_files(config)
 
 
-async def _end(service: Service, config: ServeConfig, signals: Signals) -> None:
+async def _shut_down(service: Service, config: ServeConfig, signals: Signals) -> None:
     if signals.drains:
-        logger.info("ending in %g s: health says so, requests are still answered", config.drain_s)
-        await service.leave()
-        await _first(asyncio.sleep(config.drain_s), signals.hurry.wait())
-    if not signals.hurry.is_set():
+        logger.info("shutting down in %g s: health is NOT_SERVING, requests are still answered", config.drain_s)
+        await service.announce_shutdown()
+        await _run_until(asyncio.sleep(config.drain_s), signals.force.wait())
+    if not signals.force.is_set():
         logger.info("draining: requests in flight have %g s to finish", config.finish_s)
-        await _first(service.drain(), signals.hurry.wait())
+        await _run_until(service.drain(), signals.force.wait())
 
 
-async def _reload_when_asked(service: Service, asked: asyncio.Event) -> None:
+async def _reload_on_request(service: Service, requested: asyncio.Event) -> None:
     while True:
-        await asked.wait()
-        asked.clear()
+        await requested.wait()
+        requested.clear()
         try:
             await service.reload()
         except (TorsoError, OSError) as error:
             logger.error("nothing is reloaded: %s", error)
 
 
-def _write(port_file: Path | None, port: int | str) -> None:
+def _write_port_file(port_file: Path | None, port: int | str) -> None:
     if port_file is not None:
         atomic_write_bytes(port_file, f"{port}\n".encode())
 
 
 def remove_port_files(config: ServeConfig) -> None:
-    """Remove the port files: whoever waits for one must not read an old one."""
+    """Remove the port files: processes that wait for one must not read an old one."""
     for path in (config.port_file, config.ops_port_file):
         try:
             if path is not None:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise ServerError(f"port file {path}: cannot be removed: {error.strerror or error}") from error
+            raise ServerError(f"port file {path} cannot be removed: {error.strerror or error}") from error
 
 
-async def _first(work: Coroutine[Any, Any, None], interruption: Coroutine[Any, Any, object]) -> bool:
-    """Run ``work`` until it ends or ``interruption`` does; say whether it ended. What it raises is raised."""
+async def _run_until(work: Coroutine[Any, Any, None], interruption: Coroutine[Any, Any, object]) -> bool:
+    """Run ``work`` until it ends or ``interruption`` does; return whether it ended, or raise its error."""
     working, interrupting = asyncio.ensure_future(work), asyncio.ensure_future(interruption)
     await asyncio.wait((working, interrupting), return_when=asyncio.FIRST_COMPLETED)
     interrupting.cancel()

@@ -1,4 +1,4 @@
-"""Where a server listens: its address, whether that is free, its limits, and that it goes on listening."""
+"""Listener: the gRPC server on one address, with limits, interceptors and recovery from breakdowns."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import grpc.aio
 
 from torso.errors import ServerError
 from torso.serve.config import ServeConfig
-from torso.serve.server.auth import Guard, check_bind, is_local
+from torso.serve.server.auth import AuthInterceptor, check_bind, is_local
 from torso.serve.server.tls import Certificates
 
 logger = logging.getLogger(__name__)
 
 WATCH_S = 0.1
-ANSWER_S = 20.0  # what a peer may take for its part of a handshake, or to answer a ping
+ANSWER_S = 20.0  # the most seconds that a peer may take for its part of a handshake, or to answer a ping
 PING_INTERVAL_S = 10.0  # a connection that is pinged more often than this, again and again, is ended
 MAX_PENDING = 1 << 20
-FOREVER_MS = 2**31 - 1  # gRPC's own word for it
+FOREVER_MS = 2**31 - 1  # gRPC's own value for it
 SPARE_FILES = 256  # file descriptors for all but connections
 
 
 class Listener:
-    """A ``grpc.aio`` server on one address, for as long as it is wanted.
+    """Listener on one address: a ``grpc.aio`` server, replaced by another where it breaks down.
 
-    ``register`` gives a server its methods. With ``reuse_port`` other processes may listen there too, and connections
-    spread over all. ``on_refusal`` is told the status of every call that its caller may not make. A call whose path is
-    not UTF-8 makes ``grpc.aio`` (grpcio 1.85) shut down, whoever sent it; then a new server takes over the address, and
-    the old one ends what it had begun.
+    ``register`` adds the methods to a server. With ``reuse_port`` other processes may listen there too, and connections
+    spread over all. ``on_refusal`` is called with the status of every call that its caller may not make. A call whose
+    path is not UTF-8 makes ``grpc.aio`` (grpcio 1.85) shut down, whoever sent it; then a new server takes over the
+    address, and the old one finishes the calls that it had begun.
 
-    Raises ServerError where the address is taken, not ours, or open to more than it may be, and where the token file
-    or the certificates cannot be used.
+    Raises ServerError where the address is in use, is not this machine's, or violates `check_bind`, and where the token
+    file or the certificates cannot be used.
     """
 
     def __init__(
@@ -51,37 +51,37 @@ class Listener:
         self._config = config
         self._register = register
         self._reuse_port = reuse_port
-        self._guard = Guard(config.token_file, "admin" if is_local(config.host) else "predict", on_refusal)
-        self._interceptors = (self._guard,) if self._guard.needed else ()
+        self._auth = AuthInterceptor(config.token_file, "admin" if is_local(config.host) else "predict", on_refusal)
+        self._interceptors = (self._auth,) if self._auth.can_refuse else ()
         self._certificates = Certificates(config)
-        self._broken: set[asyncio.Task[None]] = set()  # servers that broke down, ending
-        self._watch: asyncio.Task[None] | None = None
+        self._failed: set[asyncio.Task[None]] = set()  # servers that broke down and are stopping
+        self._monitor: asyncio.Task[None] | None = None
         self.port = config.port
         self._server = self._listen()
-        self.address = address_of(config.host, self.port)
+        self.address = format_address(config.host, self.port)
 
     def reload(self) -> None:
-        """Read tokens and certificates again. What cannot be used is logged, and what was read before stays in use."""
-        for what in (self._guard, self._certificates):
+        """Reload tokens and certificates. Files that cannot be used are logged, and the old ones stay in use."""
+        for reloadable in (self._auth, self._certificates):
             try:
-                what.reload()
+                reloadable.reload()
             except ServerError as error:
                 logger.error("not reloaded: %s; what was read before stays in use", error)
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Start answering calls."""
         await self._server.start()
-        self._watch = asyncio.ensure_future(self._keep_listening())
+        self._monitor = asyncio.ensure_future(self._keep_listening())
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls at once, and cancel those that still run after ``grace_s`` seconds."""
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._monitor is not None:
+            self._monitor.cancel()
         await self._server.stop(grace_s)
-        await asyncio.gather(*self._broken)
+        await asyncio.gather(*self._failed)
 
     def _listen(self) -> grpc.aio.Server:
-        address = address_of(self._config.host, self.port)
+        address = format_address(self._config.host, self.port)
         _check_free(self._config.host, self.port, self._reuse_port)  # gRPC would say so in several lines on stderr
         options = _options(self._config, self._reuse_port)
         server = grpc.aio.server(interceptors=self._interceptors, options=options)
@@ -105,47 +105,47 @@ class Listener:
             except grpc.aio.UsageError:
                 logger.error("the gRPC server on %s broke down; another takes over", self.address)
                 ending = asyncio.ensure_future(self._server.stop(self._config.finish_s))
-                self._broken.add(ending)
-                ending.add_done_callback(self._broken.discard)
+                self._failed.add(ending)
+                ending.add_done_callback(self._failed.discard)
                 await self._listen_again()
 
     async def _listen_again(self) -> None:
         while True:
             try:
                 self._server = self._listen()
-            except ServerError as error:  # its predecessor has not let go of the port yet
+            except ServerError as error:  # its predecessor has not released the port yet
                 logger.info("%s", error)
                 await asyncio.sleep(WATCH_S)
             else:
                 return await self._server.start()
 
 
-def allow_connections(count: int) -> None:
-    """Let this process have as many files open as so many connections need, as far as the operating system lets it."""
+def raise_open_file_limit(count: int) -> None:
+    """Raise this process' limit of open files to what so many connections need, as far as the hard limit allows."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    wanted = count + SPARE_FILES
+    required = count + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY or soft >= required:
         return
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    allowed = required if hard == resource.RLIM_INFINITY else min(required, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
+    if allowed < required:
         logger.warning(
             "max_connections %d needs %d open files, and this process may have %d; raise `ulimit -n`, or lower it",
-            *(count, wanted, allowed),
+            *(count, required, allowed),
         )
 
 
 def _options(config: ServeConfig, reuse_port: bool) -> tuple[tuple[str, int], ...]:
-    """Return gRPC's options for what the configuration allows. Connections are counted before any handshake."""
+    """Convert the configuration's limits to gRPC's options. Connections are counted before any handshake."""
     metadata_bytes = config.max_metadata_kib << 10
     keepalive_ms = _milliseconds(config.keepalive_s)
     answer_ms = min(keepalive_ms, _milliseconds(ANSWER_S))
     return (
-        ("grpc.so_reuseport", int(reuse_port)),  # unless asked for: a port that is taken would be shared without a word
+        ("grpc.so_reuseport", int(reuse_port)),  # gRPC's default would share a port that is in use, without an error
         ("grpc.max_receive_message_length", config.max_message_mib << 20),
         ("grpc.max_metadata_size", metadata_bytes),
         ("grpc.absolute_max_metadata_size", metadata_bytes),  # between the two, gRPC would refuse at random
@@ -168,8 +168,8 @@ def _milliseconds(seconds: float) -> int:
     return min(math.ceil(seconds * 1000), FOREVER_MS)
 
 
-def address_of(host: str, port: int) -> str:
-    """Write an address as gRPC reads it."""
+def format_address(host: str, port: int) -> str:
+    """Format an address as gRPC parses it."""
     if host.startswith("unix:"):
         return host
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
@@ -190,17 +190,17 @@ def _check_free(host: str, port: int, reuse_port: bool) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(address)
     except OSError as error:
-        raise cannot_listen(host, port, error) from error
+        raise listen_error(host, port, error) from error
 
 
 def resolve_address(host: str, port: int) -> tuple[socket.AddressFamily, socket.SocketKind, int, Any]:
-    """Return a socket's family, kind, protocol and address for a place to listen. OSError where the host is unknown."""
+    """Resolve a host and port to listen on: family, kind, protocol, address. OSError where the host is unknown."""
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
     return family, kind, protocol, address
 
 
-def cannot_listen(host: str, port: int, error: OSError) -> ServerError:
-    """The error that says so."""
+def listen_error(host: str, port: int, error: OSError) -> ServerError:
+    """Build the error for an address that cannot be bound."""
     advice = "; choose another with --port, or --port 0 for a free one" if port else ""
     return ServerError(f"cannot listen on {host} port {port}: {error.strerror or error}{advice}")

@@ -1,4 +1,4 @@
-"""The server's certificate, and whom it takes certificates from: read, proven, and read again while it serves."""
+"""TLS certificates of the server and its client authorities: load, verify, reload while it serves."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class Certificates:
-    """What ``tls_cert``, ``tls_key`` and ``tls_client_ca`` hold, as they were last read.
+    """Contents of ``tls_cert``, ``tls_key`` and ``tls_client_ca`` as last read.
 
-    Connections that exist keep what they began with; new ones get what was read last. Raises ServerError where the
-    files cannot be used: unreadable, not of one pair, out of date, or a key that only a pass phrase opens.
+    Existing connections keep the certificate that they began with; new ones get the one read last. Raises ServerError
+    where the files cannot be used: unreadable, not of one pair, expired, or a key that needs a pass phrase.
     """
 
     def __init__(self, config: ServeConfig) -> None:
@@ -32,20 +32,20 @@ class Certificates:
             self._current = self._read()
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """Return what a server listens with, which follows `reload`; None where there is no TLS."""
+        """Build the credentials of a listening server, which follow `reload`; None where there is no TLS."""
         if self._current is None:
             return None
-        given: Any = self._current
+        loaded: Any = self._current
 
-        def newer() -> Any:  # asked before each handshake; None: what was given last is still good
-            nonlocal given
-            if given is self._current:
+        def fetch_newer() -> Any:  # called before each handshake; None: nothing was reloaded since
+            nonlocal loaded
+            if loaded is self._current:
                 return None
-            given = self._current
-            return given
+            loaded = self._current
+            return loaded
 
         return grpc.dynamic_ssl_server_credentials(
-            given, newer, require_client_authentication=self._config.tls_client_ca is not None
+            loaded, fetch_newer, require_client_authentication=self._config.tls_client_ca is not None
         )
 
     def _read(self) -> grpc.ServerCertificateConfiguration | None:
@@ -53,22 +53,22 @@ class Certificates:
         if cert is None or key is None:
             return None
         try:
-            expires = _prove(cert, key)
+            expires = _verify_pair(cert, key)
             pair = (key.read_bytes(), cert.read_bytes())
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise ServerError(f"cannot use the certificate {cert} with {key}: {_reason(error)}") from error
         try:
-            roots = None if authority is None else _authorities(authority)
+            roots = None if authority is None else _read_authorities(authority)
         except (OSError, ValueError) as error:
             raise ServerError(f"cannot use the client authorities {authority}: {_reason(error)}") from error
         logger.info("certificate %s is good until %s", cert, expires)
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
 
-def _prove(cert: Path, key: Path) -> str:
-    """Shake hands with a client that trusts the certificate itself, in memory; return until when it is good."""
+def _verify_pair(cert: Path, key: Path) -> str:
+    """Verify a pair by an in-memory handshake with a client that trusts the certificate; return its expiry."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(cert, key, password=_refuse_to_ask)
+    server.load_cert_chain(cert, key, password=_refuse_passphrase)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -89,13 +89,13 @@ def _prove(cert: Path, key: Path) -> str:
             return str(shown["notAfter"])
 
 
-def _authorities(path: Path) -> bytes:
+def _read_authorities(path: Path) -> bytes:
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     return path.read_bytes()
 
 
-def _refuse_to_ask() -> str:
-    raise ValueError("the key needs a pass phrase, and nobody is there to type it; expected a key without")
+def _refuse_passphrase() -> str:
+    raise ValueError("the key needs a pass phrase, and nobody is there to type it; use a key without one")
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""gRPC services: what answers requests, in torso's own protocol and in the Open Inference Protocol V2.
+"""gRPC services: torso's own protocol, the Open Inference Protocol V2 and reflection.
 
 May import wire, observability, inference and models. Begin with `request_handler.py`, then `prediction.py`.
 """

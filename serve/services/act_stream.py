@@ -1,7 +1,7 @@
-"""``ActStream``: an observation a request, an action a response, in order, for as many episodes as a client plays.
+"""``ActStream``: one observation a request, one action a response, in order, for as many episodes as a client plays.
 
-Requests of different episodes are answered side by side and so share batches; those of one episode one after the other,
-since each builds on what was held after the one before.
+Requests of different episodes are answered concurrently and so share batches; those of one episode one after the other,
+since each depends on the episode's state after the one before.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from torso.serve.wire.messages import parse_message
 from torso.serve.wire.status import WireStatus, to_wire
 from torso.serve.wire.tensors import array_to_tensor, tensor_to_array
 
-AT_ONCE = 64  # requests of one stream that are under way; further ones are not read
-STATUS_S = 0.1  # what a status may take to leave where nobody reads
+MAX_CONCURRENT = 64  # requests of one stream that are answered at once; further ones are not read
+STATUS_S = 0.1  # the most seconds that sending a status may take where the client does not read
 
 
 class ActStreams:
-    """Answers ActStream."""
+    """Servicer of the ActStream method."""
 
     def __init__(self, repository: Repository, handler: RequestHandler, config: ServeConfig) -> None:
         self._repository = repository
@@ -42,31 +42,31 @@ class ActStreams:
         self._config = config
 
     def add_to(self, methods: MutableMapping[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
-        """Put the method among a service's."""
+        """Add the method to a service's."""
         methods["ActStream"] = self._handler.stream(self.act_stream)
 
     async def act_stream(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[pb.ActStreamResponse]:
-        """Play episodes.
+        """Answer a stream's requests, each with an action.
 
-        A stream without requests for ``stream_idle_s`` ends; one whose answers nobody takes, either, is cut off after
-        twice that. Once the server ends, the first request ends the stream.
+        A stream without requests for ``stream_idle_s`` ends; one whose client does not read answers, either, is aborted
+        after twice that. Once the server shuts down, the first request ends the stream.
         """
         idle_s = self._config.stream_idle_s
         stream = _Stream(self._repository, self._handler, self._config.max_episodes, call)
-        watch = _Watch(call, 2 * idle_s)
+        watchdog = _Watchdog(call, 2 * idle_s)
         try:
-            read = stream.read(_until_idle(requests, idle_s, watch))
-            async with aclosing(in_order(read, stream.answer, at_once=AT_ONCE)) as answers:
+            read = stream.read(_until_idle(requests, idle_s, watchdog))
+            async with aclosing(in_order(read, stream.answer, max_concurrent=MAX_CONCURRENT)) as answers:
                 async for answer in answers:
                     if answer is not None:
                         yield answer
-                        watch.moved()
+                        watchdog.reset()
         finally:
-            watch.stop()
+            watchdog.stop()
 
 
 class _Stream:
-    """One client's stream: its model and its episodes."""
+    """State of one client's stream: its model and its episodes."""
 
     def __init__(self, repository: Repository, handler: RequestHandler, max_episodes: int, call: Call) -> None:
         self._repository = repository
@@ -75,10 +75,10 @@ class _Stream:
         self._model = ""
         self._version = ""
         self._episodes = Episodes(max_episodes)
-        self._latest: dict[int, asyncio.Future[None]] = {}  # by episode: that its last request is answered
+        self._latest: dict[int, asyncio.Future[None]] = {}  # by episode: done once its last request is answered
 
     async def read(self, messages: AsyncIterator[bytes]) -> AsyncIterator[pb.ActStreamRequest]:
-        """Decode requests. What cannot be read, or a first request that names no policy of ours, ends the stream."""
+        """Decode requests. One that cannot be parsed, or a first one that names no served policy, ends the stream."""
         async for data in messages:
             try:
                 heavy = len(data) > OFFLOAD_BYTES
@@ -92,14 +92,14 @@ class _Stream:
 
     def _open(self, request: pb.ActStreamRequest) -> None:
         if not request.model:
-            raise InputError("model", expected="a model's name in a stream's first request", got="none")
+            raise InputError("model", expected="given by name in a stream's first request", got="none")
         model = self._repository.get(request.model, request.version)
         self._call.metrics = model.metrics
         model.require("policy")
         self._model, self._version = request.model, request.version
 
     async def answer(self, request: pb.ActStreamRequest) -> pb.ActStreamResponse | None:
-        """Answer a request, after the one before of its episode; an end has no answer."""
+        """Answer a request, after the previous one of its episode; the end of an episode has no answer."""
         number, answered = request.episode, asyncio.get_running_loop().create_future()
         before, self._latest[number] = self._latest.get(number), answered
         try:
@@ -112,12 +112,12 @@ class _Stream:
         finally:
             if self._latest[number] is answered:
                 del self._latest[number]
-            if not answered.done():  # cancelled, with who waited for it, where the stream ends
+            if not answered.done():  # cancelled, with those that awaited it, where the stream ends
                 answered.set_result(None)
         if not isinstance(response, WireStatus):
             return response
         if self._handler.closed:
-            raise UnavailableError("the server is shutting down")  # whoever plays must go elsewhere, and begin anew
+            raise UnavailableError("the server is shutting down")  # clients must start anew on another server
         return pb.ActStreamResponse(episode=number, error=_details(response))
 
     async def _act(self, request: pb.ActStreamRequest, call: Call) -> pb.ActStreamResponse:
@@ -126,7 +126,7 @@ class _Stream:
         predictor = model.require("policy").predictor
         self._check(request)
         seed = request.seed if request.HasField("seed") else None
-        with self._episodes.turn(request.episode, start=request.start, seed=seed) as episode:
+        with self._episodes.acquire(request.episode, start=request.start, seed=seed) as episode:
             tensor = request.observation
             heavy = len(tensor.data) > OFFLOAD_BYTES
             prepared, readout = await self._handler.compute(
@@ -140,16 +140,18 @@ class _Stream:
     def _check(self, request: pb.ActStreamRequest) -> None:
         for name, got, own in (("model", request.model, self._model), ("version", request.version, self._version)):
             if got not in ("", own):
-                raise InputError(name, expected=f"none after a stream's first request, {own!r}", got=repr(got[:128]))
+                raise InputError(
+                    name, expected=f"empty after a stream's first request, or again {own!r}", got=repr(got[:128])
+                )
         if not 0 <= request.epsilon <= 1:
             raise InputError("epsilon", expected="a number in [0, 1]", got=str(request.epsilon))
         if request.end or not request.HasField("observation"):
-            expected, got = ("none with `end`", "one") if request.end else ("a tensor", "none")
+            expected, got = ("unset with `end`", "a tensor") if request.end else ("a tensor", "none")
             raise InputError("observation", expected=expected, got=got)
 
 
-class _Watch:
-    """Cuts the call off whose task it is made in, once nothing has moved for so many seconds."""
+class _Watchdog:
+    """Watchdog timer: abort the call of the current task once `reset` was not called for so many seconds."""
 
     def __init__(self, call: Call, seconds: float) -> None:
         self._context = call.context
@@ -157,34 +159,36 @@ class _Watch:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
-        self._timer = self._loop.call_later(seconds, self._look)
-        self._ending: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(seconds, self._check_idle)
+        self._aborting: asyncio.Task[None] | None = None
 
-    def moved(self) -> None:
+    def reset(self) -> None:
         self._last = self._loop.time()
 
     def stop(self) -> None:
         self._timer.cancel()
 
-    def _look(self) -> None:
+    def _check_idle(self) -> None:
         left_s = self._last + self._seconds - self._loop.time()
         if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look)
+            self._timer = self._loop.call_later(left_s, self._check_idle)
         else:
-            self._ending = asyncio.ensure_future(self._cut_off())
+            self._aborting = asyncio.ensure_future(self._abort_stream())
 
-    async def _cut_off(self) -> None:
-        # Cancelling alone would tell the caller nothing, ever. The status leaves, behind the answers that nobody takes,
-        # where gRPC can send it; waiting for that has no end.
+    async def _abort_stream(self) -> None:
+        # Cancelling alone would send the caller no status at all. gRPC sends it, behind the answers that the client
+        # does not read, where it can; waiting for that could take forever.
         with suppress(grpc.aio.AbortError, grpc.aio.UsageError, TimeoutError):
             async with asyncio.timeout(STATUS_S):
-                await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "nobody took the stream's answers")
+                await self._context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, "the client did not read the stream's answers"
+                )
         if self._task is not None:
             self._task.cancel()
 
 
-async def _until_idle(messages: AsyncIterator[bytes], idle_s: float, watch: _Watch) -> AsyncIterator[bytes]:
-    """What comes, for as long as something does; DeadlineError then."""
+async def _until_idle(messages: AsyncIterator[bytes], idle_s: float, watchdog: _Watchdog) -> AsyncIterator[bytes]:
+    """Yield messages; DeadlineError once none has come for ``idle_s`` seconds."""
     while True:
         try:
             async with asyncio.timeout(idle_s):
@@ -193,7 +197,7 @@ async def _until_idle(messages: AsyncIterator[bytes], idle_s: float, watch: _Wat
             return
         except TimeoutError:
             raise DeadlineError(f"the stream had no request for {idle_s:g} s") from None
-        watch.moved()
+        watchdog.reset()
         yield data
 
 
@@ -202,5 +206,5 @@ def _prepare(episode: ServedEpisode, predictor: Predictor, observation: pb.Tenso
 
 
 def _details(refusal: WireStatus) -> status_pb2.Status:
-    """What a unary call's caller would find in its trailing metadata."""
+    """Parse the details that a unary call would have in its trailing metadata."""
     return status_pb2.Status.FromString(refusal.trailing_metadata[0][1])

@@ -1,6 +1,6 @@
-"""What a stream holds of its episodes: the last observation, for the next frame to join, and the draws to explore by.
+"""Episode state of a stream: the last frame stack, to which the next frame is added, and the exploration's generator.
 
-Nothing is held of a request that fails: an episode is as it was after the last one that was answered.
+A request that fails changes nothing: an episode is as it was after the last request that was answered.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from torso.arrays import Array
 from torso.errors import InputError, OverloadedError, WrongKindError
 from torso.nets import Predictor
 from torso.nets.prediction.atari_frames import SIZE, WIDTH, preprocess, stack
-from torso.nets.specs.inputs import ATARI_STACK
+from torso.image_spec import ATARI_STACK
 
-_FORMS = (
+_ACCEPTED = (
     f"uint8 {list(ATARI_STACK)}, its newest frame alone {[SIZE, SIZE]}, "
     f"or a step's last two raw ones [2, H, {WIDTH}, 3]"
 )
 
 
 class ServedEpisode:
-    """One episode. seed: what its draws begin from; None: the system's entropy."""
+    """State of one episode. seed: of its exploration's generator; None: the system's entropy."""
 
     __slots__ = ("_observation", "_rng", "_seed")
 
     def __init__(self, seed: int | None = None) -> None:
         self._seed = seed
         self._rng: np.random.Generator | None = None
-        self._observation: Array | None = None  # the last, of a model whose observations are stacks of frames
+        self._observation: Array | None = None  # the last one, where the model's observations are stacks of frames
 
     def prepare(self, predictor: Predictor, got: Array) -> Array:
-        """What came of an observation as the model takes it, [1, *shape]; the episode stays as it is.
+        """Convert an observation to the model's input, [1, *shape]; the episode's state does not change.
 
-        came: one observation of the model's own shape and dtype or, to stacks of frames, their newest one, [84, 84], or
+        got: one observation of the model's own shape and dtype or, for stacks of frames, their newest one, [84, 84], or
         a step's last two raw ones, [2, H, 160, 3]. Raises InputError.
         """
         spec = predictor.input
         if spec.is_atari_stack and got.shape != spec.shape and got.dtype == np.uint8:
-            return stack(self._observation, _plane(got))[np.newaxis]
+            return stack(self._observation, _newest_frame(got))[np.newaxis]
         if got.shape != spec.shape:
-            expected = _FORMS if spec.is_atari_stack else f"{spec.dtype} {list(spec.shape)}"
+            expected = _ACCEPTED if spec.is_atari_stack else f"{spec.dtype} {list(spec.shape)}"
             raise InputError("observation.shape", expected=expected, got=f"{got.dtype} {list(got.shape)}")
         return predictor.prepare(got[np.newaxis], strict=True, field="observation")
 
     def advance(self, predictor: Predictor, prepared: Array, readout: NDArray[np.float32], epsilon: float) -> int:
-        """Go on by one step: hold what was prepared, and choose the env's action by its readout, [1, A].
+        """Advance by one step: store the prepared observation, and choose the env's action by its readout, [1, A].
 
-        With probability ``epsilon`` it is drawn evenly from all. The draws are those of `Predictor.act` with the
+        With probability ``epsilon`` the action is drawn uniformly. The draws are those of `Predictor.act` with the
         episode's seed.
         """
         if predictor.input.is_atari_stack:
@@ -61,7 +61,7 @@ class ServedEpisode:
 
 
 class Episodes:
-    """The episodes that one stream holds, by the numbers that its client chose."""
+    """Episodes of one stream, by the numbers that its client chose."""
 
     def __init__(self, max_episodes: int) -> None:
         self._max_episodes = max_episodes
@@ -72,16 +72,16 @@ class Episodes:
         return len(self._held)
 
     @contextmanager
-    def turn(self, number: int, *, start: bool, seed: int | None = None) -> Iterator[ServedEpisode]:
-        """The episode of a request that is being answered; one at a time for each number.
+    def acquire(self, number: int, *, start: bool, seed: int | None = None) -> Iterator[ServedEpisode]:
+        """Acquire a request's episode while it is answered; one request at a time for each number.
 
-        One that starts is held, in place of what was held under its number, only where the block ends without an error.
-        Raises OverloadedError where as many are held as may be, WrongKindError for an unknown number, InputError for a
-        seed without a start.
+        A new episode is stored, in place of an older one of its number, only where the block ends without an error.
+        Raises OverloadedError where the stream holds its most episodes, WrongKindError for an unknown number,
+        InputError for a seed without a start.
         """
         if not start:
             if seed is not None:
-                raise InputError("seed", expected="one where an episode starts, alone", got="one without `start`")
+                raise InputError("seed", expected="unset but where an episode starts", got=f"{seed} without `start`")
             episode = self._held.get(number)
             if episode is None:
                 raise WrongKindError(f"episode {number} is unknown to this stream: begin it with `start`")
@@ -99,13 +99,13 @@ class Episodes:
             self._starting.discard(number)
 
     def end(self, number: int) -> None:
-        """Forget an episode, if it is known."""
+        """Remove an episode, if it is known."""
         self._held.pop(number, None)
 
 
-def _plane(got: Array) -> Array:
+def _newest_frame(got: Array) -> Array:
     if got.shape == (SIZE, SIZE):
         return got
     if got.ndim != 4 or (got.shape[0], *got.shape[2:]) != (2, WIDTH, 3) or got.shape[1] < SIZE:
-        raise InputError("observation.shape", expected=_FORMS, got=f"{got.dtype} {list(got.shape)}")
+        raise InputError("observation.shape", expected=_ACCEPTED, got=f"{got.dtype} {list(got.shape)}")
     return preprocess(got)

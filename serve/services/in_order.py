@@ -1,4 +1,4 @@
-"""A stream's requests answered side by side, so that they share batches, and the answers given in their order."""
+"""Answer a stream's requests concurrently, so that they share batches, and yield the answers in order."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ T = TypeVar("T")
 
 
 async def in_order(
-    requests: AsyncIterable[R], answer: Callable[[R], Coroutine[Any, Any, T]], *, at_once: int
+    requests: AsyncIterable[R], answer: Callable[[R], Coroutine[Any, Any, T]], *, max_concurrent: int
 ) -> AsyncGenerator[T, None]:
-    """Answer requests as they come, ``at_once`` of them at most, and yield the answers in the requests' order.
+    """Answer requests as they come, at most ``max_concurrent`` at once, and yield the answers in the requests' order.
 
-    A request counts until its answer was yielded and the next is asked for, so whoever is slow to take answers is not
-    read any further. Answering begins in order, too. Where this ends early, what is under way is cancelled.
+    A request counts until its answer was yielded and the next is awaited, so a client that is slow to read answers is
+    not read any further (backpressure). Answering begins in order, too. Where this ends early, answers in progress are
+    cancelled.
     """
     answers: asyncio.Queue[asyncio.Task[T] | None] = asyncio.Queue()
-    places = asyncio.Semaphore(at_once - 1)
-    under_way: set[asyncio.Task[Any]] = set()
+    slots = asyncio.Semaphore(max_concurrent - 1)
+    pending: set[asyncio.Task[Any]] = set()
 
     async def read() -> None:
         try:
             async for request in requests:
                 task = asyncio.create_task(answer(request))
-                under_way.add(task)
+                pending.add(task)
                 answers.put_nowait(task)
-                await places.acquire()  # before the next request is taken
+                await slots.acquire()  # before the next request is taken
         finally:
             answers.put_nowait(None)
 
@@ -36,10 +37,10 @@ async def in_order(
     try:
         while (task := await answers.get()) is not None:
             yield await task
-            under_way.discard(task)
-            places.release()
-        await reading  # raises what it raised
+            pending.discard(task)
+            slots.release()
+        await reading  # raise its error, if any
     finally:
-        for task in (reading, *under_way):
+        for task in (reading, *pending):
             task.cancel()
-        await asyncio.gather(reading, *under_way, return_exceptions=True)
+        await asyncio.gather(reading, *pending, return_exceptions=True)

@@ -1,6 +1,6 @@
-"""The Open Inference Protocol V2, ``inference.GRPCInferenceService``, beside torso's own service and on its batchers.
+"""Servicer of the Open Inference Protocol V2, ``inference.GRPCInferenceService``, on the batchers of torso's service.
 
-As there, validation comes before queueing: no request can spoil the batch that it lands in.
+As there, validation comes before queueing: no request can fail the batch that it is computed in.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from torso.serve.wire.status import WireStatus
 from torso.serve.wire.tensors import quoted
 
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
-AT_ONCE = 64  # requests of one stream that are under way
+MAX_CONCURRENT = 64  # requests of one stream that are answered at once
 SHOWN_NAMES = 10
 SHAPE = f"{INPUT}.shape"
-ASKS_WHETHER_FINAL, IS_FINAL = "triton_enable_empty_final_response", "triton_final_response"
+FINAL_FLAG_REQUESTED, FINAL_FLAG = "triton_enable_empty_final_response", "triton_final_response"
 
 
 class OipServicer:
-    """Answers the protocol's methods. ``ready`` says whether requests should be sent here."""
+    """Servicer of the protocol's methods. ``ready`` returns whether requests should be sent here."""
 
     def __init__(
         self,
@@ -80,27 +80,27 @@ class OipServicer:
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(OIP_SERVICE, methods),))
 
-    # -- the server: answered like health, also while the server drains ------------------------------------------
+    # -- server: answered like health, also while the server drains ----------------------------------------------
 
     async def server_live(self, _request: bytes, _context: Context) -> bytes:
-        """Say that the server answers."""
+        """Report that the server is alive."""
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, _request: bytes, _context: Context) -> bytes:
-        """Say whether the server answers with predictions."""
+        """Report whether the server is ready for predictions."""
         return pb.ServerReadyResponse(ready=self._ready()).SerializeToString()
 
     async def server_metadata(self, _request: pb.ServerMetadataRequest, _call: Call) -> pb.ServerMetadataResponse:
-        """Name the server, and, to callers that it knows, its version."""
+        """Describe the server: its name, and, to authenticated callers, its version."""
         known = self._config.token_file is not None or self._config.tls_client_ca is not None
         return pb.ServerMetadataResponse(
             name="torso", version=torso.__version__ if known else "", extensions=EXTENSIONS
         )
 
-    # -- a model -------------------------------------------------------------------------------------------------
+    # -- models --------------------------------------------------------------------------------------------------
 
     async def model_ready(self, request: pb.ModelReadyRequest, _call: Call) -> pb.ModelReadyResponse:
-        """Say whether a model is served; one that there is not is not."""
+        """Report whether a model is served; false for an unknown one."""
         try:
             self._repository.get(request.name, request.version)
         except (UnknownModelError, UnavailableError):
@@ -120,7 +120,7 @@ class OipServicer:
         )
 
     async def model_config(self, request: pb.ModelConfigRequest, _call: Call) -> pb.ModelConfigResponse:
-        """Describe a model in Triton's terms, the batch left out of shapes."""
+        """Describe a model in Triton's terms, shapes without the batch axis."""
         model = self._repository.get(request.name, request.version)
         signature = model.signature
         return pb.ModelConfigResponse(
@@ -163,8 +163,10 @@ class OipServicer:
     async def model_stream_infer(
         self, requests: AsyncIterator[bytes], call: Call
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        """Compute a stream's requests side by side; answers leave in order, and a request's error ends only that."""
-        async with aclosing(in_order(requests, partial(self._answer_message, call), at_once=AT_ONCE)) as answers:
+        """Compute a stream's requests concurrently; answers come in order, and an error ends only its request."""
+        async with aclosing(
+            in_order(requests, partial(self._answer_message, call), max_concurrent=MAX_CONCURRENT)
+        ) as answers:
             async for answer in answers:
                 yield answer
 
@@ -178,30 +180,30 @@ class OipServicer:
 
         answered = await self._handler.message(stream, answer)
         if isinstance(answered, WireStatus):
-            which = pb.ModelInferResponse(id=request.id)
-            return pb.ModelStreamInferResponse(error_message=answered.message, infer_response=which)
-        if request.parameters[ASKS_WHETHER_FINAL].bool_param:
-            answered.parameters[IS_FINAL].bool_param = True  # each request has one answer
+            failed = pb.ModelInferResponse(id=request.id)
+            return pb.ModelStreamInferResponse(error_message=answered.message, infer_response=failed)
+        if request.parameters[FINAL_FLAG_REQUESTED].bool_param:
+            answered.parameters[FINAL_FLAG].bool_param = True  # each request has one answer
         return pb.ModelStreamInferResponse(infer_response=answered)
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest, _call: Call) -> pb.ModelStatisticsResponse:
-        """Tell what was counted of every version that is served, or of one model, over all workers."""
+        """Report the statistics of every served version, or of one model's, over all workers."""
         if request.name:
             self._repository.get(request.name, request.version)  # raises where there is none
-        asked = [
+        keys = [
             (model.name, model.version)
             for model in self._repository.served
             if request.name in ("", model.name) and request.version in ("", model.version)
         ]
         counts = await self._control.snapshot()
         return pb.ModelStatisticsResponse(
-            model_stats=[model_statistics(*key, counts[key]) for key in asked if key in counts]
+            model_stats=[model_statistics(*key, counts[key]) for key in keys if key in counts]
         )
 
-    # -- the repository ------------------------------------------------------------------------------------------
+    # -- repository ----------------------------------------------------------------------------------------------
 
     async def repository_index(self, request: pb.RepositoryIndexRequest, _call: Call) -> pb.RepositoryIndexResponse:
-        """List every model that there is, or those that are ready."""
+        """List every model of the repository, or those that are ready."""
         _check_repository(request.repository_name)
         return pb.RepositoryIndexResponse(
             models=[
@@ -220,14 +222,14 @@ class OipServicer:
         _check_repository(request.repository_name)
         if request.parameters:
             got = ", ".join(quoted(name) for name in islice(request.parameters, SHOWN_NAMES))
-            raise InputError("parameters", expected="none: models are loaded as the repository has them", got=got)
+            raise InputError("parameters", expected="empty: models are loaded as the repository has them", got=got)
         await self._control.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     async def repository_model_unload(
         self, request: pb.RepositoryModelUnloadRequest, _call: Call
     ) -> pb.RepositoryModelUnloadResponse:
-        """Serve a model no more; no worker does when this returns. Parameters say nothing: no model has dependents."""
+        """Unload a model; no worker serves it when this returns. Parameters are ignored: no model has dependents."""
         _check_repository(request.repository_name)
         await self._control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
@@ -235,7 +237,7 @@ class OipServicer:
 
 def _check_repository(name: str) -> None:
     if name:
-        raise InputError("repository_name", expected="none: there is one repository", got=quoted(name))
+        raise InputError("repository_name", expected="empty: there is one repository", got=quoted(name))
 
 
 def _platform(model: ServedModel) -> str:

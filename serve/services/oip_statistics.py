@@ -1,4 +1,4 @@
-"""ModelStatistics of the Open Inference Protocol V2, from the counts of ``observability/metrics.py``."""
+"""ModelStatistics of the Open Inference Protocol V2, built from the counts of ``observability/metrics.py``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torso.proto import oip_pb2 as pb
 
 
 def model_statistics(name: str, version: str, counts: Mapping[str, Any]) -> pb.ModelStatistics:
-    """Tell one version's counts, an entry of a `Snapshot`, as the protocol does.
+    """Convert one version's counts, an entry of a `Snapshot`, to the protocol's message.
 
     Every request is counted under ``queue``, also where it did not wait. Reading requests and writing answers are not
     measured apart from the rest: ``compute_input`` and ``compute_output`` count what ``compute_infer`` counts, at 0 ns.
@@ -17,7 +17,7 @@ def model_statistics(name: str, version: str, counts: Mapping[str, Any]) -> pb.M
     succeeded = counts["statuses"].get("OK", 0)
     *queue, queue_s = counts["queue"]
     *compute, _ = counts["compute"]
-    computed = sum(queue)  # what is taken from the queue is computed
+    computed = sum(queue)  # every request that is taken from the queue is computed
     return pb.ModelStatistics(
         name=name,
         version=version,

@@ -1,6 +1,6 @@
-"""``torso.v1.PredictionService``: validate, predict, answer.
+"""Servicer of ``torso.v1.PredictionService``: validate, predict, encode the response.
 
-Validation comes before queueing: no request can spoil the batch that it lands in.
+Validation comes before queueing: no request can fail the batch that it is computed in.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OFFLOAD_ROWS = 256
 
 
 class PredictionServicer:
-    """Answers torso's own methods."""
+    """Servicer of torso's own methods."""
 
     def __init__(self, repository: Repository, handler: RequestHandler, config: ServeConfig) -> None:
         self._repository = repository
@@ -44,10 +44,10 @@ class PredictionServicer:
         self._streams.add_to(methods)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
 
-    # -- the methods ------------------------------------------------------------------------------------------------
+    # -- methods ----------------------------------------------------------------------------------------------------
 
     async def classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
-        """Label each row."""
+        """Classify each row: its ``top_k`` labels with their probabilities."""
         model = self._repository.get(request.model, request.version).require("classifier")
         call.metrics = model.metrics
         top_k = request.top_k if request.HasField("top_k") else 1
@@ -59,7 +59,7 @@ class PredictionServicer:
             case "images":
                 answers = await self._predict_images(model, list(request.images.encoded), call)
             case _:
-                raise InputError("inputs", expected="tensor or images", got="neither")
+                raise InputError("inputs", expected="a tensor or images", got="neither")
         return await self._handler.offload(len(answers) > OFFLOAD_ROWS, _rank, model, answers, top_k)
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
@@ -67,7 +67,9 @@ class PredictionServicer:
         model = self._repository.get(request.model, request.version).require("policy")
         call.metrics = model.metrics
         if request.state:
-            raise InputError("state", expected="none: this model is not recurrent", got=f"{len(request.state)} tensors")
+            raise InputError(
+                "state", expected="empty: this model is not recurrent", got=f"{len(request.state)} tensors"
+            )
         if not request.HasField("observations"):
             raise InputError("observations", expected="a tensor", got="none")
         values = await self._predict(model, request.observations, "observations", call)
@@ -75,7 +77,7 @@ class PredictionServicer:
         return pb.ActResponse(actions=actions.tolist(), values=array_to_tensor(values), version=model.version)
 
     async def list_models(self, _request: pb.ListModelsRequest, _call: Call) -> pb.ListModelsResponse:
-        """Name what is served."""
+        """List the served versions of all models."""
         summaries = [
             pb.ModelSummary(name=model.name, version=model.version, kind=KINDS[model.predictor.kind])
             for model in self._repository.served
@@ -86,11 +88,11 @@ class PredictionServicer:
         """Describe one model."""
         return model_description(self._repository.get(request.model, request.version))
 
-    # -- the stages ----------------------------------------------------------------------------------------------------
+    # -- stages --------------------------------------------------------------------------------------------------------
 
     async def _predict(self, model: ServedModel, tensor: pb.Tensor, field: str, call: Call) -> NDArray[np.float32]:
         """Validate a tensor and compute its rows, [B, K]. They count as queued before anything is done for them."""
-        rows = max(tensor.shape[0], 0) if tensor.shape else 0  # as claimed; validation holds the claim to it
+        rows = max(tensor.shape[0], 0) if tensor.shape else 0  # as claimed by the caller; validation checks it
         heavy = len(tensor.data) > OFFLOAD_BYTES
         where = f"{field}.shape"
         _, answers = await self._handler.compute(
@@ -126,7 +128,7 @@ def _rank(model: ServedModel, answers: NDArray[np.float32], top_k: int) -> pb.Cl
 
 
 def model_description(model: ServedModel) -> pb.GetModelResponse:
-    """Describe a model: what it takes, what it answers, where it came from."""
+    """Describe a model: inputs, outputs, labels, provenance, backend."""
     predictor = model.predictor
     spec = predictor.input
     classifier = predictor.kind == "classifier"

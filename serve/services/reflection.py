@@ -1,6 +1,6 @@
-"""Server reflection that also tells of ``inference.*`` (the Open Inference Protocol V2).
+"""Server reflection that also describes ``inference.*`` (the Open Inference Protocol V2).
 
-The process' own pool of descriptors must not know that package: tritonclient registers it there, under a file of its
+The process' default descriptor pool must not hold that package: tritonclient registers it there, under a file of its
 own. So reflection reads from a private pool.
 """
 
@@ -22,34 +22,34 @@ WIRE_PACKAGE, _, _ = OIP_SERVICE.rpartition(".")
 
 
 def enable_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
-    """Let callers of a server ask what these services are, and reflection itself."""
+    """Enable reflection on a server for these services, and for reflection itself."""
     services = (*services, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(services, server, pool=describing(services))
+    reflection.enable_server_reflection(services, server, pool=descriptor_pool(services))
 
 
-def describing(services: Iterable[str]) -> DescriptorPool:
-    """Build a pool that describes services: that of the Open Inference Protocol under its name on the wire."""
+def descriptor_pool(services: Iterable[str]) -> DescriptorPool:
+    """Build a descriptor pool of services: that of the Open Inference Protocol under its name on the wire."""
     pool = DescriptorPool()
     added: set[str] = set()
     for service in services:
         if service == OIP_SERVICE:
-            pool.Add(_as_on_the_wire(oip_pb2.DESCRIPTOR))
+            pool.Add(_wire_descriptor(oip_pb2.DESCRIPTOR))
         else:
-            _add(pool, Default().FindServiceByName(service).file, added)
+            _add_file(pool, Default().FindServiceByName(service).file, added)
     return pool
 
 
-def _add(pool: DescriptorPool, file: FileDescriptor, added: set[str]) -> None:
+def _add_file(pool: DescriptorPool, file: FileDescriptor, added: set[str]) -> None:
     if file.name in added:
         return
     added.add(file.name)
     for dependency in file.dependencies:
-        _add(pool, dependency, added)
+        _add_file(pool, dependency, added)
     pool.AddSerializedFile(file.serialized_pb)
 
 
-def _as_on_the_wire(file: FileDescriptor) -> FileDescriptorProto:
-    """Copy the description of a file that imports none, its package called as on the wire."""
+def _wire_descriptor(file: FileDescriptor) -> FileDescriptorProto:
+    """Copy the descriptor of a file without imports, its package named as on the wire."""
     copy = FileDescriptorProto.FromString(file.serialized_pb)
     copy.name = f"{WIRE_PACKAGE}.proto"
     copy.package = WIRE_PACKAGE

@@ -1,6 +1,6 @@
-"""What every request passes, whichever protocol it speaks: counted in, decoded, answered, counted out.
+"""Request handling of every protocol: decode, answer, encode, count; errors become statuses.
 
-Calls arrive as bytes, so that whatever a stranger sends, readable or not, ends in a status.
+Calls arrive as bytes, so that whatever a client sends, parsable or not, ends in a status.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[bytes, bytes]
 T = TypeVar("T")
 
-OFFLOAD_BYTES = 1 << 18  # work on more than this leaves the event loop for a thread
+OFFLOAD_BYTES = 1 << 18  # work on more than this is done in a thread, not on the event loop
 WORKERS = 2  # threads that decode images and handle large messages
-DEADLINE_SLACK_S = 0.01  # a caller's clock starts earlier than ours: what it gives up on by then was its deadline
+DEADLINE_SLACK_S = 0.01  # a caller's clock starts earlier than ours: a call cancelled by then was at its deadline
 
 
 class Call:
-    """One request, or one stream, under way. ``deadline`` is on the event loop's clock; None: there is none."""
+    """One request, or one stream, in progress. ``deadline`` is on the event loop's clock; None: there is none."""
 
     __slots__ = ("_in_flight", "_metrics", "_request_id", "context", "deadline", "method", "span", "started")
 
@@ -62,7 +62,7 @@ class Call:
 
     @property
     def metrics(self) -> ModelMetrics:
-        """Where the call counts: set it to the model's once it is known whose, and it is in flight there."""
+        """Metrics that count the call: set to the model's once that is known, and it is in flight there."""
         return self._metrics
 
     @metrics.setter
@@ -73,14 +73,14 @@ class Call:
 
     @property
     def request_id(self) -> str:
-        """The caller's id for the call, or one that is made up now."""
+        """Request id: the caller's own, or one that is generated now."""
         if self._request_id is None:
             self._request_id = secrets.token_hex(8)
         return self._request_id
 
 
 class RequestHandler:
-    """Lets requests in and counts them: what is in flight, how each ended. Failures leave as statuses.
+    """Handler around every method: count requests in flight and by status; turn errors into statuses.
 
     ``log_requests`` logs a line for every request, and one for every stream when it ends; ``tracing`` makes spans of
     both. Without them a request costs about a microsecond more than its counts.
@@ -91,7 +91,7 @@ class RequestHandler:
         self.closed = False  # requests are refused
         self._log_requests = log_requests
         self._tracing = tracing
-        self._telling = log_requests or tracing is not None
+        self._reporting = log_requests or tracing is not None
         if tracing is not None:
             metrics.trace = tracing.computed
         self._in_flight = 0
@@ -100,7 +100,7 @@ class RequestHandler:
 
     @property
     def busy(self) -> bool:
-        """Whether requests are in flight."""
+        """True while requests are in flight."""
         return self._in_flight > 0
 
     async def wait_idle(self) -> None:
@@ -110,18 +110,18 @@ class RequestHandler:
             self._idle_waiters.append(waiter)
             await waiter
 
-    def end(self) -> None:
-        """End the worker threads."""
+    def shutdown(self) -> None:
+        """Shut the worker threads down."""
         self._workers.shutdown(wait=True)
 
-    def _enter(self) -> None:
+    def _count_in(self) -> None:
         """Count one request, or one message of a stream, as in flight. UnavailableError once the server drains."""
-        if self.closed:  # not counted as in flight, or a stream of refusals would keep the server alive
+        if self.closed:  # not counted as in flight, or a stream of refusals would keep the server from draining
             raise UnavailableError("the server is shutting down")
         self._in_flight += 1
 
-    def _leave(self) -> None:
-        """Count it out."""
+    def _count_out(self) -> None:
+        """Count a request as no longer in flight."""
         self._in_flight -= 1
         if self._in_flight == 0 and self._idle_waiters:
             for waiter in self._idle_waiters:
@@ -132,7 +132,7 @@ class RequestHandler:
     def unary(
         self, answer: Callable[[Request, Call], Awaitable[Message | bytes]], request_class: type[Request]
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """Wrap a method of one request and one response, which may be serialised: bytes in, bytes or a status out."""
+        """Wrap a method of one request and one response, which may be serialised already: bytes in, bytes out."""
         name = answer.__name__
 
         async def handle(data: bytes, context: Context) -> bytes:
@@ -142,7 +142,7 @@ class RequestHandler:
             status = "OK"
             try:
                 try:
-                    self._enter()
+                    self._count_in()
                     try:
                         if len(data) > OFFLOAD_BYTES:
                             request = await self.offload(True, parse_message, request_class, data)
@@ -151,7 +151,7 @@ class RequestHandler:
                         response = await answer(request, call)
                         return response if isinstance(response, bytes) else response.SerializeToString()
                     finally:
-                        self._leave()
+                        self._count_out()
                 except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
                     refusal = to_wire(error, name)
                     status = refusal.code.name
@@ -194,9 +194,9 @@ class RequestHandler:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def message(self, stream: Call, answer: Callable[[Call], Awaitable[T]]) -> T | WireStatus:
-        """Answer one request of a stream, counted and told of as one that came alone; a failure is returned.
+        """Answer one request of a stream, counted, logged and traced as a unary one; a failure is returned.
 
-        Each request of a stream that is answered beside others needs a task of its own, for its trace's sake.
+        Requests of a stream that are answered concurrently need a task each, for their traces' sake.
         """
         call = Call(stream.method, stream.context, self.metrics.unknown, monotonic(), in_flight=1)
         call._request_id = stream._request_id
@@ -205,11 +205,11 @@ class RequestHandler:
         refusal: WireStatus | None = None
         status = "OK"
         try:
-            self._enter()
+            self._count_in()
             try:
                 return await answer(call)
             finally:
-                self._leave()
+                self._count_out()
         except Exception as error:  # noqa: BLE001 - the boundary: to_wire logs what is not the caller's fault
             refusal = to_wire(error, call.method)
             status = refusal.code.name
@@ -221,9 +221,9 @@ class RequestHandler:
             self._end(call, status, refusal)
 
     async def offload(self, heavy: bool, work: Callable[..., T], *arguments: Any) -> T:
-        """Call ``work`` here, or, where it is heavy, in a thread."""
+        """Call ``work`` on the event loop, or, where it is heavy, in a thread."""
         if heavy:
-            run = contextvars.copy_context().run  # what is logged there has the request's id, too
+            run = contextvars.copy_context().run  # so that log records there have the request's id, too
             return await asyncio.get_running_loop().run_in_executor(self._workers, run, work, *arguments)
         return work(*arguments)
 
@@ -237,12 +237,12 @@ class RequestHandler:
         read: Callable[..., Array],
         *arguments: Any,
     ) -> tuple[Array, NDArray[np.float32]]:
-        """Read and compute a request's inputs; returns them, [B, *shape], and the model's answers, [B, K].
+        """Read and compute a request's inputs; return them, [B, *shape], and the model's answers, [B, K].
 
-        ``rows`` are as claimed; ``read(*arguments)`` validates. They count as queued before anything is done for them,
-        unless all is done at once. InputErrors are about ``field``; `Batcher` says what else may be raised.
+        ``rows`` are as claimed by the caller; ``read(*arguments)`` validates. They count as queued before any work is
+        done for them, unless they are computed at once. InputErrors name ``field``; see `Batcher` for other errors.
         """
-        if not heavy and batcher.takes_now(rows):
+        if not heavy and batcher.can_compute_now(rows):
             inputs = read(*arguments)
             return inputs, batcher.compute_now(inputs, call.deadline)
         with batcher.admit(rows, field) as admission:
@@ -250,25 +250,25 @@ class RequestHandler:
             return inputs, await batcher.submit(inputs, admission, call.deadline)
 
     def _begin(self, method: str, context: Context, *, in_flight: int) -> Call:
-        """Take a call in; what this context logs from now on has the call's id."""
+        """Begin a call; log records of this context have its request id from now on."""
         call = Call(method, context, self.metrics.unknown, monotonic(), in_flight=in_flight)
         handled.set(call)
         metadata = context.invocation_metadata()
         call._request_id = given_id(metadata)
-        if self._telling or call._request_id is not None:
+        if self._reporting or call._request_id is not None:
             context.set_trailing_metadata(((ID_KEY, call.request_id),))
         if self._tracing is not None:
             call.span = self._tracing.begin(method, metadata, call.started)
         return call
 
     def _end(self, call: Call, status: str, refusal: WireStatus | None) -> None:
-        """Let a call out, and count it if it is a request."""
+        """End a call: count it if it is a request, end its span, log it."""
         seconds = monotonic() - call.started
         metrics = call.metrics
         if call._in_flight:
             metrics.in_flight -= 1
             metrics.ended(status, seconds)
-        if self._telling:
+        if self._reporting:
             problem = "" if refusal is None else refusal.message
             if call.span is not None:
                 call.span.end(seconds, status, problem, call.request_id, metrics.name, metrics.version)
@@ -277,18 +277,18 @@ class RequestHandler:
 
 
 async def _abort(call: Call, refusal: WireStatus) -> NoReturn:
-    """End a call in a status.
+    """Abort a call with a status.
 
-    gRPC keeps what this raises with the call, a cycle that only the garbage collector finds, and with it the frames
-    that it passes: so call this outside of ``except``, and from where nothing large, such as a message or a model, is
-    at hand.
+    gRPC stores the exception that this raises with the call, a reference cycle that only the garbage collector finds,
+    and with it the frames of its traceback: so call this outside of ``except``, and from frames that refer to nothing
+    large, such as a message or a model.
     """
     metadata: tuple[tuple[str, str | bytes], ...] = (*refusal.trailing_metadata, (ID_KEY, call.request_id))
     await call.context.abort(refusal.code, refusal.message, metadata)
 
 
 def _cancelled(call: Call) -> str:
-    """Name why a call was cancelled: gRPC does that both for callers who go away and for those whose time is up."""
+    """Return the status of a cancelled call: gRPC cancels for callers that cancel and at deadlines alike."""
     late = call.deadline is not None and monotonic() > call.deadline - DEADLINE_SLACK_S
     return "DEADLINE_EXCEEDED" if late else "CANCELLED"
 

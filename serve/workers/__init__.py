@@ -1,4 +1,4 @@
-"""Several processes behind one port: a supervisor, its workers, and the messages between them.
+"""Several worker processes behind one port: supervisor, workers and their inter-process communication.
 
 May import server and what is below it. Begin with `supervisor.py`.
 """

@@ -1,6 +1,6 @@
-"""A line between two processes of one program: either end calls what the other offers, many calls at once.
+"""Inter-process communication: concurrent calls in both directions over a socket between two processes of a program.
 
-Frames are a length of four bytes and a pickle: whoever could write on the line already is this program and its user.
+Frames are a length of four bytes and a pickle: only this program and its user can write to the connection.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ IpcHandler = Callable[..., Awaitable[Any]]
 
 
 class PeerGoneError(UnavailableError):
-    """The process at the other end has ended, or is ending."""
+    """Error of a call whose peer process has ended, or is ending."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status="UNAVAILABLE")
 
 
 class IpcChannel:
-    """One end of the line. ``handlers`` are what the other end may call, by name; ``peer`` names it in errors.
+    """One end of a connection. ``handlers`` are what the peer may call, by name; ``peer`` names it in errors.
 
-    What a handler raises is raised at the other end: torso's own errors as they are, OSError with its text, whatever
-    else as RuntimeError, after its traceback is logged here.
+    Errors of a handler are raised at the caller's end: torso's own as they are, OSError with its text, any other as
+    RuntimeError, after its traceback is logged here.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class IpcChannel:
         self._writer = writer
         self._handlers = handlers
         self._peer = peer
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._pending: dict[int, asyncio.Future[Any]] = {}
         self._calls = 0
         self._answering: set[asyncio.Task[None]] = set()
         self._closed = asyncio.Event()
@@ -54,41 +54,41 @@ class IpcChannel:
 
     @classmethod
     async def open(cls, end: socket.socket, handlers: Mapping[str, IpcHandler], peer: str) -> IpcChannel:
-        """Take over one end of a ``socket.socketpair()``."""
+        """Open a channel on one end of a ``socket.socketpair()``, which then belongs to it."""
         end.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=end)
         return cls(reader, writer, handlers, peer)
 
     @property
     def closed(self) -> bool:
-        """Whether the other end has closed the line, by ending or otherwise."""
+        """True once the peer has closed the connection, by ending or otherwise."""
         return self._closed.is_set()
 
     async def wait_closed(self) -> None:
-        """Return once the other end has closed the line; what it said before has arrived then."""
+        """Wait until the peer has closed the connection; all its earlier messages have arrived then."""
         await self._closed.wait()
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Have the other end do something. PeerGoneError where it ends before it has."""
+        """Call a handler of the peer and return its value. PeerGoneError where the peer ends before it answers."""
         if self.closed:
             raise PeerGoneError(f"{self._peer} has ended")
         self._calls += 1
         number = self._calls
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        future = self._pending[number] = asyncio.get_running_loop().create_future()
         try:
             self._send(_frame(number, method, arguments))
             return await future
         finally:
-            del self._waiting[number]
+            del self._pending[number]
 
     def close(self) -> None:
-        """Close this end; the other end sees it."""
+        """Close the connection; the peer notices."""
         self._writer.close()
         self._end()
 
     def _end(self) -> None:
         self._closed.set()
-        for future in self._waiting.values():
+        for future in self._pending.values():
             if not future.done():
                 future.set_exception(PeerGoneError(f"{self._peer} has ended"))
 
@@ -100,33 +100,33 @@ class IpcChannel:
         try:
             while True:
                 length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
-                self._take(*pickle.loads(await self._reader.readexactly(length)))
+                self._dispatch(*pickle.loads(await self._reader.readexactly(length)))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             self._end()
 
-    def _take(self, number: int, method: str | None, content: Any) -> None:
-        """Take a call (a method and its arguments), or what came of one of ours (no method; a value or an error)."""
+    def _dispatch(self, number: int, method: str | None, content: Any) -> None:
+        """Dispatch a frame: a call (a method and its arguments), or an answer (no method; a value or an error)."""
         if method is not None:
             answering = asyncio.ensure_future(self._answer(number, method, content))
             self._answering.add(answering)
             answering.add_done_callback(self._answering.discard)
             return
-        future = self._waiting.get(number)
-        if future is None or future.done():  # whoever called does not wait any more
+        future = self._pending.get(number)
+        if future is None or future.done():  # the caller was cancelled
             return
         value, error = content
         if error is None:
             future.set_result(value)
         else:
-            future.set_exception(_unpacked(*error))
+            future.set_exception(_decode_error(*error))
 
     async def _answer(self, number: int, method: str, arguments: tuple[Any, ...]) -> None:
         try:
             frame = _frame(number, None, (await self._handlers[method](*arguments), None))
-        except Exception as error:  # noqa: BLE001 - it is raised where the call came from
-            frame = _frame(number, None, (None, _packed(error, method)))
+        except Exception as error:  # noqa: BLE001 - it is raised at the caller's end
+            frame = _frame(number, None, (None, _encode_error(error, method)))
         self._send(frame)
 
 
@@ -135,8 +135,8 @@ def _frame(*message: object) -> bytes:
     return len(data).to_bytes(LENGTH_BYTES, "big") + data
 
 
-def _packed(error: Exception, method: str) -> tuple[type[Exception], str, dict[str, Any]]:
-    """An error as data: errors with arguments of their own do not survive being pickled as they are."""
+def _encode_error(error: Exception, method: str) -> tuple[type[Exception], str, dict[str, Any]]:
+    """Convert an error to data: errors whose constructors take other arguments cannot be unpickled as they are."""
     if isinstance(error, TorsoError):
         return type(error), str(error), vars(error)
     if isinstance(error, OSError):
@@ -145,7 +145,7 @@ def _packed(error: Exception, method: str) -> tuple[type[Exception], str, dict[s
     return RuntimeError, f"{type(error).__name__}: {error}", {}
 
 
-def _unpacked(kind: type[Exception], text: str, attributes: dict[str, Any]) -> Exception:
+def _decode_error(kind: type[Exception], text: str, attributes: dict[str, Any]) -> Exception:
     error = kind.__new__(kind, text)
     Exception.__init__(error, text)
     vars(error).update(attributes)

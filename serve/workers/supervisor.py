@@ -1,4 +1,4 @@
-"""Several workers behind one port, and the process that looks after them: models, counts, ops port, and their lives."""
+"""Supervisor of several workers behind one port: models, counts, ops port and the workers' lifecycle."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torso.serve.models.control import named_states
 from torso.serve.models.manager import Manager
 from torso.serve.observability.exposition import to_text
 from torso.serve.observability.ops_port import Ops
-from torso.serve.server.auth import Guard, check_bind
-from torso.serve.server.listener import address_of, cannot_listen, resolve_address
+from torso.serve.server.auth import AuthInterceptor, check_bind
+from torso.serve.server.listener import format_address, listen_error, resolve_address
 from torso.serve.server.tls import Certificates
 from torso.serve.workers.ipc import IpcHandler
-from torso.serve.workers.worker_set import Workers
+from torso.serve.workers.worker_set import WorkerSet
 
 logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """A server of ``config.workers`` processes. This one answers no requests: it reserves the port that they share.
+    """Server of ``config.workers`` processes. This process answers no requests: it reserves the port that they share.
 
     Create it inside the running loop; `start`, `load`, and then `drain` or `stop`, as a `Server`. ServerError where
     processes cannot share a port here, or with ``wrap_backend``, which other processes cannot have.
@@ -33,21 +33,26 @@ class Supervisor:
 
     def __init__(self, config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
         if wrap_backend is not None:
-            raise ServerError(f"wrap_backend: expected none with {config.workers} workers, which are other processes")
+            raise ServerError(
+                f"wrap_backend must be None with {config.workers} workers, which are other processes, "
+                f"got {wrap_backend!r}"
+            )
         if not hasattr(socket, "SO_REUSEPORT"):
-            raise ServerError(f"workers: expected 1, for processes cannot share a port here, got {config.workers}")
+            raise ServerError(
+                f"workers must be 1, got {config.workers}: processes cannot share a port on this platform"
+            )
         check_bind(config)
-        Guard(config.token_file, "predict")
-        Certificates(config)  # as each worker will; better to know now what cannot be used
+        AuthInterceptor(config.token_file, "predict")
+        Certificates(config)  # as each worker will; fail before any starts where the files cannot be used
         catalogue = Catalogue(config)
         self.config = config
         self.ready = False
         self.ops_port = 0
-        self._reserved = reserve(config.host, config.port)
+        self._reserved = reserve_port(config.host, config.port)
         self.port: int = self._reserved.getsockname()[1]
-        self.address = address_of(config.host, self.port)
+        self.address = format_address(config.host, self.port)
         handlers: dict[str, IpcHandler] = {}
-        self._workers = Workers(_of_a_worker(config, self.port), handlers)
+        self._workers = WorkerSet(_worker_config(config, self.port), handlers)
         self._manager = Manager(config, catalogue, self._workers)
         for method in (self._manager.index, self._manager.load, self._manager.unload, self._manager.snapshot):
             handlers[method.__name__] = method
@@ -55,7 +60,7 @@ class Supervisor:
 
     @property
     def pids(self) -> list[int]:
-        """The process numbers of the workers that are up."""
+        """Process ids of the workers that are up."""
         return self._workers.pids
 
     async def start(self) -> None:
@@ -69,26 +74,26 @@ class Supervisor:
         await self._workers.start()
 
     async def load(self) -> None:
-        """Load the models on every worker, and have all answer. ServerError where that cannot be."""
+        """Load the models on every worker, then have all listen. ServerError where that is not possible."""
         await self._manager.start()
         await self._workers.open()
         self.ready = True
         logger.info("%d workers serve on %s", len(self._workers), self.address)
 
-    async def leave(self) -> None:
-        """Say that it is about to end: health does, and ``/readyz``. Requests are still answered."""
+    async def announce_shutdown(self) -> None:
+        """Announce the shutdown by health and ``/readyz``. Requests are still answered."""
         self.ready = False
-        await self._workers.leave()
+        await self._workers.announce_shutdown()
 
     async def drain(self) -> None:
-        """Have every worker refuse new requests, finish those in flight, and end; then end."""
-        await self.leave()
+        """Have every worker refuse new requests, finish those in flight, and end; then stop."""
+        await self.announce_shutdown()
         await self._manager.close()
         await self._workers.drain()
         await self.stop()
 
     async def stop(self) -> None:
-        """End the workers at once."""
+        """Stop the workers at once."""
         self.ready = False
         await self._manager.close()
         await self._workers.stop()
@@ -97,7 +102,7 @@ class Supervisor:
             await self._ops.stop()
 
     async def reload(self) -> None:
-        """Have every worker read tokens and certificates again."""
+        """Reload every worker's tokens and certificates."""
         await self._workers.reload()
 
     async def _metrics(self) -> bytes:
@@ -105,29 +110,29 @@ class Supervisor:
         return to_text(snapshot, named_states(states), workers=len(self._workers))
 
 
-def reserve(host: str, port: int) -> socket.socket:
-    """Take a port, 0 for a free one, for this user's processes to share; nobody is answered there as yet.
+def reserve_port(host: str, port: int) -> socket.socket:
+    """Reserve a port, 0 for a free one, for this user's processes to share; nothing listens there yet.
 
-    ServerError where it is taken, be it by another supervisor whose workers do not listen yet.
+    ServerError where it is in use, be it by another supervisor whose workers do not listen yet.
     """
     with contextlib.ExitStack() as failed:
         try:
             family, kind, protocol, address = resolve_address(host, port)
-            taken = failed.enter_context(socket.socket(family, kind, protocol))
+            reserved = failed.enter_context(socket.socket(family, kind, protocol))
             try:
-                taken.bind(address)
-            except OSError:  # perhaps but for connections that are over, which SO_REUSEADDR makes no matter
-                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                taken.bind(address)
-                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # from now on; until here it was ours alone
+                reserved.bind(address)
+            except OSError:  # perhaps only connections in TIME_WAIT, which SO_REUSEADDR ignores
+                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                reserved.bind(address)
+                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # only now: the bind was exclusive
         except OSError as error:
-            raise cannot_listen(host, port, error) from error
+            raise listen_error(host, port, error) from error
         failed.pop_all()
-        return taken
+        return reserved
 
 
-def _of_a_worker(config: ServeConfig, port: int) -> ServeConfig:
-    """The configuration without what is the supervisor's, as an instance of the plain class."""
+def _worker_config(config: ServeConfig, port: int) -> ServeConfig:
+    """Copy the configuration for workers, without the supervisor's settings, as an instance of the plain class."""
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(ServeConfig)}
     return ServeConfig(**{**settings, "port": port, "port_file": None, "ops_port": None, "ops_port_file": None})

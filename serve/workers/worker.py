@@ -1,7 +1,7 @@
-"""A worker: one of several processes that share a port. Its supervisor starts it, tells it what to do, and outlives it.
+"""Worker process: one of several that share a port, started and controlled by the supervisor.
 
-``python -m torso.serve.workers.worker N``: N is the file descriptor of its end of the line to the supervisor. Signals
-are the supervisor's to handle: a terminal's Ctrl-C, and a service manager's SIGTERM, reach every process.
+``python -m torso.serve.workers.worker N``: N is the file descriptor of its end of the connection to the supervisor.
+Signals are the supervisor's to handle: a terminal's Ctrl-C, and a service manager's SIGTERM, reach every process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torso.serve.event_loop import new_event_loop
 from torso.serve.models.control import VersionSource, VersionState
 from torso.serve.observability.logs import log_as
 from torso.serve.observability.metrics import Snapshot
-from torso.serve.server.lifecycle import import_modules, settle_collector
+from torso.serve.server.lifecycle import freeze_garbage_collector, import_modules
 from torso.serve.workers.ipc import IpcChannel, PeerGoneError
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-COUNT_S = 1.0  # a worker that is killed takes what it counted since with it
+COUNT_S = 1.0  # between two reports: what a killed worker counted since the last one is lost
 
 
 class RemoteControl:
-    """The supervisor's `Control`, as its workers have it."""
+    """Remote `Control`: the supervisor's, called by its workers."""
 
     def __init__(self, channel: IpcChannel) -> None:
         self._channel = channel
@@ -59,39 +59,39 @@ class RemoteControl:
 
 
 class Worker:
-    """What the supervisor may have this process do, each method by its name."""
+    """Handlers of the supervisor's calls, each method by its name."""
 
     def __init__(self) -> None:
         self._channel: IpcChannel
         self._log = contextlib.ExitStack()
-        self._begun: Server | None = None
+        self._configured: Server | None = None
         self._done = asyncio.Event()
 
-    async def run(self, line: socket.socket) -> bool:
-        """Do as the supervisor says, until it says drain, or is gone. Say whether it did say so."""
-        methods = (self.begin, self.prepare, self.switch, self.discard, self.snapshot)
-        life = (self.open, self.leave, self.reload, self.drain)
-        handlers = {method.__name__: method for method in (*methods, *life)}
-        self._channel = await IpcChannel.open(line, handlers, "the supervisor")
-        counting = asyncio.ensure_future(self._count())
+    async def run(self, connection: socket.socket) -> bool:
+        """Handle the supervisor's calls until it has this worker drain, or has ended. Return whether it was drained."""
+        methods = (self.configure, self.prepare, self.switch, self.discard, self.snapshot)
+        lifecycle = (self.open, self.announce_shutdown, self.reload, self.drain)
+        handlers = {method.__name__: method for method in (*methods, *lifecycle)}
+        self._channel = await IpcChannel.open(connection, handlers, "the supervisor")
+        counting = asyncio.ensure_future(self._report_counts())
         done = asyncio.ensure_future(self._done.wait())
-        gone = asyncio.ensure_future(self._channel.wait_closed())
-        await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
+        disconnected = asyncio.ensure_future(self._channel.wait_closed())
+        await asyncio.wait((done, disconnected), return_when=asyncio.FIRST_COMPLETED)
         counting.cancel()
-        if not done.done() and self._begun is not None:
-            logger.error("the supervisor is gone; this worker ends once what is in flight has")
-            await self._begun.drain()
+        if not done.done() and self._configured is not None:
+            logger.error("the supervisor has ended; this worker drains and ends")
+            await self._configured.drain()
         self._channel.close()
         return done.done()
 
     @property
     def _server(self) -> Server:
-        if self._begun is None:
-            raise RuntimeError("begin comes first")
-        return self._begun
+        if self._configured is None:
+            raise RuntimeError("configure must be called first")
+        return self._configured
 
-    async def begin(self, config: ServeConfig, number: int, level: int) -> None:
-        """Set up, as yet without models or a port."""
+    async def configure(self, config: ServeConfig, number: int, level: int) -> None:
+        """Create the server, as yet without models or a port."""
         import torch
 
         from torso.serve.server.grpc_server import Server
@@ -100,8 +100,8 @@ class Worker:
         logging.getLogger("torso").setLevel(level)
         import_modules(config)
         torch.set_num_threads(config.threads)
-        settle_collector()
-        self._begun = Server(config, control=RemoteControl(self._channel), reuse_port=True)
+        freeze_garbage_collector()
+        self._configured = Server(config, control=RemoteControl(self._channel), reuse_port=True)
 
     async def prepare(self, source: VersionSource) -> None:
         """See `Replica.prepare`."""
@@ -124,9 +124,9 @@ class Worker:
         await self._server.start()
         await self._server.load()
 
-    async def leave(self) -> None:
-        """Say that this process is about to end."""
-        await self._server.leave()
+    async def announce_shutdown(self) -> None:
+        """Announce the shutdown."""
+        await self._server.announce_shutdown()
 
     async def reload(self) -> None:
         """Read tokens and certificates again."""
@@ -138,28 +138,28 @@ class Worker:
         await self._channel.call("count", await self.snapshot())
         self._done.set()
 
-    async def _count(self) -> None:
-        """Tell the supervisor what is counted here, now and then."""
-        told: Snapshot = {}
+    async def _report_counts(self) -> None:
+        """Report the counts to the supervisor, every ``COUNT_S`` where they changed."""
+        reported: Snapshot = {}
         with contextlib.suppress(PeerGoneError):
             while True:
                 await asyncio.sleep(COUNT_S)
-                counts = {} if self._begun is None else await self.snapshot()
-                if counts != told:
+                counts = {} if self._configured is None else await self.snapshot()
+                if counts != reported:
                     await self._channel.call("count", counts)
-                    told = counts
+                    reported = counts
 
 
 def main(descriptor: int) -> None:
-    """Be a worker, for as long as there is a supervisor."""
+    """Run a worker for as long as there is a supervisor."""
     for name in SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     worker = Worker()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        told_to_end = runner.run(worker.run(socket.socket(fileno=descriptor)))
-    if not told_to_end:
-        os._exit(1)  # whatever its threads still do: nobody is left to end this process
+        drained = runner.run(worker.run(socket.socket(fileno=descriptor)))
+    if not drained:
+        os._exit(1)  # without waiting for threads: no supervisor is left to kill this process
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real models, real servers on free ports, and a backend that can be made to wait."""
+"""Fixtures: real models, real servers on free ports, and a backend that can be made to wait."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ async def _behind(handler: RequestHandler, *answers: Callable[..., Any]) -> Asyn
             yield channel
     finally:
         await server.stop(5)
-        handler.end()
+        handler.shutdown()
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def settings(folder: Path) -> Callable[..., ServeConfig]:
 
 @pytest.fixture
 def poll(settings: Callable[..., ServeConfig]) -> Callable[..., ServeConfig]:
-    """Polling, so rarely that only `look` looks."""
+    """Polling, so rarely that only `reconcile` scans."""
     return lambda *models, **others: settings(*models, **{"model_control": "poll", "poll_s": 3600.0, **others})
 
 

@@ -1,4 +1,4 @@
-"""What is deployed: linted, and held against what the server really takes; no container engine is needed."""
+"""Deployment files: linted, and checked against the server's real options; no container engine is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make soak` in short."""
+"""Short run of `make soak`."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from torso.nets import (
 from torso.nets.specs.calibration import TemperatureScaling
 from torso.nets.specs.registry import TORSOS
 from torso.serve.inference.backends import (
-    BOUND_ROWS,
+    IO_BINDING_ROWS,
     OnnxBackend,
     OnnxClassifier,
     choose_backend,
@@ -149,7 +149,7 @@ def predictors(directory: Path) -> tuple[Predictor, Predictor]:
     return Predictor(card, choose_backend(directory, card, network, "onnx")), Predictor(card, TorchBackend(network))
 
 
-@pytest.mark.parametrize("rows", [1, 3, BOUND_ROWS, BOUND_ROWS + 1, 64])
+@pytest.mark.parametrize("rows", [1, 3, IO_BINDING_ROWS, IO_BINDING_ROWS + 1, 64])
 def test_onnx_runtime_computes_the_probabilities_too(tmp_path: Path, rows: int) -> None:
     served, reference = predictors(classifier(tmp_path / "m"))
     assert isinstance(served.backend, OnnxClassifier)

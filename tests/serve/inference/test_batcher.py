@@ -72,7 +72,7 @@ async def until_entered(forward: Doubler) -> None:
 
 
 async def turn() -> None:
-    """Let every task that can run do so."""
+    """Run every task that can run."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -140,7 +140,7 @@ def test_a_full_queue_counts_rows_and_says_when_to_come_back(forward: Doubler) -
             await ask(batcher, 1, 2, 3, 4, 5)
         assert batcher.queued_rows == 0
 
-    run(forward, scenario, max_queue_rows=4, max_batch_rows=4, pace=LatencyEstimate({1: 0.5, 4: 0.8}))
+    run(forward, scenario, max_queue_rows=4, max_batch_rows=4, latency=LatencyEstimate({1: 0.5, 4: 0.8}))
 
 
 def test_a_request_that_waited_too_long_is_refused_and_not_computed(forward: Doubler) -> None:
@@ -413,29 +413,29 @@ def test_a_request_without_hope_is_refused_at_once(forward: Doubler) -> None:
         forward.go.set()
         assert await asyncio.gather(first, *queued, *patient) == [[0], [2], [4], [8], [10]]
 
-    run(forward, scenario, max_batch_rows=1, pace=LatencyEstimate({1: 10.0}))
+    run(forward, scenario, max_batch_rows=1, latency=LatencyEstimate({1: 10.0}))
 
 
 def test_whatever_is_expected_a_free_model_tries(forward: Doubler) -> None:
     async def scenario(batcher: Batcher) -> None:
         assert await ask(batcher, 1, deadline=time.monotonic() + 30) == [2]
 
-    run(forward, scenario, pace=LatencyEstimate({1: 1000.0}))
+    run(forward, scenario, latency=LatencyEstimate({1: 1000.0}))
 
 
 @pytest.mark.parametrize("inline_rows", [0, 16])
 def test_what_forwards_take_is_learnt_from_them(forward: Doubler, inline_rows: int) -> None:
-    pace = LatencyEstimate({1: 1000.0})
+    latency = LatencyEstimate({1: 1000.0})
 
     async def scenario(batcher: Batcher) -> None:
         await ask(batcher, 1)
-        assert pace.seconds(1) < 900.0
+        assert latency.seconds(1) < 900.0
         with pytest.raises(InternalServiceError):
             await ask(batcher, -13)
         await ask(batcher, 1)
-        assert pace.seconds(1) < 700.0
+        assert latency.seconds(1) < 700.0
 
-    run(forward, scenario, inline_rows=inline_rows, pace=pace)
+    run(forward, scenario, inline_rows=inline_rows, latency=latency)
 
 
 # -- at once -----------------------------------------------------------------------------------------------------------
@@ -447,12 +447,12 @@ def rows_of(*values: float) -> np.ndarray:
 
 def test_a_free_model_takes_a_small_request_at_once(forward: Doubler) -> None:
     async def scenario(batcher: Batcher) -> None:
-        assert batcher.takes_now(3)
-        assert not batcher.takes_now(4)
+        assert batcher.can_compute_now(3)
+        assert not batcher.can_compute_now(4)
         assert batcher.compute_now(rows_of(1, 2)).tolist() == [[2], [4]]
         assert forward.threads == [threading.main_thread().name]
         assert (batcher.forwards, batcher.rows, batcher.queued_rows) == (1, 2, 0)
-        await batcher.drained()
+        await batcher.wait_drained()
 
     run(forward, scenario, inline_rows=3)
 
@@ -461,29 +461,29 @@ def test_nobody_overtakes_what_waits_or_computes(forward: Doubler) -> None:
     async def scenario(batcher: Batcher) -> None:
         waiting = asyncio.create_task(ask(batcher, 1))
         await asyncio.sleep(0)
-        assert not batcher.takes_now(1)
+        assert not batcher.can_compute_now(1)
         await waiting
         forward.hold()
         large = asyncio.create_task(ask(batcher, 2, 3))
         await until_entered(forward)
         await turn()
-        assert not batcher.takes_now(1)  # in the thread
+        assert not batcher.can_compute_now(1)  # in the thread
         forward.go.set()
         await large
-        assert batcher.takes_now(1)
+        assert batcher.can_compute_now(1)
         batcher.close()
-        assert not batcher.takes_now(1)
+        assert not batcher.can_compute_now(1)
 
     run(forward, scenario, inline_rows=1)
 
 
 def test_whoever_asks_for_a_delay_or_a_short_queue_gets_it(forward: Doubler) -> None:
     async def delayed(batcher: Batcher) -> None:
-        assert not batcher.takes_now(1)
+        assert not batcher.can_compute_now(1)
 
     async def short(batcher: Batcher) -> None:
-        assert batcher.takes_now(2)
-        assert not batcher.takes_now(3)  # more than a request may have
+        assert batcher.can_compute_now(2)
+        assert not batcher.can_compute_now(3)  # more than a request may have
 
     run(forward, delayed, inline_rows=4, max_delay_us=1)
     run(forward, short, inline_rows=4, max_queue_rows=2)
@@ -558,9 +558,9 @@ def test_what_the_metrics_are_told(forward: Doubler, inline_rows: int) -> None:
 
 def test_it_is_drained_once_nobody_is_in_and_nothing_computes(forward: Doubler) -> None:
     async def scenario(batcher: Batcher) -> None:
-        await batcher.drained()  # at once
+        await batcher.wait_drained()  # at once
         preparing = batcher.admit(1, "inputs")
-        drained = asyncio.create_task(batcher.drained())
+        drained = asyncio.create_task(batcher.wait_drained())
         await turn()
         assert not drained.done()
         forward.hold()
@@ -571,7 +571,7 @@ def test_it_is_drained_once_nobody_is_in_and_nothing_computes(forward: Doubler) 
         assert not drained.done()
         computing.cancel()  # nobody is in, but the model computes
         await turn()
-        late = asyncio.create_task(batcher.drained())
+        late = asyncio.create_task(batcher.wait_drained())
         await turn()
         assert not drained.done()
         assert not late.done()
@@ -586,7 +586,7 @@ def test_a_drain_of_inline_batches_ends(forward: Doubler) -> None:
     async def scenario(batcher: Batcher) -> None:
         asking = [asyncio.create_task(ask(batcher, value)) for value in range(20)]
         await asyncio.sleep(0)
-        await batcher.drained()
+        await batcher.wait_drained()
         assert [task.result() for task in asking] == [[2.0 * value] for value in range(20)]
 
     run(forward, scenario, inline_rows=16)

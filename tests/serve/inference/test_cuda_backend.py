@@ -1,4 +1,4 @@
-"""CUDA graphs: what is around them on any machine, they themselves where there is a device."""
+"""CUDA backend: padding and errors on any machine, graphs where there is a device."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_without_a_device_it_is_refused(models: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     card, network = load_model(models.cartpole)
     with pytest.raises(
-        ServerError, match="backend cuda: expected a CUDA device and a torch that can use it, found none"
+        ServerError, match="backend cuda must have a CUDA device and a torch that can use it, found none"
     ):
         choose_backend(models.cartpole, card, network, "cuda")
 

@@ -1,4 +1,4 @@
-"""A model without a model.onnx: exported once into a cache, never into its own directory."""
+"""Cache of exported ONNX files: exported once, never into the model's own directory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_kept(cache: Path) -> list[Path]:
 
 @pytest.fixture
 def exports(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What was exported, by the real exporter."""
+    """Record the real exporter's calls."""
     made: list[bytes] = []
     export = export_cache.onnx_bytes
 
@@ -109,7 +109,7 @@ def test_a_cache_that_cannot_be_costs_a_warning(
 def test_the_least_recently_used_files_go(
     plain: tuple[ModelCard, Network], models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_cache, "KEPT_FILES", 2)
+    monkeypatch.setattr(export_cache, "MAX_CACHED_FILES", 2)
     for age, name in enumerate(("new", "used", "old")):
         (tmp_path / f"{name}.onnx").write_bytes(b"")
         os.utime(tmp_path / f"{name}.onnx", (10_000 - age, 10_000 - age))
@@ -153,7 +153,7 @@ def test_a_user_without_a_home_gets_a_warning(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with caplog.at_level(logging.WARNING):
         assert cached_onnx(*plain, Path("runs/plain")) == (models.plain / "model.onnx").read_bytes()
-    assert "there is no home folder to keep it in; choose a cache_dir" in caplog.text
+    assert "there is no home folder to store it in; choose a cache_dir" in caplog.text
 
 
 def test_the_models_own_directory_is_only_read(models: Any, tmp_path: Path) -> None:

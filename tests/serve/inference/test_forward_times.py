@@ -13,23 +13,23 @@ def test_between_what_was_measured_lie_straight_lines(rows: int, seconds: float)
 
 
 def test_what_was_never_measured_is_expected_at_once() -> None:
-    pace = LatencyEstimate()
-    pace.observe(4, 100.0)
-    assert pace.seconds(4) == 0.0
+    latency = LatencyEstimate()
+    latency.observe(4, 100.0)
+    assert latency.seconds(4) == 0.0
 
 
 def test_it_follows_a_machine_that_has_become_slower_at_all_sizes() -> None:
-    pace = LatencyEstimate(MEASURED)
+    latency = LatencyEstimate(MEASURED)
     for _ in range(50):
-        pace.observe(4, 4.8)
-    assert pace.seconds(4) == pytest.approx(4.8, rel=1e-3)
-    assert pace.seconds(16) == pytest.approx(12.0, rel=1e-3)
+        latency.observe(4, 4.8)
+    assert latency.seconds(4) == pytest.approx(4.8, rel=1e-3)
+    assert latency.seconds(16) == pytest.approx(12.0, rel=1e-3)
     for _ in range(50):
-        pace.observe(16, 4.0)
-    assert pace.seconds(4) == pytest.approx(1.6, rel=1e-3)
+        latency.observe(16, 4.0)
+    assert latency.seconds(4) == pytest.approx(1.6, rel=1e-3)
 
 
 def test_one_stall_says_little() -> None:
-    pace = LatencyEstimate(MEASURED)
-    pace.observe(1, 1000.0)
-    assert 1.0 < pace.seconds(1) <= 1.6
+    latency = LatencyEstimate(MEASURED)
+    latency.observe(1, 1000.0)
+    assert 1.0 < latency.seconds(1) <= 1.6

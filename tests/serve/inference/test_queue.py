@@ -1,4 +1,4 @@
-"""Which requests make a batch: order, room and deadlines. Times are made up; a row takes a second, or as stated."""
+"""Request queue: batches by order, size and deadlines. Times are made up; a row takes a second, or as stated."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Queue:
 
     def __init__(self, *requests: tuple[int, float], seconds: dict[int, float] = SECOND_A_ROW, most: int = 64) -> None:
         self.queued_rows = 0
-        self.waiting = RequestQueue(most, 0.0, LatencyEstimate(seconds))
+        self.queue = RequestQueue(most, 0.0, LatencyEstimate(seconds))
         self.requests = [Admission(self.count, rows) for rows, _ in requests]
         for request, (rows, deadline) in zip(self.requests, requests, strict=True):
-            self.waiting.append(request, np.zeros((rows, 2)), deadline, 0.0)
+            self.queue.append(request, np.zeros((rows, 2)), deadline, 0.0)
 
     def count(self, rows: int, _requests: int) -> None:
         self.queued_rows += rows
 
     def take(self, now: float = 0.0) -> list[int]:
-        batch = self.waiting.take(now)
+        batch = self.queue.take(now)
         if batch is None:
             return []
         assert batch.rows == sum(len(request.inputs) for request in batch.requests)
@@ -42,7 +42,7 @@ class Queue:
 def test_in_order_as_many_as_fit() -> None:
     queue = Queue((2, INFINITY), (1, INFINITY), (2, INFINITY), (9, INFINITY), (1, INFINITY), most=4)
     assert [queue.take(), queue.take(), queue.take(), queue.take(), queue.take()] == [[0, 1], [2], [3], [4], []]
-    assert (queue.queued_rows, queue.waiting.rows, len(queue.waiting)) == (0, 0, 0)
+    assert (queue.queued_rows, queue.queue.rows, len(queue.queue)) == (0, 0, 0)
 
 
 def test_what_is_too_late_is_dropped() -> None:
@@ -73,19 +73,19 @@ def test_a_batch_does_not_grow_beyond_the_deadlines_of_those_in_it() -> None:
 
 def test_what_has_been_waiting_for_nothing_is_told_so() -> None:
     queue = Queue((1, INFINITY), (2, INFINITY))
-    queue.waiting.remove(queue.requests[0])
-    assert queue.waiting.rows == 2
-    queue.waiting.clear(UnavailableError("closed"))
-    assert (queue.waiting.rows, len(queue.waiting)) == (0, 0)
+    queue.queue.remove(queue.requests[0])
+    assert queue.queue.rows == 2
+    queue.queue.clear(UnavailableError("closed"))
+    assert (queue.queue.rows, len(queue.queue)) == (0, 0)
     assert [request.done for request in queue.requests] == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("waiting", "rows", "seconds"), [(0, 1, 1.0), (3, 1, 4.0), (7, 1, 8.0), (8, 1, 9.0), (9, 3, 12.0)]
+    ("queued", "rows", "seconds"), [(0, 1, 1.0), (3, 1, 4.0), (7, 1, 8.0), (8, 1, 9.0), (9, 3, 12.0)]
 )
-def test_what_it_takes_to_compute_all(waiting: int, rows: int, seconds: float) -> None:
-    queue = Queue(*[(1, INFINITY)] * waiting, most=4)
-    assert queue.waiting.compute_s(rows) == pytest.approx(seconds)
+def test_what_it_takes_to_compute_all(queued: int, rows: int, seconds: float) -> None:
+    queue = Queue(*[(1, INFINITY)] * queued, most=4)
+    assert queue.queue.compute_s(rows) == pytest.approx(seconds)
 
 
 REQUESTS = st.lists(st.tuples(st.integers(1, 9), st.one_of(st.just(INFINITY), st.floats(0.1, 60.0))), max_size=30)
@@ -96,18 +96,18 @@ def test_every_request_is_computed_once_in_order_or_dropped_for_its_deadline(
     requests: list[tuple[int, float]], most: int, seconds: dict[int, float]
 ) -> None:
     queue = Queue(*requests, seconds=seconds, most=most)
-    pace, now, computed = LatencyEstimate(seconds), 0.0, []
-    while len(queue.waiting):
-        left = len(queue.waiting)
+    latency, now, computed = LatencyEstimate(seconds), 0.0, []
+    while len(queue.queue):
+        left = len(queue.queue)
         taken = queue.take(now)
         if not taken:
-            assert len(queue.waiting) == 0
+            assert len(queue.queue) == 0
             break
         rows = sum(requests[index][0] for index in taken)
         assert rows <= most or len(taken) == 1
-        now += pace.seconds(rows)
-        assert all(requests[index][1] >= now for index in taken) or left == 1 or len(queue.waiting) == 0
+        now += latency.seconds(rows)
+        assert all(requests[index][1] >= now for index in taken) or left == 1 or len(queue.queue) == 0
         computed += taken
     assert computed == sorted(set(range(len(requests))) - set(queue.failed))
     assert all(requests[index][1] < INFINITY for index in queue.failed)
-    assert queue.queued_rows == queue.waiting.rows == 0
+    assert queue.queued_rows == queue.queue.rows == 0

@@ -1,4 +1,4 @@
-"""One model from its directory to ready to serve."""
+"""Loading a model for serving: backend, warm-up, latency measurements, inline rows."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_slow_model_has_a_thread_and_every_batch_size_was_warmed_up(models: An
     model = load_served_model("cartpole", "1", models.cartpole, config(max_batch_rows=6), ModelMetrics(), wrap)
     assert set(slow[0].batches) == {1, 2, 4, 6}
     assert model.batcher.inline_rows == 0
-    assert not model.batcher.takes_now(1)
+    assert not model.batcher.can_compute_now(1)
     assert model.predictor.backend is slow[0]
     model.batcher.close()
 
@@ -104,13 +104,13 @@ def test_a_backend_that_says_that_it_waits_is_never_inline(models: Any, config: 
 
     model = load_served_model("cartpole", "1", models.cartpole, config(), ModelMetrics(), wrap)
     assert model.batcher.inline_rows == 0
-    assert not model.batcher.takes_now(1)
+    assert not model.batcher.can_compute_now(1)
     model.batcher.close()
 
 
 def test_a_short_forward_waits_for_no_others(models: Any, config: Configure) -> None:
     model = load_served_model("cartpole", "1", models.cartpole, config(), ModelMetrics())
-    assert model.batcher.takes_now(1)
+    assert model.batcher.can_compute_now(1)
 
 
 def test_settings_reach_the_batcher(models: Any, config: Configure) -> None:

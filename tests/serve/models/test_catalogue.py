@@ -1,4 +1,4 @@
-"""Which models and versions a folder holds, and which a policy wants. Files are what counts: nothing is loaded."""
+"""Repository scans and version policies: models, versions, stamps and names. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def sources(*numbers: str) -> list[VersionSource]:
     ],
 )
 def test_a_policy_chooses_by_number_oldest_first(policy: str, chosen: list[str]) -> None:
-    assert [source.version for source in Policy.parse(policy).choose(sources("10", "9", "1", "2"))] == chosen
+    assert [source.version for source in Policy.parse(policy).select(sources("10", "9", "1", "2"))] == chosen
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_policy_chooses_by_number_oldest_first(policy: str, chosen: list[str])
     ["", "newest", "latest:", "latest:0", "latest:-1", "latest:two", "0", "01", "1,,2", "1;2", "-1", "ALL", "²"],
 )
 def test_what_is_no_policy_is_refused(policy: str) -> None:
-    with pytest.raises(ConfigError, match="version_policy: expected latest, latest:N, all, or numbers"):
+    with pytest.raises(ConfigError, match="version_policy must be latest, latest:N, all, or numbers"):
         Policy.parse(policy)
 
 
@@ -94,11 +94,11 @@ def test_what_is_no_model_is_passed_over_and_says_why(folder: Path) -> None:
     (folder / "dangling").symlink_to(folder / "nowhere")
     listing = catalogue(folder).scan()
     assert {name: [one.version for one in found] for name, found in listing.models.items()} == {"good": ["1"]}
-    number = "a version is a whole number from 1 on, without leading zeros"
-    letters = "a model's name has letters, digits, '.', '_' and '-', first a letter or digit"
+    number = "a version must be a whole number from 1 on, without leading zeros"
+    letters = "a model's name must have letters, digits, '.', '_' and '-', first a letter or digit"
     assert listing.ignored == {
         **{f"good/{name}": number for name in (".2.tmp", "02", "0", "1a", "-1", "٣", "9" * 19)},
-        **{f"good/{name}": "it is no folder, or a link to nowhere" for name in ("7", "8")},
+        **{f"good/{name}": "it is no folder, or a broken link" for name in ("7", "8")},
         **dict.fromkeys(("two words", "naïve", "-x", "x" * 129), letters),
         ".hidden": "it is hidden",
         "direct": "it is a model or run directory, not a folder of versions: move it to direct/1, or serve it directly",
@@ -135,7 +135,7 @@ def test_links_are_followed(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_named(folder: Path) -> None:
-    with pytest.raises(ServerError, match=r"repository .*: cannot be listed: No such file or directory"):
+    with pytest.raises(ServerError, match=r"repository .* cannot be listed: No such file or directory"):
         catalogue(folder).scan()
     folder.write_text("")
     with pytest.raises(ServerError, match="cannot be listed: Not a directory"):
@@ -167,7 +167,7 @@ def test_a_model_whose_folder_cannot_be_read_is_not_gone(folder: Path, monkeypat
 def test_without_a_repository_there_is_nothing_to_scan(tmp_path: Path) -> None:
     direct = Catalogue(ServeConfig(models=(str(make(tmp_path / "m")),)))
     assert direct.scan().models == {}
-    [source] = direct.given_sources()
+    [source] = direct.direct_sources()
     assert (source.name, source.version, source.directory) == ("m", "1", tmp_path / "m")
     assert source.stamp
 
@@ -260,7 +260,7 @@ def test_names_come_from_directories_or_are_chosen(tmp_path: Path, monkeypatch: 
     [
         (["a/digits", "b/digits"], "two models are named 'digits': a/digits and b/digits"),
         (["x=a", "x=b"], "two models are named 'x'"),
-        (["runs/my model"], "model name 'my model': expected letters"),
+        (["runs/my model"], "model name 'my model' must have letters"),
     ],
 )
 def test_bad_names_are_refused(arguments: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Models that change under a real server while it is asked: no request fails, and none is answered by the wrong one.
+"""Hot swap under load on a real server: no request fails, and none is answered by the wrong version.
 
 Every version of these models answers its own number, so an answer says which model computed it.
 """
@@ -45,7 +45,7 @@ def serving(folder: Path) -> Callable[..., ServeConfig]:
 
 
 class Asking:
-    """Clients that ask without pause, and note who answered."""
+    """Clients that send requests without pause, and record which version answered."""
 
     def __init__(self, address: str) -> None:
         self.answered: Counter[str] = Counter()  # by version
@@ -60,7 +60,7 @@ class Asking:
                 self.answered[result.version] += 1
 
     async def play(self) -> None:
-        """Ask through one stream, which goes from version to version."""
+        """Send requests through one stream, which goes from version to version."""
         async with AsyncClient(self._address) as client, client.act_stream("m") as stream:
             step = await stream.act(OBSERVATION[0], start=True)
             while not self.stopped:

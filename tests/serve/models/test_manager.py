@@ -1,4 +1,4 @@
-"""Which models serve at the start, and as an admin says. Real files, real loads."""
+"""Model manager: models at the start, loading and unloading on demand. Real files, real loads."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_the_policy_says_which_versions_serve(
             assert list(states) == [("a", "2"), ("a", "9"), ("a", "10"), ("b", "1")]
             for key, state in states.items():
                 assert state == (
-                    ("READY", "") if key in answers else ("UNAVAILABLE", "the version policy leaves it out")
+                    ("READY", "") if key in answers else ("UNAVAILABLE", "the version policy does not select it")
                 )
-            with pytest.raises(WrongKindError, match="model_control is explicit; this server's is none"):
+            with pytest.raises(WrongKindError, match=r"model_control must be explicit .*, got none"):
                 await served.manager.load("a")
-            with pytest.raises(WrongKindError, match="model_control is explicit"):
+            with pytest.raises(WrongKindError, match="model_control must be explicit"):
                 await served.manager.unload("a")
 
     run(scenario)
@@ -69,7 +69,7 @@ def test_models_that_are_given_directly_serve_beside_a_repository(
         async with started(poll(direct, version_policy="3")) as served:
             assert await served.answers() == {("a", "3"): 3, ("direct", "1"): 1}
             shutil.rmtree(direct)
-            await served.manager.look()
+            await served.manager.reconcile()
             assert await served.answers() == {("a", "3"): 3, ("direct", "1"): 1}
             assert (await served.states())["direct", "1"] == ("READY", "it has no model.json")
 
@@ -172,14 +172,14 @@ def test_a_version_that_is_still_being_copied_keeps_nobody_waiting(
 
 
 def test_a_repository_without_models_is_told_of(folder: Path, settings: Any, publish: Publish, poll: Any) -> None:
-    with pytest.raises(ServerError, match=r"no model in the repository .*: expected folders MODEL/VERSION, got none"):
+    with pytest.raises(ServerError, match=r"repository .* must hold folders MODEL/VERSION, got none"):
         run(lambda: started(settings()).__aenter__())
     publish(folder / "a", 1)
     with pytest.raises(ServerError, match=r"got a: it is a model or run directory, .*: move it to a/1, or serve it"):
         run(lambda: started(settings()).__aenter__())
     (folder / "a").rename(folder.parent / "a")
     publish(folder / "b" / "2", 2)
-    with pytest.raises(ServerError, match="model 'b': the version policy takes none of its versions, 2"):
+    with pytest.raises(ServerError, match="model 'b': the version policy selects none of its versions, 2"):
         run(lambda: started(settings(version_policy="1,3")).__aenter__())
     (folder / "b" / "2" / "model.json").unlink()
     with pytest.raises(ServerError, match=r"model 'b' \(.*b/2\): no model in .*b/2: expected model.json in it"):
@@ -232,7 +232,7 @@ def test_models_are_loaded_and_unloaded_on_demand(folder: Path, explicit: Any, p
             await served.manager.load("a")
             assert await served.answers() == {("a", "2"): 2, ("b", "1"): 1}
             publish(folder / "a" / "3", 3)
-            assert (await served.states())["a", "3"] == ("UNAVAILABLE", "the version policy leaves it out")
+            assert (await served.states())["a", "3"] == ("UNAVAILABLE", "the version policy does not select it")
             assert await served.answers() == {("a", "2"): 2, ("b", "1"): 1}
             await served.manager.load("a")
             assert await served.answers() == {("a", "3"): 3, ("b", "1"): 1}
@@ -273,7 +273,7 @@ def test_what_cannot_be_loaded_on_demand_says_why(folder: Path, explicit: Any, p
             publish(folder / "a" / "2", 2)
             truncate(publish(folder / "a" / "3", 3))
             with pytest.raises(
-                WrongKindError, match=r"'a' cannot be loaded, what served before still does: a/3/w.*trun"
+                WrongKindError, match=r"'a' cannot be loaded, the versions that served before still do: a/3/w.*trun"
             ) as e:
                 await served.manager.load("a")
             assert str(folder) not in str(e.value)

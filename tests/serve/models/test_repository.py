@@ -1,4 +1,4 @@
-"""One process' models: prepared beside what serves, switched to at once, closed when nobody holds them."""
+"""Repository of one process' models: prepare, switch, lookup, closing once nothing refers to them."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_models_have_kinds(models: Any) -> None:
         await served.prepare(digits)
         await served.switch([digits])
         assert served.get("digits").require("classifier") is served.get("digits", "1")
-        with pytest.raises(WrongKindError, match="'digits' is a classifier, not a policy: ask it with Classify"):
+        with pytest.raises(WrongKindError, match="'digits' is a classifier, not a policy; use Classify"):
             served.get("digits").require("policy")
         served.close()
 
@@ -161,7 +161,11 @@ def of_another_kind(directory: Path) -> None:
         (missing, ModelNotFoundError, "no such directory"),
         (truncated, ModelDamagedError, "weights.safetensors is truncated or altered"),
         (newer, ModelError, "format 99"),
-        (of_another_kind, ServerError, "a regressor cannot be served; .*Predictor, the service labels and acts"),
+        (
+            of_another_kind,
+            ServerError,
+            "a regressor cannot be served; use .*Predictor for regressors",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_changes_nothing(

@@ -1,4 +1,4 @@
-"""Who may ask for what, until when, and what those see who may not."""
+"""Authentication and authorisation: roles, expiry, and what refused callers see."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_health_request_that_is_none_tells_nothing(token_file: Path) -> None:
 
 
 class Chat:
-    """A stream that is spoken on a message at a time."""
+    """A stream on which messages are sent one at a time."""
 
     def __init__(self, channel: grpc.Channel, token: str) -> None:
         self._say: queue.Queue[bytes | None] = queue.Queue()

@@ -1,4 +1,4 @@
-"""What goes wrong around a server that serves: clients that stall, vanish or are mad, and a clock that jumps."""
+"""Fault injection: clients that stall, vanish or send garbage, and a clock that jumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server's life: its address, health, reflection, and how it ends."""
+"""Lifecycle of a server in this process: address, health, reflection, drain and stop."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def raw_call(port: int, path: bytes) -> bytes:
 
 
 async def answers_within(seconds: float, address: str) -> bool:
-    """Say whether a new client is answered, at the latest after so many seconds."""
+    """Check whether a new client is answered, at the latest after so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         async with AsyncClient(address) as client:

@@ -1,4 +1,4 @@
-"""``torso serve`` as a process: what signals do, with one process and with several behind one port."""
+"""Process lifecycle of ``torso serve``: signals, with one process and with several behind one port."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from torso.errors import ServerError, ServiceError, UnauthenticatedError, Unavai
 from torso.nets import Predictor
 from torso.serve import Client, RetryPolicy
 from torso.serve.server.grpc_server import FLUSH_S, LINGER_S
-from torso.serve.workers.supervisor import reserve
+from torso.serve.workers.supervisor import reserve_port
 
 SHUT = re.compile(r"shutting down|[Rr]efused|^CANCELLED$")  # by the server, or by gRPC before it has seen the request
 NO_RETRIES = RetryPolicy(max_attempts=1)
@@ -70,7 +70,7 @@ class Served:
         return list(self.folder.glob("entered-*"))
 
     def end(self) -> str:
-        """Wait for its end, and return its log."""
+        """Wait for the process to end, and return its log."""
         self.process.wait(120)
         return self.log.read_text()
 
@@ -160,7 +160,7 @@ def test_sigterm_is_told_by_health_then_requests_are_answered_for_a_while_and_th
     log = served.end()
     assert served.process.returncode == 0, log
     assert not (served.folder / "port").exists()
-    assert "ending in 3 s" in log
+    assert "shutting down in 3 s" in log
     assert "draining" in log
     assert "Traceback" not in log
 
@@ -308,7 +308,7 @@ def test_workers_end_when_their_supervisor_is_killed_and_finish_what_is_in_fligh
         (served.folder / "released").touch()
         assert waiting.result(60).actions.shape == (1,)
     until(lambda: not any(map(lives, children)))
-    reserve("127.0.0.1", port).close()  # nobody holds the port
+    reserve_port("127.0.0.1", port).close()  # nobody holds the port
 
 
 def test_two_supervisors_on_one_port_are_refused(start: Start, tmp_path: Path) -> None:
@@ -325,11 +325,11 @@ def test_two_supervisors_on_one_port_are_refused(start: Start, tmp_path: Path) -
 
 
 def test_two_supervisors_are_refused_before_anybody_listens() -> None:
-    with reserve("127.0.0.1", 0) as first:
+    with reserve_port("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
-            reserve("127.0.0.1", port)
-    reserve("127.0.0.1", port).close()
+            reserve_port("127.0.0.1", port)
+    reserve_port("127.0.0.1", port).close()
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -345,10 +345,10 @@ def test_connections_that_are_over_do_not_hold_a_port(shared: bool) -> None:
             client.recv(1)
     with socket.socket() as probe, pytest.raises(OSError, match="Address already in use"):
         probe.bind(("127.0.0.1", port))  # it does
-    with reserve("127.0.0.1", port), pytest.raises(ServerError, match="Address already in use"):
-        reserve("127.0.0.1", port)
+    with reserve_port("127.0.0.1", port), pytest.raises(ServerError, match="Address already in use"):
+        reserve_port("127.0.0.1", port)
 
 
 def test_a_host_that_is_not_ours_is_named() -> None:
     with pytest.raises(ServerError, match=r"cannot listen on no\.such\.host\.invalid port 0: "):
-        reserve("no.such.host.invalid", 0)
+        reserve_port("no.such.host.invalid", 0)

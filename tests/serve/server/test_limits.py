@@ -1,4 +1,4 @@
-"""What is too much: bytes, headers, calls, connections, pings, silence, age. Those who keep to it notice nothing."""
+"""Limits: bytes, headers, calls, connections, pings, silence, age. Clients within them notice nothing."""
 
 from __future__ import annotations
 
@@ -155,11 +155,11 @@ def test_there_are_only_so_many_connections(preface: bool) -> None:
 
 RAISES = """
 import resource, sys
-from torso.serve.server.listener import allow_connections
+from torso.serve.server.listener import raise_open_file_limit
 soft, hard, count = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 import logging; logging.basicConfig()
-allow_connections(count)
+raise_open_file_limit(count)
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 

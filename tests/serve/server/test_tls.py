@@ -1,4 +1,4 @@
-"""Certificates: whose are taken, which files cannot be used, and how they change while the server serves."""
+"""TLS certificates: which clients are accepted, which files are refused, reload while the server serves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Issued(NamedTuple):
 
 
 class Authority:
-    """Whoever vouches for servers and clients, and its own certificate as a PEM file."""
+    """Certificate authority of servers and clients, and its own certificate as a PEM file."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -81,7 +81,7 @@ def channel(
 
 
 def answers(port: int, trusted: Authority, own: Issued | None = None, host: str = "127.0.0.1") -> bool:
-    """Say whether a new client gets an answer; UNAVAILABLE is what it gets where no connection comes about."""
+    """Check whether a new client gets an answer; UNAVAILABLE means that no connection was made."""
     with channel(port, trusted, own, host) as opened:
         try:
             return bool(opened.unary_unary(ECHO)(b"hello", timeout=30) == b"hello")

@@ -1,4 +1,4 @@
-"""What a token file says, and which are refused."""
+"""Token files: parsing, and which files are refused."""
 
 from __future__ import annotations
 
@@ -43,13 +43,16 @@ def test_a_token_file_is_read(token_file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a line `name sha256 role expires` or more, got none"),
+        ("", "must have at least one line `name sha256 role expires`, got none"),
         ("# only a comment\n", "got none"),
-        ("\nme abc predict\n", "line 2: expected `name sha256 role expires`, got 3 fields"),
-        ("me abc predict never\n", "line 1: expected a SHA-256 of 64 hexadecimal digits, got 3 characters"),
-        (f"me {digest('x')} root never\n", "line 1: expected a role of predict, admin, got 'root'"),
-        (f"me {digest('x')} admin tomorrow\n", "line 1: expected a date such as 2027-01-31, or never, got 'tomorrow'"),
-        (f"me {digest('')} admin never\n", "line 1: this is the SHA-256 of nothing"),
+        ("\nme abc predict\n", "line 2 must be `name sha256 role expires`, got 3 fields"),
+        ("me abc predict never\n", "line 1: sha256 must be 64 hexadecimal digits, got 3 characters"),
+        (f"me {digest('x')} root never\n", "line 1: role must be one of predict, admin; got 'root'"),
+        (
+            f"me {digest('x')} admin tomorrow\n",
+            "line 1: expires must be a date such as 2027-01-31, or never, got 'tomorrow'",
+        ),
+        (f"me {digest('')} admin never\n", "line 1: sha256 must be of a token, got that of nothing"),
         (
             f"me {digest('x')} predict never\nyou {digest('x').upper()} admin never\n",
             "line 2: 'you' has the same token as 'me' above",

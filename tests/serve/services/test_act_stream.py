@@ -1,4 +1,4 @@
-"""ActStream over the wire: episodes play as they would locally, and what goes wrong stays where it went wrong."""
+"""ActStream over the wire: the same actions as local play, and errors that affect only their own request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from torso.nets.prediction.atari_frames import preprocess, stack
 from torso.proto import prediction_pb2 as pb
 from torso.serve import AsyncClient, Client, StepResult
 from torso.serve.client.stream_steps import settle
-from torso.serve.services.act_stream import AT_ONCE
+from torso.serve.services.act_stream import MAX_CONCURRENT
 from torso.serve.wire.status import DETAILS_KEY
 from torso.serve.wire.tensors import array_to_tensor
 
@@ -143,20 +143,21 @@ def test_episodes_share_batches_and_answers_keep_their_order(running: Any, confi
     ):
         gate.close()
         asked = [
-            stream.submit(np.full(4, index, np.float32), episode=index, start=True) for index in range(3 * AT_ONCE)
+            stream.submit(np.full(4, index, np.float32), episode=index, start=True)
+            for index in range(3 * MAX_CONCURRENT)
         ]
         ended: list[int] = []
         for index, each in enumerate(asked):
             each.add_done_callback(lambda _, index=index: ended.append(index))
-        wait_for(lambda: server.server.handler._in_flight == AT_ONCE)  # the rest are not read
-        assert server.server.handler._in_flight == AT_ONCE
+        wait_for(lambda: server.server.handler._in_flight == MAX_CONCURRENT)  # the rest are not read
+        assert server.server.handler._in_flight == MAX_CONCURRENT
         gate.open()
         expected = Predictor.load(models.cartpole)
         for index, each in enumerate(asked):
             np.testing.assert_allclose(each.result(30).values, values(expected, np.full(4, index, np.float32)), **CLOSE)
-        assert ended == list(range(3 * AT_ONCE))
+        assert ended == list(range(3 * MAX_CONCURRENT))
         assert max(gate.batches) > 1
-        assert sum(gate.batches) == 3 * AT_ONCE
+        assert sum(gate.batches) == 3 * MAX_CONCURRENT
 
 
 def test_streams_and_calls_share_batches(running: Any, config: Any, models: Any, gate: Any) -> None:
@@ -187,23 +188,28 @@ def test_streams_and_calls_share_batches(running: Any, config: Any, models: Any,
     ("request_of", "error", "says", "field"),
     [
         ({"episode": 9}, WrongKindError, "episode 9 is unknown to this stream", None),
-        ({"epsilon": 1.5}, InvalidRequestError, "epsilon: expected a number in .0, 1., got 1.5", "epsilon"),
-        ({"epsilon": float("nan")}, InvalidRequestError, "epsilon: expected .*, got nan", "epsilon"),
-        ({"seed": 3}, InvalidRequestError, "seed: expected one where an episode starts", "seed"),
-        ({"observation": None}, InvalidRequestError, "observation: expected a tensor, got none", "observation"),
-        ({"end": True}, InvalidRequestError, "observation: expected none with `end`", "observation"),
-        ({"model": "frames"}, InvalidRequestError, "model: expected none after .* 'cartpole', got 'frames'", "model"),
-        ({"version": "2"}, InvalidRequestError, "version: expected none after a stream's first", "version"),
+        ({"epsilon": 1.5}, InvalidRequestError, "epsilon must be a number in .0, 1., got 1.5", "epsilon"),
+        ({"epsilon": float("nan")}, InvalidRequestError, "epsilon must be .*, got nan", "epsilon"),
+        ({"seed": 3}, InvalidRequestError, "seed must be unset but where an episode starts, got 3 without", "seed"),
+        ({"observation": None}, InvalidRequestError, "observation must be a tensor, got none", "observation"),
+        ({"end": True}, InvalidRequestError, "observation must be unset with `end`, got a tensor", "observation"),
+        ({"model": "frames"}, InvalidRequestError, "model must be empty after .* 'cartpole', got 'frames'", "model"),
+        (
+            {"version": "2"},
+            InvalidRequestError,
+            "version must be empty after a stream's first request",
+            "version",
+        ),
         (
             {"observation": array_to_tensor(np.zeros(3, np.float32))},
             InvalidRequestError,
-            r"observation.shape: expected float32 \[4\], got float32 \[3\]",
+            r"observation.shape must be float32 \[4\], got float32 \[3\]",
             "observation.shape",
         ),
         (
             {"observation": pb.Tensor(dtype="float32", shape=[4], data=b"123")},
             InvalidRequestError,
-            "observation.data: expected 16 bytes",
+            "observation.data must be 16 bytes",
             "observation.data",
         ),
     ],
@@ -231,7 +237,7 @@ def test_a_requests_error_is_its_own(
 
 
 def talk(address: str, requests: list[pb.ActStreamRequest] | list[bytes]) -> list[pb.ActStreamResponse]:
-    """What the service answers, without torso's client between."""
+    """Responses of the service, without torso's client between."""
     with grpc.insecure_channel(address) as channel:
         call = channel.stream_stream("/torso.v1.PredictionService/ActStream")
         sent = (each if isinstance(each, bytes) else each.SerializeToString() for each in requests)
@@ -314,7 +320,7 @@ def test_a_full_queue_and_what_is_held(running: Any, config: Any, models: Any, g
 @pytest.mark.parametrize(
     ("first", "code", "says"),
     [
-        (pb.ActStreamRequest(start=True), grpc.StatusCode.INVALID_ARGUMENT, "model: expected a model's name"),
+        (pb.ActStreamRequest(start=True), grpc.StatusCode.INVALID_ARGUMENT, "model must be given by name"),
         (pb.ActStreamRequest(model="nobody"), grpc.StatusCode.NOT_FOUND, "unknown model 'nobody'"),
         (pb.ActStreamRequest(model="frames", version="9"), grpc.StatusCode.NOT_FOUND, "unknown version '9'"),
         (pb.ActStreamRequest(model="digits"), grpc.StatusCode.FAILED_PRECONDITION, "is a classifier"),
@@ -363,7 +369,7 @@ def test_a_stream_whose_answers_nobody_takes_is_cut_off(
         wait_for(lambda: "act_stream stream of wide CANCELLED" in caplog.text)
         assert server.server.repository.get("wide").metrics.statuses["OK"] < 10_000  # it stopped reading
         assert not server.server.handler.busy
-        with pytest.raises(grpc.RpcError, match="nobody took the stream's answers"):
+        with pytest.raises(grpc.RpcError, match="the client did not read the stream's answers"):
             list(call)
 
 

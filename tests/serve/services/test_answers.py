@@ -1,4 +1,4 @@
-"""Right answers over the wire: equal to local ones, as DESIGN.md defines equal."""
+"""Correct answers over the wire: equal to local ones, as DESIGN.md defines equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream holds of its episodes, against the preprocessing and the predictor that local play uses."""
+"""Episode state of a stream, against the preprocessing and the predictor that local play uses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from torso.errors import InputError, OverloadedError, WrongKindError
+from torso.image_spec import ATARI_STACK
 from torso.nets import InputSpec, Predictor
 from torso.nets.prediction.atari_frames import SIZE, STACK, preprocess, stack
-from torso.nets.specs.inputs import ATARI_STACK
 from torso.serve.client.results import ModelInfo, TensorSpec
 from torso.serve.services.episodes import Episodes, ServedEpisode
 
@@ -85,7 +85,7 @@ def test_preparing_alone_changes_nothing(frames_model: Predictor) -> None:
 )
 def test_what_is_no_frame_is_refused(frames_model: Predictor, observation: Array, got: str) -> None:
     expected = r"uint8 \[4, 84, 84\], its newest frame alone \[84, 84\], or a step's last two raw ones"
-    with pytest.raises(InputError, match=rf"^observation.shape: expected {expected}.*, got {got}$"):
+    with pytest.raises(InputError, match=rf"^observation.shape must be {expected}.*, got {got}$"):
         ServedEpisode().prepare(frames_model, observation)
 
 
@@ -94,15 +94,15 @@ def test_other_models_take_their_own_observations_alone(cartpole: Predictor, fra
     prepared, action = step(episode, cartpole, np.float32([1, 2, 3, 4]))
     assert prepared.tolist() == [[1, 2, 3, 4]]
     assert [action] == cartpole.act([1, 2, 3, 4])[0].tolist()
-    with pytest.raises(InputError, match=r"observation.shape: expected float32 \[4\], got float32 \[1, 4\]"):
+    with pytest.raises(InputError, match=r"observation.shape must be float32 \[4\], got float32 \[1, 4\]"):
         episode.prepare(cartpole, np.zeros((1, 4), np.float32))
-    with pytest.raises(InputError, match=r"observation.shape: expected float32 \[4\], got uint8 \[84, 84\]"):
+    with pytest.raises(InputError, match=r"observation.shape must be float32 \[4\], got uint8 \[84, 84\]"):
         episode.prepare(cartpole, np.zeros((84, 84), np.uint8))
-    with pytest.raises(InputError, match=r"observation\.dtype: expected float32, got float64"):
+    with pytest.raises(InputError, match=r"observation\.dtype must be float32, got float64"):
         episode.prepare(cartpole, np.zeros(4))
-    with pytest.raises(InputError, match="observation: expected finite numbers"):
+    with pytest.raises(InputError, match="observation must be finite numbers"):
         episode.prepare(cartpole, np.float32([0, math.nan, 0, 0]))
-    with pytest.raises(InputError, match=r"observation\.dtype: expected uint8, got int8"):
+    with pytest.raises(InputError, match=r"observation\.dtype must be uint8, got int8"):
         episode.prepare(frames_model, np.zeros(ATARI_STACK, np.int8))
 
 
@@ -150,55 +150,55 @@ def test_without_a_seed_draws_differ(cartpole: Predictor) -> None:
 
 def test_episodes_are_held_from_their_start_to_their_end() -> None:
     episodes = Episodes(2)
-    with pytest.raises(WrongKindError, match="episode 7 is unknown"), episodes.turn(7, start=False):
+    with pytest.raises(WrongKindError, match="episode 7 is unknown"), episodes.acquire(7, start=False):
         pass
-    with episodes.turn(7, start=True, seed=1) as first:
+    with episodes.acquire(7, start=True, seed=1) as first:
         assert len(episodes) == 0
-    with episodes.turn(7, start=False) as again:
+    with episodes.acquire(7, start=False) as again:
         assert again is first
-    with episodes.turn(7, start=True) as anew:
+    with episodes.acquire(7, start=True) as anew:
         assert anew is not first
-    with episodes.turn(7, start=False) as again:
+    with episodes.acquire(7, start=False) as again:
         assert again is anew
     episodes.end(7)
     episodes.end(8)
-    with pytest.raises(WrongKindError, match="episode 7 is unknown"), episodes.turn(7, start=False):
+    with pytest.raises(WrongKindError, match="episode 7 is unknown"), episodes.acquire(7, start=False):
         pass
 
 
 def test_a_start_that_fails_leaves_what_was_there() -> None:
     episodes = Episodes(1)
     for number in (7, 8):
-        with pytest.raises(KeyError), episodes.turn(number, start=True):
+        with pytest.raises(KeyError), episodes.acquire(number, start=True):
             raise KeyError
     assert len(episodes) == 0
-    with episodes.turn(7, start=True) as first:
+    with episodes.acquire(7, start=True) as first:
         pass
-    with pytest.raises(KeyError), episodes.turn(7, start=True):
+    with pytest.raises(KeyError), episodes.acquire(7, start=True):
         raise KeyError
-    with episodes.turn(7, start=False) as again:
+    with episodes.acquire(7, start=False) as again:
         assert again is first
 
 
 def test_no_more_are_held_than_may_be() -> None:
     episodes = Episodes(2)
     refused = pytest.raises(OverloadedError, match="holds 2 episodes")
-    with episodes.turn(1, start=True), episodes.turn(2, start=True), refused, episodes.turn(3, start=True):
+    with episodes.acquire(1, start=True), episodes.acquire(2, start=True), refused, episodes.acquire(3, start=True):
         pass  # two under way at once are as many
-    with pytest.raises(OverloadedError, match="holds 2 episodes"), episodes.turn(3, start=True):
+    with pytest.raises(OverloadedError, match="holds 2 episodes"), episodes.acquire(3, start=True):
         pass
-    with episodes.turn(1, start=True):
+    with episodes.acquire(1, start=True):
         pass  # in its own place
     episodes.end(2)
-    with episodes.turn(3, start=True):
+    with episodes.acquire(3, start=True):
         pass
     assert len(episodes) == 2
 
 
 def test_a_seed_without_a_start_is_refused() -> None:
     episodes = Episodes(1)
-    with episodes.turn(1, start=True, seed=0):
+    with episodes.acquire(1, start=True, seed=0):
         pass
-    refused = pytest.raises(InputError, match="seed: expected one where an episode starts")
-    with refused, episodes.turn(1, start=False, seed=0):
+    refused = pytest.raises(InputError, match="seed must be unset but where an episode starts, got 0 without")
+    with refused, episodes.acquire(1, start=False, seed=0):
         pass

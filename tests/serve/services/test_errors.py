@@ -1,4 +1,4 @@
-"""The error table, as far as one request alone can meet it."""
+"""Statuses and details of the error table that a single request can cause."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NAN = np.array([[0, np.nan, 0, 0]], dtype=np.float32)
 @pytest.mark.parametrize(
     ("tensor", "field", "description"),
     [
-        (np.zeros((2, 8, 7), np.uint8), "tensor.shape", "expected uint8 [batch, 8, 8], got [2, 8, 7]"),
-        (np.zeros((8, 8), np.uint8), "tensor.shape", "expected uint8 [batch, 8, 8], got [8, 8]"),
+        (np.zeros((2, 8, 7), np.uint8), "tensor.shape", "must be uint8 [batch, 8, 8], got [2, 8, 7]"),
+        (np.zeros((8, 8), np.uint8), "tensor.shape", "must be uint8 [batch, 8, 8], got [8, 8]"),
         (np.zeros((2, 64), np.uint8), "tensor.shape", "got [2, 64]"),
         (np.uint8(0), "tensor.shape", "got []"),
-        (np.zeros((2, 8, 8), np.float32), "tensor.dtype", "expected uint8, got float32"),
-        (np.zeros((0, 8, 8), np.uint8), "tensor.shape", "expected at least 1 row, got 0 rows"),
-        (np.zeros((5000, 8, 8), np.uint8), "tensor.shape", "expected at most 4096 rows a request, got 5000"),
-        (pb.Tensor(dtype="uint8", shape=[1, 8, 8], data=b"x" * 63), "tensor.data", "expected 64 bytes"),
+        (np.zeros((2, 8, 8), np.float32), "tensor.dtype", "must be uint8, got float32"),
+        (np.zeros((0, 8, 8), np.uint8), "tensor.shape", "must be at least 1 row, got 0 rows"),
+        (np.zeros((5000, 8, 8), np.uint8), "tensor.shape", "must be at most 4096 rows a request, got 5000"),
+        (pb.Tensor(dtype="uint8", shape=[1, 8, 8], data=b"x" * 63), "tensor.data", "must be 64 bytes"),
         (pb.Tensor(dtype="uint8", shape=[-1, 8, 8], data=b""), "tensor.shape", "got [-1, 8, 8]"),
         (pb.Tensor(dtype="uint8", shape=[2**62, 8, 8], data=b""), "tensor.shape", "got 4611686018427387904"),
         (pb.Tensor(dtype="str", shape=[1, 8, 8], data=b""), "tensor.dtype", "got 'str'"),
@@ -46,16 +46,16 @@ def test_an_input_that_does_not_fit_is_an_invalid_argument(
 @pytest.mark.parametrize(
     ("method", "request_message", "field", "description"),
     [
-        ("Classify", pb.ClassifyRequest(model="digits", tensor=GOOD, top_k=0), "top_k", "expected at least 1, got 0"),
-        ("Classify", pb.ClassifyRequest(model="digits", tensor=GOOD, top_k=-3), "top_k", "expected at least 1, got -3"),
-        ("Classify", pb.ClassifyRequest(model="digits"), "inputs", "expected tensor or images, got neither"),
-        ("Act", pb.ActRequest(model="cartpole"), "observations", "expected a tensor, got none"),
+        ("Classify", pb.ClassifyRequest(model="digits", tensor=GOOD, top_k=0), "top_k", "must be at least 1, got 0"),
+        ("Classify", pb.ClassifyRequest(model="digits", tensor=GOOD, top_k=-3), "top_k", "must be at least 1, got -3"),
+        ("Classify", pb.ClassifyRequest(model="digits"), "inputs", "must be a tensor or images, got neither"),
+        ("Act", pb.ActRequest(model="cartpole"), "observations", "must be a tensor, got none"),
         ("Act", pb.ActRequest(model="cartpole", observations=array_to_tensor(NAN)), "observations", "got NaN"),
         (
             "Act",
             pb.ActRequest(model="cartpole", observations=array_to_tensor(NAN), state=[GOOD]),
             "state",
-            "expected none: this model is not recurrent",
+            "must be empty: this model is not recurrent",
         ),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_request_that_makes_no_sense_is_an_invalid_argument(
 def test_bytes_that_are_no_message_are_an_invalid_argument(served: Any, refused: Any) -> None:
     with grpc.insecure_channel(served.address) as channel:
         call = channel.unary_unary("/torso.v1.PredictionService/Classify")
-        description = "expected a torso.v1.ClassifyRequest, got 3 bytes that cannot be parsed as one"
+        description = "must be a torso.v1.ClassifyRequest, got 3 bytes that cannot be parsed as one"
         with refused(errors.InvalidRequestError, field="request", description=description):
             call(b"\xff\xff\xff")
 

@@ -1,4 +1,4 @@
-"""From fit to wire: what a fit has calibrated is what a caller gets; a regressor is refused at the handler."""
+"""Fitted models on the wire: calibrated probabilities reach the caller; a regressor is refused at load."""
 
 from __future__ import annotations
 

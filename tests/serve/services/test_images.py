@@ -56,11 +56,11 @@ def test_images_are_what_their_pixels_are(models: Any, served: Any) -> None:
 @pytest.mark.parametrize(
     ("images", "field", "description"),
     [
-        ([png(np.zeros((8, 8), np.uint8)), b"GIF89a"], "images.encoded[1]", "expected a PNG or JPEG"),
-        ([NOISE[: len(NOISE) // 2]], "images.encoded[0]", "expected a whole PNG or JPEG"),
+        ([png(np.zeros((8, 8), np.uint8)), b"GIF89a"], "images.encoded[1]", "must be a PNG or JPEG"),
+        ([NOISE[: len(NOISE) // 2]], "images.encoded[0]", "must be a whole PNG or JPEG"),
         ([b""], "images.encoded[0]", "got 0 bytes"),
         ([], "images.encoded", "got 0 images"),
-        ([b""] * 5000, "images.encoded", "expected at most 4096 rows a request, got 5000"),
+        ([b""] * 5000, "images.encoded", "must be at most 4096 rows a request, got 5000"),
     ],
 )
 def test_images_that_cannot_be_read_are_an_invalid_argument(
@@ -79,6 +79,6 @@ def test_a_png_bomb_is_refused_by_its_header(stub: Any, refused: Any) -> None:
 
 def test_a_model_without_an_image_input_says_so(stub: Any, refused: Any) -> None:
     image = png(np.zeros((8, 8), np.uint8))
-    description = "expected tensors of float32 [3], got image files"
+    description = "must be tensors of float32 [3], got image files"
     with refused(errors.InvalidRequestError, field="images.encoded", description=description):
         stub.Classify(pb.ClassifyRequest(model="plain", images=pb.Images(encoded=[image])))

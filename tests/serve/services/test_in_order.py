@@ -1,4 +1,4 @@
-"""A stream's requests answered side by side, in order."""
+"""Concurrent answers to a stream's requests, in order."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def test_answers_come_in_order_whichever_is_ready_first() -> None:
             released[number].set()
             return number * 10
 
-        return [value async for value in in_order(count_to(5), answer, at_once=5)]
+        return [value async for value in in_order(count_to(5), answer, max_concurrent=5)]
 
     assert asyncio.run(asyncio.wait_for(scenario(), 30)) == [0, 10, 20, 30, 40]
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_no_more_than_so_many_are_under_way_and_a_slow_reader_is_not_read_ahead(at_once: int) -> None:
+@pytest.mark.parametrize("max_concurrent", [1, 3])
+def test_no_more_than_so_many_are_under_way_and_a_slow_reader_is_not_read_ahead(max_concurrent: int) -> None:
     async def scenario() -> None:
         taken: list[int] = []
 
         async def answer(number: int) -> int:
             return number
 
-        answers = in_order(count_to(20, taken), answer, at_once=at_once)
+        answers = in_order(count_to(20, taken), answer, max_concurrent=max_concurrent)
         for expected in range(20):
             assert await anext(answers) == expected
             for _ in range(10):  # whoever reads is given every chance
                 await asyncio.sleep(0)
-            assert len(taken) == min(expected + at_once, 20)
+            assert len(taken) == min(expected + max_concurrent, 20)
         assert [value async for value in answers] == []
 
     asyncio.run(scenario())
@@ -67,7 +67,7 @@ def test_what_is_under_way_ends_with_its_reader() -> None:
                 raise
             return number
 
-        answers = in_order(count_to(9), answer, at_once=4)
+        answers = in_order(count_to(9), answer, max_concurrent=4)
         assert await anext(answers) == 0
         for _ in range(3):
             await began.acquire()
@@ -87,7 +87,7 @@ def test_a_fault_of_the_requests_or_of_an_answer_is_raised() -> None:
         return 1 // (number - 2)
 
     async def collected(requests: AsyncIterator[int]) -> list[int]:
-        return [value async for value in in_order(requests, answer, at_once=2)]
+        return [value async for value in in_order(requests, answer, max_concurrent=2)]
 
     with pytest.raises(OSError, match="broke off"):
         asyncio.run(collected(broken()))

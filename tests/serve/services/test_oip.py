@@ -32,7 +32,7 @@ def client(served: Any) -> Iterator[triton.InferenceServerClient]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Let the server go on until something holds; the test's own time limit ends this otherwise."""
+    """Run the server until a condition holds; the test's own time limit ends this otherwise."""
     while not condition():
         time.sleep(0.001)
 

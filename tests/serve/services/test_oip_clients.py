@@ -1,4 +1,4 @@
-"""Stock clients of the Open Inference Protocol against a real server: what they are told and answered."""
+"""Stock clients of the Open Inference Protocol against a real server: answers, errors, streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 import torso
 from torso.serve import Client, ServeConfig
 from torso.serve.services import oip as oip_service
-from torso.serve.services import request_handler as requests
+from torso.serve.services import request_handler
 
 STREAM_TIMEOUT_S = 60
 
@@ -35,7 +35,7 @@ def client(served: Any) -> Iterator[triton.InferenceServerClient]:
 
 
 def expected(address: str, rows: np.ndarray) -> np.ndarray:
-    """The probabilities of the digits, as torso's own service gives them."""
+    """Return the probabilities of the digits from torso's own service."""
     with Client(address) as client:
         result = client.classify("digits", rows, top_k=10)
     probabilities = np.empty((len(rows), 10), dtype=np.float32)
@@ -102,7 +102,7 @@ def test_a_model_that_there_is_not_is_not_ready(client: triton.InferenceServerCl
 def test_an_ending_server_is_live_and_not_ready(config: Callable[..., ServeConfig], running: Any) -> None:
     with running(config()) as server, triton.InferenceServerClient(server.address) as client:
         assert client.is_server_ready()
-        server.run(server.server.leave())
+        server.run(server.server.announce_shutdown())
         assert client.is_server_live()
         assert not client.is_server_ready()
         assert client.infer("cartpole", cart()).as_numpy("actions").shape == (1,)
@@ -144,13 +144,13 @@ def test_a_large_request_leaves_the_event_loop_and_is_answered_in_pieces(
 
         monkeypatch.setattr(where, name, noted)
 
-    noting(requests, "parse")
+    noting(request_handler, "parse_message")
     noting(oip_service, "read_input")
     frames = np.random.default_rng(0).integers(256, size=(80, 4, 84, 84), dtype=np.uint8)  # 2 MB, more than a batch
     whole = client.infer("frames", [tensor("observations", frames, "UINT8")]).as_numpy("values")
-    assert places == [("parse", "codec"), ("read_input", "codec")]
+    assert places == [("parse_message", "codec"), ("read_input", "codec")]
     last = client.infer("frames", [tensor("observations", frames[-1:], "UINT8")]).as_numpy("values")
-    assert [name for name, place in places[2:] if place != "codec"] == ["parse", "read_input"]
+    assert [name for name, place in places[2:] if place != "codec"] == ["parse_message", "read_input"]
     assert whole.shape == (80, 6)
     np.testing.assert_allclose(whole[-1:], last, rtol=1e-4, atol=1e-5)
 
@@ -247,7 +247,7 @@ def test_bytes_that_are_no_request_are_an_error_in_the_stream(served: Any) -> No
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Let the server go on until something holds; the test's own time limit ends this otherwise."""
+    """Run the server until a condition holds; the test's own time limit ends this otherwise."""
     while not condition():
         time.sleep(0.001)
 

@@ -1,4 +1,4 @@
-"""Server and stock client in one process, and what reflection tells."""
+"""Server reflection, and server and stock client in one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from torso.proto import oip_pb2 as pb
-from torso.serve.services.reflection import describing
+from torso.serve.services.reflection import descriptor_pool
 from torso.serve.wire.oip_tensors import OIP_SERVICE
 
 BOTH = """
@@ -70,7 +70,7 @@ def described(field: FieldDescriptor) -> tuple[Any, ...]:
 
 
 def test_what_reflection_describes_is_a_part_of_what_the_stock_client_speaks() -> None:
-    pool = describing((OIP_SERVICE, "torso.v1.PredictionService", "grpc.health.v1.Health"))
+    pool = descriptor_pool((OIP_SERVICE, "torso.v1.PredictionService", "grpc.health.v1.Health"))
     ours = pool.FindServiceByName(OIP_SERVICE)
     theirs = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     assert ours.full_name == theirs.full_name

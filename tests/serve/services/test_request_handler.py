@@ -1,4 +1,4 @@
-"""What the door leaves of a call that is over."""
+"""Request handler: nothing of a call stays in memory once it is over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torso.serve.services.request_handler import Call, RequestHandler
 
 
 class Heavy:
-    """A model, say."""
+    """An object that stands for a model."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The line between a supervisor and its workers: values, errors as they were, many calls at once, and its end."""
+"""IPC channel between a supervisor and its workers: values, errors, concurrent calls, and closing."""
 
 from __future__ import annotations
 

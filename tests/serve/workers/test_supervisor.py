@@ -1,4 +1,4 @@
-"""Workers behind one port: what any of them says holds for all, changes reach all, and one that dies is replaced."""
+"""Workers behind one port: shared index and counts, changes on all, and replacement of one that dies."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
 
 
 async def ask(address: str, method: str, request: Any, response_class: Any) -> Any:
-    """Ask over a new connection."""
+    """Send a request over a new connection."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         call = channel.unary_unary(
@@ -87,14 +87,14 @@ async def ask(address: str, method: str, request: Any, response_class: Any) -> A
 
 
 async def counted(address: str, name: str = "m") -> dict[str, int]:
-    """What V2's statistics say of each version's requests that succeeded."""
+    """Return V2's statistics of each version's requests that succeeded."""
     request = oip_pb2.ModelStatisticsRequest(name=name)
     response = await ask(address, "ModelStatistics", request, oip_pb2.ModelStatisticsResponse)
     return {stats.version: stats.inference_stats.success.count for stats in response.model_stats}
 
 
 async def everywhere(address: str, question: Callable[[AsyncClient], Awaitable[Any]]) -> list[Any]:
-    """Ask over many new connections, and return every answer, or error."""
+    """Send requests over many new connections, and return every answer, or error."""
     answers: list[Any] = []
     for _ in range(CONNECTIONS):
         async with AsyncClient(address, retries=RetryPolicy(max_attempts=1)) as client:
@@ -131,7 +131,7 @@ def test_any_worker_tells_of_all(settings: Callable[..., ServeConfig]) -> None:
             assert f'nv_inference_request_success{{model="m",version="1"}} {CONNECTIONS}.0' in lines
             assert "torso_workers 2.0" in lines
             assert (await asyncio.to_thread(get, supervisor.ops_port, "/readyz"))[0] == 200
-            await supervisor.leave()
+            await supervisor.announce_shutdown()
             assert (await asyncio.to_thread(get, supervisor.ops_port, "/readyz"))[0] == 503
             health = await everywhere(supervisor.address, lambda client: client.healthy())
             assert health == [False] * CONNECTIONS
@@ -294,7 +294,7 @@ def test_a_worker_that_cannot_be_as_the_others_stays_out_until_it_can(
             shutil.rmtree(repository / "m")
             for pid in supervisor.pids:
                 os.kill(pid, signal.SIGKILL)
-            await until(lambda: "nobody serves it any more" in caplog.text)
+            await until(lambda: "no worker serves it any more" in caplog.text)
             await until(lambda: len(supervisor.pids) > 0)
             answers = await everywhere(supervisor.address, lambda client: client.act("n", ROWS[0]))
             assert [answer.version for answer in answers] == ["1"] * CONNECTIONS
@@ -324,7 +324,7 @@ def test_workers_that_cannot_begin_leave_nothing_behind(settings: Callable[..., 
 
 
 def test_what_other_processes_cannot_have_is_refused(settings: Callable[..., ServeConfig]) -> None:
-    with pytest.raises(ServerError, match="wrap_backend: expected none with 2 workers"):
+    with pytest.raises(ServerError, match=r"wrap_backend must be None with 2 workers, .*, got <function"):
         serve(settings(), lambda name, backend: backend)
-    with pytest.raises(ServerError, match="a server in this process is one, got 2"):
+    with pytest.raises(ServerError, match="workers must be 1 for a server in this process, got 2"):
         asyncio.run(create_server(settings()))
