@@ -143,7 +143,7 @@ class Batcher:
         self._queue.append(admission, inputs, deadline, now)
         try:
             if self._computing is None:
-                await _yield_to_loop()  # what arrives in this turn of the loop comes along
+                await _yield_to_loop()  # requests that arrive in this turn of the loop join the batch
                 if admission.queued and self._computing is None:
                     self._start()
             if not admission.done:

@@ -24,7 +24,7 @@ NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 CARD = "model.json"
 STAMPED = (CARD, "weights.safetensors", "model.onnx")  # the files that are read of a model directory
 WITHIN = (".", "best", "model")  # where a model or run directory has them, in torso.nets' order of search
-TAKEN = "a model that is given directly has this name"
+TAKEN = "a model that is configured directly has this name"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from torso.arrays import Array
 from torso.errors import InputError, OverloadedError, WrongKindError
+from torso.image_spec import ATARI_STACK
 from torso.nets import Predictor
 from torso.nets.prediction.atari_frames import SIZE, WIDTH, preprocess, stack
-from torso.image_spec import ATARI_STACK
 
 _ACCEPTED = (
     f"uint8 {list(ATARI_STACK)}, its newest frame alone {[SIZE, SIZE]}, "

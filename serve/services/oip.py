@@ -147,17 +147,17 @@ class OipServicer:
         model = self._repository.get(request.model_name, request.model_version)
         call.metrics = model.metrics
         signature = model.signature
-        wanted = wanted_outputs(request, signature)
-        given = given_input(request, signature)
-        heavy = given.rows * signature.row_bytes > OFFLOAD_BYTES
+        requested = wanted_outputs(request, signature)
+        request_input = given_input(request, signature)
+        heavy = request_input.rows * signature.row_bytes > OFFLOAD_BYTES
         _, answers = await self._handler.compute(
-            model.batcher, call, given.rows, SHAPE, heavy, read_input, given, signature
+            model.batcher, call, request_input.rows, SHAPE, heavy, read_input, request_input, signature
         )
         version = (model.name, model.version)
-        if given.rows <= OFFLOAD_ROWS:
-            return write_answer(version, request.id, model.predictor, signature, answers, wanted)
+        if request_input.rows <= OFFLOAD_ROWS:
+            return write_answer(version, request.id, model.predictor, signature, answers, requested)
         return await self._handler.offload(
-            True, write_answer, version, request.id, model.predictor, signature, answers, wanted
+            True, write_answer, version, request.id, model.predictor, signature, answers, requested
         )
 
     async def model_stream_infer(

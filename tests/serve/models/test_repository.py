@@ -164,7 +164,7 @@ def of_another_kind(directory: Path) -> None:
         (
             of_another_kind,
             ServerError,
-            "a regressor cannot be served; use .*Predictor for regressors",
+            "a regressor cannot be served; use .*Predictor .*: .* classifiers and policies",
         ),
     ],
 )
