@@ -30,8 +30,8 @@ import torch
 from report import Report
 from serving_sides import INFER, Sides, Subject, make_subjects, running, wait_for_file
 
+from torso.serve.backends.onnx_backend import OnnxBackend
 from torso.serve.client.pool import Endpoint
-from torso.serve.inference.backends import OnnxBackend
 from torso.serve.load_test.generator import Target, run_load
 from torso.serve.load_test.loads import ClosedLoop, LoadResult, OpenLoop, Timing
 

@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, Predictor, build_network, save_model
 from torso.proto import oip_pb2
 from torso.proto import prediction_pb2 as pb
-from torso.serve.inference.backends import ATOL, RTOL
+from torso.serve.backends.selection import ATOL, RTOL
 
 NAME = "digits"
 SHAPE = (784,)

@@ -16,7 +16,7 @@ from torso.serve.server.lifecycle import (
 )
 
 if TYPE_CHECKING:
-    from torso.serve.inference.backends import WrapBackend
+    from torso.serve.backends.selection import WrapBackend
 
 
 def serve(config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:

@@ -30,7 +30,7 @@ TIERS: dict[str, list[set[str]]] = {
     ],
     "serve": [
         {"config", "event_loop", "wire"},
-        {"client", "observability"},
+        {"backends", "client", "observability"},
         {"inference", "load_test"},
         {"models"},
         {"services"},
@@ -51,7 +51,9 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 WITHOUT: dict[str, set[str]] = {
     "torch": {"base", "envs", "nets/specs", "serve/client", "serve/wire", "serve/observability", "serve/load_test"},
-    "onnxruntime": {"serve/client", "serve/wire", "serve/observability", "serve/load_test", "serve/services"},
+    "onnxruntime": {
+        f"serve/{room}" for room in ("client", "wire", "observability", "inference", "load_test", "services")
+    },
 }
 
 # Two files of one name in one folder where they are each other's counterpart.

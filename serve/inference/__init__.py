@@ -1,4 +1,4 @@
-"""Inference: the queue of a model, dynamic batches, backends (ONNX Runtime, torch, CUDA graphs), latency estimates.
+"""Inference: the queue of a model, dynamic batches, the forward of a batch, latency estimates.
 
 May import wire and observability. Begin with `batcher.py`.
 """

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from torso.errors import ServerError
 from torso.nets import Predictor, find_model, load_model
+from torso.serve.backends.padding import batch_sizes
+from torso.serve.backends.selection import WrapBackend, choose_backend, probe_batch
 from torso.serve.config import ServeConfig
-from torso.serve.inference.backends import WrapBackend, choose_backend, probe_batch
 from torso.serve.inference.batcher import Batcher
 from torso.serve.inference.forward_times import LatencyEstimate
-from torso.serve.inference.padding import batch_sizes
 from torso.serve.models.served_model import METHODS, ServedModel
 from torso.serve.observability.metrics import ModelMetrics
 from torso.serve.wire.oip_tensors import Signature

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from torso.errors import ServerError, UnavailableError, UnknownModelError
+from torso.serve.backends.selection import WrapBackend
 from torso.serve.config import ServeConfig
-from torso.serve.inference.backends import WrapBackend
 from torso.serve.inference.batcher import Batcher
 from torso.serve.models.begin_serving import load_served_model
 from torso.serve.models.catalogue import parse_models

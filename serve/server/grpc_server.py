@@ -12,8 +12,8 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from torso.errors import ServerError
+from torso.serve.backends.selection import WrapBackend
 from torso.serve.config import ServeConfig
-from torso.serve.inference.backends import WrapBackend
 from torso.serve.models.catalogue import Catalogue
 from torso.serve.models.control import Control, named_states
 from torso.serve.models.manager import Manager

@@ -8,8 +8,8 @@ import logging
 import socket
 
 from torso.errors import ServerError
+from torso.serve.backends.selection import WrapBackend
 from torso.serve.config import ServeConfig
-from torso.serve.inference.backends import WrapBackend
 from torso.serve.models.catalogue import Catalogue
 from torso.serve.models.control import named_states
 from torso.serve.models.manager import Manager

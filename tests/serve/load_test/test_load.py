@@ -14,7 +14,7 @@ import pytest
 from torso import errors
 from torso.nets import Predictor
 from torso.serve import AsyncClient, Client, ServeConfig, Server, create_server
-from torso.serve.inference.backends import equal_readouts, probe_batch
+from torso.serve.backends.selection import equal_readouts, probe_batch
 
 
 async def gated(

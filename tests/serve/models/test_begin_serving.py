@@ -16,7 +16,7 @@ import pytest
 from torso.errors import ModelDamagedError, ServerError
 from torso.nets import Backend, InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
 from torso.serve import ServeConfig
-from torso.serve.inference.backends import equal_readouts, probe_batch
+from torso.serve.backends.selection import equal_readouts, probe_batch
 from torso.serve.models.begin_serving import choose_inline_rows, load_served_model
 from torso.serve.models.served_model import ServedModel
 from torso.serve.observability.metrics import ModelMetrics

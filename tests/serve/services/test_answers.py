@@ -26,7 +26,8 @@ from torso.nets import (
 from torso.nets.specs.calibration import PlattScaling, TemperatureScaling
 from torso.proto import prediction_pb2 as pb
 from torso.serve import Client, ServeConfig
-from torso.serve.inference.backends import OnnxBackend, OnnxClassifier, equal_readouts, probe_batch
+from torso.serve.backends.onnx_backend import OnnxBackend, OnnxClassifier
+from torso.serve.backends.selection import equal_readouts, probe_batch
 from torso.serve.wire.tensors import array_to_tensor, tensor_to_array
 
 

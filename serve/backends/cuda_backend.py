@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from torso.errors import ServerError
 from torso.nets import Network
-from torso.serve.inference.padding import PaddedForwards
+from torso.serve.backends.padding import PaddedForwards
 
 WARM_UPS = 3  # before a capture: libraries choose their kernels and allocate their memory in the first calls
 

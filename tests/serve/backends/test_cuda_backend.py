@@ -11,9 +11,9 @@ import torch
 
 from torso.errors import ServerError
 from torso.nets import TorchBackend, load_model
-from torso.serve.inference.backends import choose_backend, equal_readouts, probe_batch
-from torso.serve.inference.cuda_backend import CudaBackend
-from torso.serve.inference.padding import PaddedForwards, batch_sizes
+from torso.serve.backends.cuda_backend import CudaBackend
+from torso.serve.backends.padding import PaddedForwards, batch_sizes
+from torso.serve.backends.selection import choose_backend, equal_readouts, probe_batch
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

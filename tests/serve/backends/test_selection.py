@@ -29,14 +29,8 @@ from torso.nets import (
 )
 from torso.nets.specs.calibration import TemperatureScaling
 from torso.nets.specs.registry import TORSOS
-from torso.serve.inference.backends import (
-    IO_BINDING_ROWS,
-    OnnxBackend,
-    OnnxClassifier,
-    choose_backend,
-    equal_readouts,
-    probe_batch,
-)
+from torso.serve.backends.onnx_backend import IO_BINDING_ROWS, OnnxBackend, OnnxClassifier
+from torso.serve.backends.selection import choose_backend, equal_readouts, probe_batch
 
 
 def choose(directory: Path, choice: str = "auto", cache_dir: Path | None = None) -> str:

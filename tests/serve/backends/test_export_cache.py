@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from torso.nets import ModelCard, Network, load_model
-from torso.serve.inference import export_cache
-from torso.serve.inference.backends import OnnxBackend, equal_readouts, probe_batch
-from torso.serve.inference.export_cache import cached_onnx, default_cache_dir
+from torso.serve.backends import export_cache
+from torso.serve.backends.export_cache import cached_onnx, default_cache_dir
+from torso.serve.backends.onnx_backend import OnnxBackend
+from torso.serve.backends.selection import equal_readouts, probe_batch
 
 
 @pytest.fixture
