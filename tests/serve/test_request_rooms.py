@@ -1,4 +1,4 @@
-"""Rooms on the way of a queued request, as `benchmarks/request_rooms.py` counts them: few, and none is entered twice."""
+"""Rooms on the way of a queued request, counted by `benchmarks/request_rooms.py`: few, and none is entered twice."""
 
 from __future__ import annotations
 
