@@ -12,7 +12,7 @@ help:
 	@echo "make test       install with the test extra and run the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make soak       a million requests of every kind against a server"
-	@echo "make check      ruff, mypy, generated code, the wire, import arrows"
+	@echo "make check      ruff, mypy, generated code, the wire, import arrows, rooms"
 	@echo "make format     let ruff format and fix"
 	@echo "make generate   generate proto/ from its .proto files"
 	@echo "make clean      remove $(VENV) and what tools left behind"
@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 	$(BIN)/torso quickstart
 
 test: $(VENV)/.test
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -m slow
@@ -35,7 +35,7 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python proto/check.py
-	$(BIN)/pytest -q tests/test_arrows.py
+	$(BIN)/pytest -q tests/test_arrows.py tests/test_rooms.py tests/test_mentions.py
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .

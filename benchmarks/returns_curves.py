@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter
 from suites import Row, Seed
 
 from torso.agents.runs.trackers import PROGRESS, read_jsonl
-from torso.insight.pictures.canvas import GREY, class_colour, new_figure, quiet, save
+from torso.insight.pictures.canvas import GREY, class_colour, light_axes, new_figure, save
 
 Curve = list[tuple[int, float]]  # (step, mean return of an evaluation)
 _PANELS_A_ROW = 4
@@ -55,7 +55,7 @@ def draw(rows: Sequence[Row], suite: Path, path: Path) -> Path | None:
     width, height = (7.2, 3.8) if len(panels) == 1 else (3.4 * columns, 2.7 * lines)
     figure = new_figure(None, width, height)
     for index, (name, members) in enumerate(panels.items()):
-        axes = quiet(figure.add_subplot(lines, columns, index + 1))
+        axes = light_axes(figure.add_subplot(lines, columns, index + 1))
         axes.set_title(name, fontsize=9 if len(panels) > 1 else 11, color=GREY)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if index >= len(panels) - columns:

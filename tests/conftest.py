@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import settings
 
 from torso.nets.specs.registry import HEADS, TORSOS
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread each, before torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 for folder in ("", "oracles", "golden"):
     sys.path.append(str(Path(__file__).parent / folder))

@@ -49,7 +49,7 @@ def frames_per_second(world: World) -> float:
         envs.close()
 
 
-class Camera:
+class VideoRecorder:
     """Video recorder of a training run: records one episode, always with the same seed, into a folder."""
 
     def __init__(self, world: World, folder: Path, *, seed: int, period_steps: int) -> None:
@@ -59,16 +59,16 @@ class Camera:
         for leftover in folder.glob(".*.mp4.tmp"):  # of a run that was killed during a recording
             leftover.unlink(missing_ok=True)
 
-    def film(self, act: Actor, total_steps: int) -> Path:
-        """Record an episode in a separate env and return the video's path; raises StorageError as `film` does."""
+    def record_video(self, act: Actor, total_steps: int) -> Path:
+        """Record an episode in a separate env; return the video's path. Raises StorageError as `record_video`."""
         path = self._folder / f"step-{total_steps:08d}.mp4"
-        with film(path, self._frames_per_s) as add:
+        with record_video(path, self._frames_per_s) as add:
             evaluate(act, self._world, [self._seed], max_steps=_MAX_STEPS, on_frames=lambda frames: add(frames[0]))
         return path
 
 
 @contextmanager
-def film(path: Path | str, frames_per_s: float) -> Iterator[Callable[[Frame], None]]:
+def record_video(path: Path | str, frames_per_s: float) -> Iterator[Callable[[Frame], None]]:
     """Write an MP4 file (H.264). Yields a function that adds a frame, uint8 [H, W, 3], all of one size.
 
     The file appears when the block ends without an error, and only then.

@@ -26,7 +26,7 @@ from torso.agents.supervised.learner import Examples, classifier_spec, regressor
 from torso.envs import Dataset, Splits
 from torso.errors import ConfigError
 from torso.insight.metrics.reliability import plot_reliability, reliability
-from torso.insight.metrics.scoring import readout_of, score_on_test
+from torso.insight.metrics.scoring import compute_readout, score_on_test
 from torso.nets import (
     Calibration,
     InputSpec,
@@ -166,7 +166,7 @@ class _FitRun:
         uncalibrated.card = replace(uncalibrated.card, calibration=None)  # a finish that was killed may have left one
         method = self.config.calibration if isinstance(self.config, ClassifierConfig) else None
         if method is not None:
-            readout = readout_of(uncalibrated, self.data.validation.inputs)
+            readout = compute_readout(uncalibrated, self.data.validation.inputs)
             calibration = fit_calibration(method, readout, self.data.validation.labels)
             self._save_model(run.best, fitting.best_network(), fitting.best_epoch, calibration)
         export_onnx(run.path)
@@ -195,7 +195,9 @@ class _FitRun:
         """Plot the reliability of the probabilities on the test data, without and with the calibration."""
         test = self.data.test
         if len(test):
-            shares = {name: known.probabilities(readout_of(known, test.inputs)) for name, known in predictors.items()}
+            shares = {
+                name: known.probabilities(compute_readout(known, test.inputs)) for name, known in predictors.items()
+            }
             found = {name: reliability(share, test.labels) for name, share in shares.items()}
             plot_reliability(self.run.reliability, found)
 

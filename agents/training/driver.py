@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
-from torso.agents.acting.videos import Camera
+from torso.agents.acting.videos import VideoRecorder
 from torso.agents.optim.devices import resolve_precision, torch_threads
 from torso.agents.optim.schedules import multiples_passed
 from torso.agents.runs.callbacks import Callback, Hooks
@@ -77,10 +77,10 @@ class Training:
         self._checkpoint_period: int = resolved["checkpoint_period"]
         self._checkpointed_at = -1
         self._hooks = Hooks()
-        self._camera: Camera | None = None
+        self._camera: VideoRecorder | None = None
         if run is not None and video_period:
             [episode] = evaluation_seeds(seed, 1, "video")
-            self._camera = Camera(world, run.videos, seed=episode, period_steps=video_period)
+            self._camera = VideoRecorder(world, run.videos, seed=episode, period_steps=video_period)
         self._tracker: Tracker | None = None
         self._position: Mapping[str, Any] | None = None  # of the logs, at the latest checkpoint
         self._is_warm_start = network is not None  # from weights that do not follow from the seed
@@ -214,7 +214,7 @@ class Training:
             yield self._notify("on_evaluation", self._evaluate())
         if self._camera is not None and multiples_passed(before, after, self._camera.period_steps):
             network = copy.deepcopy(self.session.learner.online).eval()
-            self._camera.film(self._as_predictor(network).act, after)
+            self._camera.record_video(self._as_predictor(network).act, after)
         if multiples_passed(before, after, self._checkpoint_period):
             yield self._notify("on_checkpoint", self._checkpoint(planned=True))
 

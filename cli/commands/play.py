@@ -95,9 +95,9 @@ def run(options: PlayOptions) -> int:
 @contextmanager
 def _recording(world: World, path: Path) -> Iterator[Callable[[Frames], None]]:
     """Record rendered frames into a video."""
-    from torso.agents.acting.videos import film, frames_per_second
+    from torso.agents.acting.videos import frames_per_second, record_video
 
-    with film(path, frames_per_second(world)) as add:
+    with record_video(path, frames_per_second(world)) as add:
         yield lambda frames: add(frames[0])
 
 

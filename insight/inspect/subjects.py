@@ -15,7 +15,7 @@ from torch import Tensor
 from torso.arrays import Array
 from torso.envs import Dataset
 from torso.errors import ConfigError, InputError
-from torso.insight.metrics.scoring import readout_of
+from torso.insight.metrics.scoring import compute_readout
 from torso.insight.pictures.input_pictures import are_images, as_pictures
 from torso.insight.units.bounds import Bounds, input_bounds
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, find_model, load_model
@@ -97,7 +97,7 @@ class Subject:
     @cached_property
     def readout(self) -> Array:
         """Readout of the network for all test data, [N, K]."""
-        return readout_of(self.predictor, self.test.inputs)
+        return compute_readout(self.predictor, self.test.inputs)
 
     @cached_property
     def probabilities(self) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from torso.errors import ConfigError, InputError
 from torso.insight.metrics.classification import as_indices, as_probabilities
-from torso.insight.pictures.canvas import BLUE, GREEN, GREY, INK, ORANGE, new_figure, quiet, save
+from torso.insight.pictures.canvas import BLUE, GREEN, GREY, INK, ORANGE, light_axes, new_figure, save
 
 _PALE_ORANGE, _PALE_GREEN = "#f6dccb", "#cfe6d4"
 
@@ -121,7 +121,7 @@ def _draw_diagram(axes: Axes, found: Reliability) -> None:
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.tick_params(labelbottom=False)
-    quiet(axes)
+    light_axes(axes)
 
 
 def _draw_histogram(axes: Axes, found: Reliability, most: float) -> None:
@@ -135,4 +135,4 @@ def _draw_histogram(axes: Axes, found: Reliability, most: float) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
-    quiet(axes)
+    light_axes(axes)

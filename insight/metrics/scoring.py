@@ -20,14 +20,14 @@ from torso.nets import Predictor
 _SCORE_ROWS = 1024  # examples in one forward
 
 
-class Scored(NamedTuple):
+class EvaluationScores(NamedTuple):
     """Test figures for summary.json, and the full metrics (None where there are no examples)."""
 
     figures: dict[str, Any]
     metrics: ClassificationMetrics | RegressionMetrics | None
 
 
-def readout_of(predictor: Predictor, inputs: NDArray[Any]) -> NDArray[np.float32]:
+def compute_readout(predictor: Predictor, inputs: NDArray[Any]) -> NDArray[np.float32]:
     """Compute the readout of many inputs in batches. inputs: as `Predictor.prepare` takes them; returns [N, K]."""
     rows = range(0, len(inputs), _SCORE_ROWS)
     return np.concatenate(
@@ -36,7 +36,7 @@ def readout_of(predictor: Predictor, inputs: NDArray[Any]) -> NDArray[np.float32
     )
 
 
-def score_on_test(predictor: Predictor, test: Dataset) -> Scored:
+def score_on_test(predictor: Predictor, test: Dataset) -> EvaluationScores:
     """Score a model, as it is served, on test data.
 
     Classifiers: num_test, test_errors, test_accuracy, test_loss (nats; of the calibrated probabilities where there is
@@ -51,10 +51,10 @@ def score_on_test(predictor: Predictor, test: Dataset) -> Scored:
     return _score_classifier(predictor, test) if kind == "classifier" else _score_regressor(predictor, test)
 
 
-def _score_classifier(predictor: Predictor, test: Dataset) -> Scored:
+def _score_classifier(predictor: Predictor, test: Dataset) -> EvaluationScores:
     if len(test) == 0:
-        return Scored({"num_test": 0, "test_errors": None, "test_accuracy": None, "test_loss": None}, None)
-    readout, labels = readout_of(predictor, test.inputs), test.labels
+        return EvaluationScores({"num_test": 0, "test_errors": None, "test_accuracy": None, "test_loss": None}, None)
+    readout, labels = compute_readout(predictor, test.inputs), test.labels
     probabilities = predictor.probabilities(readout).astype(np.float64) if predictor.probabilistic else None
     predicted = (readout if probabilities is None else probabilities).argmax(axis=1)
     metrics = classification_metrics(probabilities, labels, label_names=test.label_names, predicted=predicted)
@@ -67,7 +67,7 @@ def _score_classifier(predictor: Predictor, test: Dataset) -> Scored:
     }
     if not predictor.probabilistic:
         del figures["test_loss"]
-    return Scored(figures, metrics)
+    return EvaluationScores(figures, metrics)
 
 
 def _cross_entropy(readout: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -78,11 +78,11 @@ def _cross_entropy(readout: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     return float((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
 
 
-def _score_regressor(predictor: Predictor, test: Dataset) -> Scored:
+def _score_regressor(predictor: Predictor, test: Dataset) -> EvaluationScores:
     if len(test) == 0:
-        return Scored({"num_test": 0, "test_rmse": None, "test_r2": None}, None)
-    metrics = regression_metrics(readout_of(predictor, test.inputs), test.labels, target_names=test.label_names)
-    return Scored({"num_test": len(test), "test_rmse": metrics.rmse, "test_r2": metrics.r2}, metrics)
+        return EvaluationScores({"num_test": 0, "test_rmse": None, "test_r2": None}, None)
+    metrics = regression_metrics(compute_readout(predictor, test.inputs), test.labels, target_names=test.label_names)
+    return EvaluationScores({"num_test": len(test), "test_rmse": metrics.rmse, "test_r2": metrics.r2}, metrics)
 
 
 def _empty_readout(predictor: Predictor) -> NDArray[np.float32]:

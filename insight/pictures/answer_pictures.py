@@ -20,8 +20,8 @@ from torso.insight.pictures.canvas import (
     RED,
     Tiles,
     hide_axes,
+    light_axes,
     new_figure,
-    quiet,
     save,
     tile_height_in,
     title_width_in,
@@ -159,7 +159,7 @@ def draw_adversarial(
     width = curve_in + 0.55 + 3 * tile + 2 * 0.42 if attacks else max(curve_in + 0.2, title_width_in(title))
     figure = new_figure(title, width, height, constrained=False)
     tiles = Tiles(figure)
-    axes = quiet(figure.add_axes((0.8 / width, 0.62 / height, (curve_in - 0.95) / width, (height - 1.2) / height)))
+    axes = light_axes(figure.add_axes((0.8 / width, 0.62 / height, (curve_in - 0.95) / width, (height - 1.2) / height)))
     epsilons = list(accuracy)
     axes.plot(epsilons, list(accuracy.values()), "o-", color=BLUE, markersize=4, clip_on=False, zorder=3)
     axes.axhline(majority_share, color=GREY, linestyle=":", linewidth=1.2, label="always the commonest class")
@@ -226,7 +226,7 @@ def draw_scatter(
     rows = -(-count // columns)
     figure = new_figure(title, max(4.4, 3.7 * columns), 3.6 * rows + 0.4)
     for place in range(count):
-        axes = quiet(figure.add_subplot(rows, columns, place + 1))
+        axes = light_axes(figure.add_subplot(rows, columns, place + 1))
         truth, prediction = targets[:, place], predicted[:, place]
         ends = [float(min(truth.min(), prediction.min())), float(max(truth.max(), prediction.max()))]
         axes.plot(ends, ends, "--", color=GREY, linewidth=1)

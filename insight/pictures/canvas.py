@@ -46,7 +46,7 @@ def title_width_in(title: str) -> float:
     return 0.5 + 0.088 * len(title)
 
 
-def quiet(axes: Axes, *, grid: bool = True) -> Axes:
+def light_axes(axes: Axes, *, grid: bool = True) -> Axes:
     """Remove the frame above and to the right of axes, and draw a pale grid; return the axes."""
     axes.spines[["top", "right"]].set_visible(False)
     if grid:
@@ -147,7 +147,7 @@ def montage(maps: Array, *, gap: int = 1) -> Array:
 def new_panels(title: str, *, panels: int) -> tuple[Figure, list[Axes]]:
     """Create a figure of one or more plots side by side, each on a pale grid."""
     figure = new_figure(title, 4.8 * panels if panels > 1 else 7.2, 3.6)
-    return figure, [quiet(figure.add_subplot(1, panels, index + 1)) for index in range(panels)]
+    return figure, [light_axes(figure.add_subplot(1, panels, index + 1)) for index in range(panels)]
 
 
 def save_with_legends(figure: Figure, path: Path) -> Path:

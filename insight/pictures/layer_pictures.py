@@ -18,9 +18,9 @@ from torso.insight.pictures.canvas import (
     SEQUENTIAL,
     Tiles,
     hide_axes,
+    light_axes,
     montage,
     new_figure,
-    quiet,
     save,
     tile_height_in,
     title_width_in,
@@ -189,7 +189,7 @@ def _draw_bars(axes: Axes, title: str, values: Mapping[str, float], *, most: int
     names = [name for name in values if name in names]
     heights = [values[name] for name in names]
     best = max(names, key=lambda name: values[name], default=None)
-    quiet(axes, grid=False).barh(
+    light_axes(axes, grid=False).barh(
         range(len(names)), heights, color=[BLUE if name == best else "#9db8d6" for name in names], height=0.72
     )
     axes.set_yticks(range(len(names)), names, fontsize=8, color=INK)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from torso.arrays import Array
-from torso.insight.pictures.canvas import DIVERGING, GREY, INK, class_colour, hide_axes, new_figure, quiet, save
+from torso.insight.pictures.canvas import DIVERGING, GREY, INK, class_colour, hide_axes, light_axes, new_figure, save
 
 _SIDE = 240  # points per side
 _MAX_LINES = 64
@@ -67,7 +67,7 @@ def draw_decision_surface(
     hidden_drives: [P, H]; a dashed line marks where a hidden unit's drive is 0.
     """
     figure = new_figure(title, 6.6, 5.6)
-    axes = quiet(figure.add_subplot(), grid=False)
+    axes = light_axes(figure.add_subplot(), grid=False)
     num_classes = probabilities.shape[1]
     _draw_class_regions(axes, plane, probabilities, scores)
     for index in range(num_classes):

@@ -89,7 +89,7 @@ def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]
         raise ModelError(f"cannot export {source} to ONNX: the exporter returned no program")
     model = program.model_proto
     _strip_metadata(model)
-    return seal(model.SerializeToString(deterministic=True), card)
+    return append_metadata(model.SerializeToString(deterministic=True), card)
 
 
 def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
@@ -106,10 +106,10 @@ def read_onnx(path: str | os.PathLike[str], card: ModelCard) -> bytes | None:
         data = Path(path).read_bytes()
     except OSError:
         return None
-    return data if data == seal(data[: -len(seal(b"", card))], card) else None
+    return data if data == append_metadata(data[: -len(append_metadata(b"", card))], card) else None
 
 
-def seal(graph: bytes, card: ModelCard) -> bytes:
+def append_metadata(graph: bytes, card: ModelCard) -> bytes:
     """Append the metadata entries by which `onnx_path` verifies a serialised ONNX graph."""
     values = {WEIGHTS_KEY: card.weights_sha256, GRAPH_KEY: sha256_hex(graph)}
     normalisation = card.network.input

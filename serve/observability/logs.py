@@ -35,10 +35,12 @@ class IdentifiedRequest(Protocol):
         """The request's id, generated on first use where the caller sent none."""
 
 
-handled: ContextVar[IdentifiedRequest | None] = ContextVar("handled", default=None)  # the context's current request
+current_call: ContextVar[IdentifiedRequest | None] = ContextVar(
+    "handled", default=None
+)  # the context's current request
 
 
-def given_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+def caller_request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
     """Return the caller's request id; None where there is none that is safe in a log and in a header."""
     for key, value in metadata or ():
         if key == ID_KEY:
@@ -58,7 +60,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Format the record."""
-        request = handled.get()
+        request = current_call.get()
         line = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), super().formatMessage(record))
         return line if request is None else f"{line} [{request.request_id}]"
 
@@ -78,7 +80,7 @@ class JsonFormatter(logging.Formatter):
             "pid": os.getpid(),
             "message": record.getMessage(),
         }
-        request = handled.get()
+        request = current_call.get()
         if request is not None:
             line["request_id"] = request.request_id
         line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}

@@ -139,7 +139,7 @@ class Metrics:
 GAUGES: Final = ("in_flight", "queued_rows")  # zero once a process has ended
 
 
-def remains(snapshot: Snapshot) -> Snapshot:
+def without_gauges(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot of an ended process with its gauges set to zero."""
     return {key: {**counts, **dict.fromkeys(GAUGES, 0)} for key, counts in snapshot.items()}
 

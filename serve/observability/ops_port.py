@@ -12,7 +12,7 @@ from torso.errors import ServerError
 SHUTDOWN_S = 1.0  # timeout of requests in flight at shutdown
 
 
-class Ops:
+class OpsServer:
     """HTTP server of liveness, readiness and metrics, without authentication. ``port``: the bound one, once started.
 
     ``is_ready`` returns whether requests should be sent here; ``metrics`` renders Prometheus' text format.

@@ -20,7 +20,7 @@ from torso.serve.models.manager import Manager
 from torso.serve.models.repository import Repository
 from torso.serve.observability.exposition import to_text
 from torso.serve.observability.metrics import Metrics
-from torso.serve.observability.ops_port import Ops
+from torso.serve.observability.ops_port import OpsServer
 from torso.serve.server.lifecycle import import_modules
 from torso.serve.server.listener import Listener, raise_open_file_limit
 from torso.serve.services.oip import OipServicer
@@ -76,7 +76,7 @@ class Server:
         self._health_updates: set[asyncio.Task[None]] = set()  # in progress
         self._reuse_port = reuse_port
         self._listener: Listener | None = None
-        self._ops: Ops | None = None
+        self._ops: OpsServer | None = None
 
     # -- lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Server:
         """
         raise_open_file_limit(self.config.max_connections)
         if self.config.ops_port is not None:
-            self._ops = Ops(self.config.ops_host, self.config.ops_port, lambda: self.ready, self._metrics)
+            self._ops = OpsServer(self.config.ops_host, self.config.ops_port, lambda: self.ready, self._metrics)
             await self._ops.start()
             self.ops_port = self._ops.port
         for name in SERVER_NAMES:

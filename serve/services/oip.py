@@ -29,9 +29,9 @@ from torso.serve.wire.oip_tensors import (
     INPUT,
     OIP_SERVICE,
     TensorMetadata,
-    given_input,
+    check_input,
     read_input,
-    wanted_outputs,
+    requested_outputs,
     write_answer,
 )
 from torso.serve.wire.status import WireStatus
@@ -147,8 +147,8 @@ class OipServicer:
         model = self._repository.get(request.model_name, request.model_version)
         call.metrics = model.metrics
         signature = model.signature
-        requested = wanted_outputs(request, signature)
-        request_input = given_input(request, signature)
+        requested = requested_outputs(request, signature)
+        request_input = check_input(request, signature)
         heavy = request_input.rows * signature.row_bytes > OFFLOAD_BYTES
         _, answers = await self._handler.compute(
             model.batcher, call, request_input.rows, SHAPE, heavy, read_input, request_input, signature

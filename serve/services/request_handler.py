@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from torso.arrays import Array
 from torso.errors import UnavailableError
-from torso.serve.observability.logs import ID_KEY, given_id, handled
+from torso.serve.observability.logs import ID_KEY, caller_request_id, current_call
 from torso.serve.observability.metrics import Metrics, ModelMetrics
 from torso.serve.wire.messages import Request, parse_message
 from torso.serve.wire.status import WireStatus, to_wire
@@ -252,9 +252,9 @@ class RequestHandler:
     def _begin(self, method: str, context: Context, *, in_flight: int) -> Call:
         """Begin a call; log records of this context have its request id from now on."""
         call = Call(method, context, self.metrics.unknown, monotonic(), in_flight=in_flight)
-        handled.set(call)
+        current_call.set(call)
         metadata = context.invocation_metadata()
-        call._request_id = given_id(metadata)
+        call._request_id = caller_request_id(metadata)
         if self._reporting or call._request_id is not None:
             context.set_trailing_metadata(((ID_KEY, call.request_id),))
         if self._tracing is not None:

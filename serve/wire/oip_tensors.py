@@ -1,6 +1,6 @@
 """Open Inference Protocol V2: a model's tensors, validation and decoding of requests, encoding of answers.
 
-`given_input` and `wanted_outputs` validate a request without its values, at little cost; `read_input` and
+`check_input` and `requested_outputs` validate a request without its values, at little cost; `read_input` and
 `write_answer` decode and encode the values. Most requests to a model differ in their values alone, so the validated
 headers of inputs, and the encoded headers of answers, are cached.
 """
@@ -70,7 +70,7 @@ class EncodedInput(NamedTuple):
     values: bytes | pb.ModelInferRequest.InferInputTensor  # raw, or the tensor that holds typed ones
 
 
-def given_input(request: pb.ModelInferRequest, signature: Signature) -> EncodedInput:
+def check_input(request: pb.ModelInferRequest, signature: Signature) -> EncodedInput:
     """Validate a request's input without its values; InputError where it does not fit the model."""
     contents = request.raw_input_contents
     if len(request.inputs) != 1 or len(contents) != 1:
@@ -162,7 +162,7 @@ def _typed_values(tensor: pb.ModelInferRequest.InferInputTensor, dtype: np.dtype
     return narrow
 
 
-def wanted_outputs(request: pb.ModelInferRequest, signature: Signature) -> RequestedOutputs:
+def requested_outputs(request: pb.ModelInferRequest, signature: Signature) -> RequestedOutputs:
     """Return the requested outputs, all where a request names none; InputError where the model has no such output."""
     if not request.outputs:
         return signature.all_outputs

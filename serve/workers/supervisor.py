@@ -14,7 +14,7 @@ from torso.serve.models.catalogue import Catalogue
 from torso.serve.models.control import named_states
 from torso.serve.models.manager import Manager
 from torso.serve.observability.exposition import to_text
-from torso.serve.observability.ops_port import Ops
+from torso.serve.observability.ops_port import OpsServer
 from torso.serve.server.auth import AuthInterceptor, check_bind
 from torso.serve.server.listener import format_address, listen_error, resolve_address
 from torso.serve.server.tls import Certificates
@@ -56,7 +56,7 @@ class Supervisor:
         self._manager = Manager(config, catalogue, self._workers)
         for method in (self._manager.index, self._manager.load, self._manager.unload, self._manager.snapshot):
             handlers[method.__name__] = method
-        self._ops: Ops | None = None
+        self._ops: OpsServer | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -66,7 +66,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start the workers; they listen once they have models. ServerError where one cannot be set up."""
         if self.config.ops_port is not None:
-            self._ops = Ops(
+            self._ops = OpsServer(
                 self.config.ops_host, self.config.ops_port, lambda: self.ready and len(self._workers) > 0, self._metrics
             )
             await self._ops.start()

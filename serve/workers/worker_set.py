@@ -10,7 +10,7 @@ from torso.errors import ServerError, TorsoError
 from torso.serve.config import ServeConfig
 from torso.serve.models.catalogue import stamp
 from torso.serve.models.control import VersionSource
-from torso.serve.observability.metrics import NO_MODEL, Snapshot, merge, remains
+from torso.serve.observability.metrics import NO_MODEL, Snapshot, merge, without_gauges
 from torso.serve.workers.ipc import IpcHandler, PeerGoneError
 from torso.serve.workers.remote_worker import RemoteReplica
 
@@ -242,7 +242,7 @@ class WorkerSet:
     def _remove(self, worker: RemoteReplica) -> None:
         """Remove a worker that has ended; keep its counts of the versions that are still reported."""
         self._members.pop(worker.number, None)
-        self._ended_counts = merge([self._ended_counts, remains(worker.counts)])
+        self._ended_counts = merge([self._ended_counts, without_gauges(worker.counts)])
         reported = {key for other in self._members.values() for key in other.counts}
         reported |= {NO_MODEL, *((source.name, source.version) for source in self._serving)}
         self._ended_counts = {key: counts for key, counts in self._ended_counts.items() if key in reported}

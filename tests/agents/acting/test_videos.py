@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from torso.agents.acting.evaluation import evaluation_seeds
-from torso.agents.acting.videos import Camera, film, frames_per_second
+from torso.agents.acting.videos import VideoRecorder, frames_per_second, record_video
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.driver import Training
 from torso.agents.training.train_runs import open_run, train_run
@@ -57,7 +57,7 @@ def decoded(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
 
 
 def make(path: Path, frames: Iterable[np.ndarray], frames_per_s: float = 30.0) -> None:
-    with film(path, frames_per_s) as add:
+    with record_video(path, frames_per_s) as add:
         for each in frames:
             add(each)
 
@@ -146,7 +146,7 @@ def test_a_film_needs_no_display_and_leaves_the_choice_of_one_alone(
     monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
     if before is not None:
         monkeypatch.setenv("SDL_VIDEODRIVER", before)
-    with film(tmp_path / "a.mp4", 30):
+    with record_video(tmp_path / "a.mp4", 30):
         assert os.environ["SDL_VIDEODRIVER"] == "dummy"
     assert os.environ.get("SDL_VIDEODRIVER") == before
 
@@ -260,7 +260,7 @@ def test_a_camera_films_a_whole_episode(tmp_path: Path) -> None:
     while not over:
         obs, _, over, _, _ = env.step(int(obs[2] > 0))
         steps += 1
-    path = Camera(WORLD, tmp_path, seed=seed, period_steps=1).film(lean, 12)
+    path = VideoRecorder(WORLD, tmp_path, seed=seed, period_steps=1).record_video(lean, 12)
     assert path == tmp_path / "step-00000012.mp4"
     assert len(decoded(path)[0]) == steps + 1
 

@@ -26,7 +26,7 @@ from torso.agents.supervised.fitting import Fitting, as_examples, minibatch_boun
 from torso.agents.supervised.learner import Examples, Score, SupervisedLearner, classifier_spec, regressor_spec, score
 from torso.envs import Dataset, Splits, load_dataset
 from torso.errors import ConfigError, InputError
-from torso.insight.metrics.scoring import readout_of
+from torso.insight.metrics.scoring import compute_readout
 from torso.nets import (
     InputSpec,
     LogitsHeadSpec,
@@ -469,8 +469,8 @@ def test_a_calibration_is_stored_and_applied(tmp_path: Path, uncalibrated: Path,
     assert calibration.method == method
 
     predictor = Predictor.load(tmp_path / "run")
-    readout = readout_of(predictor, data.test.inputs)
-    assert np.array_equal(readout, readout_of(Predictor.load(uncalibrated), data.test.inputs))
+    readout = compute_readout(predictor, data.test.inputs)
+    assert np.array_equal(readout, compute_readout(Predictor.load(uncalibrated), data.test.inputs))
     probabilities = predictor.probabilities(readout)
     np.testing.assert_allclose(probabilities, calibration.apply(readout), atol=1e-7)
     assert not np.allclose(probabilities, Predictor.load(uncalibrated).probabilities(readout), atol=1e-3)

@@ -38,7 +38,7 @@ from torso.nets import (
     register_torso,
     save_model,
 )
-from torso.nets.models.onnx_export import seal
+from torso.nets.models.onnx_export import append_metadata
 
 Array = np.ndarray[Any, Any]
 MakeNetwork = Callable[..., Network]
@@ -248,7 +248,7 @@ def test_what_an_onnx_says_of_itself(model: Path) -> None:
     assert set(entries) == {"torso.weights_sha256", "torso.graph_sha256"}
     assert entries["torso.weights_sha256"] == load_model(model)[0].weights_sha256
     del proto.metadata_props[:]
-    assert seal(proto.SerializeToString(deterministic=True), read_card(model)) == whole
+    assert append_metadata(proto.SerializeToString(deterministic=True), read_card(model)) == whole
     dimensions = proto.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in dimensions] == ["batch", 8, 8]
 

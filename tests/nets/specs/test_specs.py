@@ -344,7 +344,7 @@ def test_images_that_do_not_fill_their_input(
         (
             NetworkSpec,
             {"torso": ScalarHeadSpec(num_actions=2)},
-            r"a torso spec must be of a registered class \(convnet, mlp\), got ScalarHead",
+            r"a torso spec must be of a registered class \(convnet, mlp(, obstinate)?\), got ScalarHead",
         ),
         (
             NetworkSpec,

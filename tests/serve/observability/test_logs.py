@@ -23,7 +23,15 @@ from hypothesis import strategies as st
 from torso.errors import InputError
 from torso.proto import prediction_pb2 as pb
 from torso.proto.prediction_pb2_grpc import PredictionServiceStub
-from torso.serve.observability.logs import FORMATTERS, MAX_ID, JsonFormatter, TextFormatter, given_id, handled, log_as
+from torso.serve.observability.logs import (
+    FORMATTERS,
+    MAX_ID,
+    JsonFormatter,
+    TextFormatter,
+    caller_request_id,
+    current_call,
+    log_as,
+)
 from torso.serve.observability.metrics import Metrics
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
 from torso.serve.wire.status import WireStatus
@@ -328,7 +336,7 @@ def test_all_that_a_server_says_is_json(models: Any, workers: int) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "x-request-id"]), st.text() | st.binary())))
 def test_an_id_is_taken_as_it_is_or_not_at_all(metadata: list[tuple[str, str | bytes]]) -> None:
-    identity = given_id(metadata)
+    identity = caller_request_id(metadata)
     values = [value for key, value in metadata if key == "x-request-id"]
     if identity is None:
         assert not values or not (isinstance(values[0], str) and re.fullmatch(f"[ -~]{{1,{MAX_ID}}}", values[0]))
@@ -348,7 +356,7 @@ def test_whatever_is_logged_is_one_line(message: str, form: Any) -> None:
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
 def test_lines_outside_of_requests_have_no_id(formatter: logging.Formatter) -> None:
-    assert handled.get() is None
+    assert current_call.get() is None
     line = formatter.format(logging.LogRecord("torso", logging.INFO, "f.py", 1, "message", None, None))
     assert "request_id" not in line
     assert not line.endswith("]")

@@ -24,7 +24,7 @@ from torso.serve.observability.metrics import (
     Histogram,
     Metrics,
     merge,
-    remains,
+    without_gauges,
 )
 from torso.serve.services.request_handler import Call, RequestHandler
 from torso.serve.wire.status import WireStatus
@@ -75,7 +75,7 @@ def test_the_sum_of_processes_is_what_one_would_have_counted(a: list[Any], b: li
 @given(events)
 def test_of_a_process_that_ended_all_but_the_gauges_remains(happened: list[Any]) -> None:
     snapshot = counted(happened)
-    left = remains(snapshot)
+    left = without_gauges(snapshot)
     assert left.keys() == snapshot.keys()
     for key, counts in snapshot.items():
         assert left[key] == {**counts, "in_flight": 0, "queued_rows": 0}

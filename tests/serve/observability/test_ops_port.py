@@ -12,7 +12,7 @@ from http_get import get
 
 from torso.errors import ServerError
 from torso.serve import AsyncClient, Client, ServeConfig, Server, create_server
-from torso.serve.observability.ops_port import Ops
+from torso.serve.observability.ops_port import OpsServer
 
 
 def test_a_server_is_alive_before_it_is_ready_and_while_it_ends(
@@ -90,7 +90,7 @@ def test_other_addresses_serve(host: str) -> None:
         return b"a 1\n"
 
     async def scenario() -> None:
-        ops = Ops(host, 0, lambda: True, metrics)
+        ops = OpsServer(host, 0, lambda: True, metrics)
         await ops.start()
         try:
             assert (await asyncio.to_thread(get, ops.port, "/metrics", host=host))[:2] == (200, "a 1\n")
@@ -105,7 +105,7 @@ def test_nothing_is_told_beyond_what_is_asked(caplog: pytest.LogCaptureFixture) 
         raise RuntimeError("of a secret place")
 
     async def scenario() -> None:
-        ops = Ops("127.0.0.1", 0, lambda: True, metrics)
+        ops = OpsServer("127.0.0.1", 0, lambda: True, metrics)
         await ops.start()
         try:
             for path, method, status in (

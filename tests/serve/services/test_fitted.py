@@ -13,7 +13,7 @@ import pytest
 from torso.agents import ClassifierConfig, RegressorConfig, fit_run
 from torso.envs import load_dataset
 from torso.errors import ServerError
-from torso.insight.metrics.scoring import readout_of
+from torso.insight.metrics.scoring import compute_readout
 from torso.nets import Predictor, read_card
 from torso.serve import Client, ServeConfig, create_server
 
@@ -28,7 +28,7 @@ def test_a_calibrated_fit_is_served_as_calibrated(
         answer = client.classify("cancer", data.test.inputs, top_k=2)
     calibration = read_card(tmp_path / "cancer" / "best").calibration
     assert calibration is not None
-    readout = readout_of(Predictor.load(tmp_path / "cancer"), data.test.inputs)
+    readout = compute_readout(Predictor.load(tmp_path / "cancer"), data.test.inputs)
     served = np.take_along_axis(answer.probabilities, answer.indices.argsort(axis=1), axis=1)
     np.testing.assert_allclose(served, calibration.apply(readout), atol=1e-5)
     assert np.abs(served[:, 1] - 1 / (1 + np.exp(readout[:, 0] - readout[:, 1]))).max() > 0.01

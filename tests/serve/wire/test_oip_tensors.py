@@ -27,7 +27,7 @@ from torso.nets import (
 from torso.nets.specs.inputs import INPUT_DTYPES
 from torso.proto import oip_pb2 as pb
 from torso.serve.wire.datatypes import CONTENTS, DATATYPES
-from torso.serve.wire.oip_tensors import Signature, given_input, read_input, wanted_outputs, write_answer
+from torso.serve.wire.oip_tensors import Signature, check_input, read_input, requested_outputs, write_answer
 
 
 def make_predictor(dtype: str = "float32", kind: str = "classifier", shape: tuple[int, ...] = (2, 3)) -> Predictor:
@@ -88,7 +88,7 @@ def test_raw_values_of_every_datatype_arrive_as_they_were_sent(dtype: str) -> No
     signature = Signature(predictor)
     sent = values_of(dtype, (4, 2, 3))
     request = raw_request(sent)
-    given = given_input(request, signature)
+    given = check_input(request, signature)
     assert given.rows == 4
     got = read_input(given, signature)
     assert got.dtype == sent.dtype
@@ -101,7 +101,7 @@ def test_typed_values_of_every_datatype_arrive_as_they_were_sent(dtype: str) -> 
     signature = Signature(predictor)
     sent = values_of(dtype, (4, 2, 3))
     request = typed_request(sent, **{CONTENTS[signature.input.datatype][0]: sent.ravel().tolist()})
-    given = given_input(request, signature)
+    given = check_input(request, signature)
     assert given.rows == 4
     got = read_input(given, signature)
     assert got.dtype == sent.dtype
@@ -165,8 +165,8 @@ def test_an_input_that_is_not_the_models_is_refused_by_field(change: Change, fie
     signature = Signature(make_predictor())
     for _ in range(2):  # what was refused once is refused again, also after one that was not
         with pytest.raises(InputError) as caught:
-            given_input(request, signature)
-        assert given_input(raw_request(ROW), signature).rows == len(ROW)
+            check_input(request, signature)
+        assert check_input(raw_request(ROW), signature).rows == len(ROW)
     assert caught.value.field == field
     assert said in str(caught.value)
 
@@ -190,7 +190,7 @@ def test_typed_contents_that_do_not_fit_are_refused_by_field(
     request = typed_request(ROW.astype(dtype), **contents)
 
     def read() -> np.ndarray:
-        return read_input(given_input(request, signature), signature)
+        return read_input(check_input(request, signature), signature)
 
     with pytest.raises(InputError) as caught:
         read()
@@ -203,14 +203,14 @@ def test_values_that_are_not_finite_are_values(dtype: str) -> None:
     sent = ROW.astype(dtype)
     sent.flat[:3] = np.nan, np.inf, -np.inf
     signature = Signature(make_predictor(dtype))
-    np.testing.assert_array_equal(read_input(given_input(raw_request(sent), signature), signature), sent)
+    np.testing.assert_array_equal(read_input(check_input(raw_request(sent), signature), signature), sent)
 
 
 def test_a_byte_that_is_no_bool_is_refused() -> None:
     request = raw_request(ROW.astype(bool))
     request.raw_input_contents[0] = bytes([0, 1, 0, 1, 2, 0])
     signature = Signature(make_predictor("bool"))
-    given = given_input(request, signature)
+    given = check_input(request, signature)
     with pytest.raises(InputError, match="BOOLs of 0 or 1"):
         read_input(given, signature)
 
@@ -221,7 +221,7 @@ def test_a_byte_that_is_no_bool_is_refused() -> None:
 def answered(predictor: Predictor, answers: np.ndarray, request: pb.ModelInferRequest) -> triton.InferResult:
     """The answer as the stock client reads it."""
     signature = Signature(predictor)
-    wanted = wanted_outputs(request, signature)
+    wanted = requested_outputs(request, signature)
     for _ in range(2):  # the second with what was kept of the first
         answer = write_answer(("name", "7"), "an id", predictor, signature, answers, wanted)
         response = service_pb2.ModelInferResponse.FromString(answer)
@@ -292,7 +292,7 @@ def test_classification_names_the_best_classes() -> None:
 )
 def test_outputs_that_there_are_not_are_refused(kind: str, outputs: dict[str, int], field: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
-        wanted_outputs(asking(**outputs), Signature(make_predictor(kind=kind)))
+        requested_outputs(asking(**outputs), Signature(make_predictor(kind=kind)))
     assert caught.value.field == field
     assert said in str(caught.value)
 
@@ -300,8 +300,8 @@ def test_outputs_that_there_are_not_are_refused(kind: str, outputs: dict[str, in
 def test_an_output_twice_or_in_shared_memory_is_refused() -> None:
     twice = pb.ModelInferRequest(outputs=[{"name": "values"}, {"name": "values"}])
     with pytest.raises(InputError, match="'values' again"):
-        wanted_outputs(twice, Signature(make_predictor(kind="policy")))
+        requested_outputs(twice, Signature(make_predictor(kind="policy")))
     shared = asking(probabilities=0)
     shared.outputs[0].parameters["shared_memory_region"].string_param = "region"
     with pytest.raises(InputError, match="shared memory"):
-        wanted_outputs(shared, Signature(make_predictor()))
+        requested_outputs(shared, Signature(make_predictor()))
