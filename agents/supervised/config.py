@@ -36,63 +36,63 @@ class FitConfig:
     """Settings that classifiers and regressors share. None means the net's own, which ``recipe`` resolves."""
 
     net: str | None = None
-    """None: mlp. linear, lenet, cnn, vgg, nature; classifiers: perceptron, logistic, softmax."""
+    """Network: mlp (None), linear, lenet, cnn, vgg, nature; for classifiers also perceptron, logistic, softmax."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers; None: the net's own."""
     activation: Activation | None = None
-    """None: the net's own."""
+    """Activation function between layers; None: the net's own."""
     dropout: float | None = None
-    """Share of features dropped (Srivastava et al. 2014); None: the net's own."""
+    """Dropout: share of features dropped (Srivastava et al. 2014); None: the net's own."""
     layer_norm: bool = False
-    """After each layer (Ba et al. 2016)."""
+    """Layer normalisation after each layer (Ba et al. 2016)."""
     batch_norm: bool | None = None
-    """After each layer (Ioffe & Szegedy 2015); None: the net's own."""
+    """Batch normalisation after each layer (Ioffe & Szegedy 2015); None: the net's own."""
     init_torso: str | None = None
-    """A model or run directory, a policy's too, whose torso to begin with in net's place."""
+    """A model or run directory, a policy's too, whose torso this one begins as, in place of net."""
     freeze_torso: bool = False
     """Keep that torso as it is: only the head learns."""
     init: Init | None = None
-    """First weights: PyTorch's default, zeros, normal, Xavier, He, orthogonal."""
+    """Initial weights: PyTorch's default, zeros, normal, xavier, he or orthogonal; None: the net's own."""
     optimizer: Optimizer | None = None
-    """None: the net's own; adamw for all but the linear ones."""
+    """Optimizer; None: the net's own, which is adamw for all but the linear ones."""
     learning_rate: float | None = None
-    """Its peak; None: the net's or the optimizer's own."""
+    """Learning rate at the peak of its schedule; None: the net's or the optimizer's own."""
     momentum: float = 0.9
-    """Of momentum and nesterov (Polyak 1964; Sutskever et al. 2013)."""
+    """Momentum of the optimizers momentum and nesterov (Polyak 1964; Sutskever et al. 2013)."""
     schedule: Schedule | None = None
-    """Of the learning rate; one-cycle (Smith & Topin 2018) for most nets."""
+    """Schedule of the learning rate; None: the net's own, for most nets one-cycle (Smith & Topin 2018)."""
     batch_size: BatchSize | None = None
-    """Examples a gradient step; full: all of them, gradient descent."""
+    """Examples a gradient step; full: all of them, which is gradient descent; None: the net's own."""
     max_epochs: int | None = None
-    """Passes over the training data."""
+    """Most passes over the training data; None: the net's own."""
     weight_decay: float | None = None
-    """Decoupled, of adamw alone (Loshchilov & Hutter 2019)."""
+    """Decoupled weight decay, for adamw only (Loshchilov & Hutter 2019); None: the net's own."""
     l1: float = 0.0
-    """Times the sum of the weights' sizes, added to the loss; biases and norms are spared."""
+    """L1 penalty: this times the sum of the weights' sizes is added to the loss; biases and norms are spared."""
     l2: float = 0.0
-    """Times half the sum of the weights' squares, added to the loss."""
+    """L2 penalty: this times half the sum of the weights' squares is added to the loss."""
     max_grad_norm: float | None = None
-    """A longer gradient is cut to this length; None: never."""
+    """Norm to which a longer gradient is clipped; None: never."""
     max_shift_px: float = 0.0
-    """Training images are moved by up to so many pixels."""
+    """Augmentation: training images are shifted by up to so many pixels."""
     max_rotation_deg: float = 0.0
-    """Training images are turned by up to so many degrees."""
+    """Augmentation: training images are rotated by up to so many degrees."""
     max_scale: float = 0.0
-    """Training images have their sides scaled by up to this share."""
+    """Augmentation: the sides of training images are scaled by up to this share."""
     elastic_px: float = 0.0
-    """Training images are bent, by displacements of this deviation in pixels (Simard et al. 2003)."""
+    """Augmentation: elastic distortion with displacements of this deviation in pixels (Simard et al. 2003)."""
     validation_fraction: float = 0.1
-    """Of what fit() is given, to choose the best epoch by; scikit-learn's default."""
+    """Share of the examples given to fit() that is held out to choose the best epoch by; scikit-learn's default."""
     patience: int | None = 20
-    """Epochs without a better one before the fit ends; None: never."""
+    """Early stopping: epochs without a better one before the fit ends; None: never."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of forward and backward; auto: bfloat16 where it pays."""
+    """Precision of forward and backward; auto: bfloat16 where it is faster."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """Device to train on: auto, cpu or cuda."""
     num_threads: int | None = None
-    """Of torch; None: 1 for small minibatches, which lose by more."""
+    """Torch's threads; None: 1 for small minibatches, which are slower with more, else torch's own number."""
     random_state: int | None = None
-    """Everything random follows from it; None: drawn."""
+    """Seed of everything random; None: drawn."""
     verbose: int = 0
     """1 shows a progress bar."""
 

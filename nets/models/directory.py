@@ -46,5 +46,5 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     if not is_directory:
         raise ModelNotFoundError(f"no model at {directory}: it is a file; expected a model or run directory")
     raise ModelNotFoundError(
-        f"no model in {directory}: expected {CARD} in it (a model directory), or in best/ or model/ (a run directory)"
+        f"no model in {directory}: {CARD} must be in it (a model directory), or in best/ or model/ (a run directory)"
     )

@@ -257,7 +257,7 @@ def test_mistakes_here(run: Run, models: Any, scans: list[Path], tmp_path: Path)
             f"--dataset must be omitted: {models.cartpole} is a policy, to which it does not apply",
         ),
         (("evaluate", models.cartpole, "--episodes", 0), "--episodes must be at least 1, got 0"),
-        (("evaluate", tmp_path), f"no model in {tmp_path}: expected model.json in it"),
+        (("evaluate", tmp_path), f"no model in {tmp_path}: model.json must be in it"),
         (("export", tmp_path / "no"), f"no model at {tmp_path / 'no'}: there is no such directory"),
     ):
         error = run(*arguments).error

@@ -295,7 +295,7 @@ def test_a_run_directory_means_its_best_model_or_else_its_latest(tmp_path: Path,
     ("path", "message"),
     [
         ("nowhere", "there is no such directory"),
-        ("empty", "expected model.json in it"),
+        ("empty", "model.json must be in it"),
         ("file", "it is a file; expected a model or run directory"),
         ("file/below", "there is no such directory"),
         ("x" * 5000, "no model at"),

@@ -182,7 +182,7 @@ def test_a_repository_without_models_is_told_of(folder: Path, settings: Any, pub
     with pytest.raises(ServerError, match="model 'b': the version policy selects none of its versions, 2"):
         run(lambda: started(settings(version_policy="1,3")).__aenter__())
     (folder / "b" / "2" / "model.json").unlink()
-    with pytest.raises(ServerError, match=r"model 'b' \(.*b/2\): no model in .*b/2: expected model.json in it"):
+    with pytest.raises(ServerError, match=r"model 'b' \(.*b/2\): no model in .*b/2: model.json must be in it"):
         run(lambda: started(settings()).__aenter__())
     shutil.rmtree(folder)
     with pytest.raises(ServerError, match=r"repository .* cannot be listed: No such file or directory"):
