@@ -22,7 +22,7 @@ TIERS: dict[str, list[set[str]]] = {
     "envs": [{"vector", "datasets"}, {"games"}],
     "insight": [{"units"}, {"pictures"}, {"metrics"}, {"inspect"}],
     "agents": [
-        {"optim"},
+        {"optim", "protocols"},
         {"replay", "runs"},
         {"value_based", "acting", "supervised"},
         {"estimators"},

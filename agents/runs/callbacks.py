@@ -24,7 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torso.agents.runs.events import Checkpointed, Episode, Evaluated, Tick
+from torso.agents.protocols import Episode
+from torso.agents.runs.events import Checkpointed, Evaluated, Tick
 from torso.errors import ConfigError
 
 

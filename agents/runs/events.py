@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from torso.agents.protocols import Episode
 from torso.envs.games.atari_scores import human_normalized_score
 
 if TYPE_CHECKING:
     from torch import Tensor  # acting through a model server needs no torch
 
 
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """A finished training episode. ``episode_return`` is the sum of the env's own rewards."""
+def mean_of(values: Sequence[Tensor]) -> Tensor:
+    """Mean of scalar tensors, on their device."""
+    import torch  # acting through a model server needs none
 
-    total_steps: int
-    env: int
-    episode_return: float
-    length_steps: int
+    return torch.stack(list(values)).mean()
 
 
 class Tick(NamedTuple):
-    """Result of one vector env step: finished episodes, and the metrics of learning phases where there were any."""
+    """Result of one vector env step: finished episodes, and the metrics of each update that was due.
+
+    metrics of updates: tensors on the device that learns.
+    """
 
     steps_before: int
     total_steps: int
     episodes: tuple[Episode, ...]
-    metrics: Mapping[str, Tensor]
+    updates: tuple[Mapping[str, Tensor], ...]
+
+    @property
+    def metrics(self) -> Mapping[str, Tensor]:
+        """Metrics of the tick, means over its updates; empty where nothing was learnt."""
+        if len(self.updates) < 2:
+            return self.updates[0] if self.updates else {}
+        return {name: mean_of([each[name] for each in self.updates]) for name in self.updates[0]}
 
 
 @dataclass(frozen=True, kw_only=True)

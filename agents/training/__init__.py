@@ -1,4 +1,4 @@
 """Training of agents: `DQN`, the loop of agent and env, the state of a session, the driver, training runs.
 
-May import every other room of agents. Begin with `driver.py`, then `interaction.py`.
+May import every other room of agents. Begin with `driver.py`, then `core.py`.
 """

@@ -1,4 +1,4 @@
-"""Training driver: the interaction loop with logs, evaluations, the best model, checkpoints and exact resume."""
+"""Training driver: the training core with logs, evaluations, the best model, checkpoints and exact resume."""
 
 from __future__ import annotations
 
@@ -123,21 +123,21 @@ class Training:
             return
         if self.run_directory is not None:
             self.run_directory.drop_summary()  # of an earlier end of this run
-        interaction = self.session.interaction
+        core = self.session.core
         self._tracker = None if self.run_directory is None else Tracker(self.run_directory.path, self._position)
         try:
             with torch_threads(self.config.num_threads):
                 if self._is_warm_start and self.total_steps == 0:
                     self._write_checkpoint()  # or a run killed before its first one would resume from the seed
-                interaction.begin()
-                for tick in interaction.run(until_steps):
+                core.begin()
+                for tick in core.run(until_steps):
                     yield from self._process_tick(tick, until_steps)
                     if self.is_solved or self._hooks.stop or stop():
                         break
                 if self._checkpointed_at != self.total_steps:
                     yield self._notify("on_checkpoint", self._checkpoint(planned=False))
         finally:
-            interaction.close()
+            core.close()
             if self._tracker is not None:
                 self._tracker.close()
 
@@ -203,7 +203,7 @@ class Training:
         config = self.config
         self.session.record_tick(tick)
         self._hooks("on_step", tick)
-        if tick.metrics:
+        if tick.updates:
             self._hooks("on_update", tick)
         for episode in tick.episodes:
             yield self._notify("on_episode", episode)
@@ -235,7 +235,7 @@ class Training:
         seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
         evaluation = self._evaluate_network(network, seeds)
         if self.world.is_constructed:  # the episodes were played in the training env itself
-            session.interaction.cut()
+            session.core.cut()
         is_best = session.best_mean is None or evaluation.mean >= session.best_mean  # of equals the later one
         if is_best:
             session.best_network, session.best_mean, session.best_step = network, evaluation.mean, total_steps
@@ -253,7 +253,7 @@ class Training:
 
     def _checkpoint(self, *, planned: bool) -> Checkpointed:
         """Truncate all unfinished episodes, begin new ones, and write a checkpoint there."""
-        self.session.interaction.cut()
+        self.session.core.cut()
         if not planned:
             self.session.cuts.append(self.total_steps)
         self._write_checkpoint()

@@ -5,26 +5,31 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from torso.agents.acting.collector import EnvCollector
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.observation_moments import RunningMoments
-from torso.agents.optim.states import numpy_generator_state, restore_numpy_generator, strip_prefix, with_prefix
+from torso.agents.optim.states import strip_prefix, with_prefix
+from torso.agents.protocols import Stateful
 from torso.agents.replay.batches import Sampler
 from torso.agents.replay.prioritized import PrioritizedSampler
 from torso.agents.replay.ring import ReplayRing
+from torso.agents.replay.transitions import Transitions
 from torso.agents.replay.uniform import UniformSampler
 from torso.agents.runs.checkpoints import Checkpoint, Segment, plan_segments
 from torso.agents.runs.events import Tick
-from torso.agents.training.interaction import Interaction
+from torso.agents.training.core import TrainingCore
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.learner import DQNLearner
+from torso.agents.value_based.exploration import EpsilonGreedy
+from torso.agents.value_based.learner import DQNLearner, input_statistics
 from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
 from torso.envs import env_seeds
 from torso.envs.vector.world import World
@@ -62,7 +67,7 @@ def require_trainable(world: World, config: DQNConfig, seed: int, initial: Netwo
 
 
 class Session:
-    """Learner, replay, interaction, their random generators, and the running metrics of one run."""
+    """Training core of one run: learner, experience and collector, their random generators, and the running metrics."""
 
     def __init__(
         self,
@@ -81,7 +86,8 @@ class Session:
             network = initial_network(config, spec, seed)
         else:
             _require_same_spec(network.spec, spec)
-        self.learner = DQNLearner(config, copy.deepcopy(network), device=device, precision=precision)
+        moments = RunningMoments(math.prod(env.shape)) if config.normalise_observations else None
+        self.learner = DQNLearner(config, copy.deepcopy(network), device=device, precision=precision, moments=moments)
         self.replay = ReplayRing(
             capacity_steps=config.replay_capacity,
             num_envs=config.num_envs,
@@ -91,26 +97,17 @@ class Session:
             frame_stack=env.frame_stack,
             num_actions=env.num_actions if env.has_action_masks else None,
         )
-        self.sampler: Sampler = (
-            PrioritizedSampler(
-                self.replay, n_step=config.n_step, exponent=config.priority_exponent, batch_size=config.batch_size
-            )
-            if config.prioritized
-            else UniformSampler(self.replay, n_step=config.n_step)
-        )
-        self.moments = RunningMoments(math.prod(env.shape)) if config.normalise_observations else None
         acting, sampling = np.random.SeedSequence(entropy=seed, spawn_key=(0xAC7,)).spawn(2)
-        self.interaction = Interaction(
+        self.core = assemble(
             config,
             self.learner,
             self.replay,
-            self.sampler,
             lambda step: world.make(env_seeds(seed, config.num_envs, step)),
             action_start=env.action_start,
             acting_rng=np.random.default_rng(acting),
             sampling_generator=torch.Generator(device).manual_seed(int(sampling.generate_state(1)[0])),
-            moments=self.moments,
         )
+        self._parts: Mapping[str, Stateful] = self.core.parts()
         self.best_network: Network | None = None  # by evaluation so far, with its mean return and its step
         self.best_mean: float | None = None
         self.best_step = 0
@@ -124,7 +121,7 @@ class Session:
     @property
     def total_steps(self) -> int:
         """Steps made so far."""
-        return self.interaction.total_steps
+        return self.core.total_steps
 
     def record_tick(self, tick: Tick) -> None:
         """Add a tick to the running metrics, without synchronising with the device."""
@@ -132,7 +129,7 @@ class Session:
             self.num_episodes += 1
             self._recent_returns.append(episode.episode_return)
             self._recent_lengths.append(episode.length_steps)
-        if tick.metrics:
+        if tick.updates:
             self._num_metrics += 1
             for name, value in tick.metrics.items():
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
@@ -152,16 +149,10 @@ class Session:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return all state but the replay's rows, as JSON and tensors."""
-        learner_state, learner_tensors = self.learner.state()
-        sampler_state, sampler_tensors = self.sampler.state()
+        parts = {name: part.state() for name, part in self._parts.items()}
         state = {
-            "total_steps": self.total_steps,
-            "learner": learner_state,
-            "sampler": sampler_state,
-            "moments": None if self.moments is None else self.moments.state(),
-            "input": _input_statistics(self.learner.online),
-            "best_input": None if self.best_network is None else _input_statistics(self.best_network),
-            "acting_rng": numpy_generator_state(self.interaction.acting_rng),
+            "parts": {name: part for name, (part, _) in parts.items()},
+            "best_input": None if self.best_network is None else input_statistics(self.best_network),
             "best_mean": self.best_mean,
             "best_step": self.best_step,
             "cuts": self.cuts,
@@ -170,13 +161,11 @@ class Session:
             "recent_lengths": list(self._recent_lengths),
             "num_metrics": self._num_metrics,
         }
-        tensors = {
-            **with_prefix("learner", learner_tensors),
-            **with_prefix("sampler", sampler_tensors),
-            **with_prefix("best", {} if self.best_network is None else self.best_network.state_dict()),
-            **with_prefix("sums", self._sums),
-            "sampling_generator": self.interaction.sampling_generator.get_state(),
-        }
+        tensors: dict[str, Tensor] = {}
+        for name, (_, part) in parts.items():
+            tensors |= with_prefix(name, part)
+        tensors |= with_prefix("best", {} if self.best_network is None else self.best_network.state_dict())
+        tensors |= with_prefix("sums", self._sums)
         return state, tensors
 
     def segments(self, on_disk: tuple[tuple[int, int], ...]) -> Iterator[Segment]:
@@ -188,16 +177,12 @@ class Session:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore the state of a checkpoint; CheckpointError when it is of another run."""
-        state, tensors = checkpoint.state, checkpoint.tensors
+        state, tensors = upgrade(checkpoint.state, checkpoint.tensors)
+        for start_row, _, rows in checkpoint.segments():
+            self.replay.write_rows(start_row, rows)
         try:
-            self.learner.restore(state["learner"], strip_prefix("learner", tensors))
-            if state["input"] is not None:
-                self.learner.set_input_statistics(**state["input"])
-            if self.moments is not None:
-                self.moments.restore(state["moments"])
-            restore_numpy_generator(self.interaction.acting_rng, state["acting_rng"])
-            self.interaction.sampling_generator.set_state(tensors["sampling_generator"])
-            self.interaction.total_steps = state["total_steps"]
+            for name, part in self._parts.items():
+                part.restore(state["parts"][name], strip_prefix(name, tensors))
             self.best_mean, self.best_step = state["best_mean"], state["best_step"]
             if self.best_mean is not None:
                 self.best_network = copy.deepcopy(self.learner.online).eval()
@@ -213,9 +198,74 @@ class Session:
         except RuntimeError as error:
             raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
         self._sums = {name: t.to(self.learner.device) for name, t in strip_prefix("sums", tensors).items()}
-        for start_row, _, rows in checkpoint.segments():
-            self.replay.write_rows(start_row, rows)
-        self.sampler.restore(state["sampler"], strip_prefix("sampler", tensors))
+
+
+def assemble(
+    config: DQNConfig,
+    learner: DQNLearner,
+    ring: ReplayRing,
+    make_envs: Callable[[int], VectorEnv[Any, Any, Any]],
+    *,
+    action_start: int,
+    acting_rng: np.random.Generator,
+    sampling_generator: torch.Generator,
+) -> TrainingCore:
+    """Assemble the training core of a learner: epsilon-greedy acting in envs, transitions in a ring."""
+    collector = EnvCollector(
+        learner.policy(),
+        EpsilonGreedy(config.epsilon, acting_rng),
+        make_envs,
+        num_envs=config.num_envs,
+        action_start=action_start,
+        has_masks=ring.has_masks,
+    )
+    return TrainingCore(collector, transitions_of(config, ring, sampling_generator), learner)
+
+
+def transitions_of(config: DQNConfig, ring: ReplayRing, generator: torch.Generator) -> Transitions:
+    """Experience in a ring, sampled and learnt from as the settings say."""
+    sampler: Sampler = (
+        PrioritizedSampler(ring, n_step=config.n_step, exponent=config.priority_exponent, batch_size=config.batch_size)
+        if config.prioritized
+        else UniformSampler(ring, n_step=config.n_step)
+    )
+    return Transitions(
+        ring,
+        sampler,
+        generator,
+        n_step=config.n_step,
+        gamma=config.gamma,
+        clip_rewards=config.clip_rewards,
+        learn_period=config.learn_period,
+        samples_per_phase=config.updates_per_phase * config.batch_size,
+        min_replay_size=config.min_replay_size,
+        importance=config.importance,
+    )
+
+
+def upgrade(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    """Bring a checkpoint of a run to the form of today: a mapping of names to the state of each part.
+
+    Before torso had parts, the same values stood side by side.
+    """
+    if "parts" in state:
+        return state, tensors
+    try:
+        steps = state["total_steps"]
+        learner = {**state["learner"], "advanced_to": steps, "moments": state["moments"], "input": state["input"]}
+        parts = {
+            "learner": learner,
+            "experience": {"sampler": state["sampler"]},
+            "collector": {"total_steps": steps, "explorer": {"rng": state["acting_rng"]}},
+        }
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint lacks {error}; it is of another version or another kind") from error
+    renamed = {"sampling_generator": "experience/generator"}
+    moved = {
+        f"experience/{name}" if name.startswith("sampler/") else renamed.get(name, name): tensor
+        for name, tensor in tensors.items()
+    }
+    return {**state, "parts": parts}, moved
 
 
 def _require_same_spec(initial: NetworkSpec, spec: NetworkSpec) -> None:
@@ -223,9 +273,3 @@ def _require_same_spec(initial: NetworkSpec, spec: NetworkSpec) -> None:
     scaled = replace(spec.input, mean=initial.input.mean, std=initial.input.std)
     if initial != replace(spec, input=scaled) or (initial.input.mean is None) != (spec.input.mean is None):
         raise ConfigError(f"the initial weights must be of {spec}, as these settings require, got {initial}")
-
-
-def _input_statistics(network: Network) -> dict[str, list[float]] | None:
-    """Mean and standard deviation of a network's input normalisation; None where it has none."""
-    scaling = network.spec.input
-    return None if scaling.mean is None or scaling.std is None else {"mean": [*scaling.mean], "std": [*scaling.std]}

@@ -7,7 +7,7 @@ A classifier regresses its output on a label; this regresses ``Q(s, a)`` on ``r 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,16 +16,21 @@ from torch import Tensor
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.flat import FlatParameters
 from torso.agents.optim.gradient_step import GradientStep, select_forward
+from torso.agents.optim.observation_moments import RunningMoments
 from torso.agents.optim.optimizers import make_optimizer
+from torso.agents.optim.schedules import multiples_passed
 from torso.agents.optim.states import strip_prefix, with_prefix
+from torso.agents.protocols import StepRows, Update
 from torso.agents.replay.batches import Batch
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, greedy_actions
+from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy
+from torso.arrays import Array
 from torso.errors import CheckpointError, ConfigError
-from torso.nets import Network
+from torso.nets import Network, Prediction
 from torso.nets.models.transfer import freeze_torso, has_running_statistics
 from torso.nets.modules.heads import ValueHead
 from torso.nets.modules.torsos import round_large_weights
+from torso.nets.specs.registry import State
 from torso.private_apis import torch_foreach
 
 _FOREACH = torch_foreach()
@@ -45,6 +50,7 @@ class DQNLearner:
         *,
         device: torch.device,
         precision: Precision,
+        moments: RunningMoments | None = None,
     ) -> None:
         if not isinstance(network.head, ValueHead):
             raise ConfigError(f"DQN's network must have a head that values actions, got {network.spec.head!r}")
@@ -70,15 +76,44 @@ class DQNLearner:
         self.next_policy: NextPolicy = GREEDY_ONLINE if config.double else GREEDY_TARGET
         self._online = select_forward(self.online, precision)
         self._target = select_forward(self.target, precision)
+        self.moments = moments
         self.num_updates = 0
         self._updates_at_sync = 0
+        self._advanced_to = 0  # the step up to which target copies were made
 
-    def update(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def policy(self) -> ValuePolicy:
+        """Return what acts, with the online network's weights."""
+        return ValuePolicy(self.online, self._online, self.device)
+
+    def observe(self, rows: StepRows) -> None:
+        """Add the observations of envs that took an action to the running moments, if there are any.
+
+        They reach the networks at the next update.
+        """
+        if self.moments is not None:
+            self.moments.update(rows.obs[~rows.is_reset])
+
+    def changes(self, before: int, after: int) -> Sequence[int]:
+        """Steps of target updates in (before, after], ascending."""
+        period = self.config.target_update_period
+        return range((before // period + 1) * period, after + 1, period)
+
+    def advance(self, step: int, now: int) -> None:
+        """Make the target updates up to ``step``, and set the learning rate as of ``now``."""
+        for _ in range(multiples_passed(self._advanced_to, step, self.config.target_update_period)):
+            self.update_target()
+        self._advanced_to = step
+        if self.config.learning_rate_end is not None:
+            self.step.learning_rate = self.config.learning_rate_at(now)
+
+    def update(self, batch: Batch) -> Update:
         """Take one gradient step per ``batch_size`` rows of the batch.
 
         Returns metrics as detached tensors, means over the steps (the loss, and the target value), and the rows'
         priorities, [n] float32, computed before the step on them.
         """
+        if self.moments is not None:
+            self.set_input_statistics(self.moments.mean, self.moments.std)
         losses, targets, priorities = [], [], []
         for minibatch, target in self._minibatches(batch):
             loss, priority = self._gradient_step(minibatch, target)
@@ -86,7 +121,8 @@ class DQNLearner:
             targets.append(target)
             priorities.append(priority)
         self.num_updates += len(losses)
-        return {"loss": torch.stack(losses).mean(), "target": torch.cat(targets).mean()}, torch.cat(priorities)
+        metrics = {"loss": torch.stack(losses).mean(), "target": torch.cat(targets).mean()}
+        return Update(metrics, torch.cat(priorities))
 
     def update_target(self) -> None:
         """Update the target network: interpolate towards the online one by ``target_update_rate``, or copy it for 1."""
@@ -106,16 +142,6 @@ class DQNLearner:
         """Set the mean and standard deviation that normalise observations; one value a feature each."""
         self.online.set_input_statistics(mean, std)
         self.target.set_input_statistics(mean, std)
-
-    @torch.inference_mode()
-    def act(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Select the greedy action of each observation, among the legal ones where a mask is given.
-
-        obs: [B, *shape] raw, on the learner's device; mask: [B, A] bool. Returns int64 [B].
-        """
-        forward = self.online if len(obs) < _MIN_BFLOAT16_ROWS else self._online
-        values = self.head.values(forward(obs)[0])  # [B, A]
-        return greedy_actions(values, mask)
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """Yield the batch's minibatches with their targets.
@@ -155,7 +181,14 @@ class DQNLearner:
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the learner's state as JSON and tensors, for a checkpoint."""
         optimizer, moments = self.step.state()
-        state = {"optimizer": optimizer, "num_updates": self.num_updates, "updates_at_sync": self._updates_at_sync}
+        state = {
+            "optimizer": optimizer,
+            "num_updates": self.num_updates,
+            "updates_at_sync": self._updates_at_sync,
+            "advanced_to": self._advanced_to,
+            "moments": None if self.moments is None else self.moments.state(),
+            "input": input_statistics(self.online),
+        }
         tensors = {
             **with_prefix("online", self.online.state_dict()),
             **with_prefix("target", self.target.state_dict()),
@@ -173,3 +206,34 @@ class DQNLearner:
         self.step.restore(state["optimizer"], strip_prefix("optimizer", tensors))
         self.num_updates = int(state["num_updates"])
         self._updates_at_sync = int(state["updates_at_sync"])
+        self._advanced_to = int(state["advanced_to"])
+        if state["input"] is not None:
+            self.set_input_statistics(**state["input"])
+        if self.moments is not None:
+            self.moments.restore(state["moments"])
+
+
+class ValuePolicy:
+    """Action values of a network that may be learning, in the precision that is faster for the number of rows."""
+
+    def __init__(
+        self, network: Network, forward: Callable[..., tuple[Prediction, State]], device: torch.device
+    ) -> None:
+        if not isinstance(network.head, ValueHead):
+            raise ConfigError(f"a policy's network must have a head that values actions, got {network.spec.head!r}")
+        self.num_actions: int = network.spec.head.num_actions
+        self._network, self._head = network, network.head
+        self._forward = forward
+        self._device = device
+
+    @torch.inference_mode()
+    def values(self, obs: Array) -> Tensor:
+        """Action values [B, A], without gradient. obs: [B, *shape] raw."""
+        forward = self._network if len(obs) < _MIN_BFLOAT16_ROWS else self._forward
+        return self._head.values(forward(torch.from_numpy(obs).to(self._device))[0])
+
+
+def input_statistics(network: Network) -> dict[str, list[float]] | None:
+    """Mean and standard deviation of a network's input normalisation; None where it has none."""
+    scaling = network.spec.input
+    return None if scaling.mean is None or scaling.std is None else {"mean": [*scaling.mean], "std": [*scaling.std]}

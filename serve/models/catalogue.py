@@ -28,14 +28,14 @@ TAKEN = "a model that is configured directly has this name"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class SelectionPolicy:
     """Version policy: serve a model's ``latest`` so many versions, or those ``named``, or, with neither, all."""
 
     latest: int | None = None
     named: frozenset[str] | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Policy:
+    def parse(cls, text: str) -> SelectionPolicy:
         """Parse ``latest``, ``latest:N``, ``all``, or versions such as ``1,3``; ConfigError for any other text."""
         if text == "all":
             return cls()
@@ -77,7 +77,7 @@ class Catalogue:
 
     def __init__(self, config: ServeConfig) -> None:
         self.folder = config.repository
-        self.policy = Policy.parse(config.version_policy)
+        self.policy = SelectionPolicy.parse(config.version_policy)
         self.direct = parse_models(config.models)
 
     def direct_sources(self) -> list[VersionSource]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torso.errors import ServerError, UnavailableError, UnknownModelError, WrongKindError
 from torso.serve.config import ServeConfig
-from torso.serve.models.catalogue import TAKEN, Catalogue, Listing, Policy
+from torso.serve.models.catalogue import TAKEN, Catalogue, Listing, SelectionPolicy
 from torso.serve.models.control import ModelState, Replica, VersionSource, VersionState
 from torso.serve.models.version_policy import NotLoadedError, Versions, VersionSelector
 from torso.serve.observability.metrics import Snapshot
@@ -239,8 +239,8 @@ class Manager:
             raise UnknownModelError(f"unknown model {name[:128]!r}: the repository has none of that name")
         return versions
 
-    def _policy(self, name: str) -> Policy:
-        return Policy() if name in self._direct else self._catalogue.policy
+    def _policy(self, name: str) -> SelectionPolicy:
+        return SelectionPolicy() if name in self._direct else self._catalogue.policy
 
     def _set_serving(self, name: str, versions: Versions) -> None:
         """Record the versions of a model that serve from now on."""

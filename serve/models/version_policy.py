@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torso.errors import ModelNotFoundError, ServerError, TorsoError
-from torso.serve.models.catalogue import Policy
+from torso.serve.models.catalogue import SelectionPolicy
 from torso.serve.models.control import Replica, VersionSource
 from torso.serve.observability.metrics import ModelKey
 
@@ -69,7 +69,7 @@ class VersionSelector:
         """Drop the faults of versions whose files have changed or are gone."""
         self.faults = {key: fault for key, fault in self.faults.items() if fault.source in available}
 
-    async def prepare_all(self, available: Sequence[VersionSource], policy: Policy) -> Versions:
+    async def prepare_all(self, available: Sequence[VersionSource], policy: SelectionPolicy) -> Versions:
         """Prepare all of a model's versions that the policy selects, or none; return them, not yet switched to.
 
         NotLoadedError where one cannot be loaded, or the policy selects none; nothing is prepared then.
@@ -92,7 +92,7 @@ class VersionSelector:
     async def prepare_loadable(
         self,
         available: Sequence[VersionSource],
-        policy: Policy,
+        policy: SelectionPolicy,
         serving: Mapping[str, VersionSource],
         *,
         unpublished: bool = False,

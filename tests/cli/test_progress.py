@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from torso.agents.runs.events import Checkpointed, Episode, Evaluated, Evaluation, Logged, Tick
+from torso.agents.protocols import Episode
+from torso.agents.runs.events import Checkpointed, Evaluated, Evaluation, Logged, Tick
 from torso.agents.supervised.fitting import BatchDone, EpochDone
 from torso.cli import progress as progress_module
 from torso.cli.progress import FitProgress, TrainingProgress

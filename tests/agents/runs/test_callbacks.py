@@ -13,8 +13,9 @@ import torch
 
 import torso.agents.runs.callbacks as callbacks_module
 from torso.agents import DQN, Callback, TrainingResult, train_run
+from torso.agents.protocols import Episode
 from torso.agents.runs.checkpoints import CheckpointStore
-from torso.agents.runs.events import Checkpointed, Episode, Evaluated, Tick, TrainingEvent
+from torso.agents.runs.events import Checkpointed, Evaluated, Tick, TrainingEvent
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.runs.trackers import read_jsonl
 from torso.agents.training.driver import Training

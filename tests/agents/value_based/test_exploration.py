@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from torso.agents.value_based.exploration import epsilon_greedy
+from torso.agents.value_based.exploration import EpsilonGreedy
+
+BEST = [7, 8, 9]
 
 
-def greedy() -> NDArray[np.int64]:
-    return np.array([7, 8, 9])
+def values() -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(BEST), 10).float()
 
 
-def never() -> NDArray[np.int64]:
+def never() -> torch.Tensor:
     pytest.fail("no env needs a greedy action")
+
+
+def choose(
+    q: Callable[[], torch.Tensor],
+    epsilon: float,
+    num_actions: int,
+    mask: NDArray[np.bool_] | None,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    explorer = EpsilonGreedy(lambda step: epsilon, rng)
+    return explorer.choose(q, mask, num_envs=3, num_actions=num_actions, step=5)
 
 
 def test_random_actions_are_even_among_the_legal_ones() -> None:
     mask = np.array([[True, False, True], [False, True, False], [True, True, True]])
     rng = np.random.default_rng(0)
-    drawn = np.stack(
-        [epsilon_greedy(never, epsilon=1.0, num_envs=3, num_actions=3, mask=mask, rng=rng) for _ in range(3_000)]
-    )
+    drawn = np.stack([choose(never, 1.0, 3, mask, rng) for _ in range(3_000)])
     counts = np.stack([(drawn == action).mean(axis=0) for action in range(3)], axis=1)  # [env, action]
     np.testing.assert_allclose(counts, [[0.5, 0, 0.5], [0, 1, 0], [1 / 3] * 3], atol=0.03)
 
 
 def test_epsilon_is_the_share_of_random_actions() -> None:
     rng = np.random.default_rng(0)
-    drawn = np.stack(
-        [epsilon_greedy(greedy, epsilon=0.3, num_envs=3, num_actions=2, mask=None, rng=rng) for _ in range(3_000)]
-    )
+    drawn = np.stack([choose(values, 0.3, 2, None, rng) for _ in range(3_000)])
     np.testing.assert_allclose((drawn < 2).mean(axis=0), 0.3, atol=0.03)
     assert set(np.unique(drawn)) == {0, 1, 7, 8, 9}
 
@@ -39,14 +51,30 @@ def test_epsilon_is_the_share_of_random_actions() -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_order_of_draws_is_the_runs(masked: bool) -> None:
     """random(E), the forward, then one call of integers for the envs that explore: what a resume repeats."""
-    mask = np.ones((3, 4), dtype=bool) if masked else None
+    mask = np.ones((3, 10), dtype=bool) if masked else None
     for seed in range(20):
         rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
-        actions = epsilon_greedy(greedy, epsilon=0.5, num_envs=3, num_actions=4, mask=mask, rng=rng)
+        actions = choose(values, 0.5, 10, mask, rng)
         explore = again.random(3) < 0.5
         count = int(explore.sum())
-        expected = greedy()
+        expected = np.array(BEST)
         if count:
-            expected[explore] = again.integers(np.full(count, 4)) if masked else again.integers(4, size=count)
+            expected[explore] = again.integers(np.full(count, 10)) if masked else again.integers(10, size=count)
         assert actions.tolist() == expected.tolist()
         assert rng.random() == again.random()
+
+
+def test_a_restored_explorer_draws_what_the_first_would_have_drawn() -> None:
+    first, second = (EpsilonGreedy(lambda step: 1.0, np.random.default_rng(seed)) for seed in (1, 2))
+    first.choose(never, None, num_envs=3, num_actions=50, step=0)
+    second.restore(*first.state())
+    drawn = [each.choose(never, None, num_envs=3, num_actions=50, step=1).tolist() for each in (first, second)]
+    assert drawn[0] == drawn[1]
+
+
+def test_epsilon_is_of_the_step_and_a_mask_holds_for_the_best_too() -> None:
+    explorer = EpsilonGreedy({0: 1.0, 9: 0.0}.__getitem__, np.random.default_rng(0))
+    mask = np.ones((3, 10), dtype=bool)
+    mask[0, 7] = False
+    assert explorer.choose(values, mask, num_envs=3, num_actions=10, step=9).tolist() == [0, 8, 9]
+    explorer.choose(never, mask, num_envs=3, num_actions=10, step=0)

@@ -13,7 +13,7 @@ from torso.nets.models.card import CARD, WEIGHTS
 from torso.nets.models.directory import find_model
 from torso.nets.models.onnx_export import ONNX
 from torso.serve import ServeConfig
-from torso.serve.models.catalogue import STAMPED, TAKEN, Catalogue, Policy, parse_models, stamp
+from torso.serve.models.catalogue import STAMPED, TAKEN, Catalogue, SelectionPolicy, parse_models, stamp
 from torso.serve.models.control import VersionSource
 
 
@@ -56,7 +56,7 @@ def sources(*numbers: str) -> list[VersionSource]:
     ],
 )
 def test_a_policy_chooses_by_number_oldest_first(policy: str, chosen: list[str]) -> None:
-    assert [source.version for source in Policy.parse(policy).select(sources("10", "9", "1", "2"))] == chosen
+    assert [source.version for source in SelectionPolicy.parse(policy).select(sources("10", "9", "1", "2"))] == chosen
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_policy_chooses_by_number_oldest_first(policy: str, chosen: list[str])
 )
 def test_what_is_no_policy_is_refused(policy: str) -> None:
     with pytest.raises(ConfigError, match="version_policy must be latest, latest:N, all, or numbers"):
-        Policy.parse(policy)
+        SelectionPolicy.parse(policy)
 
 
 def test_models_are_folders_of_numbered_folders(folder: Path) -> None:

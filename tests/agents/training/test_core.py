@@ -1,7 +1,7 @@
-"""Interaction loop: its calls of envs, replay and learner, and that its counts are steps whatever the number of envs.
+"""Training core: its calls of envs, replay and learner, and that its counts are steps whatever the number of envs.
 
 Run as a script, this file writes the golden trace anew:
-``PYTHONPATH=tests/oracles python tests/agents/training/test_interaction.py``.
+``PYTHONPATH=tests/oracles python tests/agents/training/test_core.py``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transitions import Transition, key
 
+from torso.agents.protocols import Episode, Update
 from torso.agents.replay.batches import Batch
 from torso.agents.replay.ring import ReplayRing
-from torso.agents.replay.uniform import UniformSampler
-from torso.agents.runs.events import Episode
-from torso.agents.training.interaction import Interaction
+from torso.agents.training.core import TrainingCore
+from torso.agents.training.session import assemble
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.learner import DQNLearner
+from torso.agents.value_based.learner import DQNLearner, ValuePolicy
 from torso.agents.value_based.network import initial_network, q_network_spec
 from torso.envs import env_seeds, make_vector
 from torso.errors import EnvError
@@ -43,12 +43,19 @@ class TapedLearner(DQNLearner):
 
     tape: list[tuple[Any, ...]]
 
-    def act(self, obs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        actions = super().act(obs, mask)
-        self.tape.append(("act", obs[:, 1].tolist(), actions.tolist()))
-        return actions
+    def policy(self) -> ValuePolicy:
+        policy = super().policy()
+        values = policy.values
 
-    def update(self, batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        def taped(obs: np.ndarray) -> torch.Tensor:
+            q = values(obs)
+            self.tape.append(("act", obs[:, 1].tolist(), q.argmax(dim=1).tolist()))
+            return q
+
+        policy.values = taped  # type: ignore[method-assign]
+        return policy
+
+    def update(self, batch: Batch) -> Update:
         self.tape.append(("learn", len(batch.r_t)))
         return super().update(batch)
 
@@ -68,7 +75,7 @@ class TapedConfig(DQNConfig):
 asked: list[int] = []
 
 
-def interaction(
+def core(
     diary: Diary,
     *,
     seed: int = 3,
@@ -76,7 +83,7 @@ def interaction(
     action_start: int = 0,
     make: Callable[[int], VectorEnv[Any, Any, Any]] | None = None,
     **given_settings: Any,
-) -> Interaction:
+) -> TrainingCore:
     """Build a loop over diary envs. The network is linear; its initial values favour action 2 everywhere."""
     config = TapedConfig(
         **{"hidden": (), "batch_size": 4, "min_replay_size": 10, "learning_rate": 1e-6, **given_settings}
@@ -96,11 +103,10 @@ def interaction(
         capacity_steps=config.replay_capacity, num_envs=config.num_envs, shape=(2,), dtype="float64", device=CPU
     )
     asked.clear()
-    return Interaction(
+    return assemble(
         config,
         learner,
         replay,
-        UniformSampler(replay, n_step=config.n_step),
         make or make_envs,
         action_start=action_start,
         acting_rng=np.random.default_rng(seed),
@@ -114,7 +120,7 @@ def interaction(
 def test_a_tape_of_events() -> None:
     """One env, no exploration: the calls in their order, step by step, up to a cut."""
     diary = Diary(script=[(4, "terminated"), (2, "truncated"), (9, "both")])
-    loop = interaction(
+    loop = core(
         diary,
         action_start=5,
         epsilon_start=0.0,
@@ -161,7 +167,7 @@ def test_a_tape_of_events() -> None:
         Episode(total_steps=4, env=0, episode_return=sum(rewards[:4]), length_steps=4),
         Episode(total_steps=6, env=0, episode_return=sum(rewards[4:6]), length_steps=2),
     ]
-    rows = loop.replay.read_rows(0, loop.replay.num_rows)
+    rows = loop.experience.ring.read_rows(0, loop.experience.ring.num_rows)
     assert rows["obs"][:, 0, 1].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 0, 1]
     assert rows["is_reset"][:, 0].tolist() == [False] * 4 + [True] + [False] * 2 + [True, False, True]
     assert rows["terminated"][:, 0].tolist() == [False] * 3 + [True] + [False] * 6
@@ -176,7 +182,7 @@ def test_a_tape_of_events() -> None:
 @pytest.mark.parametrize(("learn_period", "min_replay_size"), [(4, 50), (1, 33), (7, 49), (16, 20)])
 def test_counts_are_functions_of_the_steps(num_envs: int, learn_period: int, min_replay_size: int) -> None:
     diary = Diary()
-    loop = interaction(
+    loop = core(
         diary,
         num_envs=num_envs,
         learn_period=learn_period,
@@ -199,17 +205,17 @@ def test_counts_are_functions_of_the_steps(num_envs: int, learn_period: int, min
     assert loop.learner.num_updates == phases * 2
     assert diary.tape.count(("sync",)) == sum(step % 10 == 0 for step in steps)
     assert asked == sorted(asked)
-    assert [round(loop.config.epsilon(step), 6) for step in (0, 50, 100, 999)] == [1.0, 0.525, 0.05, 0.05]
+    assert [round(loop.learner.config.epsilon(step), 6) for step in (0, 50, 100, 999)] == [1.0, 0.525, 0.05, 0.05]
 
 
 @pytest.mark.parametrize("num_envs", [1, 8])
 def test_reset_rows_are_no_steps(num_envs: int) -> None:
     diary = Diary()
-    loop = interaction(diary, num_envs=num_envs, longest=2)  # of every 5 rows, 2 are resets
+    loop = core(diary, num_envs=num_envs, longest=2)  # of every 5 rows, 2 are resets
     loop.begin()
     ticks = list(loop.run(300))
-    rows = loop.replay.read_rows(0, loop.replay.num_rows)
-    assert len(ticks) == loop.replay.num_rows > 300 / num_envs
+    rows = loop.experience.ring.read_rows(0, loop.experience.ring.num_rows)
+    assert len(ticks) == loop.experience.ring.num_rows > 300 / num_envs
     assert int((~rows["is_reset"]).sum()) == loop.total_steps
     ended = [episode for tick in ticks for episode in tick.episodes]
     by_env = Counter(episode.env for episode in ended)
@@ -221,7 +227,7 @@ def test_reset_rows_are_no_steps(num_envs: int) -> None:
 
 def test_epsilon_is_the_share_of_actions_drawn_evenly() -> None:
     diary = Diary()
-    loop = interaction(diary, num_envs=4, epsilon_start=0.3, epsilon_end=0.3, min_replay_size=5_000)
+    loop = core(diary, num_envs=4, epsilon_start=0.3, epsilon_end=0.3, min_replay_size=5_000)
     loop.begin()
     for _ in loop.run(4_000):
         pass
@@ -245,7 +251,7 @@ def test_the_replay_holds_what_the_envs_wrote_in_their_diary(
     num_envs: int, capacity_rows: int, longest: int, stretches: list[tuple[int, str]]
 ) -> None:
     diary = Diary()
-    loop = interaction(
+    loop = core(
         diary,
         num_envs=num_envs,
         longest=longest,
@@ -261,21 +267,22 @@ def test_the_replay_holds_what_the_envs_wrote_in_their_diary(
         if then == "cut":
             loop.cut()
         elif then == "abandon":
-            last = {key(obs) for obs in loop.replay.read_rows(loop.replay.num_rows - 1, loop.replay.num_rows)["obs"][0]}
+            ring = loop.experience.ring
+            last = {key(obs) for obs in ring.read_rows(ring.num_rows - 1, ring.num_rows)["obs"][0]}
             lost |= {transition for transition in diary.transitions if transition.s_tm1 in last}
             loop.begin()
-    sample = loop.sampler.sample(3_000, torch.Generator().manual_seed(0), 1.0)
-    batch = loop.replay.transitions(sample.row, sample.env, gamma=0.5)
+    sample = loop.experience.sampler.sample(3_000, torch.Generator().manual_seed(0), 1.0)
+    batch = loop.experience.ring.transitions(sample.row, sample.env, gamma=0.5)
     columns = zip(*(tensor.tolist() for tensor in batch[:6]), strict=True)
     found = {Transition(tuple(s), a, r, d == 0, tuple(s_t)) for s, a, r, d, s_t, weight in columns if weight}
-    rows = loop.replay.read_rows(loop.replay.first_row, loop.replay.num_rows)
+    rows = loop.experience.ring.read_rows(loop.experience.ring.first_row, loop.experience.ring.num_rows)
     stored = {key(obs) for obs in rows["obs"].flatten(0, 1)}
     assert found == {each for each in diary.transitions if each.s_tm1 in stored and each not in lost}
 
 
 def test_a_cut_begins_anew_with_seeds_of_its_step() -> None:
     diary = Diary()
-    loop = interaction(diary, num_envs=2)
+    loop = core(diary, num_envs=2)
     loop.begin()
     for _ in loop.run(20):
         pass
@@ -286,8 +293,8 @@ def test_a_cut_begins_anew_with_seeds_of_its_step() -> None:
     assert diary.closed == 2
     assert diary.made == 4
     again = Diary()
-    resumed = interaction(again, num_envs=2)
-    resumed.total_steps = at
+    resumed = core(again, num_envs=2)
+    resumed.collector.total_steps = at
     resumed.begin()
     assert again.resets == diary.resets
 
@@ -295,7 +302,7 @@ def test_a_cut_begins_anew_with_seeds_of_its_step() -> None:
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
 def test_envs_in_another_autoreset_mode_are_refused(mode: AutoresetMode) -> None:
     diary = Diary()
-    loop = interaction(diary, make=lambda step: SyncVectorEnv([lambda: DiaryEnv(diary)], autoreset_mode=mode))
+    loop = core(diary, make=lambda step: SyncVectorEnv([lambda: DiaryEnv(diary)], autoreset_mode=mode))
     with pytest.raises(EnvError, match="NEXT_STEP"):
         loop.begin()
     loop.close()
@@ -316,11 +323,10 @@ def cartpole_trace(seed: int = 69) -> dict[str, Any]:
     spec = q_network_spec(config, InputSpec(shape=(4,), dtype="float32"), 2)
     learner = DQNLearner(config, initial_network(config, spec, seed), device=CPU, precision="float32")
     replay = ReplayRing(capacity_steps=1_000, num_envs=1, shape=(4,), dtype="float32", device=CPU)
-    loop = Interaction(
+    loop = assemble(
         config,
         learner,
         replay,
-        UniformSampler(replay),
         lambda step: make_vector("CartPole-v1", 1, env_seeds(seed, 1, step)),
         action_start=0,
         acting_rng=np.random.default_rng(seed),
@@ -334,7 +340,7 @@ def cartpole_trace(seed: int = 69) -> dict[str, Any]:
     with torch.no_grad():
         values = learner.online(rows["obs"][:, 0])[0].output
     return {
-        "made_by": "PYTHONPATH=tests/oracles python tests/agents/training/test_interaction.py",
+        "made_by": "PYTHONPATH=tests/oracles python tests/agents/training/test_core.py",
         "what": "CartPole-v1, 300 steps of a DQN: its actions and rewards, the last observation of each episode, the "
         "loss of each phase, and what the final network makes of every 50th observation",
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "gymnasium": gym.__version__},

@@ -1,4 +1,4 @@
-"""Rules of the loop beyond plain DQN: lost lives, legal actions, the order of due updates, scaled observations."""
+"""Rules of the training core: lost lives, legal actions, the order of due updates, scaled observations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from torso.agents.optim.observation_moments import RunningMoments
-from torso.agents.replay.batches import Batch, Sampler
-from torso.agents.replay.prioritized import PrioritizedSampler
+from torso.agents.protocols import Update
+from torso.agents.replay.batches import Batch
 from torso.agents.replay.ring import ReplayRing
-from torso.agents.replay.uniform import UniformSampler
-from torso.agents.training.interaction import Interaction
-from torso.agents.training.session import Session, require_trainable
+from torso.agents.training.core import TrainingCore
+from torso.agents.training.session import Session, assemble, require_trainable
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
 from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
@@ -56,7 +55,7 @@ class RecordingLearner(DQNLearner):
 
     tape: list[Any]
 
-    def update(self, batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def update(self, batch: Batch) -> Update:
         self.tape.append(batch)
         return super().update(batch)
 
@@ -65,10 +64,16 @@ class RecordingLearner(DQNLearner):
         super().update_target()
 
 
-def interaction(*, masked: bool = False, prioritized: bool = False, **settings: Any) -> Interaction:
+def core(*, masked: bool = False, **settings: Any) -> TrainingCore:
     config = DQNConfig(**{"hidden": (4,), "batch_size": 4, "min_replay_size": 10, **settings})
     spec = q_network_spec(config, input_spec(World(env=Lives).spec), 3)
-    learner = RecordingLearner(config, initial_network(config, spec, 0), device=CPU, precision="float32")
+    learner = RecordingLearner(
+        config,
+        initial_network(config, spec, 0),
+        device=CPU,
+        precision="float32",
+        moments=RunningMoments(1) if config.normalise_observations else None,
+    )
     learner.tape = []
     replay = ReplayRing(
         capacity_steps=1_000,
@@ -77,34 +82,29 @@ def interaction(*, masked: bool = False, prioritized: bool = False, **settings: 
         dtype="float32",
         num_actions=3 if masked else None,
     )
-    sampler: Sampler = UniformSampler(replay, n_step=config.n_step)
-    if prioritized:
-        sampler = PrioritizedSampler(replay, n_step=config.n_step, exponent=1.0, batch_size=4)
-    made = Interaction(
+    made = assemble(
         config,
         learner,
         replay,
-        sampler,
         lambda step: make_vector(lambda: Lives(masked), config.num_envs, step),
         action_start=0,
         acting_rng=np.random.default_rng(0),
         sampling_generator=torch.Generator().manual_seed(0),
-        moments=RunningMoments(1) if config.normalise_observations else None,
     )
     made.begin()
     return made
 
 
-def batches(made: Interaction) -> list[Batch]:
+def batches(made: TrainingCore) -> list[Batch]:
     return [each for each in made.learner.tape if isinstance(each, Batch)]
 
 
 def test_a_lost_life_is_the_learners_end_but_not_the_episodes() -> None:
-    made = interaction(n_step=2, gamma=0.5, learn_period=10_000)
+    made = core(n_step=2, gamma=0.5, learn_period=10_000)
     episodes = [episode for tick in made.run(60) for episode in tick.episodes]
     assert {(episode.length_steps, episode.episode_return) for episode in episodes} == {(6, 21.0)}
-    sample = made.sampler.sample(500, made.sampling_generator, 0.0)
-    batch = made.replay.transitions(sample.row, sample.env, n_step=2, gamma=0.5)
+    sample = made.experience.sampler.sample(500, made.experience.generator, 0.0)
+    batch = made.experience.ring.transitions(sample.row, sample.env, n_step=2, gamma=0.5)
     assert set(sample.weight.tolist()) == {1.0}
     found = set(zip(batch.s_tm1[:, 0].tolist(), batch.r_t.tolist(), batch.discount_t.tolist(), strict=True))
     # From time 2 a life is lost at once, from time 1 after two steps; time 3 goes on as if nothing had been.
@@ -114,7 +114,7 @@ def test_a_lost_life_is_the_learners_end_but_not_the_episodes() -> None:
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
 def test_illegal_actions_are_never_taken_and_never_bootstrapped_from(epsilon: float) -> None:
-    made = interaction(masked=True, num_envs=3, epsilon_start=epsilon, epsilon_end=epsilon)
+    made = core(masked=True, num_envs=3, epsilon_start=epsilon, epsilon_end=epsilon)
     for _ in made.run(200):
         pass  # the env refuses illegal actions
     assert len(batches(made)) > 10
@@ -126,7 +126,7 @@ def test_illegal_actions_are_never_taken_and_never_bootstrapped_from(epsilon: fl
 
 @pytest.mark.parametrize("num_envs", [1, 5, 16])
 def test_target_updates_and_phases_come_in_the_order_of_their_steps(num_envs: int) -> None:
-    made = interaction(num_envs=num_envs, learn_period=3, target_update_period=4, min_replay_size=40, batch_size=2)
+    made = core(num_envs=num_envs, learn_period=3, target_update_period=4, min_replay_size=40, batch_size=2)
     for _ in made.run(200):
         pass
     phases = [step for step in range(40, made.total_steps + 1) if step % 3 == 0]
@@ -139,37 +139,39 @@ def test_target_updates_and_phases_come_in_the_order_of_their_steps(num_envs: in
 
 
 def test_rewards_are_clipped_for_the_learner_alone() -> None:
-    made = interaction(clip_rewards=True)
+    made = core(clip_rewards=True)
     episodes = [episode for tick in made.run(60) for episode in tick.episodes]
     assert {episode.episode_return for episode in episodes} == {21.0}
     assert {reward for batch in batches(made) for reward in batch.r_t.tolist()} == {1.0}
 
 
 def test_what_was_learnt_from_gets_its_priority() -> None:
-    made = interaction(prioritized=True, learn_period=50, batch_size=4, importance_start=0.5)
+    made = core(prioritized=True, priority_exponent=1.0, learn_period=50, batch_size=4, importance_start=0.5)
     for _ in made.run(60):
         pass
-    _, tensors = made.sampler.state()
+    _, tensors = made.experience.sampler.state()
     priorities = set(tensors["priority"].flatten().tolist())
     assert 1.0 in priorities  # never learnt from: the largest so far, which errors of these sizes exceed only later
     assert len(priorities - {0.0, 1.0}) >= 2
 
 
 def test_the_learning_rate_falls() -> None:
-    made = interaction(learning_rate=1e-2, learning_rate_end=1e-3, learning_rate_decay_steps=100)
+    made = core(learning_rate=1e-2, learning_rate_end=1e-3, learning_rate_decay_steps=100)
     for _ in made.run(48):
         pass
     assert made.learner.step.learning_rate == pytest.approx(1e-2 - 0.48 * 9e-3)
 
 
 def test_observations_are_scaled_by_what_was_seen_without_what_came_twice() -> None:
-    made = interaction(normalise_observations=True, learn_period=60)
+    made = core(normalise_observations=True, learn_period=60)
     for _ in made.run(60):
         pass
-    assert made.moments is not None
-    assert made.moments.count == 60  # decisions; reset rows are none
-    assert made.moments.mean == pytest.approx([2.5])
-    assert made.learner.online.spec.input.mean == made.learner.target.spec.input.mean == tuple(made.moments.mean)
+    assert made.learner.moments is not None
+    assert made.learner.moments.count == 60  # decisions; reset rows are none
+    assert made.learner.moments.mean == pytest.approx([2.5])
+    assert (
+        made.learner.online.spec.input.mean == made.learner.target.spec.input.mean == tuple(made.learner.moments.mean)
+    )
     assert made.learner.online.spec.input.std == pytest.approx((np.std(range(6)),))
 
 

@@ -1,0 +1,126 @@
+"""Collector: step vector envs with a policy's values and an explorer's choices, one tick at a time.
+
+A tick is one step of the vector env; it counts as many steps as envs took an action, which excludes those that were
+resetting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+from torso.agents.protocols import Collected, Episode, Explorer, Policy, StepRows
+from torso.arrays import Array
+from torso.envs import action_masks, require_next_step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class EnvCollector:
+    """Collector that steps envs in this process.
+
+    ``make_envs(step)`` builds a new vector env for the segment from a step on. action_start: the env's number for
+    action 0. has_masks: whether the infos say which actions are legal.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        explorer: Explorer,
+        make_envs: Callable[[int], VectorEnv[Any, Any, Any]],
+        *,
+        num_envs: int,
+        action_start: int,
+        has_masks: bool,
+    ) -> None:
+        self.policy = policy
+        self.explorer = explorer
+        self.total_steps = 0
+        self._make_envs = make_envs
+        self._num_envs = num_envs
+        self._action_start = action_start
+        self._has_masks = has_masks
+        self._envs: VectorEnv[Any, Any, Any] | None = None
+
+    def begin(self) -> None:
+        """Build new envs and reset them with the seeds of this step, as both a checkpoint and a resume do."""
+        self.close()
+        self._envs = self._make_envs(self.total_steps)
+        require_next_step(self._envs)
+        self._obs: Array
+        self._obs, infos = self._envs.reset()
+        self._mask = self._legal_masks(infos)
+        self._is_reset = np.zeros(self._num_envs, dtype=bool)
+        self._returns = np.zeros(self._num_envs)
+        self._lengths = np.zeros(self._num_envs, dtype=np.int64)
+
+    def last(self) -> tuple[Array, NDArray[np.bool_] | None]:
+        """Return the latest observations [E, *shape] and their masks, which no row holds yet."""
+        return self._obs, self._mask
+
+    def close(self) -> None:
+        """Close the envs."""
+        if self._envs is not None:
+            self._envs.close()
+            self._envs = None
+
+    def collect(self, until_steps: int) -> Iterator[Collected]:
+        """Yield one tick at a time until at least ``until_steps`` steps were made in all."""
+        while self.total_steps < until_steps:
+            before = self.total_steps
+            rows, episodes = self._step()
+            yield Collected(before, self.total_steps, rows, episodes)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the step count and the explorer's state. Envs are built anew at every checkpoint."""
+        explorer, tensors = self.explorer.state()
+        return {"total_steps": self.total_steps, "explorer": explorer}, tensors
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Load what `state` returned."""
+        self.explorer.restore(state["explorer"], tensors)
+        self.total_steps = state["total_steps"]
+
+    def _step(self) -> tuple[StepRows, tuple[Episode, ...]]:
+        assert self._envs is not None  # noqa: S101 - begin() was called
+        actions = self.explorer.choose(
+            lambda: self.policy.values(self._obs),
+            self._mask,
+            num_envs=self._num_envs,
+            num_actions=self.policy.num_actions,
+            step=self.total_steps,
+        )
+        obs, rewards, terminated, truncated, infos = self._envs.step(actions + self._action_start)
+        learner_terminated = terminated | infos["life_lost"] if "life_lost" in infos else terminated
+        rows = StepRows(self._obs, actions, rewards, learner_terminated, truncated, self._is_reset, self._mask, obs)
+        has_acted = ~self._is_reset
+        self.total_steps += int(has_acted.sum())
+        self._returns += rewards
+        self._lengths += has_acted
+        ended = terminated | truncated
+        episodes = tuple(self._end_episode(int(env)) for env in np.flatnonzero(ended)) if ended.any() else ()
+        self._obs, self._is_reset, self._mask = obs, ended, self._legal_masks(infos)
+        return rows, episodes
+
+    def _legal_masks(self, infos: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+        """Legal actions of the latest observations, [E, A]; None in an env where all are legal."""
+        if not self._has_masks:
+            return None
+        masks = action_masks(infos, self._num_envs, self.policy.num_actions)
+        return np.ones((self._num_envs, self.policy.num_actions), dtype=bool) if masks is None else masks
+
+    def _end_episode(self, env: int) -> Episode:
+        episode = Episode(
+            total_steps=self.total_steps,
+            env=env,
+            episode_return=float(self._returns[env]),
+            length_steps=int(self._lengths[env]),
+        )
+        self._returns[env] = 0.0
+        self._lengths[env] = 0
+        return episode

@@ -1,0 +1,60 @@
+"""Training core: collect, store, learn what is due; the same for every algorithm.
+
+It is a generator, so logging, evaluation and checkpoints are outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torso.agents.protocols import Collector, Experience, Learner, Stateful, Update
+from torso.agents.runs.events import Tick
+
+
+class TrainingCore:
+    """A collector, the experience that it fills, and the learner that learns from it."""
+
+    def __init__(self, collector: Collector, experience: Experience[Any], learner: Learner[Any]) -> None:
+        self.collector = collector
+        self.experience = experience
+        self.learner = learner
+
+    @property
+    def total_steps(self) -> int:
+        """Steps made so far."""
+        return self.collector.total_steps
+
+    def parts(self) -> dict[str, Stateful]:
+        """Parts of a checkpoint by name, in the order in which they are restored."""
+        return {"learner": self.learner, "experience": self.experience, "collector": self.collector}
+
+    def begin(self) -> None:
+        """Begin a segment: build new envs and reset them with the seeds of this step."""
+        self.experience.break_off()  # in case the previous segment was abandoned without a cut
+        self.collector.begin()
+
+    def cut(self) -> None:
+        """Truncate all unfinished episodes, as a time limit would, and begin new ones. Checkpoints do this."""
+        self.experience.cut(*self.collector.last())
+        self.begin()
+
+    def close(self) -> None:
+        """Close the envs."""
+        self.collector.close()
+
+    def run(self, until_steps: int) -> Iterator[Tick]:
+        """Yield one tick at a time until at least ``until_steps`` steps were made in all."""
+        experience, learner = self.experience, self.learner
+        for before, after, rows, episodes in self.collector.collect(until_steps):
+            experience.append(rows)
+            learner.observe(rows)
+            updates: list[Update] = []
+            for due in experience.due(before, after, learner.changes(before, after)):
+                learner.advance(due.step, due.now)
+                batch = experience.sample(due)
+                update = learner.update(batch)
+                experience.feedback(batch, update.priority)
+                updates.append(update)
+            learner.advance(after, after)
+            yield Tick(before, after, episodes, tuple(update.metrics for update in updates))
