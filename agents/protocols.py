@@ -37,12 +37,16 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """A finished training episode. ``episode_return`` is the sum of the env's own rewards."""
+    """A finished training episode. ``episode_return`` is the sum of the env's own rewards.
+
+    ``was_cut``: a checkpoint truncated it, not the env.
+    """
 
     total_steps: int
     env: int
     episode_return: float
     length_steps: int
+    was_cut: bool = False
 
 
 class StepRows(NamedTuple):
@@ -85,8 +89,8 @@ class Update(NamedTuple):
     priority: Tensor
 
 
-class Policy(Protocol):
-    """Action values of observations, for acting."""
+class Policy(Stateful, Protocol):
+    """Action values of observations, for acting. A noisy network draws once a call, from a generator of its own."""
 
     @property
     def num_actions(self) -> int:
@@ -132,6 +136,10 @@ class Collector(Stateful, Protocol):
 
     def last(self) -> tuple[Array, NDArray[np.bool_] | None]:
         """Return the latest observations [E, *shape] and their masks, which no row holds yet."""
+        ...
+
+    def unfinished(self) -> tuple[Episode, ...]:
+        """Return the episodes in progress in which an action was taken, as a cut would end them."""
         ...
 
     def close(self) -> None:

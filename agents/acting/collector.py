@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from torso.agents.optim.states import strip_prefix, with_prefix
 from torso.agents.protocols import Collected, Episode, Explorer, Policy, StepRows
 from torso.arrays import Array
 from torso.envs import action_masks, require_next_step
@@ -63,6 +64,10 @@ class EnvCollector:
         """Return the latest observations [E, *shape] and their masks, which no row holds yet."""
         return self._obs, self._mask
 
+    def unfinished(self) -> tuple[Episode, ...]:
+        """Return the episodes in progress in which an action was taken, as a cut would end them."""
+        return tuple(self._episode(int(env), was_cut=True) for env in np.flatnonzero(self._lengths))
+
     def close(self) -> None:
         """Close the envs."""
         if self._envs is not None:
@@ -77,13 +82,15 @@ class EnvCollector:
             yield Collected(before, self.total_steps, rows, episodes)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the step count and the explorer's state. Envs are built anew at every checkpoint."""
-        explorer, tensors = self.explorer.state()
-        return {"total_steps": self.total_steps, "explorer": explorer}, tensors
+        """Return the step count, and the state of explorer and policy. Envs are built anew at every checkpoint."""
+        (explorer, explorer_tensors), (policy, policy_tensors) = self.explorer.state(), self.policy.state()
+        state = {"total_steps": self.total_steps, "explorer": explorer, "policy": policy}
+        return state, {**with_prefix("explorer", explorer_tensors), **with_prefix("policy", policy_tensors)}
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Load what `state` returned."""
-        self.explorer.restore(state["explorer"], tensors)
+        self.explorer.restore(state["explorer"], strip_prefix("explorer", tensors))
+        self.policy.restore(state["policy"], strip_prefix("policy", tensors))
         self.total_steps = state["total_steps"]
 
     def _step(self) -> tuple[StepRows, tuple[Episode, ...]]:
@@ -115,12 +122,16 @@ class EnvCollector:
         return np.ones((self._num_envs, self.policy.num_actions), dtype=bool) if masks is None else masks
 
     def _end_episode(self, env: int) -> Episode:
-        episode = Episode(
+        episode = self._episode(env)
+        self._returns[env] = 0.0
+        self._lengths[env] = 0
+        return episode
+
+    def _episode(self, env: int, *, was_cut: bool = False) -> Episode:
+        return Episode(
             total_steps=self.total_steps,
             env=env,
             episode_return=float(self._returns[env]),
             length_steps=int(self._lengths[env]),
+            was_cut=was_cut,
         )
-        self._returns[env] = 0.0
-        self._lengths[env] = 0
-        return episode

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torso.agents.protocols import Collector, Experience, Learner, Stateful, Update
+from torso.agents.protocols import Collector, Episode, Experience, Learner, Stateful, Update
 from torso.agents.runs.events import Tick
 
 
@@ -34,10 +34,15 @@ class TrainingCore:
         self.experience.break_off()  # in case the previous segment was abandoned without a cut
         self.collector.begin()
 
-    def cut(self) -> None:
-        """Truncate all unfinished episodes, as a time limit would, and begin new ones. Checkpoints do this."""
+    def cut(self) -> tuple[Episode, ...]:
+        """Truncate all unfinished episodes, as a time limit would, and begin new ones; returns those that were cut.
+
+        Checkpoints do this.
+        """
+        episodes = self.collector.unfinished()
         self.experience.cut(*self.collector.last())
         self.begin()
+        return episodes
 
     def close(self) -> None:
         """Close the envs."""

@@ -179,6 +179,7 @@ class Training:
             "total_steps": self.total_steps,
             "num_updates": self.session.learner.num_updates,
             "num_episodes": self.session.num_episodes,
+            "num_cut_episodes": self.session.num_cut_episodes,
             "best_step": self.session.best_step,
             "selection_mean_return": self.session.best_mean,
             "score": self.score(score_episodes).to_json(self.world.name),
@@ -224,6 +225,7 @@ class Training:
         return event
 
     def _log(self) -> Logged:
+        self.session.require_finite()
         figures = self.session.pop_metrics()
         if self._tracker is not None:
             self._tracker.log(self.total_steps, figures)
@@ -231,11 +233,12 @@ class Training:
 
     def _evaluate(self) -> Evaluated:
         session, total_steps = self.session, self.total_steps
+        session.require_finite()  # or a network of NaN could be the best
         network = copy.deepcopy(session.learner.online).eval()
         seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
         evaluation = self._evaluate_network(network, seeds)
         if self.world.is_constructed:  # the episodes were played in the training env itself
-            session.core.cut()
+            session.cut()
         is_best = session.best_mean is None or evaluation.mean >= session.best_mean  # of equals the later one
         if is_best:
             session.best_network, session.best_mean, session.best_step = network, evaluation.mean, total_steps
@@ -253,7 +256,8 @@ class Training:
 
     def _checkpoint(self, *, planned: bool) -> Checkpointed:
         """Truncate all unfinished episodes, begin new ones, and write a checkpoint there."""
-        self.session.core.cut()
+        self.session.require_finite()  # so the latest checkpoint is always a good one
+        self.session.cut()
         if not planned:
             self.session.cuts.append(self.total_steps)
         self._write_checkpoint()

@@ -87,7 +87,17 @@ class Session:
         else:
             _require_same_spec(network.spec, spec)
         moments = RunningMoments(math.prod(env.shape)) if config.normalise_observations else None
-        self.learner = DQNLearner(config, copy.deepcopy(network), device=device, precision=precision, moments=moments)
+        acting, sampling, learning, noise = np.random.SeedSequence(entropy=seed, spawn_key=(0xAC7,)).spawn(
+            4
+        )  # in the order in which they were added
+        self.learner = DQNLearner(
+            config,
+            copy.deepcopy(network),
+            device=device,
+            precision=precision,
+            moments=moments,
+            generator=_torch_generator(learning, device),
+        )
         self.replay = ReplayRing(
             capacity_steps=config.replay_capacity,
             num_envs=config.num_envs,
@@ -97,7 +107,6 @@ class Session:
             frame_stack=env.frame_stack,
             num_actions=env.num_actions if env.has_action_masks else None,
         )
-        acting, sampling = np.random.SeedSequence(entropy=seed, spawn_key=(0xAC7,)).spawn(2)
         self.core = assemble(
             config,
             self.learner,
@@ -105,7 +114,8 @@ class Session:
             lambda step: world.make(env_seeds(seed, config.num_envs, step)),
             action_start=env.action_start,
             acting_rng=np.random.default_rng(acting),
-            sampling_generator=torch.Generator(device).manual_seed(int(sampling.generate_state(1)[0])),
+            sampling_generator=_torch_generator(sampling, device),
+            noise_generator=_torch_generator(noise, device),
         )
         self._parts: Mapping[str, Stateful] = self.core.parts()
         self.best_network: Network | None = None  # by evaluation so far, with its mean return and its step
@@ -113,6 +123,7 @@ class Session:
         self.best_step = 0
         self.cuts: list[int] = []  # steps of checkpoints outside the period: interruptions, ends of runs
         self.num_episodes = 0
+        self.num_cut_episodes = 0  # which a checkpoint or an evaluation truncated; they are not among num_episodes
         self._recent_returns: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self._recent_lengths: deque[int] = deque(maxlen=_RECENT_EPISODES)
         self._sums: dict[str, Tensor] = {}  # of the metrics since the last log line, on the device
@@ -122,6 +133,10 @@ class Session:
     def total_steps(self) -> int:
         """Steps made so far."""
         return self.core.total_steps
+
+    def cut(self) -> None:
+        """Truncate all unfinished episodes and begin new ones."""
+        self.num_cut_episodes += len(self.core.cut())
 
     def record_tick(self, tick: Tick) -> None:
         """Add a tick to the running metrics, without synchronising with the device."""
@@ -133,6 +148,15 @@ class Session:
             self._num_metrics += 1
             for name, value in tick.metrics.items():
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def require_finite(self) -> None:
+        """Raise ConfigError where a metric since the last log line is not finite: the training has diverged."""
+        for name, total in self._sums.items():
+            if not math.isfinite(value := float(total)):
+                raise ConfigError(
+                    f"the {name} must be finite, got {value} by step {self.total_steps}: the training diverged; lower "
+                    "learning_rate, set max_grad_norm, or check the env's rewards"
+                )
 
     def pop_metrics(self) -> dict[str, float | None]:
         """Return the metrics of the steps since the last call, and reset their sums."""
@@ -157,6 +181,7 @@ class Session:
             "best_step": self.best_step,
             "cuts": self.cuts,
             "num_episodes": self.num_episodes,
+            "num_cut_episodes": self.num_cut_episodes,
             "recent_returns": list(self._recent_returns),
             "recent_lengths": list(self._recent_lengths),
             "num_metrics": self._num_metrics,
@@ -190,6 +215,7 @@ class Session:
                 if state["best_input"] is not None:
                     self.best_network.set_input_statistics(**state["best_input"])
             self.cuts, self.num_episodes = list(state["cuts"]), state["num_episodes"]
+            self.num_cut_episodes = state["num_cut_episodes"]
             self._recent_returns.extend(state["recent_returns"])
             self._recent_lengths.extend(state["recent_lengths"])
             self._num_metrics = state["num_metrics"]
@@ -209,10 +235,11 @@ def assemble(
     action_start: int,
     acting_rng: np.random.Generator,
     sampling_generator: torch.Generator,
+    noise_generator: torch.Generator | None = None,
 ) -> TrainingCore:
     """Assemble the training core of a learner: epsilon-greedy acting in envs, transitions in a ring."""
     collector = EnvCollector(
-        learner.policy(),
+        learner.policy(noise_generator),
         EpsilonGreedy(config.epsilon, acting_rng),
         make_envs,
         num_envs=config.num_envs,
@@ -256,7 +283,7 @@ def upgrade(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Ma
         parts = {
             "learner": learner,
             "experience": {"sampler": state["sampler"]},
-            "collector": {"total_steps": steps, "explorer": {"rng": state["acting_rng"]}},
+            "collector": {"total_steps": steps, "explorer": {"rng": state["acting_rng"]}, "policy": {}},
         }
     except KeyError as error:
         raise CheckpointError(f"the checkpoint lacks {error}; it is of another version or another kind") from error
@@ -265,7 +292,11 @@ def upgrade(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Ma
         f"experience/{name}" if name.startswith("sampler/") else renamed.get(name, name): tensor
         for name, tensor in tensors.items()
     }
-    return {**state, "parts": parts}, moved
+    return {**state, "parts": parts, "num_cut_episodes": 0}, moved  # they were not counted
+
+
+def _torch_generator(sequence: np.random.SeedSequence, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(int(sequence.generate_state(1)[0]))
 
 
 def _require_same_spec(initial: NetworkSpec, spec: NetworkSpec) -> None:

@@ -51,6 +51,7 @@ class DQNLearner:
         device: torch.device,
         precision: Precision,
         moments: RunningMoments | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         if not isinstance(network.head, ValueHead):
             raise ConfigError(f"DQN's network must have a head that values actions, got {network.spec.head!r}")
@@ -77,13 +78,15 @@ class DQNLearner:
         self._online = select_forward(self.online, precision)
         self._target = select_forward(self.target, precision)
         self.moments = moments
+        self.generator = torch.Generator(device).manual_seed(0) if generator is None else generator
         self.num_updates = 0
         self._updates_at_sync = 0
         self._advanced_to = 0  # the step up to which target copies were made
 
-    def policy(self) -> ValuePolicy:
-        """Return what acts, with the online network's weights."""
-        return ValuePolicy(self.online, self._online, self.device)
+    def policy(self, generator: torch.Generator | None = None) -> ValuePolicy:
+        """Return what acts, with the online network's weights; ``generator`` draws what a noisy network needs."""
+        generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
+        return ValuePolicy(self.online, self._online, self.device, generator)
 
     def observe(self, rows: StepRows) -> None:
         """Add the observations of envs that took an action to the running moments, if there are any.
@@ -136,6 +139,8 @@ class DQNLearner:
                 _FOREACH.copy_(target, online)
             else:
                 _FOREACH.lerp_(target, online, rate)
+            for buffer, source in zip(self.target.buffers(), self.online.buffers(), strict=True):
+                buffer.copy_(source)  # statistics and the like are no weights to interpolate
         self._updates_at_sync = self.num_updates
 
     def set_input_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -158,7 +163,7 @@ class DQNLearner:
                 yield rows.rows(start, start + size), targets[start : start + size]
 
     def _gradient_step(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
-        prediction, _ = self._online(batch.s_tm1)
+        prediction, _ = self._online(batch.s_tm1, (), self.generator)
         loss, priority = self.head.loss(prediction, batch.a_tm1, target)  # [B] each
         return self.step(torch.dot(loss, batch.weight) / len(loss)), priority
 
@@ -166,11 +171,11 @@ class DQNLearner:
     def _targets(self, batch: Batch) -> Tensor:
         """Compute each row's regression target, [B] float32, detached."""
         needs, values = self.next_policy.needs, self.head.values
-        prediction, _ = self._target(batch.s_t)
+        prediction, _ = self._target(batch.s_t, (), self.generator)
         forwards = Forwards(
             target_t=values(prediction),
-            online_t=values(self._online(batch.s_t)[0]) if "online_t" in needs else None,
-            target_tm1=values(self._target(batch.s_tm1)[0]) if "target_tm1" in needs else None,
+            online_t=values(self._online(batch.s_t, (), self.generator)[0]) if "online_t" in needs else None,
+            target_tm1=values(self._target(batch.s_tm1, (), self.generator)[0]) if "target_tm1" in needs else None,
             a_tm1=batch.a_tm1,
             discount_t=batch.discount_t,
             mask_t=batch.mask_t,
@@ -193,6 +198,7 @@ class DQNLearner:
             **with_prefix("online", self.online.state_dict()),
             **with_prefix("target", self.target.state_dict()),
             **with_prefix("optimizer", moments),
+            "generator": self.generator.get_state(),
         }
         return state, tensors
 
@@ -207,6 +213,8 @@ class DQNLearner:
         self.num_updates = int(state["num_updates"])
         self._updates_at_sync = int(state["updates_at_sync"])
         self._advanced_to = int(state["advanced_to"])
+        if "generator" in tensors:  # a run of before had none, and nothing that drew
+            self.generator.set_state(tensors["generator"])
         if state["input"] is not None:
             self.set_input_statistics(**state["input"])
         if self.moments is not None:
@@ -217,7 +225,11 @@ class ValuePolicy:
     """Action values of a network that may be learning, in the precision that is faster for the number of rows."""
 
     def __init__(
-        self, network: Network, forward: Callable[..., tuple[Prediction, State]], device: torch.device
+        self,
+        network: Network,
+        forward: Callable[..., tuple[Prediction, State]],
+        device: torch.device,
+        generator: torch.Generator,
     ) -> None:
         if not isinstance(network.head, ValueHead):
             raise ConfigError(f"a policy's network must have a head that values actions, got {network.spec.head!r}")
@@ -225,12 +237,22 @@ class ValuePolicy:
         self._network, self._head = network, network.head
         self._forward = forward
         self._device = device
+        self.generator = generator
 
     @torch.inference_mode()
     def values(self, obs: Array) -> Tensor:
         """Action values [B, A], without gradient. obs: [B, *shape] raw."""
         forward = self._network if len(obs) < _MIN_BFLOAT16_ROWS else self._forward
-        return self._head.values(forward(torch.from_numpy(obs).to(self._device))[0])
+        return self._head.values(forward(torch.from_numpy(obs).to(self._device), (), self.generator)[0])
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the generator's state; the weights are the learner's."""
+        return {}, {"generator": self.generator.get_state()}
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Load what `state` returned; a run of before had nothing that drew."""
+        if "generator" in tensors:
+            self.generator.set_state(tensors["generator"])
 
 
 def input_statistics(network: Network) -> dict[str, list[float]] | None:

@@ -43,8 +43,8 @@ class TapedLearner(DQNLearner):
 
     tape: list[tuple[Any, ...]]
 
-    def policy(self) -> ValuePolicy:
-        policy = super().policy()
+    def policy(self, generator: torch.Generator | None = None) -> ValuePolicy:
+        policy = super().policy(generator)
         values = policy.values
 
         def taped(obs: np.ndarray) -> torch.Tensor:

@@ -519,3 +519,55 @@ def test_a_training_that_was_abandoned_goes_on_without_a_false_transition() -> N
     assert training.total_steps - 3 <= len(found) <= training.total_steps
     assert found < set(diary.transitions)
     assert np.isfinite(training.score(3).returns).all()
+
+
+# -- losses that are not finite, episodes that are cut ---------------------------------------------------------------
+
+
+class TurnsToNaN(gym.Env):
+    """Rewards 1 a step, and NaN from its 150th step on."""
+
+    steps = 0
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        TurnsToNaN.steps += 1
+        obs = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        reward = float("nan") if TurnsToNaN.steps >= 150 else 1.0
+        return obs, reward, bool(self.np_random.random() < 0.1), False, {}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_last_good_checkpoint(tmp_path: Path) -> None:
+    TurnsToNaN.steps = 0
+    config = replace(CONFIG, evaluation_period=10_000, checkpoint_period=60, log_period=10_000, stop_return=None)
+    world = World(env=TurnsToNaN)
+    with pytest.raises(
+        ConfigError, match=r"the loss must be finite, got nan by step \d+: the training diverged; lower"
+    ):
+        train_run(world, config, total_steps=400, seed=0, out=tmp_path / "run")
+    checkpoint = CheckpointStore(tmp_path / "run" / "checkpoint").load()
+    assert checkpoint is not None
+    assert checkpoint.step == 120
+    for name, tensor in checkpoint.tensors.items():
+        assert not tensor.is_floating_point() or tensor.isfinite().all(), name
+    assert not (tmp_path / "run" / "best").exists()
+    assert "NaN" not in (tmp_path / "run" / "progress.jsonl").read_text()
+
+
+def test_episodes_that_a_checkpoint_cuts_are_counted_apart(tmp_path: Path) -> None:
+    summary = finish(tmp_path / "run")
+    assert summary is not None
+    checkpoint = CheckpointStore(tmp_path / "run" / "checkpoint").load()
+    assert checkpoint is not None
+    assert summary["num_cut_episodes"] == checkpoint.state["num_cut_episodes"] > 0
+    cut = in_memory(CONFIG, 100)
+    begun = cut.session.core.collector.unfinished()
+    assert begun == ()  # the end of a run is a cut
+    assert cut.session.num_cut_episodes > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,15 @@ from torso.agents.value_based.learner import DQNLearner
 from torso.agents.value_based.network import initial_network, q_network_spec
 from torso.agents.value_based.next_policies import greedy_actions, one_hot_greedy
 from torso.errors import CheckpointError, ConfigError
-from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, build_network
+from torso.nets import (
+    InputSpec,
+    LogitsHeadSpec,
+    MLPSpec,
+    NetworkSpec,
+    ScalarHeadSpec,
+    build_network,
+    register_torso,
+)
 
 CPU = torch.device("cpu")
 INPUT = InputSpec(shape=(2,), dtype="float32")
@@ -390,3 +398,68 @@ def test_the_algorithms_solve_the_identity_env(double: bool, dueling: bool, prio
     config = replace(IDENTITY, double=double, dueling=dueling, prioritized=prioritized, n_step=n_step)
     agent = DQN("torso/Identity-v0", config=config, seed=n_step).learn(1_600)
     assert agent.evaluate(20).mean >= 0.95 * 8
+
+
+# -- what a network of one's own may hold ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisySpec:
+    width: int = 6
+
+
+class NoisyTorso(torch.nn.Module):
+    """A layer whose output is blurred by draws from the generator, and that counts its training forwards."""
+
+    calls: torch.Tensor
+
+    def __init__(self, spec: NoisySpec, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(input_shape[0], spec.width)
+        self.num_features = spec.width
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, inputs: torch.Tensor, state: Any, generator: torch.Generator | None) -> Any:
+        assert generator is not None, "a draw from the process' own generator would not be resumed"
+        if self.training:
+            self.calls += 1
+        x = self.layer(inputs)
+        return x + 0.1 * torch.randn(x.shape, generator=generator), state
+
+
+def noisy_learner(seed: int) -> DQNLearner:
+    register_torso("noisy-of-a-test", NoisySpec, NoisyTorso)
+    spec = NetworkSpec(input=InputSpec(shape=(2,)), torso=NoisySpec(), head=ScalarHeadSpec(num_actions=2))
+    generator = torch.Generator().manual_seed(seed)
+    network = build_network(spec, torch.Generator().manual_seed(0))
+    config = DQNConfig(batch_size=4, target_update_rate=0.5)
+    return DQNLearner(config, network, device=CPU, precision="float32", generator=generator)
+
+
+@pytest.mark.usefixtures("registries")
+def test_what_a_network_draws_is_of_the_learners_generator_and_is_resumed() -> None:
+    first, other = noisy_learner(1), noisy_learner(2)
+    obs = np.ones((5, 2), np.float32)
+    policies = [each.policy(torch.Generator().manual_seed(seed)) for seed, each in enumerate((first, other))]
+    for _ in range(3):
+        first.update(random_batch(8))
+        policies[0].values(obs)
+    other.restore(*first.state())
+    policies[1].restore(*policies[0].state())
+    torch.manual_seed(99)  # the process' own, which decides nothing
+    results = [(each.update(random_batch(8, seed=3)), *weights(each)) for each in (first, other)]
+    assert torch.equal(results[0][0].priority, results[1][0].priority)
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1:], results[1][1:], strict=True))
+    assert torch.equal(policies[0].values(obs), policies[1].values(obs))
+    assert not torch.equal(policies[0].values(obs), policies[0].values(obs))
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_target_update_copies_buffers_too() -> None:
+    made = noisy_learner(1)
+    made.update(random_batch(8))
+    calls = made.online.torso.calls
+    assert calls.item() == 2  # minibatches
+    assert made.target.torso.calls.item() == 0
+    made.update_target()
+    assert made.target.torso.calls.item() == 2  # copied, whatever the rate for weights
