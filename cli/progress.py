@@ -12,8 +12,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from torso.agents.runs.callbacks import Callback
 from torso.agents.protocols import Episode
+from torso.agents.runs.callbacks import Callback
 from torso.agents.runs.events import Evaluated, Logged, Tick, TrainingEvent
 from torso.agents.supervised.fitting import EpochDone, FitEvent
 from torso.cli.output import print_status

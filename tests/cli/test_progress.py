@@ -74,7 +74,7 @@ def test_the_bar_moves_between_events_and_a_resumed_run_does_not_begin_at_0(monk
         with TrainingProgress(1_000) as progress:
             for step in range(500, 800):
                 clock.now += 0.1
-                progress.on_step(Tick(steps_before=step - 1, total_steps=step, episodes=(), metrics={}))
+                progress.on_step(Tick(steps_before=step - 1, total_steps=step, episodes=(), updates=()))
         text = shown()
     last = text.rstrip().splitlines()[-1]
     assert re.search(r"^step [━╸╺ ]+ 80% 10 steps/s +\S*\d:\d\d$", last), text  # with the time that is left
@@ -90,7 +90,7 @@ def test_the_speed_is_that_of_late(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         step = 0
         for per_second in [100] * 30 + [20] * 30:
             clock.now, step = clock.now + 1, step + per_second
-            progress.on_step(Tick(steps_before=0, total_steps=step, episodes=(), metrics={}))
+            progress.on_step(Tick(steps_before=0, total_steps=step, episodes=(), updates=()))
     lines = capsys.readouterr().err.splitlines()
     assert lines[5] == "step 3,000/10,000  100 steps/s"
     assert lines[-1].endswith("  20 steps/s")
