@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from torso import __version__
 from torso.cli.interrupts import Interrupted, interruptible
@@ -94,10 +95,41 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"torso {__version__}")
         return SUCCESS
+    words, modules = _take_imports(words)
+    if not words:
+        raise ConfigError("the first argument must be a command, got none; torso --help lists the commands")
     name, *rest = words
     if name not in COMMANDS:
         raise ConfigError(_unknown_command_message(name))
+    if modules and name == "serve":  # whose workers import them too
+        rest += ["--import-modules", *modules]
     return _run(name, rest)
+
+
+def _take_imports(words: list[str]) -> tuple[list[str], list[str]]:
+    """Import the module of each ``--import MODULE``, which may register torsos and heads; return the other words."""
+    others, modules = [], []
+    remaining = iter(words)
+    for word in remaining:
+        option, equals, value = word.partition("=")
+        if option != "--import":
+            others.append(word)
+            continue
+        module = value if equals else next(remaining, "")
+        if not module or module.startswith("-"):
+            raise ConfigError("--import must be followed by a module, got none; for example --import my_torsos")
+        modules.append(module)
+    if modules:
+        sys.path.append(str(Path.cwd()))  # where a module of one's own usually stands
+    for module in modules:
+        try:
+            import_module(module)
+        except Exception as error:
+            raise ConfigError(
+                f"--import {module}: it must be a module that can be imported, got {type(error).__name__}: {error}; is "
+                "it in this folder, or on PYTHONPATH?"
+            ) from error
+    return others, modules
 
 
 def _run(name: str, arguments: list[str]) -> int:
@@ -135,6 +167,7 @@ def _help_text() -> str:
             "",
             "torso COMMAND --help lists a command's options, with defaults and units.",
             "torso --version prints the version; --debug, anywhere, shows the traceback of an error.",
+            "--import MODULE, anywhere, imports a module first: one that registers torsos or heads of your own.",
         ]
     )
 

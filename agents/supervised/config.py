@@ -13,10 +13,12 @@ from typing import Any, Literal
 from torso.agents.optim.optimizers import OPTIMIZERS
 from torso.agents.optim.schedules import SCHEDULES
 from torso.agents.supervised.augmentation import Augmentation
-from torso.agents.supervised.recipes import RECIPES, BatchSize, Recipe
+from torso.agents.supervised.recipes import RECIPES, BatchSize, Recipe, recipe_of
 from torso.errors import ConfigError
 from torso.nets.modules.initialisation import INITS, Init
 from torso.nets.specs.calibration import CALIBRATION_METHODS, CalibrationMethod
+from torso.nets.specs.named_torsos import registered_nets
+from torso.nets.specs.registry import TORSOS
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
@@ -36,7 +38,8 @@ class FitConfig:
     """Settings that classifiers and regressors share. None means the net's own, which ``recipe`` resolves."""
 
     net: str | None = None
-    """Network: mlp (None), linear, lenet, cnn, vgg, nature; for classifiers also perceptron, logistic, softmax."""
+    """Network: mlp (None), linear, lenet, cnn, vgg, nature, a registered one;
+    for classifiers also perceptron, logistic, softmax."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers; None: the net's own."""
     activation: Activation | None = None
@@ -110,6 +113,8 @@ class FitConfig:
     @property
     def convolutional(self) -> bool:
         """Whether the net takes images; of a torso from another model, that model's input specification decides."""
+        if self.net in registered_nets():
+            return bool(getattr(TORSOS.spec_class(self.net or ""), "takes_images", False))
         return self.net in CONVOLUTIONAL
 
     @property
@@ -119,7 +124,7 @@ class FitConfig:
 
     def recipe(self, recorded: Mapping[str, Any] | None = None) -> Recipe:
         """Resolve the recipe: this configuration's settings over the net's (or over those that a run recorded)."""
-        base = RECIPES[self.net or DEFAULT_NET] if recorded is None else Recipe(**recorded)
+        base = recipe_of(self.net or DEFAULT_NET) if recorded is None else Recipe(**recorded)
         return base.with_overrides({name: getattr(self, name) for name in Recipe.__dataclass_fields__})
 
 
@@ -214,7 +219,7 @@ def _check_torso(config: FitConfig) -> None:
 
 def _check_names(config: FitConfig) -> None:
     for name, value, known in (
-        ("net", config.net, tuple(RECIPES)),
+        ("net", config.net, (*RECIPES, *registered_nets())),
         ("activation", config.activation, ACTIVATIONS),
         ("init", config.init, INITS),
         ("optimizer", config.optimizer, OPTIMIZERS),
@@ -223,7 +228,10 @@ def _check_names(config: FitConfig) -> None:
         if value is None or value in known:
             continue
         if name == "net":
-            raise ConfigError(f"unknown net {value!r}; known are {', '.join(known)}")
+            raise ConfigError(
+                f"unknown net {value!r}; known are {', '.join(known)}; one of your own must be registered first "
+                "(register_torso, torso --import MODULE)"
+            )
         raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if config.hidden is not None:
         if not isinstance(config.hidden, Iterable) or isinstance(config.hidden, str):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torso.errors import ConfigError
 from torso.nets.modules.initialisation import Init
+from torso.nets.specs.named_torsos import registered_nets
 
 BatchSize = int | Literal["full"]
 
@@ -115,6 +116,15 @@ def fit_preset(net: str, dataset: str | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown net.
     """
-    if net not in RECIPES:
-        raise ConfigError(f"unknown net {net!r}; known are {', '.join(RECIPES)}")
-    return {"net": net, **RECIPES[net].to_json(), **_OF_DATASETS.get((dataset or "", net), {})}
+    if net not in RECIPES and net not in registered_nets():
+        known = ", ".join((*RECIPES, *registered_nets()))
+        raise ConfigError(
+            f"unknown net {net!r}; known are {known}; one of your own must be registered first (register_torso, torso "
+            "--import MODULE)"
+        )
+    return {"net": net, **recipe_of(net).to_json(), **_OF_DATASETS.get((dataset or "", net), {})}
+
+
+def recipe_of(net: str) -> Recipe:
+    """Return a net's recipe; a registered torso's is that of mlp."""
+    return RECIPES.get(net, RECIPES["mlp"])

@@ -9,6 +9,7 @@ from typing import Literal
 from torso.agents.optim.schedules import linear
 from torso.errors import ConfigError
 from torso.nets import NETS
+from torso.nets.specs.named_torsos import registered_nets
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
 _NETS = tuple(net for net in NETS if net != "linear")
@@ -19,7 +20,7 @@ class DQNConfig:
     """Settings of DQN. A step is one action of one env, whatever the number of envs."""
 
     net: str = "mlp"
-    """Torso architecture: mlp, cnn, lenet, nature, minatar or vgg."""
+    """Torso architecture: mlp, cnn, lenet, nature, minatar or vgg; or a registered one."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the fully connected layers."""
     activation: Activation = "relu"
@@ -104,8 +105,12 @@ class DQNConfig:
     """Torch's threads; small networks run slower with more."""
 
     def __post_init__(self) -> None:
-        if self.net not in _NETS:
-            raise ConfigError(f"unknown net {self.net!r}; known are {', '.join(_NETS)}")
+        nets = (*_NETS, *registered_nets())
+        if self.net not in nets:
+            raise ConfigError(
+                f"unknown net {self.net!r}; known are {', '.join(nets)}; one of your own must be registered first "
+                "(register_torso, torso --import MODULE)"
+            )
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         object.__setattr__(self, "hidden", tuple(self.hidden))

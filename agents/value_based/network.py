@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from torso.envs.vector.world import WorldSpec
 from torso.errors import ConfigError
 from torso.nets import InputSpec, Network, NetworkSpec, ScalarHeadSpec, build_network, net_spec
 from torso.nets.models.transfer import load_torso, take_torso
+from torso.nets.specs.named_torsos import registered_fields, registered_nets
 
 
 def input_spec(env: WorldSpec) -> InputSpec:
@@ -41,14 +43,15 @@ def q_network_spec(
             )
         zeros, ones = (0.0,) * network_input.size, (1.0,) * network_input.size
         network_input = replace(network_input, mean=zeros, std=ones)
+    settings: dict[str, Any] = {"hidden": hidden, "activation": config.activation, "layer_norm": config.layer_norm}
+    if config.net in registered_nets():  # it takes what it has fields for; a preset's widths are for the named ones
+        settings = {name: value for name, value in settings.items() if name in registered_fields(config.net)}
     torso = net_spec(
         config.net,
         network_input,
-        hidden=hidden,
-        activation=config.activation,
         dropout=0.0,
-        layer_norm=config.layer_norm,
         batch_norm=False,  # its statistics would be the replay's in updates, and those of one state in acting
+        **settings,
     )
     head = ScalarHeadSpec(
         num_actions=num_actions, huber_delta=config.huber_delta, dueling=config.dueling, hidden=streams

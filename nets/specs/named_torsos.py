@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from torso.errors import ConfigError, SpecError
 from torso.nets.specs.inputs import InputSpec
+from torso.nets.specs.registry import TORSOS
 from torso.nets.specs.torsos import Activation, ConvLayerSpec, ConvNetSpec, MLPSpec
 
 NETS = ("mlp", "cnn", "lenet", "nature", "minatar", "linear", "vgg")
+_BUILT_IN_KINDS = frozenset({"mlp", "convnet"})  # which the presets are made of
 
 _VGG_MIN_SIDE_PX = 16
 
@@ -23,8 +26,11 @@ def net_spec(
     dropout: float | None = None,
     layer_norm: bool = False,
     batch_norm: bool | None = None,
-) -> MLPSpec | ConvNetSpec:
+) -> Any:
     """Build the torso specification of a preset by name; a setting that is given replaces the preset's own.
+
+    The name may also be one that `register_torso` registered: then the settings go to its specification class, which
+    must have a field for each that is given.
 
     linear: no hidden layer. mlp: one hidden layer of 128. cnn: 3x3 convolutions of 32, 64 and 128 channels, pooled,
     dropout and a layer of 128; for images below 16 pixels two convolutions. lenet: LeNet-5 (LeCun et al. 1998) for
@@ -68,7 +74,30 @@ def net_spec(
         return ConvNetSpec(**{"convs": convs, "hidden": (512,), **settings})
     if name == "minatar":
         return ConvNetSpec(**{"convs": (ConvLayerSpec(channels=16, kernel=3),), "hidden": (128,), **settings})
-    raise ConfigError(f"unknown net {name!r}; known are {', '.join(NETS)}")
+    if name in registered_nets():
+        return _registered(name, settings)
+    raise ConfigError(f"unknown net {name!r}; known are {', '.join((*NETS, *registered_nets()))}")
+
+
+def registered_nets() -> tuple[str, ...]:
+    """Names of the torsos that users registered, which a configuration's ``net`` may be."""
+    return tuple(name for name in TORSOS.names if name not in _BUILT_IN_KINDS and name not in NETS)
+
+
+def registered_fields(name: str) -> frozenset[str]:
+    """Names of the fields of a registered torso's specification."""
+    return frozenset(field.name for field in fields(TORSOS.spec_class(name)))
+
+
+def _registered(name: str, settings: dict[str, Any]) -> Any:
+    known = registered_fields(name)
+    unused = [setting for setting, value in settings.items() if setting not in known and value]
+    if unused:
+        raise ConfigError(
+            f"net {name!r} has no setting {', '.join(unused)}; leave it out, or add a field to "
+            f"{TORSOS.spec_class(name).__name__}"
+        )
+    return TORSOS.spec_class(name)(**{setting: value for setting, value in settings.items() if setting in known})
 
 
 def _linear(settings: dict[str, Any]) -> MLPSpec:

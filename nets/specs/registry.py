@@ -90,6 +90,15 @@ class Registry(Generic[B]):
             f"a {self.noun} spec must be of a registered class ({', '.join(sorted(self._by_name))}), got {shown(spec)}"
         )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all registered kinds, in the order of their registration."""
+        return tuple(self._by_name)
+
+    def spec_class(self, name: str) -> type:
+        """Return the specification class of a registered name."""
+        return self._by_name[name].spec_class
+
     def to_json(self, spec: object) -> dict[str, Any]:
         """Return a specification as plain data, its kind's name under ``kind``."""
         kind = self.of(spec)

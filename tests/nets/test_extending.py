@@ -22,7 +22,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torso.errors import ModelDamagedError, SpecError
+from torso.agents import DQN, Classifier, DQNConfig
+from torso.errors import ConfigError, ModelDamagedError, SpecError
 from torso.nets import (
     InputSpec,
     LabelHead,
@@ -56,7 +57,7 @@ VECTOR = InputSpec(shape=(4,))
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the document's files, unchanged but for a free port."""
     folder = tmp_path_factory.mktemp("extending")
-    assert [name for name, _ in CODE] == ["residual.py", "build.py", "train.py", "serving.py", "dueling.py"]
+    assert [name for name, _ in CODE] == ["residual.py", "build.py", "train.py", "agent.py", "serving.py", "dueling.py"]
     for name, code in CODE:
         (folder / name).write_text(code.replace("port=8500", "port=0, port_file=pathlib.Path('port')"))
     serving = folder / "serving.py"
@@ -89,6 +90,58 @@ def test_the_documented_torso_is_built_saved_and_asked(folder: Path) -> None:
     assert [(folder / "output").read_text()] == OUTPUTS
     card = json.loads((folder / "cartpole-residual" / "model.json").read_text())
     assert card["network"]["torso"] == {"kind": "residual", "width": 32, "depth": 2}
+
+
+def test_an_agent_and_a_classifier_learn_with_the_documented_torso(folder: Path) -> None:
+    assert run(folder, "agent.py") == "True\n"
+    card = json.loads((folder / "cartpole-agent" / "model.json").read_text())
+    assert card["network"]["torso"] == {"kind": "residual", "width": 64, "depth": 2}
+
+
+def test_the_documented_commands_learn_with_the_documented_torso(folder: Path) -> None:
+    torso = ("-m", "torso.cli")
+    quick = ("--evaluation-episodes", "1", "--steps", "600", "--min-replay-size", "100")
+    train = ("train", "dqn", "--import", "residual", "--env", "CartPole-v1", "--net", "residual", *quick)
+    run(folder, *torso, *train, "--out", "runs/cartpole")
+    fit = ("fit", "--import=residual", "--dataset", "iris", "--net", "residual", "--max-epochs", "2")
+    run(folder, *torso, *fit, "--out", "runs/iris")
+    shown = run(folder, *torso, "evaluate", "runs/cartpole", "--episodes", "1", "--json", "--import", "residual")
+    assert json.loads(shown)["episodes"] == 1
+    refused = subprocess.run(
+        [sys.executable, *torso, "train", "dqn", "--env", "CartPole-v1", "--net", "residual"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "unknown net 'residual'" in refused.stderr
+    assert "--import MODULE" in refused.stderr
+
+
+def test_a_registered_torso_takes_the_settings_that_it_has_fields_for() -> None:
+    register_torso("sum-of-a-test", SumSpec, SumTorso)
+    with pytest.raises(ConfigError, match=r"hidden must be left out for net 'sum-of-a-test'.*got \(7,\)"):
+        DQN("CartPole-v1", net="sum-of-a-test", hidden=(7,))
+    with pytest.raises(ConfigError, match="net 'sum-of-a-test' has no setting dropout; leave it out"):
+        Classifier(net="sum-of-a-test", dropout=0.5).fit([[0.0, 1.0], [1.0, 0.0]] * 10, [0, 1] * 10)
+    config = DQNConfig(hidden=(32, 32), min_replay_size=20, evaluation_episodes=1)
+    agent = DQN("CartPole-v1", config=config, net="sum-of-a-test", activation="tanh")
+    assert agent.learn(60).predict([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+    assert agent._training.session.learner.online.spec.torso == SumSpec(activation="tanh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumSpec:
+    activation: str = "relu"
+
+
+class SumTorso(nn.Module):
+    """The inputs, and their sum."""
+
+    def __init__(self, spec: SumSpec, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.num_features = input_shape[0] + 1
+
+    def forward(self, inputs: Tensor, state: Any, generator: torch.Generator | None) -> Any:
+        return torch.cat([inputs, inputs.sum(dim=1, keepdim=True)], dim=1), state
 
 
 def test_the_documented_torso_is_itself_in_onnx(folder: Path) -> None:
