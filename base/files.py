@@ -58,6 +58,13 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
             temporary.unlink()
 
 
+def remove_all_leftovers(directory: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of `atomic_write_bytes` in a directory that killed processes left behind."""
+    for temporary in Path(directory).glob(f".*.{'[0-9a-f]' * 8}.tmp"):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
 def make_directory(path: str | os.PathLike[str]) -> Path:
     """Create a directory and its parents; StorageError where that fails."""
     directory = Path(path)

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from torso.errors import RunError, StorageError
-from torso.files import atomic_write_json, make_directory
+from torso.files import atomic_write_json, make_directory, remove_all_leftovers
 from torso.nets.models.provenance import versions
 
 try:
@@ -233,6 +233,8 @@ class RunDirectory:
         if changed:
             self.config = {**self.config, "settings": {**self.settings, **{name: new[name] for name in changed}}}
             atomic_write_json(self.path / _CONFIG, self.config)
+        for directory in (self.path, self.checkpoint):  # killed in its last save, a run that is done saves no more
+            remove_all_leftovers(directory)
 
 
 def _all_versions() -> dict[str, str]:

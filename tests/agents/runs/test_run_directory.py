@@ -50,6 +50,17 @@ def test_a_run_begins_where_nothing_is(tmp_path: Path, exists: bool, resume: boo
     assert config["command"] == ["torso", "train"]
 
 
+def test_a_resume_removes_what_killed_saves_left_and_nothing_else(tmp_path: Path) -> None:
+    prepare(tmp_path).close()
+    (tmp_path / "checkpoint").mkdir()
+    left = [tmp_path / ".summary.json.0a1b2c3d.tmp", tmp_path / "checkpoint" / ".latest.json.306db345.tmp"]
+    kept = [tmp_path / "notes.tmp", tmp_path / "checkpoint" / ".mine.tmp"]
+    for path in (*left, *kept):
+        path.write_text("half")
+    prepare(tmp_path, resume=True).close()
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
+
+
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize(
     ("name", "text"), [("thesis.tex", "ten years"), ("config.json", '{"model_type": "bert"}'), ("config.json", "[]")]
