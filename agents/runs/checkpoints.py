@@ -27,7 +27,7 @@ import torch
 from safetensors import SafetensorError
 
 from torso.errors import CheckpointError, StorageError
-from torso.files import atomic_write_bytes, atomic_write_json, make_directory, sha256_hex
+from torso.files import atomic_write_bytes, atomic_write_json, make_directory, remove_all_leftovers, sha256_hex
 
 CHECKPOINT_FORMAT_VERSION = 1
 _LATEST = "latest.json"
@@ -208,9 +208,9 @@ class CheckpointStore:
     def _delete_all_but(self, names: Mapping[str, Any]) -> None:
         """Delete checkpoint files that are not named, and temporary ones; a user's own files stay."""
         for path in self.directory.iterdir():
-            own = _OWN_FILE.fullmatch(path.name) or path.name.endswith(".tmp")
-            if own and path.name not in names and path.name != _LATEST:
+            if _OWN_FILE.fullmatch(path.name) and path.name not in names:
                 path.unlink(missing_ok=True)
+        remove_all_leftovers(self.directory)
 
 
 def _segment_name(rows: tuple[int, int]) -> str:

@@ -77,6 +77,8 @@ class RunDirectory:
             run.lock()
             try:
                 run._resume(kind=kind, settings=settings, seed=seed, extendable=extendable)
+                for directory in (path, run.checkpoint):  # a run that is done, and was killed in its last save,
+                    remove_all_leftovers(directory)  # saves no more
             except BaseException:
                 run.close()
                 raise
@@ -233,8 +235,6 @@ class RunDirectory:
         if changed:
             self.config = {**self.config, "settings": {**self.settings, **{name: new[name] for name in changed}}}
             atomic_write_json(self.path / _CONFIG, self.config)
-        for directory in (self.path, self.checkpoint):  # killed in its last save, a run that is done saves no more
-            remove_all_leftovers(directory)
 
 
 def _all_versions() -> dict[str, str]:
