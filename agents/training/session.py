@@ -87,9 +87,8 @@ class Session:
         else:
             _require_same_spec(network.spec, spec)
         moments = RunningMoments(math.prod(env.shape)) if config.normalise_observations else None
-        acting, sampling, learning, noise = np.random.SeedSequence(entropy=seed, spawn_key=(0xAC7,)).spawn(
-            4
-        )  # in the order in which they were added
+        streams = np.random.SeedSequence(entropy=seed, spawn_key=(0xAC7,))
+        acting, sampling, learning, noise = streams.spawn(4)  # in the order in which they were added
         self.learner = DQNLearner(
             config,
             copy.deepcopy(network),
