@@ -89,19 +89,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    words, modules = _take_imports(words)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help_text())
         return SUCCESS
     if words[0] == "--version":
         print(f"torso {__version__}")
         return SUCCESS
-    words, modules = _take_imports(words)
-    if not words:
-        raise ConfigError("the first argument must be a command, got none; torso --help lists the commands")
     name, *rest = words
     if name not in COMMANDS:
         raise ConfigError(_unknown_command_message(name))
     if modules and name == "serve":  # whose workers import them too
+        if any(word.partition("=")[0] in ("--import-modules", "--import_modules") for word in rest):
+            raise ConfigError(
+                "--import must be given alone, got --import-modules too, which is the same; --import may be repeated"
+            )
         rest += ["--import-modules", *modules]
     return _run(name, rest)
 

@@ -17,7 +17,7 @@ from torso.agents.supervised.recipes import RECIPES, BatchSize, Recipe, recipe_o
 from torso.errors import ConfigError
 from torso.nets.modules.initialisation import INITS, Init
 from torso.nets.specs.calibration import CALIBRATION_METHODS, CalibrationMethod
-from torso.nets.specs.named_torsos import registered_nets
+from torso.nets.specs.named_torsos import registered_nets, unknown_net
 from torso.nets.specs.registry import TORSOS
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
@@ -228,10 +228,7 @@ def _check_names(config: FitConfig) -> None:
         if value is None or value in known:
             continue
         if name == "net":
-            raise ConfigError(
-                f"unknown net {value!r}; known are {', '.join(known)}; one of your own must be registered first "
-                "(register_torso, torso --import MODULE)"
-            )
+            raise unknown_net(value, tuple(RECIPES))
         raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if config.hidden is not None:
         if not isinstance(config.hidden, Iterable) or isinstance(config.hidden, str):

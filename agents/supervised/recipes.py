@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from torso.errors import ConfigError
 from torso.nets.modules.initialisation import Init
-from torso.nets.specs.named_torsos import registered_nets
+from torso.nets.specs.named_torsos import registered_nets, unknown_net
 
 BatchSize = int | Literal["full"]
 
@@ -117,11 +116,7 @@ def fit_preset(net: str, dataset: str | None = None) -> dict[str, Any]:
         ConfigError: an unknown net.
     """
     if net not in RECIPES and net not in registered_nets():
-        known = ", ".join((*RECIPES, *registered_nets()))
-        raise ConfigError(
-            f"unknown net {net!r}; known are {known}; one of your own must be registered first (register_torso, torso "
-            "--import MODULE)"
-        )
+        raise unknown_net(net, tuple(RECIPES))
     return {"net": net, **recipe_of(net).to_json(), **_OF_DATASETS.get((dataset or "", net), {})}
 
 

@@ -28,7 +28,6 @@ from torso.envs.vector.world import World, recorded_world
 from torso.errors import ConfigError, EnvError, ModelNotFoundError, RunError
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
 from torso.nets.models.directory import CARD
-from torso.nets.specs.named_torsos import registered_fields, registered_nets
 
 
 class DQN:
@@ -257,16 +256,9 @@ def _replace_settings(config: DQNConfig, settings: Mapping[str, Any]) -> DQNConf
             close = difflib.get_close_matches(name, known)
             hint = f"; did you mean {close[0]}?" if close else "; torso.agents.DQNConfig lists them"
             raise ConfigError(f"DQN has no setting {name!r}{hint}")
-    net = settings.get("net", config.net)
-    if net in registered_nets():
-        for name in ("hidden", "activation", "layer_norm"):
-            dueling = settings.get("dueling", config.dueling)
-            if name in settings and name not in registered_fields(net) and not (name == "hidden" and dueling):
-                raise ConfigError(
-                    f"{name} must be left out for net {net!r}, whose specification has no such field, "
-                    f"got {settings[name]!r}"
-                )
-    return replace(config, **settings)
+    replaced = replace(config, **settings)
+    replaced.require_used(settings)
+    return replaced
 
 
 def _world_of(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from torso.agents.optim.schedules import linear
 from torso.errors import ConfigError
 from torso.nets import NETS
-from torso.nets.specs.named_torsos import registered_nets
+from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
 _NETS = tuple(net for net in NETS if net != "linear")
@@ -105,12 +106,8 @@ class DQNConfig:
     """Torch's threads; small networks run slower with more."""
 
     def __post_init__(self) -> None:
-        nets = (*_NETS, *registered_nets())
-        if self.net not in nets:
-            raise ConfigError(
-                f"unknown net {self.net!r}; known are {', '.join(nets)}; one of your own must be registered first "
-                "(register_torso, torso --import MODULE)"
-            )
+        if self.net not in (*_NETS, *registered_nets()):
+            raise unknown_net(self.net, _NETS)
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -161,6 +158,23 @@ class DQNConfig:
                 f"replay_capacity must hold at least {self.n_step + 2} steps of each env, {minimum} in all, got "
                 f"{self.replay_capacity}"
             )
+
+    def require_used(self, given: Collection[str]) -> None:
+        """Raise ConfigError where one of the settings ``given`` is of no use in a registered net.
+
+        A preset's values for them are not refused: they are for torso's own nets.
+        """
+        if self.net not in registered_nets():
+            return
+        used = set(registered_fields(self.net))
+        if self.dueling and len(self.hidden) <= 1:
+            used.add("hidden")  # the width of the dueling streams
+        for name in ("hidden", "activation", "layer_norm"):
+            if name in given and name not in used:
+                raise ConfigError(
+                    f"{name} must be left out for net {self.net!r}, whose specification has no such field, got "
+                    f"{getattr(self, name)!r}"
+                )
 
     @property
     def steps_between_checkpoints(self) -> int:

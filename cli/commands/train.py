@@ -84,6 +84,8 @@ def run(options: TrainOptions) -> int:
     wrappers = [load_wrapper(name) for name in options.wrapper]
     world = World(env=options.env, env_kwargs=read_env_kwargs(options.env_kwargs), wrappers=wrappers)
     out = options.run_path
+    if not (out / "config.json").is_file():  # a run goes on with what it began with
+        options.config.require_used(_given_settings(options))
 
     def work(stop: Callable[[], bool]) -> str | None:
         with TrainingProgress(options.steps, _preface(options)) as progress:
@@ -125,7 +127,7 @@ def _options_of_run(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
 
 def _preface(options: TrainOptions) -> str:
     """Describe the run before it starts: the preset, its source, and the settings that override it."""
-    known, mine = preset(options.algorithm, options.env), asdict(options.config)
+    known = preset(options.algorithm, options.env)
     defaults, theirs = asdict(DQNConfig()), asdict(known.config)
     lines = [f"{options.algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}: {options.run_path}"]
     of_preset = {name: value for name, value in theirs.items() if value != defaults[name]}
@@ -133,7 +135,7 @@ def _preface(options: TrainOptions) -> str:
         of_preset["env_kwargs"] = json.dumps(known.env_kwargs)
     source = f"preset from {known.source}" if known.source != "defaults" else f"no preset for {options.env}, defaults"
     lines.append(f"{source}: {_format_settings(of_preset)}" if of_preset else source)
-    changed = {name: value for name, value in mine.items() if value != theirs[name]}
+    changed = _given_settings(options)
     if read_env_kwargs(options.env_kwargs) != known.env_kwargs:
         changed["env_kwargs"] = options.env_kwargs
     if options.wrapper:
@@ -141,6 +143,12 @@ def _preface(options: TrainOptions) -> str:
     if changed:
         lines.append(f"given: {_format_settings(changed)}")
     return "\n".join(lines)
+
+
+def _given_settings(options: TrainOptions) -> dict[str, Any]:
+    """Settings that differ from the preset's."""
+    theirs = asdict(preset(options.algorithm, options.env).config)
+    return {name: value for name, value in asdict(options.config).items() if value != theirs[name]}
 
 
 def _format_settings(settings: dict[str, Any]) -> str:

@@ -76,12 +76,20 @@ def net_spec(
         return ConvNetSpec(**{"convs": (ConvLayerSpec(channels=16, kernel=3),), "hidden": (128,), **settings})
     if name in registered_nets():
         return _registered(name, settings)
-    raise ConfigError(f"unknown net {name!r}; known are {', '.join((*NETS, *registered_nets()))}")
+    raise unknown_net(name, NETS)
 
 
 def registered_nets() -> tuple[str, ...]:
     """Names of the torsos that users registered, which a configuration's ``net`` may be."""
     return tuple(name for name in TORSOS.names if name not in _BUILT_IN_KINDS and name not in NETS)
+
+
+def unknown_net(name: object, presets: Sequence[str]) -> ConfigError:
+    """Make the error for a ``net`` that is neither one of ``presets`` nor registered."""
+    return ConfigError(
+        f"unknown net {name!r}; known are {', '.join((*presets, *registered_nets()))}; one of your own must be "
+        "registered first (register_torso, torso --import MODULE)"
+    )
 
 
 def registered_fields(name: str) -> frozenset[str]:

@@ -133,7 +133,8 @@ def register_torso(name: str, spec_class: type, build: TorsoBuild | str) -> None
     ``build(spec, input_shape)`` returns a module with an int attribute ``num_features`` and
     ``forward(inputs, state, generator) -> (features [B, num_features], state)``; ``input_shape`` is ``(F,)`` for
     vectors and ``(C, H, W)`` for images. ``spec_class`` is a frozen dataclass whose fields are numbers, strings,
-    booleans or tuples of them. ``build`` may be ``"module:name"``, which is imported when a network is built.
+    booleans or tuples of them; ``takes_images = True`` in it (a ClassVar) makes images of a classifier's rows of a
+    square number of pixels. ``build`` may be ``"module:name"``, which is imported when a network is built.
     """
     TORSOS.register(name, spec_class, build)
 
