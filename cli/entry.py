@@ -18,10 +18,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 
 from torso import __version__
-from torso.cli.interrupts import Interrupted, interruptible
+from torso.cli.imports import take_imports
+from torso.cli.terminal.interrupts import Interrupted, interruptible
 from torso.errors import ConfigError, TorsoError
 
 SUCCESS, INTERNAL_ERROR, USER_ERROR, BROKEN_PIPE = 0, 1, 2, 141
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    words, modules = _take_imports(words)
+    words, modules = take_imports(words)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help_text())
         return SUCCESS
@@ -108,35 +108,9 @@ def _dispatch(words: list[str]) -> int:
     return _run(name, rest)
 
 
-def _take_imports(words: list[str]) -> tuple[list[str], list[str]]:
-    """Import the module of each ``--import MODULE``, which may register torsos and heads; return the other words."""
-    others, modules = [], []
-    remaining = iter(words)
-    for word in remaining:
-        option, equals, value = word.partition("=")
-        if option != "--import":
-            others.append(word)
-            continue
-        module = value if equals else next(remaining, "")
-        if not module or module.startswith("-"):
-            raise ConfigError("--import must be followed by a module, got none; for example --import my_torsos")
-        modules.append(module)
-    if modules:
-        sys.path.append(str(Path.cwd()))  # where a module of one's own usually stands
-    for module in modules:
-        try:
-            import_module(module)
-        except Exception as error:
-            raise ConfigError(
-                f"--import {module}: it must be a module that can be imported, got {type(error).__name__}: {error}; is "
-                "it in this folder, or on PYTHONPATH?"
-            ) from error
-    return others, modules
-
-
 def _run(name: str, arguments: list[str]) -> int:
-    from torso.cli.output import log_to_stderr
     from torso.cli.parsing import parse_options
+    from torso.cli.terminal.output import log_to_stderr
 
     command, module = COMMANDS[name], import_module(f"torso.cli.commands.{name.replace('-', '_')}")
     presets = module.presets(arguments) if command.has_presets else None

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torso.agents.runs.run_directory import RunDirectory
-from torso.cli.interrupts import Interrupted, stoppable
-from torso.cli.output import print_status
+from torso.cli.imports import with_imports
+from torso.cli.terminal.interrupts import Interrupted, stoppable
+from torso.cli.terminal.output import print_status
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def run_until_stopped(command: str, out: Path, work: Callable[[Callable[[], bool
     ``work(stop)`` calls ``stop()`` after each step. If that made it end early, with everything saved, it returns its
     progress as text. A second signal ends it at once; the last checkpoint stays.
     """
-    resume_command = f"torso {command} --out {shlex.quote(str(out))} --resume"
+    resume_command = with_imports(f"torso {command} --out {shlex.quote(str(out))} --resume")
     with stoppable() as request:
         try:
             stopped_at = work(request.requested)

@@ -38,7 +38,7 @@ TIERS: dict[str, list[set[str]]] = {
         {"workers"},
         {"run"},
     ],
-    "cli": [{"parsing", "output", "interrupts"}, {"models", "worlds", "progress", "runs"}, {"commands"}, {"entry"}],
+    "cli": [{"imports", "parsing", "terminal"}, {"models", "worlds", "runs"}, {"commands"}, {"entry"}],
 }
 
 # Distributions that belong to some folders only, and rooms that do without a heavy one.

@@ -13,8 +13,8 @@ import tyro
 from numpy.typing import NDArray
 
 from torso.cli.models import ModelOptions, error_text, open_model, read_npy
-from torso.cli.output import print_result
 from torso.cli.parsing import Flag
+from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError
 
 _EXAMPLE = "'[0.1, 0, 0.02, 0]'"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from torso.cli.models import read_token
-from torso.cli.output import print_result, print_status
 from torso.cli.parsing import Flag
+from torso.cli.terminal.output import print_result, print_status
 from torso.errors import ConfigError
 
 if TYPE_CHECKING:

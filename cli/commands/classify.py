@@ -10,8 +10,8 @@ from pathlib import Path
 import tyro
 
 from torso.cli.models import AnyModel, ModelOptions, RankedLabels, error_text, open_model, read_npy
-from torso.cli.output import print_result
 from torso.cli.parsing import Flag
+from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError, InputError, InvalidRequestError
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from torso.cli.output import print_result
 from torso.cli.parsing import Flag
+from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError
 
 if TYPE_CHECKING:

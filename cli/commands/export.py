@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tyro
 
-from torso.cli.output import print_result
 from torso.cli.parsing import Flag
+from torso.cli.terminal.output import print_result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from torso.agents.supervised.config import DEFAULT_NET, ClassifierConfig, Regres
 from torso.agents.supervised.fit_runs import fit_run
 from torso.agents.supervised.lr_finder import plot_range_test, range_test_of
 from torso.agents.supervised.recipes import RECIPES, fit_preset
-from torso.cli.output import print_result
 from torso.cli.parsing import Flag, option_value
-from torso.cli.progress import FitProgress
 from torso.cli.runs import config_of_run, default_out, run_to_resume, run_until_stopped
+from torso.cli.terminal.output import print_result
+from torso.cli.terminal.progress import FitProgress
 from torso.envs import Splits, load_dataset
 
 

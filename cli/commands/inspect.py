@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from torso.cli.models import error_text, read_npy
-from torso.cli.output import print_result
 from torso.cli.parsing import Flag
+from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError
 
 if TYPE_CHECKING:

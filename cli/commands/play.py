@@ -13,8 +13,8 @@ import tyro
 from numpy.typing import NDArray
 
 from torso.cli.models import AnyModel, ModelOptions, open_model
-from torso.cli.output import print_result
 from torso.cli.parsing import Flag
+from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from torso.agents.supervised.config import ClassifierConfig
 from torso.agents.supervised.fit_runs import fit_run
 from torso.agents.training.train_runs import train_run
 from torso.agents.value_based.presets import preset
-from torso.cli.interrupts import stoppable
 from torso.cli.parsing import Flag
-from torso.cli.progress import FitProgress, TrainingProgress
+from torso.cli.terminal.interrupts import stoppable
+from torso.cli.terminal.progress import FitProgress, TrainingProgress
 from torso.envs import Dataset, load_dataset
 from torso.envs.vector.world import World
 from torso.errors import RunError, ServerError

@@ -15,10 +15,10 @@ from torso.agents.training.train_runs import train_run
 from torso.agents.value_based.algorithms import ALGORITHMS
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
-from torso.cli.output import print_result
 from torso.cli.parsing import Flag, option_value
-from torso.cli.progress import TrainingProgress
 from torso.cli.runs import config_of_run, default_out, run_to_resume, run_until_stopped
+from torso.cli.terminal.output import print_result
+from torso.cli.terminal.progress import TrainingProgress
 from torso.cli.worlds import format_score, read_env_kwargs
 from torso.envs import load_wrapper
 from torso.envs.vector.world import World

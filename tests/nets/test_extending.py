@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -148,6 +149,28 @@ def test_wrong_uses_are_named(folder: Path, words: str, error: str) -> None:
     ended = torso(folder, *words.split())
     assert (ended.returncode, ended.stdout) == (2, "")
     assert re.search(error, ended.stderr), ended.stderr
+
+
+def test_the_command_that_resumes_imports_too(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a run"
+    train = shlex.split("train dqn --import residual --env CartPole-v1 --net residual --log-period 200 --steps 1000000")
+    script = Path(sys.executable).with_name("torso")
+    training = subprocess.Popen([script, *train, "--out", out], cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 120
+        while not (out / "progress.jsonl").exists() and training.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        training.send_signal(signal.SIGINT)
+        _, stderr = training.communicate(timeout=120)
+    finally:
+        training.kill()
+    assert training.returncode == 130, stderr
+    ended = re.search(r"stopped at step ([\d,]+) of .*; to resume: torso (.*)$", stderr.splitlines()[-1])
+    assert ended, stderr
+    steps = int(ended[1].replace(",", "")) + 200
+    resumed = torso(folder, *shlex.split(ended[2]), "--steps", str(steps), "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["total_steps"] >= steps
 
 
 def test_import_may_come_first(folder: Path) -> None:

@@ -16,7 +16,7 @@ from torso.agents.protocols import Episode
 from torso.agents.runs.callbacks import Callback
 from torso.agents.runs.events import Evaluated, Logged, Tick, TrainingEvent
 from torso.agents.supervised.fitting import EpochDone, FitEvent
-from torso.cli.output import print_status
+from torso.cli.terminal.output import print_status
 
 _LINE_PERIOD_S = 5.0  # minimum time between two lines
 _SPEED_WINDOW_S = 20.0  # speed is averaged over this window: learning begins later than acting
