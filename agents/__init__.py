@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from torso.agents.training.agent import DQN
     from torso.agents.training.driver import Training
     from torso.agents.training.train_runs import TrainingResult, train_run
+    from torso.agents.value_based.algorithms import Algorithm, register_algorithm
     from torso.agents.value_based.config import DQNConfig
+    from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy
     from torso.agents.value_based.presets import Preset, preset
     from torso.envs.vector.world import World
 
 _HOMES = {
+    "Algorithm": "value_based.algorithms",
     "Callback": "runs.callbacks",
     "Classifier": "estimators.classifier",
     "ClassifierConfig": "supervised.config",
@@ -34,6 +37,10 @@ _HOMES = {
     "DQNConfig": "value_based.config",
     "Evaluation": "runs.events",
     "FitResult": "supervised.fit_runs",
+    "Forwards": "value_based.next_policies",
+    "GREEDY_ONLINE": "value_based.next_policies",
+    "GREEDY_TARGET": "value_based.next_policies",
+    "NextPolicy": "value_based.next_policies",
     "Preset": "value_based.presets",
     "Regressor": "estimators.regressor",
     "RegressorConfig": "supervised.config",
@@ -47,17 +54,23 @@ _HOMES = {
     "plot_fit": "runs.learning_curves",
     "plot_training": "runs.learning_curves",
     "preset": "value_based.presets",
+    "register_algorithm": "value_based.algorithms",
     "train_run": "training.train_runs",
 }
 
 __all__ = [
     "DQN",
+    "GREEDY_ONLINE",
+    "GREEDY_TARGET",
+    "Algorithm",
     "Callback",
     "Classifier",
     "ClassifierConfig",
     "DQNConfig",
     "Evaluation",
     "FitResult",
+    "Forwards",
+    "NextPolicy",
     "Preset",
     "Regressor",
     "RegressorConfig",
@@ -71,6 +84,7 @@ __all__ = [
     "plot_fit",
     "plot_training",
     "preset",
+    "register_algorithm",
     "train_run",
 ]
 

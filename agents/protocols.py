@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.arrays import Array
+from torso.nets.specs.registry import State
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 Json = Mapping[str, Any]
 B = TypeVar("B")
+R = TypeVar("R")
 B_contra = TypeVar("B_contra", contravariant=True)
 
 
@@ -63,6 +65,7 @@ class StepRows(NamedTuple):
     is_reset: NDArray[np.bool_]  # [E]: under next-step autoreset this row is no transition
     mask: NDArray[np.bool_] | None  # [E, A], the legal actions in obs; None: all
     next_obs: Array  # [E, *shape]
+    state: State = ()  # the network's before the step, [E, ...] each; empty where it is not recurrent
 
 
 class Collected(NamedTuple):
@@ -89,6 +92,17 @@ class Update(NamedTuple):
     priority: Tensor
 
 
+class Executor(Protocol):
+    """Way to run a minibatch's update: as it stands, as a captured graph, or with gradients averaged over devices."""
+
+    def prepare(self, call: Callable[[B], R], example: B, generators: Sequence[Generator]) -> Callable[[B], R]:
+        """Return what runs ``call`` on minibatches that are shaped like ``example``, with the same results.
+
+        generators: those that it draws from. What it returns must not be overwritten by the next call.
+        """
+        ...
+
+
 class Policy(Stateful, Protocol):
     """Action values of observations, for acting. A noisy network draws once a call, from a generator of its own."""
 
@@ -97,8 +111,12 @@ class Policy(Stateful, Protocol):
         """Number of actions."""
         ...
 
-    def values(self, obs: Array) -> Tensor:
-        """Action values [E, A], without gradient, on the policy's device. obs: [E, *shape] raw."""
+    def initial_state(self, num_envs: int) -> State:
+        """Network's state at the start of episodes, [E, ...] each; empty where it is not recurrent."""
+        ...
+
+    def values(self, obs: Array, state: State = ()) -> tuple[Tensor, State]:
+        """Action values [E, A] and the next state, without gradient, on the policy's device. obs: [E, *shape] raw."""
         ...
 
 
@@ -120,6 +138,10 @@ class Explorer(Stateful, Protocol):
         """
         ...
 
+    def figures(self, step: int) -> Mapping[str, float]:
+        """Figures for the log at a step, such as epsilon."""
+        ...
+
 
 class Collector(Stateful, Protocol):
     """Steps of envs with a policy's values and an explorer's choices."""
@@ -136,6 +158,10 @@ class Collector(Stateful, Protocol):
 
     def last(self) -> tuple[Array, NDArray[np.bool_] | None]:
         """Return the latest observations [E, *shape] and their masks, which no row holds yet."""
+        ...
+
+    def figures(self) -> Mapping[str, float]:
+        """Figures of acting for the log at this step, such as epsilon."""
         ...
 
     def unfinished(self) -> tuple[Episode, ...]:
@@ -181,6 +207,8 @@ class Experience(Stateful, Protocol[B]):
 
 class Learner(Stateful, Protocol[B_contra]):
     """Everything that changes the weights: networks, target copies, optimizer, rates, moments of observations."""
+
+    num_updates: int
 
     def policy(self) -> Policy:
         """Return what acts, with the weights of this learner."""

@@ -117,10 +117,13 @@ def _combinations() -> list[Row]:
 
 
 SUITES: dict[str, list[Row]] = {
-    "cartpole": [Row(env="CartPole-v1", seeds=10, steps=50_000, threshold=500.0)],
-    "lunarlander": [Row(env="LunarLander-v3", algorithm="double", seeds=10, steps=100_000, threshold=200.0)],
+    "cartpole": [
+        Row(env="CartPole-v1", algorithm=algorithm, seeds=10, steps=50_000, threshold=500.0)
+        for algorithm in ("n-step", "dqn")
+    ],
+    "lunarlander": [Row(env="LunarLander-v3", algorithm="n-step", seeds=10, steps=100_000, threshold=200.0)],
     "combinations": _combinations(),
-    "minatar-breakout": [Row(env="MinAtar/Breakout-v1", seeds=3, steps=1_000_000, threshold=5.0)],
-    "pong": [Row(env="ALE/Pong-v5", seeds=1, steps=1_000_000, threshold=0.0)],
+    "minatar-breakout": [Row(env="MinAtar/Breakout-v1", flags={"n_step": 3}, seeds=3, steps=1_000_000, threshold=5.0)],
+    "pong": [Row(env="ALE/Pong-v5", flags={"n_step": 3}, seeds=1, steps=1_000_000, threshold=0.0)],
     "forager": [Row(env="torso/Forager-v0", seeds=3, counts_food=True)],
 }

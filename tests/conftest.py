@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from torso.agents.value_based import algorithms
 from torso.nets.specs.registry import HEADS, TORSOS
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread each, before torch is imported
@@ -33,10 +34,10 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture
 def registries() -> Iterator[None]:
-    """Restore the registries of torsos and heads after a test."""
-    saved = dict(TORSOS._by_name), dict(HEADS._by_name)
+    """Restore the registries of torsos, heads and algorithms after a test."""
+    saved = dict(TORSOS._by_name), dict(HEADS._by_name), dict(algorithms._ROWS)
     yield
-    TORSOS._by_name, HEADS._by_name = saved
+    TORSOS._by_name, HEADS._by_name, algorithms._ROWS = saved
 
 
 @pytest.fixture

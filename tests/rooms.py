@@ -22,7 +22,8 @@ TIERS: dict[str, list[set[str]]] = {
     "envs": [{"vector", "datasets"}, {"games"}],
     "insight": [{"units"}, {"pictures"}, {"metrics"}, {"inspect"}],
     "agents": [
-        {"optim", "protocols"},
+        {"protocols"},
+        {"optim"},
         {"replay", "runs"},
         {"value_based", "acting", "supervised"},
         {"estimators"},

@@ -13,13 +13,15 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from torso.agents.optim.states import strip_prefix, with_prefix
+from torso.agents.optim.states import strip_prefix, where_rows, with_prefix
 from torso.agents.protocols import Collected, Episode, Explorer, Policy, StepRows
 from torso.arrays import Array
 from torso.envs import action_masks, require_next_step
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from torso.nets.specs.registry import State
 
 
 class EnvCollector:
@@ -47,6 +49,8 @@ class EnvCollector:
         self._action_start = action_start
         self._has_masks = has_masks
         self._envs: VectorEnv[Any, Any, Any] | None = None
+        self._lengths = np.zeros(num_envs, dtype=np.int64)
+        self._next_state: State | None = None  # of this step, once the values were computed
 
     def begin(self) -> None:
         """Build new envs and reset them with the seeds of this step, as both a checkpoint and a resume do."""
@@ -57,6 +61,7 @@ class EnvCollector:
         self._obs, infos = self._envs.reset()
         self._mask = self._legal_masks(infos)
         self._is_reset = np.zeros(self._num_envs, dtype=bool)
+        self._state = self._initial_state = self.policy.initial_state(self._num_envs)
         self._returns = np.zeros(self._num_envs)
         self._lengths = np.zeros(self._num_envs, dtype=np.int64)
 
@@ -64,15 +69,20 @@ class EnvCollector:
         """Return the latest observations [E, *shape] and their masks, which no row holds yet."""
         return self._obs, self._mask
 
+    def figures(self) -> Mapping[str, float]:
+        """Return the explorer's figures at this step."""
+        return self.explorer.figures(self.total_steps)
+
     def unfinished(self) -> tuple[Episode, ...]:
         """Return the episodes in progress in which an action was taken, as a cut would end them."""
         return tuple(self._episode(int(env), was_cut=True) for env in np.flatnonzero(self._lengths))
 
     def close(self) -> None:
-        """Close the envs."""
+        """Close the envs; no episode is in progress then."""
         if self._envs is not None:
             self._envs.close()
             self._envs = None
+            self._lengths[:] = 0
 
     def collect(self, until_steps: int) -> Iterator[Collected]:
         """Yield one tick at a time until at least ``until_steps`` steps were made in all."""
@@ -95,8 +105,9 @@ class EnvCollector:
 
     def _step(self) -> tuple[StepRows, tuple[Episode, ...]]:
         assert self._envs is not None  # noqa: S101 - begin() was called
+        state, self._next_state = self._state, None
         actions = self.explorer.choose(
-            lambda: self.policy.values(self._obs),
+            self._values,
             self._mask,
             num_envs=self._num_envs,
             num_actions=self.policy.num_actions,
@@ -104,7 +115,11 @@ class EnvCollector:
         )
         obs, rewards, terminated, truncated, infos = self._envs.step(actions + self._action_start)
         learner_terminated = terminated | infos["life_lost"] if "life_lost" in infos else terminated
-        rows = StepRows(self._obs, actions, rewards, learner_terminated, truncated, self._is_reset, self._mask, obs)
+        rows = StepRows(
+            self._obs, actions, rewards, learner_terminated, truncated, self._is_reset, self._mask, obs, state
+        )
+        if state:
+            self._advance_state()
         has_acted = ~self._is_reset
         self.total_steps += int(has_acted.sum())
         self._returns += rewards
@@ -113,6 +128,20 @@ class EnvCollector:
         episodes = tuple(self._end_episode(int(env)) for env in np.flatnonzero(ended)) if ended.any() else ()
         self._obs, self._is_reset, self._mask = obs, ended, self._legal_masks(infos)
         return rows, episodes
+
+    def _values(self) -> Tensor:
+        values, self._next_state = self.policy.values(self._obs, self._state)
+        return values
+
+    def _advance_state(self) -> None:
+        """Go on to the next state, which is the initial one where the env was reset: its observation was the last."""
+        if self._next_state is None:  # every env explored; a recurrent network sees the step all the same
+            self._values()
+        assert self._next_state is not None  # noqa: S101 - as above
+        self._state = tuple(
+            where_rows(self._is_reset, first, then)
+            for first, then in zip(self._initial_state, self._next_state, strict=True)
+        )
 
     def _legal_masks(self, infos: Mapping[str, Any]) -> NDArray[np.bool_] | None:
         """Legal actions of the latest observations, [E, A]; None in an env where all are legal."""

@@ -56,6 +56,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         self,
         *,
         net: str | None = None,
+        head: str | None = None,
         hidden: Sequence[int] | None = None,
         activation: Activation | None = None,
         dropout: float | None = None,

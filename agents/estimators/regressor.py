@@ -39,6 +39,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         self,
         *,
         net: str | None = None,
+        head: str | None = None,
         hidden: Sequence[int] | None = None,
         activation: Activation | None = None,
         dropout: float | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.errors import CheckpointError
+from torso.nets import Network
 
 _MIN_STD = 1e-2  # so that a nearly constant feature is not amplified
 
@@ -58,3 +59,9 @@ class RunningMoments:
             )
         self.count = int(state["count"])
         self._mean, self._squares = np.array(state["mean"]), np.array(state["squares"])
+
+
+def input_statistics(network: Network) -> dict[str, list[float]] | None:
+    """Mean and standard deviation of a network's input normalisation; None where it has none."""
+    scaling = network.spec.input
+    return None if scaling.mean is None or scaling.std is None else {"mean": [*scaling.mean], "std": [*scaling.std]}

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from torso.agents.protocols import Stateful
 from torso.errors import CheckpointError
 
 
@@ -20,6 +22,35 @@ def strip_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     """Select the tensors named ``prefix/name`` and remove the prefix; empty when there is none."""
     start = f"{prefix}/"
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def state_of_parts(parts: Mapping[str, Stateful]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the state of named parts: JSON by name, and their tensors, named ``part/name``."""
+    states: dict[str, Any] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, part in parts.items():
+        states[name], own = part.state()
+        tensors |= with_prefix(name, own)
+    return states, tensors
+
+
+def restore_parts(
+    parts: Mapping[str, Stateful], states: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Load, in the order of ``parts``, what `state_of_parts` returned; CheckpointError when it is of other parts."""
+    try:
+        for name, part in parts.items():
+            part.restore(states[name], strip_prefix(name, tensors))
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint lacks {error}; it is of another version or another kind") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
+
+
+def where_rows(chosen: NDArray[np.bool_], first: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Select ``first`` in the chosen rows, bool [B], and ``other`` elsewhere; [B, ...] each."""
+    mask = torch.from_numpy(chosen).to(other.device).reshape(-1, *(1,) * (other.dim() - 1))
+    return torch.where(mask, first, other)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -58,13 +58,14 @@ class RunDirectory:
         resume: bool,
         extendable: Collection[str] = (),
         command: Sequence[str] | None = None,
+        upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> RunDirectory:
         """Create or open the directory that a trainer writes into, and lock it until ``close``.
 
         A new run needs a path that does not exist or an empty directory. ``resume`` continues an existing run with the
         same settings and seed, except for ``extendable`` ones, which are updated in config.json; without an existing
         run it begins one. ``resolved`` are the values chosen for ``auto``; a resume keeps the first ones: read
-        ``run.resolved``.
+        ``run.resolved``. ``upgrade`` brings settings that an older torso recorded to the form of today.
 
         Raises RunError, writing nothing, when the path is no directory, is not a run, is a run and ``resume`` is
         False, has other settings, or is in use by another process; StorageError when it cannot be written.
@@ -76,9 +77,10 @@ class RunDirectory:
                 raise RunError(f"{path} already holds a run: add --resume to continue it, or give another --out")
             run.lock()
             try:
-                run._resume(kind=kind, settings=settings, seed=seed, extendable=extendable)
-                for directory in (path, run.checkpoint):  # a run that is done, and was killed in its last save,
-                    remove_all_leftovers(directory)  # saves no more
+                run._resume(kind=kind, settings=settings, seed=seed, extendable=extendable, upgrade=upgrade)
+                # A run that is done, and was killed in its last save, saves no more.
+                for directory in (path, run.checkpoint, run.model, run.best):
+                    remove_all_leftovers(directory)
             except BaseException:
                 run.close()
                 raise
@@ -216,12 +218,20 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _resume(self, *, kind: RunKind, settings: Mapping[str, Any], seed: int, extendable: Collection[str]) -> None:
+    def _resume(
+        self,
+        *,
+        kind: RunKind,
+        settings: Mapping[str, Any],
+        seed: int,
+        extendable: Collection[str],
+        upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    ) -> None:
         """Check a resume's kind, settings and seed against this run's; update extended settings in config.json."""
         if self.kind != kind:
             raise RunError(f"{self.path} holds a {self.kind} run, this is {kind}; give another --out")
         new = _json_round_trip({**settings, "seed": seed})
-        old = {**self.settings, "seed": self.config["seed"]}
+        old = {**_json_round_trip(upgrade(self.settings)), "seed": self.config["seed"]}
         changed = [name for name in sorted({*old, *new}) if old.get(name, _MISSING) != new.get(name, _MISSING)]
         refused = [name for name in changed if name not in extendable]
         if refused:

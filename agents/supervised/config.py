@@ -17,6 +17,7 @@ from torso.agents.supervised.recipes import RECIPES, BatchSize, Recipe, recipe_o
 from torso.errors import ConfigError
 from torso.nets.modules.initialisation import INITS, Init
 from torso.nets.specs.calibration import CALIBRATION_METHODS, CalibrationMethod
+from torso.nets.specs.named_heads import head_fields, head_names, require_head
 from torso.nets.specs.named_torsos import registered_nets, unknown_net
 from torso.nets.specs.registry import TORSOS
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
@@ -40,6 +41,8 @@ class FitConfig:
     net: str | None = None
     """Network: mlp (None), linear, lenet, cnn, vgg, nature, a registered one;
     for classifiers also perceptron, logistic, softmax."""
+    head: str | None = None
+    """Registered head of your own, which brings its loss; None: torso's."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers; None: the net's own."""
     activation: Activation | None = None
@@ -152,6 +155,8 @@ class ClassifierConfig(FitConfig):
                 f"calibration must be one of {', '.join(CALIBRATION_METHODS)}, or None; got {self.calibration!r}"
             )
         _check_fraction("label_smoothing", self.label_smoothing)
+        if self.head is not None:
+            _check_head(self)
         weight = self.class_weight
         if weight is not None and weight != "balanced" and not isinstance(weight, Mapping):
             raise ConfigError(f"class_weight must be 'balanced', a weight for each label, or None; got {weight!r}")
@@ -218,6 +223,8 @@ def _check_torso(config: FitConfig) -> None:
 
 
 def _check_names(config: FitConfig) -> None:
+    if config.head is not None and config.head not in head_names("regressor"):  # the data decide which it must be
+        require_head(config.head, "classifier")
     for name, value, known in (
         ("net", config.net, (*RECIPES, *registered_nets())),
         ("activation", config.activation, ACTIVATIONS),
@@ -289,6 +296,20 @@ def _check_combinations(config: FitConfig) -> None:
         )
     if config.batch_norm and config.recipe().batch_size == 1:
         raise ConfigError("batch_norm has nothing to compare in minibatches of 1; use a batch_size of at least 2")
+
+
+def _check_head(config: ClassifierConfig) -> None:
+    if config.loss != "auto":
+        raise ConfigError(f"loss must be 'auto' with a head, which brings its own, got {config.loss!r}; leave it out")
+    if config.net in ONE_NEURON:
+        raise ConfigError(
+            f"head must be left out for net {config.net!r}, which is one neuron, got {config.head!r}; use net='linear'"
+        )
+    if config.label_smoothing and "label_smoothing" not in head_fields(config.head or ""):
+        raise ConfigError(
+            f"label_smoothing must be left out for head {config.head!r}, whose specification has no such field, got "
+            f"{config.label_smoothing}"
+        )
 
 
 def _check_perceptron(config: ClassifierConfig) -> None:

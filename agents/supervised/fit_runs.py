@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from torso.agents.optim.devices import torch_threads
-from torso.agents.runs.checkpoints import CheckpointStore
+from torso.agents.optim.states import restore_parts, with_prefix
+from torso.agents.runs.checkpoints import Checkpoint
 from torso.agents.runs.learning_curves import plot_fit
+from torso.agents.runs.recorder import Recorder
 from torso.agents.runs.run_directory import RunDirectory
-from torso.agents.runs.trackers import Tracker
 from torso.agents.supervised.calibration import fit_calibration, require_calibratable
 from torso.agents.supervised.config import ClassifierConfig, FitConfig, RegressorConfig
 from torso.agents.supervised.example_weights import class_weights, normalised
@@ -100,6 +101,7 @@ def fit_run(
             resume=resume,
             # Under another schedule a longer fit has other learning rates from its first step on.
             extendable=("max_epochs", "patience") if recipe.schedule == "constant" else ("patience",),
+            upgrade=lambda recorded: {"head": None, **recorded},  # a run of before could have no other
         ) as run,
         torch_threads(run.resolved["num_threads"]),
     ):
@@ -107,13 +109,13 @@ def fit_run(
         try:
             summary = fit.execute(on_event, stop, checkpoint_period_s)
         finally:
-            fit.tracker.close()
+            fit.recorder.close()
         fitting = fit.fitting
         return FitResult(run_directory=run, epochs=fitting.epoch, best_epoch=fitting.best_epoch, summary=summary)
 
 
 class _FitRun:
-    """A `Fitting` with its run directory: tracker, checkpoints, models, summary."""
+    """A `Fitting` with its run directory: recorder, models, summary."""
 
     def __init__(
         self,
@@ -127,11 +129,8 @@ class _FitRun:
         train = examples_of(data.train, spec.input, config)
         validation = examples_of(data.validation, spec.input, config) if len(data.validation) else None
         self.fitting = Fitting(config, spec, train, validation, seed=seed, resolved=run.resolved)
-        self.store = CheckpointStore(run.checkpoint)
-        checkpoint = self.store.load()
-        if checkpoint is not None:
-            self.fitting.restore(checkpoint.state["fitting"], checkpoint.tensors)
-        self.tracker = Tracker(run.path, None if checkpoint is None else checkpoint.state["tracker"])
+        self.recorder = Recorder(run)
+        self.recorder.restore(self._restore)
 
     def execute(
         self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float
@@ -140,7 +139,7 @@ class _FitRun:
         if self.fitting.is_done:
             summary = self.run.read_summary()
             return self._finish() if summary is None else summary
-        self.run.drop_summary()  # of an earlier end, before the run was extended
+        self.recorder.begin()
         return self._finish() if self._fit(on_event, stop, period_s) else None
 
     def _fit(self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float) -> bool:
@@ -148,7 +147,7 @@ class _FitRun:
         last_save_s = time.monotonic()
         for event in self.fitting.run():
             if isinstance(event, EpochDone):
-                self.tracker.log(event.epoch, event.figures())
+                self.recorder.log(event.epoch, event.figures())
             on_event(event)
             if stop() and not self.fitting.is_done:
                 self._save()
@@ -207,8 +206,13 @@ class _FitRun:
         if fitting.best_epoch and fitting.validation is not None:
             self._save_model(self.run.best, fitting.best_network(), fitting.best_epoch)
         self._save_model(self.run.model, fitting.learner.network, fitting.epoch)
-        state, tensors = fitting.state()
-        self.store.save(fitting.epoch, {"fitting": state, "tracker": self.tracker.position()}, tensors)
+        self.recorder.checkpoint(fitting.epoch, {"fitting": fitting})
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        states, tensors = checkpoint.state.get("parts"), checkpoint.tensors
+        if states is None:  # before torso had parts, there was this one alone
+            states, tensors = checkpoint.state, with_prefix("fitting", tensors)
+        restore_parts({"fitting": self.fitting}, states, tensors)
 
     def _save_model(
         self,

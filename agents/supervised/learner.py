@@ -29,7 +29,6 @@ from torso.nets import (
     MLPSpec,
     NetworkSpec,
     OneVsRestHeadSpec,
-    RegressionHeadSpec,
     SigmoidHeadSpec,
     StepHeadSpec,
     freeze_torso,
@@ -38,9 +37,9 @@ from torso.nets import (
     read_source,
     take_torso,
 )
-from torso.nets.modules.heads import LabelHead
-from torso.nets.modules.label_heads import RegressionHead
+from torso.nets.modules.heads import LabelHead, TargetHead
 from torso.nets.modules.network import Network, build_network
+from torso.nets.specs.named_heads import head_spec, require_head
 
 _EVALUATION_ROWS = 1024  # rows of one forward when nothing is learnt from them
 
@@ -92,7 +91,10 @@ def classifier_spec(config: ClassifierConfig, network_input: InputSpec, num_clas
     """Build a classifier's network specification from a configuration, its input and the number of classes."""
     loss, smoothing = config.loss_for(num_classes), config.label_smoothing
     head: Any
-    if loss == "softmax":
+    if config.head is not None:
+        require_head(config.head, "classifier")
+        head = head_spec(config.head, {"num_classes": num_classes, "label_smoothing": smoothing})
+    elif loss == "softmax":
         head = LogitsHeadSpec(num_classes=num_classes, label_smoothing=smoothing)
     elif loss == "one-vs-rest":
         head = OneVsRestHeadSpec(num_classes=num_classes, label_smoothing=smoothing)
@@ -107,7 +109,9 @@ def regressor_spec(
     config: FitConfig, network_input: InputSpec, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> NetworkSpec:
     """Build a regressor's network specification; its outputs are scaled by the targets' mean and deviation."""
-    head = RegressionHeadSpec(num_targets=len(mean), mean=mean, std=std)
+    name = config.head or "regression"
+    require_head(name, "regressor")
+    head = head_spec(name, {"num_targets": len(mean), "mean": mean, "std": std})
     return _network_spec(config, network_input, head)
 
 
@@ -163,7 +167,7 @@ class SupervisedLearner:
         total_updates: int,
         init_torso: dict[str, str] | None = None,
     ) -> None:
-        if not isinstance(network.head, (LabelHead, RegressionHead)):
+        if not isinstance(network.head, (LabelHead, TargetHead)):
             raise ConfigError(f"head must be one that labels or regresses, got {type(network.head).__name__}")
         self.config, self.recipe, self.device, self.total_updates = config, recipe, device, total_updates
         self.init_torso = init_torso
@@ -172,7 +176,7 @@ class SupervisedLearner:
             freeze_torso(self.network)
         if isinstance(network.spec.torso, ConvNetSpec):
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
-        self.head: LabelHead | RegressionHead = network.head
+        self.head: LabelHead | TargetHead = network.head
         optimizer = make_optimizer(
             self.network,
             recipe.optimizer,
@@ -279,7 +283,7 @@ class SupervisedLearner:
 def score(network: Network, examples: Examples) -> Score:
     """Score a classifier or a regressor on examples, in evaluation mode and in batches."""
     head = network.head
-    if not isinstance(head, (LabelHead, RegressionHead)):
+    if not isinstance(head, (LabelHead, TargetHead)):
         raise ConfigError(f"head must be one that labels or regresses, got {type(head).__name__}")
     network.eval()
     readouts, losses = [], []

@@ -19,8 +19,8 @@ from torso.agents.runs.callbacks import Callback, Hooks
 from torso.agents.runs.events import Evaluation
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.driver import Training
-from torso.agents.training.session import require_trainable
-from torso.agents.training.train_runs import open_run
+from torso.agents.training.session import build_network_for
+from torso.agents.training.train_runs import config_of, open_run
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
 from torso.envs import EnvSource, Wrapper
@@ -35,9 +35,10 @@ class DQN:
 
     Args:
         env: a Gymnasium id, an env class, a function that makes an env, or a constructed env.
-        algorithm: its preset for the env's id is used: dqn, double, dueling, prioritized or n-step.
-        config: the settings instead of a preset's (with one env, where that is constructed already), or of the
-            defaults of `DQNConfig` in an env without one.
+        algorithm: dqn, double, dueling, prioritized, n-step or a registered one; None: that of ``config``, or the one
+            that the env's preset recommends.
+        config: the settings instead of the preset's for the env's id (with one env, where that is constructed already),
+            or of the defaults of `DQNConfig` in an env without one.
         env_kwargs: passed to the env's constructor; without them and without a ``config``, the preset's.
         wrappers: applied to each env in order, the first innermost.
         settings: fields of `DQNConfig`, in place of the preset's or the config's.
@@ -51,7 +52,7 @@ class DQN:
         self,
         env: EnvSource,
         *,
-        algorithm: str = "dqn",
+        algorithm: str | None = None,
         config: DQNConfig | None = None,
         seed: int = 0,
         env_kwargs: Mapping[str, Any] | None = None,
@@ -64,7 +65,11 @@ class DQN:
             world = World(env=env, env_kwargs=default.env_kwargs, wrappers=wrappers)
         if config is None:
             config = replace(default.config, num_envs=1) if world.is_constructed else default.config
-        self._set_up(world, _replace_settings(config, settings), seed, algorithm=algorithm)
+        elif algorithm is not None:
+            config = config.with_algorithm(algorithm)
+        config = _replace_settings(config, settings)
+        config.require_used_by_algorithm()
+        self._set_up(world, config, seed)
 
     def _set_up(
         self,
@@ -72,16 +77,15 @@ class DQN:
         config: DQNConfig,
         seed: int,
         *,
-        algorithm: str = "dqn",
         loaded: tuple[ModelCard, Network] | None = None,
         initial: Network | None = None,
     ) -> None:
-        require_trainable(world, config, seed, initial)
+        self._built: Network | None = build_network_for(world, config, seed, initial)  # until a training takes it
         self.world, self.config, self.seed = world, config, seed
         self._loaded: tuple[ModelCard, Network] | None = loaded
         self._initial_network: Network | None = initial  # initial weights, of a model directory that was loaded
         self._run_path: Path | None = None  # run directory that learn() writes to
-        self._algorithm, self._video_period = algorithm, 0  # as recorded there
+        self._video_period = 0  # as recorded there
         self._training: Training | None = None
         self._predictor: Predictor | None = None
         if loaded is not None:
@@ -135,13 +139,12 @@ class DQN:
             seed=self.seed,
             out=path,
             resume=resume,
-            algorithm=self._algorithm,
             video_period=self._video_period,
             initial=self._initial_network,
         ) as run:
             self._run_path = path
             training, self._training = self._training or self._new_training(run), None  # None if what follows fails
-            training.run_directory = run
+            training.recorder.run = run
             self._run_training(training, total_steps, callbacks)
             if training.is_done(total_steps):
                 training.finish(self.config.evaluation_episodes)
@@ -149,12 +152,14 @@ class DQN:
         return self
 
     def _new_training(self, run: RunDirectory | None) -> Training:
+        built, self._built = self._built, None
         return Training(
             self.world,
             self.config,
             seed=self.seed,
             run=run,
             network=self._initial_network,
+            built=built,
             video_period=self._video_period,
         )
 
@@ -231,14 +236,14 @@ class DQN:
         if run.kind != "train":
             raise RunError(f"{path} must hold a training run, got a {run.kind} run; use Classifier.load")
         settings = run.settings
-        config = DQNConfig(**{name: settings[name] for name in DQNConfig.__dataclass_fields__ if name in settings})
+        config = config_of(settings)
         world = _world_of(path, env, wrappers, settings)
         loaded = None
         with suppress(ModelNotFoundError):  # a run that ended before its first checkpoint can only learn
             loaded = load_model(path)
         agent = cls.__new__(cls)
         with _suggest_env(path, env):
-            agent._set_up(world, config, run.config["seed"], algorithm=settings["algorithm"], loaded=loaded)
+            agent._set_up(world, config, run.config["seed"], loaded=loaded)
         agent._run_path, agent._video_period = path, settings.get("video_period", 0)
         return agent
 
@@ -294,6 +299,6 @@ def _config_of(path: Path, card: ModelCard) -> DQNConfig:
     if "config" not in card.provenance:
         raise ConfigError(f"{path} does not name the settings it was trained with; give DQN.load(path, config=)")
     try:
-        return DQNConfig(**card.provenance["config"])
+        return DQNConfig.from_recorded(card.provenance["config"])
     except TypeError as error:
         raise ConfigError(f"{path} was trained with settings of another torso ({error}); give config=") from error

@@ -34,14 +34,17 @@ class TrainingCore:
         self.experience.break_off()  # in case the previous segment was abandoned without a cut
         self.collector.begin()
 
-    def cut(self) -> tuple[Episode, ...]:
-        """Truncate all unfinished episodes, as a time limit would, and begin new ones; returns those that were cut.
+    def cut(self, *, goes_on: bool = True) -> tuple[Episode, ...]:
+        """Truncate all unfinished episodes, as a time limit would; returns those that were cut.
 
-        Checkpoints do this.
+        Checkpoints do this. New episodes begin at once where the run ``goes_on``, else at its next `begin`.
         """
         episodes = self.collector.unfinished()
         self.experience.cut(*self.collector.last())
-        self.begin()
+        if goes_on:
+            self.begin()
+        else:
+            self.close()
         return episodes
 
     def close(self) -> None:

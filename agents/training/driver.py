@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -15,12 +15,11 @@ from torso.agents.acting.videos import VideoRecorder
 from torso.agents.optim.devices import resolve_precision, torch_threads
 from torso.agents.optim.schedules import multiples_passed
 from torso.agents.runs.callbacks import Callback, Hooks
-from torso.agents.runs.checkpoints import CheckpointStore
 from torso.agents.runs.events import Checkpointed, Evaluated, Evaluation, Logged, Tick, TrainingEvent
 from torso.agents.runs.learning_curves import plot_training
+from torso.agents.runs.recorder import Recorder
 from torso.agents.runs.run_directory import RunDirectory
-from torso.agents.runs.trackers import Tracker
-from torso.agents.training.session import Session
+from torso.agents.training.session import Session, build_network_for
 from torso.agents.value_based.config import DQNConfig
 from torso.envs.vector.world import World
 from torso.nets import (
@@ -50,8 +49,10 @@ def resolve_training(config: DQNConfig) -> dict[str, Any]:
 class Training:
     """Training in a world, with a run directory or in memory only. Both give the same bits.
 
-    ``network`` gives the initial weights instead of the seed. A run directory with a checkpoint is resumed.
-    Every ``video_period`` steps (0: never) a greedy episode is recorded into the run directory, which changes no bit.
+    ``network`` gives the initial weights instead of the seed; it is copied. ``built`` is the initial network where
+    `build_network_for` has built it already; it becomes the training's own. A run directory with a checkpoint is
+    resumed. Every ``video_period`` steps (0: never) a greedy episode is recorded into the run directory, which changes
+    no bit.
     """
 
     def __init__(
@@ -62,17 +63,21 @@ class Training:
         seed: int,
         run: RunDirectory | None = None,
         network: Network | None = None,
+        built: Network | None = None,
         video_period: int = 0,
     ) -> None:
         resolved = resolve_training(config) if run is None else run.resolved
-        self.world, self.config, self.seed, self.run_directory = world, config, seed, run
+        self.world, self.config, self.seed = world, config, seed
+        self.recorder = Recorder(run)
+        if built is None and network is not None:
+            built = build_network_for(world, config, seed, network)
         self.session = Session(
             world,
             config,
             seed=seed,
             device=resolve_device(resolved["device"]),
             precision=resolved["precision"],
-            network=network,
+            network=built,
         )
         self._checkpoint_period: int = resolved["checkpoint_period"]
         self._checkpointed_at = -1
@@ -81,15 +86,14 @@ class Training:
         if run is not None and video_period:
             [episode] = evaluation_seeds(seed, 1, "video")
             self._camera = VideoRecorder(world, run.videos, seed=episode, period_steps=video_period)
-        self._tracker: Tracker | None = None
-        self._position: Mapping[str, Any] | None = None  # of the logs, at the latest checkpoint
         self._is_warm_start = network is not None  # from weights that do not follow from the seed
-        checkpoint = None if run is None else CheckpointStore(run.checkpoint).load()
-        if run is not None and checkpoint is not None:
-            self.session.restore(checkpoint)
-            self._position = checkpoint.state["tracker"]
-            if self.session.best_network is not None:  # best/ may be of a step after the checkpoint
-                self.save(run.best, onnx=False)
+        if self.recorder.restore(self.session.restore) and run is not None and self.session.best.network is not None:
+            self.save(run.best, onnx=False)  # it may be of a step after the checkpoint
+
+    @property
+    def run_directory(self) -> RunDirectory | None:
+        """The run directory, if there is one."""
+        return self.recorder.run
 
     @property
     def total_steps(self) -> int:
@@ -99,7 +103,7 @@ class Training:
     @property
     def is_solved(self) -> bool:
         """Whether an evaluation has reached ``config.stop_return``."""
-        threshold, best = self.config.stop_return, self.session.best_mean
+        threshold, best = self.config.stop_return, self.session.best.mean
         return threshold is not None and best is not None and best >= threshold
 
     def is_done(self, until_steps: int) -> bool:
@@ -121,10 +125,8 @@ class Training:
         self._hooks = Hooks(callbacks)
         if self.is_done(until_steps):
             return
-        if self.run_directory is not None:
-            self.run_directory.drop_summary()  # of an earlier end of this run
         core = self.session.core
-        self._tracker = None if self.run_directory is None else Tracker(self.run_directory.path, self._position)
+        self.recorder.begin()
         try:
             with torch_threads(self.config.num_threads):
                 if self._is_warm_start and self.total_steps == 0:
@@ -138,19 +140,16 @@ class Training:
                     yield self._notify("on_checkpoint", self._checkpoint(planned=False))
         finally:
             core.close()
-            if self._tracker is not None:
-                self._tracker.close()
+            self.recorder.close()
 
     def predictor(self) -> Predictor:
-        """Copy the best network into a predictor."""
-        return self._as_predictor(copy.deepcopy(self._best_network()))
+        """Return a predictor of the best network so far."""
+        return self._as_predictor(self._best_network())
 
     def score(self, episodes: int) -> Evaluation:
         """Play fresh episodes greedily with the best network."""
         with torch_threads(self.config.num_threads):
-            return self._evaluate_network(
-                copy.deepcopy(self._best_network()), evaluation_seeds(self.seed, episodes, "score")
-            )
+            return self._evaluate_network(self._best_network(), evaluation_seeds(self.seed, episodes, "score"))
 
     def save(self, directory: str | os.PathLike[str], *, best: bool = True, onnx: bool = True) -> None:
         """Save the best, or the latest, network as a model directory."""
@@ -166,24 +165,25 @@ class Training:
                 env_kwargs=dict(self.world.env_kwargs),
                 wrappers=self.world.wrapper_names,
                 config=asdict(self.config),
-                total_steps=self.session.best_step if best else self.total_steps,
+                total_steps=self.session.best.step if best else self.total_steps,
             ),
             onnx=onnx,
         )
 
     def finish(self, score_episodes: int) -> dict[str, Any]:
         """Score the best network on fresh seeds; write ONNX files, the learning curve and summary.json; return it."""
+        figures, best = self.session.figures, self.session.best
         summary = {
             "env_id": self.world.name,
             "seed": self.seed,
             "total_steps": self.total_steps,
             "num_updates": self.session.learner.num_updates,
-            "num_episodes": self.session.num_episodes,
-            "num_cut_episodes": self.session.num_cut_episodes,
-            "best_step": self.session.best_step,
-            "selection_mean_return": self.session.best_mean,
+            "num_episodes": figures.num_episodes,
+            "num_cut_episodes": figures.num_cut_episodes,
+            "best_step": best.step,
+            "selection_mean_return": best.mean,
             "score": self.score(score_episodes).to_json(self.world.name),
-            "cuts": self.session.cuts,
+            "cuts": figures.cuts,
         }
         run = self.run_directory
         if run is not None:
@@ -202,7 +202,7 @@ class Training:
         comes before the checkpoint for the same reason.
         """
         config = self.config
-        self.session.record_tick(tick)
+        self.session.figures.record(tick)
         self._hooks("on_step", tick)
         if tick.updates:
             self._hooks("on_update", tick)
@@ -225,58 +225,50 @@ class Training:
         return event
 
     def _log(self) -> Logged:
-        self.session.require_finite()
-        figures = self.session.pop_metrics()
-        if self._tracker is not None:
-            self._tracker.log(self.total_steps, figures)
+        self.session.figures.require_finite(self.total_steps)
+        figures = self.session.pop_figures()
+        self.recorder.log(self.total_steps, figures)
         return Logged(total_steps=self.total_steps, figures=figures)
 
     def _evaluate(self) -> Evaluated:
         session, total_steps = self.session, self.total_steps
-        session.require_finite()  # or a network of NaN could be the best
+        session.figures.require_finite(total_steps)  # or a network of NaN could be the best
         network = copy.deepcopy(session.learner.online).eval()
         seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
         evaluation = self._evaluate_network(network, seeds)
         if self.world.is_constructed:  # the episodes were played in the training env itself
             session.cut()
-        is_best = session.best_mean is None or evaluation.mean >= session.best_mean  # of equals the later one
-        if is_best:
-            session.best_network, session.best_mean, session.best_step = network, evaluation.mean, total_steps
-            if self.run_directory is not None:
-                self.save(self.run_directory.best, onnx=False)
-        if self._tracker is not None:
-            figures = {
-                "evaluation_return": evaluation.mean,
-                "evaluation_std": evaluation.std,
-                "evaluation_length": float(np.mean(evaluation.lengths_steps)),
-                "is_best": is_best,
-            }
-            self._tracker.log(total_steps, figures)
+        is_best = session.best.challenge(network, evaluation.mean, total_steps)
+        if is_best and self.run_directory is not None:
+            self.save(self.run_directory.best, onnx=False)
+        figures = {
+            "evaluation_return": evaluation.mean,
+            "evaluation_std": evaluation.std,
+            "evaluation_length": float(np.mean(evaluation.lengths_steps)),
+            "is_best": is_best,
+        }
+        self.recorder.log(total_steps, figures)
         return Evaluated(total_steps=total_steps, evaluation=evaluation, is_best=is_best)
 
     def _checkpoint(self, *, planned: bool) -> Checkpointed:
-        """Truncate all unfinished episodes, begin new ones, and write a checkpoint there."""
-        self.session.require_finite()  # so the latest checkpoint is always a good one
-        self.session.cut()
+        """Truncate all unfinished episodes, and write a checkpoint there; after a planned one the training goes on."""
+        self.session.figures.require_finite(self.total_steps)  # so the latest checkpoint is always a good one
+        self.session.cut(goes_on=planned)
         if not planned:
-            self.session.cuts.append(self.total_steps)
+            self.session.figures.cuts.append(self.total_steps)
         self._write_checkpoint()
         self._checkpointed_at = self.total_steps
         return Checkpointed(total_steps=self.total_steps)
 
     def _write_checkpoint(self) -> None:
-        if self.run_directory is None or self._tracker is None:
-            return
-        self.save(self.run_directory.model, best=False, onnx=False)
-        store = CheckpointStore(self.run_directory.checkpoint)
-        state, tensors = self.session.state()
-        state["tracker"] = position = self._tracker.position()
-        store.save(self.total_steps, state, tensors, list(self.session.segments(store.rows)))
-        self._position = position
+        if self.run_directory is not None:
+            self.save(self.run_directory.model, best=False, onnx=False)
+            self.recorder.checkpoint(self.total_steps, self.session.parts(), self.session.segments)
 
     def _best_network(self) -> Network:
-        best = self.session.best_network
-        return self.session.learner.online if best is None else best
+        """Return the best network by evaluation, or a copy of the one that learns where there is none yet."""
+        best = self.session.best.network
+        return copy.deepcopy(self.session.learner.online).eval() if best is None else best
 
     def _evaluate_network(self, network: Network, seeds: Sequence[int]) -> Evaluation:
         """Evaluate greedily a network that is not being trained, through the same predictor as in serving."""

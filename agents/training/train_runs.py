@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from torso.agents.runs.checkpoints import CheckpointStore
 from torso.agents.runs.events import TrainingEvent
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.driver import Training, resolve_training
-from torso.agents.training.session import require_trainable
-from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.presets import preset
+from torso.agents.training.session import build_network_for
+from torso.agents.value_based.config import DQNConfig, upgrade_settings
 from torso.envs.vector.world import World
 from torso.errors import ConfigError
 from torso.nets import Network, read_source
+
+_CONFIG_FIELDS = frozenset(DQNConfig.__dataclass_fields__)
 
 
 def open_run(
@@ -30,15 +31,14 @@ def open_run(
     seed: int,
     out: str | os.PathLike[str],
     resume: bool,
-    algorithm: str = "dqn",
     video_period: int = 0,
     initial: Network | None = None,
 ) -> RunDirectory:
-    """Validate a training, then create or open its run directory and lock it; raises as `train_run` does.
+    """Validate what surrounds a training, then create or open its run directory and lock it.
 
+    Raises as `train_run` does; the training itself is valid where `build_network_for` has built its network.
     ``initial`` is the network with the initial weights, where they do not follow from the seed.
     """
-    preset(algorithm, world.name)  # or config.json would record an unknown algorithm
     if total_steps < 1:
         raise ConfigError(f"total steps must be at least 1, got {total_steps}")
     if world.is_constructed:
@@ -48,13 +48,13 @@ def open_run(
         )
     if video_period < 0:
         raise ConfigError(f"video_period must be a number of steps, or 0 for no videos; got {video_period}")
-    require_trainable(world, config, seed, initial)
     if video_period:
         frames_per_second(world)
     if resume:
         _require_progress(Path(out), total_steps)
+    if not (Path(out) / "config.json").is_file():  # a run goes on with what it began with
+        config.require_used_by_algorithm()
     settings = {
-        "algorithm": algorithm,
         "env_id": world.name,
         "env_kwargs": dict(world.env_kwargs),
         "wrappers": world.wrapper_names,
@@ -72,7 +72,13 @@ def open_run(
         seed=seed,
         resume=resume,
         extendable=("total_steps", "stop_return", "video_period"),
+        upgrade=upgrade_settings,
     )
+
+
+def config_of(settings: Mapping[str, Any]) -> DQNConfig:
+    """Read the configuration of a training run from its recorded settings."""
+    return DQNConfig.from_recorded({name: value for name, value in settings.items() if name in _CONFIG_FIELDS})
 
 
 def _require_progress(path: Path, total_steps: int) -> None:
@@ -109,7 +115,6 @@ def train_run(
     seed: int,
     out: str | os.PathLike[str],
     resume: bool = False,
-    algorithm: str = "dqn",
     callbacks: Sequence[Callback] = (),
     video_period: int = 0,
     on_event: Callable[[TrainingEvent], None] = lambda event: None,
@@ -121,7 +126,6 @@ def train_run(
     or a callback stopped it, it continues from that step, at which its episodes were truncated (``cuts`` in the
     summary). ``total_steps``, ``stop_return`` and ``video_period`` may then differ.
 
-    algorithm: the name recorded in config.json; the training itself follows ``config``.
     callbacks: see `torso.agents.runs.callbacks`.
     video_period: steps from one video of a greedy episode to the next, in ``videos/``; 0: none.
 
@@ -132,6 +136,7 @@ def train_run(
         StorageError: the directory could not be written; the previous checkpoint still loads.
     """
     Hooks(callbacks)  # rejects anything but callbacks
+    built = build_network_for(world, config, seed)
     with open_run(
         world,
         config,
@@ -139,10 +144,9 @@ def train_run(
         seed=seed,
         out=out,
         resume=resume,
-        algorithm=algorithm,
         video_period=video_period,
     ) as run:
-        training = Training(world, config, seed=seed, run=run, video_period=video_period)
+        training = Training(world, config, seed=seed, run=run, built=built, video_period=video_period)
         for event in training.run(total_steps, stop, callbacks):
             on_event(event)
         summary = training.finish(config.evaluation_episodes) if training.is_done(total_steps) else None

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
 
 from torso.agents.optim.schedules import linear
+from torso.agents.value_based.algorithms import Algorithm, algorithm_names, algorithm_row
+from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET
 from torso.errors import ConfigError
 from torso.nets import NETS
+from torso.nets.specs.named_heads import head_fields, require_head
 from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
 _NETS = tuple(net for net in NETS if net != "linear")
+_OF_ALGORITHM: Any = None  # the default of a setting whose value is the algorithm's, unless it is given
+IDENTITY = ("head", "double", "dueling", "prioritized", "n_step")  # the settings of which an algorithm is made
 
 
 @dataclass(frozen=True, kw_only=True)
 class DQNConfig:
-    """Settings of DQN. A step is one action of one env, whatever the number of envs."""
+    """Settings of DQN. A step is one action of one env, whatever the number of envs.
 
+    ``head``, ``double``, ``dueling``, ``prioritized`` and ``n_step`` are the algorithm's unless they are given. They
+    may add to it, and not take away what makes it that algorithm.
+    """
+
+    algorithm: str = "dqn"
+    """Row of the algorithm table: dqn, double, dueling, prioritized or n-step; or a registered one."""
     net: str = "mlp"
     """Torso architecture: mlp, cnn, lenet, nature, minatar or vgg; or a registered one."""
     hidden: tuple[int, ...] = (128, 128)
@@ -38,7 +50,7 @@ class DQNConfig:
     """Envs stepped together; no other setting changes its meaning with it."""
     gamma: float = 0.99
     """Discount factor of a step (Mnih et al. 2015)."""
-    n_step: int = 1
+    n_step: int = _OF_ALGORITHM
     """Rewards in a target before it bootstraps (Sutton 1988; Hessel et al. 2018)."""
     clip_rewards: bool = False
     """Clip rewards to [-1, 1], in targets alone (Mnih et al. 2015)."""
@@ -68,11 +80,13 @@ class DQNConfig:
     """Steps between updates of the target network."""
     target_update_rate: float = 1.0
     """Share of the way to the online network in each update; 1: a copy (Mnih et al. 2015)."""
-    double: bool = False
+    head: str = _OF_ALGORITHM
+    """Head that values actions: scalar, or a registered one."""
+    double: bool = _OF_ALGORITHM
     """The online network picks the next action, the target network values it (van Hasselt 2016)."""
-    dueling: bool = False
+    dueling: bool = _OF_ALGORITHM
     """A value and an advantage stream, each with the last of the hidden layers (Wang et al. 2016)."""
-    prioritized: bool = False
+    prioritized: bool = _OF_ALGORITHM
     """Sample in proportion to TD errors instead of evenly (Schaul et al. 2016)."""
     priority_exponent: float = 0.6
     """Exponent of TD errors as priorities; 0: evenly (Schaul et al. 2016)."""
@@ -106,6 +120,7 @@ class DQNConfig:
     """Torch's threads; small networks run slower with more."""
 
     def __post_init__(self) -> None:
+        self._set_identity()
         if self.net not in (*_NETS, *registered_nets()):
             raise unknown_net(self.net, _NETS)
         if self.activation not in ACTIVATIONS:
@@ -159,22 +174,92 @@ class DQNConfig:
                 f"{self.replay_capacity}"
             )
 
-    def require_used(self, given: Collection[str]) -> None:
-        """Raise ConfigError where one of the settings ``given`` is of no use in a registered net.
-
-        A preset's values for them are not refused: they are for torso's own nets.
-        """
-        if self.net not in registered_nets():
-            return
-        used = set(registered_fields(self.net))
-        if self.dueling and len(self.hidden) <= 1:
-            used.add("hidden")  # the width of the dueling streams
-        for name in ("hidden", "activation", "layer_norm"):
-            if name in given and name not in used:
+    def _set_identity(self) -> None:
+        """Take from the algorithm's row what was not given; refuse what contradicts the row."""
+        row = algorithm_row(self.algorithm)
+        for name in IDENTITY:
+            value, own = getattr(self, name), getattr(row, name)
+            if value is None:
+                object.__setattr__(self, name, own)
+            elif takes_away(row, name, value):
+                expected = "more than 1" if name == "n_step" else f"{own!r}"
                 raise ConfigError(
-                    f"{name} must be left out for net {self.net!r}, whose specification has no such field, got "
-                    f"{getattr(self, name)!r}"
+                    f"{name} must be {expected} for algorithm {self.algorithm!r}, got {value!r}; leave it out, or give "
+                    "another algorithm"
                 )
+        for name in ("double", "dueling", "prioritized"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        require_head(self.head, "policy")
+        if self.double and not row.has_greedy_rule:
+            raise ConfigError(
+                f"double must be False for algorithm {self.algorithm!r}, whose next policy is {row.next_policy!r}, got "
+                "True; leave it out"
+            )
+        if self.dueling and "dueling" not in head_fields(self.head):
+            raise ConfigError(
+                f"dueling must be False for head {self.head!r}, whose specification has no such field, got True; leave "
+                "it out"
+            )
+
+    @cached_property
+    def row(self) -> Algorithm:
+        """The algorithm's row, with what this configuration changes of it."""
+        row = algorithm_row(self.algorithm)
+        if row.has_greedy_rule:
+            row = replace(row, next_policy=GREEDY_ONLINE if self.double else GREEDY_TARGET)
+        own = row.head_settings if self.head == row.head else {}
+        return replace(
+            row,
+            head=self.head,
+            head_settings=own,
+            dueling=self.dueling,
+            prioritized=self.prioritized,
+            n_step=self.n_step,
+        )
+
+    def with_algorithm(self, name: str) -> DQNConfig:
+        """Copy the configuration for another algorithm; what was added to the one of before is kept."""
+        before = algorithm_row(self.algorithm)
+        taken = {each: None for each in IDENTITY if getattr(self, each) == getattr(before, each)}
+        return replace(self, algorithm=name, **taken)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_recorded(cls, settings: Mapping[str, Any]) -> DQNConfig:
+        """Build the configuration of recorded settings, of this version or an older one.
+
+        Raises TypeError for a setting that is not known.
+        """
+        return cls(**upgrade_settings(settings))
+
+    def require_used(self, given: Collection[str]) -> None:
+        """Raise ConfigError where one of the settings ``given`` is of no use to the algorithm, its head or its net.
+
+        A preset's values for a net are not refused with a registered one: they are for torso's own nets.
+        """
+        for name in given:
+            reason = self._reason_unused(name)
+            if reason:
+                raise ConfigError(f"{name} must be left out {reason}, got {getattr(self, name)!r}")
+
+    def require_used_by_algorithm(self) -> None:
+        """Raise ConfigError where a setting that is not at its default is of no use to the algorithm."""
+        defaults = DQNConfig.__dataclass_fields__
+        self.require_used([name for name in _NEED_PRIORITIES if getattr(self, name) != defaults[name].default])
+
+    def _reason_unused(self, name: str) -> str:
+        """Say why a setting is of no use; empty where it is of use."""
+        if name in _NEED_PRIORITIES and not self.prioritized:
+            return "without prioritized"
+        if name == "learning_rate_decay_steps" and self.learning_rate_end is None:
+            return "without learning_rate_end"
+        if name == "huber_delta" and name not in head_fields(self.head):
+            return f"for head {self.head!r}, whose specification has no such field"
+        if name in ("hidden", "activation", "layer_norm") and self.net in registered_nets():
+            is_width_of_streams = name == "hidden" and self.dueling and len(self.hidden) <= 1
+            if name not in registered_fields(self.net) and not is_width_of_streams:
+                return f"for net {self.net!r}, whose specification has no such field"
+        return ""
 
     @property
     def steps_between_checkpoints(self) -> int:
@@ -196,6 +281,37 @@ class DQNConfig:
         return linear(step, start=start, end=end, num_steps=num_steps)
 
 
+def takes_away(row: Algorithm, name: str, value: object) -> bool:
+    """Whether a setting's value takes away what makes the algorithm of a row: what it has beyond plain DQN."""
+    own, plain = getattr(row, name), getattr(Algorithm(), name)
+    return bool(own != plain and (value == plain if name == "n_step" else value != own))
+
+
+def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring recorded settings to the form of today; they keep their meaning.
+
+    Before a row of the table was a setting, the name of the algorithm stood beside the settings and could differ from
+    them, or was not recorded: then it is the row that has these settings, or the nearest.
+    """
+    if "head" in settings:
+        return dict(settings)
+    identity = {name: settings[name] for name in IDENTITY if name in settings}
+    name = settings.get("algorithm")
+    if name not in algorithm_names() or any(takes_away(algorithm_row(name), *each) for each in identity.items()):
+        nearest = "double" if identity.get("double") else "dqn"
+        exact = (each for each in algorithm_names() if _has(algorithm_row(each), identity))
+        name = next(exact, nearest)
+    unused = () if identity.get("prioritized") else _NEED_PRIORITIES  # they were not refused then
+    defaults = {each: DQNConfig.__dataclass_fields__[each].default for each in unused if each in settings}
+    return {**settings, **defaults, "algorithm": name, "head": "scalar"}
+
+
+def _has(row: Algorithm, identity: Mapping[str, Any]) -> bool:
+    base = {name: getattr(Algorithm(), name) for name in IDENTITY}
+    return all(getattr(row, name) == value for name, value in {**base, **identity}.items())
+
+
+_NEED_PRIORITIES = ("priority_exponent", "importance_start", "importance_end", "importance_steps")
 _SHARES = (
     "gamma",
     "epsilon_start",

@@ -52,6 +52,10 @@ class EpsilonGreedy:
             actions[explore] = self._random_actions(mask, explore, num_explore, num_actions)
         return actions
 
+    def figures(self, step: int) -> dict[str, float]:
+        """Return the probability of a random action at a step."""
+        return {"epsilon": self.epsilon(step)}
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the generator's state."""
         return {"rng": numpy_generator_state(self.rng)}, {}

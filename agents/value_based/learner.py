@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torso.agents.optim.devices import Precision
+from torso.agents.optim.executors import EagerExecutor
 from torso.agents.optim.flat import FlatParameters
 from torso.agents.optim.gradient_step import GradientStep, select_forward
-from torso.agents.optim.observation_moments import RunningMoments
+from torso.agents.optim.observation_moments import RunningMoments, input_statistics
 from torso.agents.optim.optimizers import make_optimizer
 from torso.agents.optim.schedules import multiples_passed
 from torso.agents.optim.states import strip_prefix, with_prefix
-from torso.agents.protocols import StepRows, Update
+from torso.agents.protocols import Executor, StepRows, Update
 from torso.agents.replay.batches import Batch
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy
+from torso.agents.value_based.next_policies import Forwards, NextPolicy
 from torso.arrays import Array
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import Network, Prediction
@@ -40,6 +41,38 @@ _MAX_FLAT_PARAMETERS = 2**20  # gathering more gradients into one tensor costs m
 _TARGET_ROWS = 512  # rows of next states in a forward of the target network: as many as fit a core's cache
 
 
+def require_learnable(config: DQNConfig, network: Network) -> ValueHead:
+    """Return a network's head; ConfigError where a learner of these settings cannot learn with the network."""
+    if not isinstance(network.head, ValueHead):
+        raise ConfigError(f"DQN's network must have a head that values actions, got {network.spec.head!r}")
+    if not config.freeze_torso and has_running_statistics(network):
+        raise ConfigError(
+            "a torso with batch norm would learn with the replay's statistics and act with those of one state; "
+            "freeze_torso keeps them fixed"
+        )
+    if network.initial_state(1):
+        raise ConfigError(
+            f"a torso without a state must be given to an algorithm that learns from single transitions, got "
+            f"{network.spec.torso!r}"
+        )
+    return network.head
+
+
+class _Minibatch(NamedTuple):
+    """Transitions of a gradient step, and their regression targets."""
+
+    batch: Batch
+    target: Tensor  # [B, ...], as the head has it
+
+
+class _Outcome(NamedTuple):
+    """Loss of a gradient step, a scalar; priorities, [B]; the prediction before the step, detached."""
+
+    loss: Tensor
+    priority: Tensor
+    prediction: Prediction
+
+
 class DQNLearner:
     """Online and target network, and the update that regresses the online network on the target network's targets."""
 
@@ -52,21 +85,15 @@ class DQNLearner:
         precision: Precision,
         moments: RunningMoments | None = None,
         generator: torch.Generator | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        if not isinstance(network.head, ValueHead):
-            raise ConfigError(f"DQN's network must have a head that values actions, got {network.spec.head!r}")
+        self.head = require_learnable(config, network)
         if config.freeze_torso:
             freeze_torso(network)
-        elif has_running_statistics(network):
-            raise ConfigError(
-                "a torso with batch norm would learn with the replay's statistics and act with those of one state; "
-                "freeze_torso keeps them fixed"
-            )
         self.config = config
         self.device = device
         self.num_actions: int = network.spec.head.num_actions
         self.online = network.to(device).train()
-        self.head: ValueHead = network.head
         self.target = copy.deepcopy(self.online).requires_grad_(False).eval()
         if precision == "bfloat16" and config.target_update_rate == 1.0:
             round_large_weights(self.target)  # once per copy instead of in every forward; the same numbers
@@ -74,11 +101,13 @@ class DQNLearner:
         flat = FlatParameters(self.online) if small else None
         optimizer = make_optimizer(flat or self.online, learning_rate=config.learning_rate, eps=config.adam_eps)
         self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
-        self.next_policy: NextPolicy = GREEDY_ONLINE if config.double else GREEDY_TARGET
+        self.next_policy: NextPolicy = config.row.next_policy
         self._online = select_forward(self.online, precision)
         self._target = select_forward(self.target, precision)
         self.moments = moments
         self.generator = torch.Generator(device).manual_seed(0) if generator is None else generator
+        self._executor: Executor = EagerExecutor() if executor is None else executor
+        self._update_minibatch: Callable[[_Minibatch], _Outcome] | None = None  # prepared for the first one's shapes
         self.num_updates = 0
         self._updates_at_sync = 0
         self._advanced_to = 0  # the step up to which target copies were made
@@ -112,20 +141,28 @@ class DQNLearner:
     def update(self, batch: Batch) -> Update:
         """Take one gradient step per ``batch_size`` rows of the batch.
 
-        Returns metrics as detached tensors, means over the steps (the loss, and the target value), and the rows'
-        priorities, [n] float32, computed before the step on them.
+        Returns metrics as detached tensors, means over the steps (the loss, and what the head's ``figures`` show), and
+        the rows' priorities, [n] float32, computed before the step on them.
         """
         if self.moments is not None:
             self.set_input_statistics(self.moments.mean, self.moments.std)
-        losses, targets, priorities = [], [], []
-        for minibatch, target in self._minibatches(batch):
-            loss, priority = self._gradient_step(minibatch, target)
-            losses.append(loss)
-            targets.append(target)
-            priorities.append(priority)
-        self.num_updates += len(losses)
-        metrics = {"loss": torch.stack(losses).mean(), "target": torch.cat(targets).mean()}
-        return Update(metrics, torch.cat(priorities))
+        outcomes, targets = [], []
+        for minibatch in self._minibatches(batch):
+            if self._update_minibatch is None:
+                self._update_minibatch = self._executor.prepare(self._gradient_step, minibatch, (self.generator,))
+            outcomes.append(self._update_minibatch(minibatch))
+            targets.append(minibatch.target)
+        self.num_updates += len(outcomes)
+        figures = self._figures([outcome.prediction for outcome in outcomes], targets)
+        metrics = {"loss": torch.stack([outcome.loss for outcome in outcomes]).mean(), **figures}
+        return Update(metrics, torch.cat([outcome.priority for outcome in outcomes]))
+
+    @torch.no_grad()
+    def _figures(self, predictions: Sequence[Prediction], targets: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """Return the head's figures of all minibatches together."""
+        outputs = torch.cat([each.output for each in predictions])
+        draws = [each.draws for each in predictions if each.draws is not None]
+        return self.head.figures(Prediction(outputs, torch.cat(draws) if draws else None), torch.cat(list(targets)))
 
     def update_target(self) -> None:
         """Update the target network: interpolate towards the online one by ``target_update_rate``, or copy it for 1."""
@@ -148,7 +185,7 @@ class DQNLearner:
         self.online.set_input_statistics(mean, std)
         self.target.set_input_statistics(mean, std)
 
-    def _minibatches(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
+    def _minibatches(self, batch: Batch) -> Iterator[_Minibatch]:
         """Yield the batch's minibatches with their targets.
 
         The target network is constant within the batch, so targets are computed in larger blocks. Where they also
@@ -160,12 +197,14 @@ class DQNLearner:
             rows = batch.rows(first, first + block)
             targets = self._targets(rows)
             for start in range(0, len(targets), size):
-                yield rows.rows(start, start + size), targets[start : start + size]
+                yield _Minibatch(rows.rows(start, start + size), targets[start : start + size])
 
-    def _gradient_step(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient_step(self, minibatch: _Minibatch) -> _Outcome:
+        batch, target = minibatch
         prediction, _ = self._online(batch.s_tm1, (), self.generator)
         loss, priority = self.head.loss(prediction, batch.a_tm1, target)  # [B] each
-        return self.step(torch.dot(loss, batch.weight) / len(loss)), priority
+        mean = self.step(torch.dot(loss, batch.weight) / len(loss))
+        return _Outcome(mean, priority, Prediction(prediction.output.detach(), prediction.draws))
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
@@ -239,11 +278,16 @@ class ValuePolicy:
         self._device = device
         self.generator = generator
 
+    def initial_state(self, num_envs: int) -> State:
+        """Network's state at the start of episodes, [E, ...] each; empty where it is not recurrent."""
+        return tuple(part.to(self._device) for part in self._network.initial_state(num_envs))
+
     @torch.inference_mode()
-    def values(self, obs: Array) -> Tensor:
-        """Action values [B, A], without gradient. obs: [B, *shape] raw."""
+    def values(self, obs: Array, state: State = ()) -> tuple[Tensor, State]:
+        """Action values [B, A] and the next state, without gradient. obs: [B, *shape] raw."""
         forward = self._network if len(obs) < _MIN_BFLOAT16_ROWS else self._forward
-        return self._head.values(forward(torch.from_numpy(obs).to(self._device), (), self.generator)[0])
+        prediction, state = forward(torch.from_numpy(obs).to(self._device), state, self.generator)
+        return self._head.values(prediction), state
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the generator's state; the weights are the learner's."""
@@ -253,9 +297,3 @@ class ValuePolicy:
         """Load what `state` returned; a run of before had nothing that drew."""
         if "generator" in tensors:
             self.generator.set_state(tensors["generator"])
-
-
-def input_statistics(network: Network) -> dict[str, list[float]] | None:
-    """Mean and standard deviation of a network's input normalisation; None where it has none."""
-    scaling = network.spec.input
-    return None if scaling.mean is None or scaling.std is None else {"mean": [*scaling.mean], "std": [*scaling.std]}

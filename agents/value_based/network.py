@@ -10,8 +10,9 @@ import torch
 from torso.agents.value_based.config import DQNConfig
 from torso.envs.vector.world import WorldSpec
 from torso.errors import ConfigError
-from torso.nets import InputSpec, Network, NetworkSpec, ScalarHeadSpec, build_network, net_spec
+from torso.nets import InputSpec, Network, NetworkSpec, build_network, net_spec
 from torso.nets.models.transfer import load_torso, take_torso
+from torso.nets.specs.named_heads import head_spec
 from torso.nets.specs.named_torsos import registered_fields, registered_nets
 
 
@@ -53,8 +54,16 @@ def q_network_spec(
         batch_norm=False,  # its statistics would be the replay's in updates, and those of one state in acting
         **settings,
     )
-    head = ScalarHeadSpec(
-        num_actions=num_actions, huber_delta=config.huber_delta, dueling=config.dueling, hidden=streams
+    row = config.row
+    head = head_spec(
+        row.head,
+        {
+            "num_actions": num_actions,
+            "huber_delta": config.huber_delta,
+            "dueling": row.dueling,
+            "hidden": streams,
+            **row.head_settings,
+        },
     )
     spec = NetworkSpec(input=network_input, torso=torso, head=head)
     if config.init_torso is None:

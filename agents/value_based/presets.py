@@ -1,16 +1,13 @@
-"""Presets: tested settings by env and algorithm, as data, with their sources."""
+"""Presets: tested settings by env, as data, with their sources, and the algorithm to begin with."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torso.agents.value_based.algorithms import ALGORITHM_SETTINGS, ALGORITHMS
 from torso.agents.value_based.config import DQNConfig
-from torso.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,30 +20,32 @@ class Preset:
     """Number of training steps."""
     source: str
     """Origin of the settings."""
+    recommended: str = "dqn"
+    """The algorithm to begin with in this env."""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """The protocol, where the env has several."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _EnvRow:
-    """Settings of an env for every algorithm, and those that an algorithm adds there to its own."""
+    """Settings of an env for every algorithm, none of which is part of an algorithm; and the algorithm to recommend."""
 
     source: str
     total_steps: int
     settings: Mapping[str, Any]
+    algorithm: str = "dqn"
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    by_algorithm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _CLASSIC: dict[str, Any] = {"hidden": (256, 256), "gamma": 0.99}
 _MINATAR = _EnvRow(
-    source="Young & Tian 2019, with Adam, 8 envs and 3-step returns",
+    source="Young & Tian 2019, with Adam and 8 envs",
+    algorithm="n-step",
     total_steps=1_000_000,
     settings={
         "net": "minatar",
         "hidden": (128,),
         "num_envs": 8,
-        "n_step": 3,
         "learning_rate": 2.5e-4,
         "adam_eps": 3e-4,
         "batch_size": 64,
@@ -62,13 +61,13 @@ _MINATAR = _EnvRow(
 )
 _ATARI = _EnvRow(
     source="Mnih et al. 2015, with CleanRL's Adam and target period, and a tenth of the steps",
+    algorithm="n-step",
     total_steps=1_000_000,
     env_kwargs={"protocol": "dqn2015"},
     settings={
         "net": "nature",
         "hidden": (512,),
         "num_envs": 8,
-        "n_step": 3,
         "clip_rewards": True,
         "learning_rate": 1e-4,
         "batch_size": 32,
@@ -86,13 +85,13 @@ _ATARI = _EnvRow(
 )
 _ROWS: dict[str, _EnvRow] = {
     "CartPole-v1": _EnvRow(
-        source="RL Baselines3 Zoo, dqn.yml, CartPole-v1; 8 envs, 3-step returns, gamma and rates by torso's own runs",
+        source="RL Baselines3 Zoo, dqn.yml, CartPole-v1; 8 envs, gamma and rates by torso's own runs",
+        algorithm="n-step",
         total_steps=50_000,
         settings={
             **_CLASSIC,
             "gamma": 0.995,  # looks far enough to see a slow drift off the track's end
             "num_envs": 8,
-            "n_step": 3,
             "learning_rate": 1e-3,
             "learning_rate_end": 1e-5,
             "learning_rate_decay_steps": 50_000,
@@ -109,13 +108,13 @@ _ROWS: dict[str, _EnvRow] = {
         },
     ),
     "LunarLander-v3": _EnvRow(
-        source="RL Baselines3 Zoo, dqn.yml, LunarLander-v2; layer norm, n = 3, gamma and rates by torso's own runs",
+        source="RL Baselines3 Zoo, dqn.yml, LunarLander-v2; layer norm, gamma and rates by torso's own runs",
+        algorithm="n-step",
         total_steps=100_000,
         settings={
             **_CLASSIC,
             "gamma": 0.995,  # with 0.99 some agents hover for good: the landing is too far away to be worth it
             "layer_norm": True,
-            "n_step": 3,
             "learning_rate": 5e-4,
             "learning_rate_end": 5e-5,
             "batch_size": 128,
@@ -192,22 +191,23 @@ _FAMILIES = {"ALE/": _ATARI, "MinAtar/": _MINATAR}
 _DEFAULT = _EnvRow(source="defaults", total_steps=100_000, settings={})
 
 
-def preset(algorithm: str, env_id: str) -> Preset:
-    """Look up the preset of an algorithm in an env; the algorithm's defaults for an env that has none.
+def preset(algorithm: str | None, env_id: str) -> Preset:
+    """Look up the preset of an env, for an algorithm; None: for the one that it recommends.
 
-    ``env_id`` may name a module before a colon. Atari's games share a row, and so do MinAtar's.
+    ``env_id`` may name a module before a colon. Atari's games share a row, and so do MinAtar's. An env without a preset
+    has the defaults, and recommends dqn. A preset sets rates, sizes and budgets, and nothing that the algorithm is made
+    of.
 
     Raises:
         ConfigError: no such algorithm.
     """
-    if algorithm not in ALGORITHM_SETTINGS:
-        close = difflib.get_close_matches(algorithm, ALGORITHMS)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"unknown algorithm {algorithm!r}; known are {', '.join(ALGORITHMS)}{hint}")
     row = _row(re.sub(r"^[\w.]+:(?=[\w/-]+-v\d+$)", "", env_id))
-    settings = {**row.settings, **ALGORITHM_SETTINGS[algorithm], **row.by_algorithm.get(algorithm, {})}
     return Preset(
-        config=DQNConfig(**settings), total_steps=row.total_steps, source=row.source, env_kwargs=dict(row.env_kwargs)
+        config=DQNConfig(algorithm=row.algorithm if algorithm is None else algorithm, **row.settings),
+        total_steps=row.total_steps,
+        source=row.source,
+        recommended=row.algorithm,
+        env_kwargs=dict(row.env_kwargs),
     )
 
 

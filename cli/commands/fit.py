@@ -99,7 +99,7 @@ def presets(arguments: Sequence[str]) -> FitOptions:
         settings = fit_preset(net, dataset) if net in RECIPES else {}
     if option_value(arguments, "--optimizer") is not None:  # each optimizer has its own default rate and decay
         settings = {name: value for name, value in settings.items() if name not in ("learning_rate", "weight_decay")}
-    if option_value(arguments, "--loss") is not None:  # not every loss supports label smoothing
+    if any(option_value(arguments, name) is not None for name in ("--loss", "--head")):  # some do no label smoothing
         settings = {name: value for name, value in settings.items() if name != "label_smoothing"}
     seed = option_value(arguments, "--seed")
     defaults = FitOptions(

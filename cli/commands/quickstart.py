@@ -109,8 +109,8 @@ def _fit(console: Console, out: Path, seed: int, rows: list[SummaryRow]) -> None
 
 
 def _train(console: Console, out: Path, seed: int, rows: list[SummaryRow]) -> None:
-    console.rule(f"train DQN on {ENV}", align="left")
-    known = preset("dqn", ENV)
+    console.rule(f"train an agent on {ENV}", align="left")
+    known = preset(None, ENV)
     config = replace(known.config, stop_return=500.0)  # the most that an episode can give
     began_s = time.monotonic()
     with TrainingProgress(known.total_steps) as progress:

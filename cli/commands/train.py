@@ -11,29 +11,35 @@ from typing import Annotated, Any
 import tyro
 
 from torso.agents.runs.run_directory import RunDirectory
-from torso.agents.training.train_runs import train_run
-from torso.agents.value_based.algorithms import ALGORITHMS
+from torso.agents.training.train_runs import config_of, train_run
+from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
 from torso.cli.parsing import Flag, option_value
-from torso.cli.runs import config_of_run, default_out, run_to_resume, run_until_stopped
+from torso.cli.runs import default_out, run_to_resume, run_until_stopped
 from torso.cli.terminal.output import print_result
 from torso.cli.terminal.progress import TrainingProgress
 from torso.cli.worlds import format_score, read_env_kwargs
 from torso.envs import load_wrapper
 from torso.envs.vector.world import World
+from torso.errors import ConfigError
+
+_ALGORITHM_HELP = f"The algorithm: {', '.join(algorithm_names())}, or a registered one; None: as the preset recommends."
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train an agent into a run directory.
 
-    Settings that are not given are those of the preset for the algorithm and env: torso train dqn --env ENV --help
-    shows them. With --resume they are those that the run was started with. Ctrl-C saves. A run that was killed and
-    is resumed gives the same bits as one that was not; after Ctrl-C it resumes at that step, its episodes truncated.
+    Settings that are not given are those of the preset for the env: torso train --env ENV --help shows them. Without
+    an algorithm it is the one that the preset recommends. With --resume they are those that the run was started with.
+    Ctrl-C saves. A run that was killed and is resumed gives the same bits as one that was not; after Ctrl-C it resumes
+    at that step, its episodes truncated.
     """
 
-    algorithm: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=f"The algorithm: {', '.join(ALGORITHMS)}.")]
+    algorithm: Annotated[
+        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[ALGORITHM]", help=_ALGORITHM_HELP)
+    ] = None
     env: str
     """A Gymnasium id with Discrete actions; module:Env-v0 imports the module first."""
     env_kwargs: str = "{}"
@@ -58,20 +64,27 @@ class TrainOptions:
     @property
     def run_path(self) -> Path:
         """The run directory."""
-        return self.out or default_out(self.env, self.algorithm, self.seed)
+        return self.out or default_out(self.env, self.settings.algorithm, self.seed)
+
+    @property
+    def settings(self) -> DQNConfig:
+        """Settings of the algorithm, which may stand anywhere among the arguments."""
+        return self.config if self.algorithm is None else self.config.with_algorithm(self.algorithm)
 
 
 def presets(arguments: Sequence[str]) -> TrainOptions:
     """Return the default options: the settings of the resumed run, or of the preset."""
-    algorithm = next((word for word in arguments[:1] if not word.startswith("-")), None)
+    first = next((word for word in arguments[:1] if not word.startswith("-")), None)
+    named = option_value(arguments, "--algorithm")
+    if first and named and first != named:
+        raise ConfigError(f"algorithm must be given once, got {first} and --algorithm {named}; leave one of them out")
     env, seed = option_value(arguments, "--env"), option_value(arguments, "--seed")
-    out = option_value(arguments, "--out") or default_out(env, algorithm or "dqn", seed or 0)
+    known = preset(first or named, env or "")
+    out = option_value(arguments, "--out") or default_out(env, known.config.algorithm, seed or 0)
     run = run_to_resume(arguments, "train", Path(out))
     if run is not None:
         return _options_of_run(run, wrappers_given=option_value(arguments, "--wrapper") is not None)
-    known = preset(algorithm or "dqn", env or "")
     return TrainOptions(
-        algorithm=algorithm or tyro.MISSING,
         env=env or tyro.MISSING,
         env_kwargs=json.dumps(known.env_kwargs),
         steps=known.total_steps,
@@ -85,18 +98,17 @@ def run(options: TrainOptions) -> int:
     world = World(env=options.env, env_kwargs=read_env_kwargs(options.env_kwargs), wrappers=wrappers)
     out = options.run_path
     if not (out / "config.json").is_file():  # a run goes on with what it began with
-        options.config.require_used(_given_settings(options))
+        options.settings.require_used(_given_settings(options))
 
     def work(stop: Callable[[], bool]) -> str | None:
         with TrainingProgress(options.steps, _preface(options)) as progress:
             trained = train_run(
                 world,
-                options.config,
+                options.settings,
                 total_steps=options.steps,
                 seed=options.seed,
                 out=out,
                 resume=options.resume,
-                algorithm=options.algorithm,
                 callbacks=[progress],
                 video_period=options.video_period,
                 on_event=progress.on_event,
@@ -114,22 +126,22 @@ def _options_of_run(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
     """Return the options that a run was started with; wrappers that are given again replace its wrappers."""
     settings = run.settings
     return TrainOptions(
-        algorithm=settings["algorithm"],
         env=settings["env_id"],
         env_kwargs=json.dumps(settings["env_kwargs"]),
         wrapper=() if wrappers_given else tuple(settings.get("wrappers", ())),
         steps=settings["total_steps"],
         seed=run.config["seed"],
         video_period=settings.get("video_period", 0),
-        config=config_of_run(run, DQNConfig),
+        config=config_of(settings),
     )
 
 
 def _preface(options: TrainOptions) -> str:
     """Describe the run before it starts: the preset, its source, and the settings that override it."""
-    known = preset(options.algorithm, options.env)
-    defaults, theirs = asdict(DQNConfig()), asdict(known.config)
-    lines = [f"{options.algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}: {options.run_path}"]
+    algorithm = options.settings.algorithm
+    known = preset(algorithm, options.env)
+    defaults, theirs = asdict(DQNConfig(algorithm=algorithm)), asdict(known.config)
+    lines = [f"{algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}: {options.run_path}"]
     of_preset = {name: value for name, value in theirs.items() if value != defaults[name]}
     if known.env_kwargs:
         of_preset["env_kwargs"] = json.dumps(known.env_kwargs)
@@ -147,8 +159,8 @@ def _preface(options: TrainOptions) -> str:
 
 def _given_settings(options: TrainOptions) -> dict[str, Any]:
     """Settings that differ from the preset's."""
-    theirs = asdict(preset(options.algorithm, options.env).config)
-    return {name: value for name, value in asdict(options.config).items() if value != theirs[name]}
+    theirs = asdict(preset(options.settings.algorithm, options.env).config)
+    return {name: value for name, value in asdict(options.settings).items() if value != theirs[name]}
 
 
 def _format_settings(settings: dict[str, Any]) -> str:

@@ -74,6 +74,13 @@ class ValueHead(Head):
     def loss(self, prediction: Prediction, a_tm1: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Compute (loss [B], priority [B]). a_tm1: [B] int64; target: as from `target`; the priority is detached."""
 
+    def figures(self, prediction: Prediction, target: Tensor) -> dict[str, Tensor]:
+        """Compute what a training's log shows of rows and their targets, as `loss` takes them; scalars by name.
+
+        ``max_q``: the best action's value, a mean over the rows (Mnih et al. 2013 track it).
+        """
+        return {"max_q": self.values(prediction).amax(dim=1).mean()}
+
     def readout(self, prediction: Prediction) -> Tensor:
         """Return the action values, [B, A]."""
         return self.values(prediction)

@@ -64,6 +64,10 @@ class ScalarHead(ValueHead):
         """Compute the one-step or n-step return plus the policy's expected value after it, [B]."""
         return losses.bootstrapped_target(r_t, discount_t, next_prediction.output, policy_t)
 
+    def figures(self, prediction: Prediction, target: Tensor) -> dict[str, Tensor]:
+        """Compute ``max_q``, as all heads do, and the mean ``target``."""
+        return {**super().figures(prediction, target), "target": target.mean()}
+
     def loss(self, prediction: Prediction, a_tm1: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the Huber (or squared) loss of the TD error, and the error's size as priority; [B] each."""
         td_error = target - losses.chosen(prediction.output, a_tm1)  # [B]

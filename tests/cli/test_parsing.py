@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torso.cli.commands.fit import presets as fit_presets
 from torso.cli.commands.train import TrainOptions
 from torso.cli.commands.train import presets as train_presets
 from torso.cli.parsing import option_value, parse_options
+from torso.errors import ConfigError
 
 Run = Callable[..., Any]
 CARTPOLE = ["dqn", "--env", "CartPole-v1"]
@@ -44,9 +45,16 @@ def test_settings_that_are_not_given_are_the_presets() -> None:
         algorithm="dqn", env="CartPole-v1", steps=known.total_steps, config=known.config
     )
     assert train("dqn", "--env=CartPole-v1").config == known.config
-    assert train("--env", "CartPole-v1", "--seed", 1, "dqn") == replace(train(*CARTPOLE), seed=1)
+    anywhere = train("--env", "CartPole-v1", "--seed", 1, "dqn")
+    assert (anywhere.settings, anywhere.seed) == (train(*CARTPOLE).settings, 1)
     assert train("dqn", "--env", "Taxi-v3").config == DQNConfig()
     assert train("double", "--env", "CartPole-v1").config.double
+    assert train("--env", "CartPole-v1").settings == preset(None, "CartPole-v1").config
+    assert train("--algorithm", "double", "--env", "CartPole-v1").settings == preset("double", "CartPole-v1").config
+    late = train("--env", "CartPole-v1", "dueling").settings
+    assert late == preset("dueling", "CartPole-v1").config
+    with pytest.raises(ConfigError, match="algorithm must be given once, got dqn and --algorithm double"):
+        train(*CARTPOLE, "--algorithm", "double")
     assert json.loads(train("dqn", "--env", "ALE/Pong-v5").env_kwargs) == {"protocol": "dqn2015"}
 
 
@@ -87,13 +95,15 @@ def test_a_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
         "kind": "train",
         "seed": 5,
         "resolved": {},
-        "settings": {**settings, **vars(begun.config)},
+        "settings": {**settings, **asdict(begun.config)},
     }
     (out / "config.json").write_text(json.dumps(config))
 
     resumed = train("--out", out, "--resume")
-    assert resumed == replace(begun, out=out, resume=True)
-    assert train(*CARTPOLE, "--out", out, "--resume", "--steps", 9, "--double") == replace(resumed, steps=9)
+    assert resumed == replace(begun, algorithm=None, out=out, resume=True)
+    again = train(*CARTPOLE, "--out", out, "--resume", "--steps", 9, "--double")
+    assert again == replace(resumed, algorithm="dqn", steps=9)
+    assert again.settings == begun.settings
     assert (
         train(*CARTPOLE, "--out", out).config == preset("dqn", "CartPole-v1").config
     )  # without --resume, it is not read
@@ -113,7 +123,7 @@ def test_option_value() -> None:
             ["export"],
             "missing from torso export: MODEL A model directory, or a run directory, whose best model is used.",
         ),
-        (["train"], "missing from torso train: ALGORITHM The algorithm: dqn, double, dueling"),
+        (["train"], "missing from torso train: --env"),
         (
             ["train", *CARTPOLE, "--batch-siz", "3"],
             "unrecognized options: --batch-siz, 3; perhaps you meant: --batch-size",

@@ -96,12 +96,31 @@ def replay_on_disk(run: Path) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.concatenate([segment[name] for segment in segments]) for name in segments[0]}
 
 
+def lines_of_then(run: Path) -> list[dict[str, Any]]:
+    """Read the lines of progress.jsonl with the figures that the version had which made the traces.
+
+    Then the mean target, null before the first update, was the only figure of an update beside the loss.
+    """
+    lines = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
+    return [figures_of_then(line) for line in lines]
+
+
+def figures_of_then(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A log line's figures under the names of the version that made the traces."""
+    if "updates" not in line:
+        return dict(line)
+    return {
+        **{name: value for name, value in line.items() if name not in ("max_q", "target")},
+        "target": line.get("target"),
+    }
+
+
 def digests_of_run(run: Path, *, replay: bool = True) -> Digests:
     """Hash the parts of a run directory that a resumed run must reproduce."""
     found = {
         "weights": sha256((run / "model" / "weights.safetensors").read_bytes()),
         "best": sha256((run / "best" / "weights.safetensors").read_bytes()),
-        "progress": sha256((run / "progress.jsonl").read_bytes()),
+        "progress": sha256(b"".join(json.dumps(line).encode() + b"\n" for line in lines_of_then(run))),
     }
     for name in ("model", "best"):
         card = json.loads((run / name / "model.json").read_text())
@@ -218,7 +237,7 @@ def constructed(path: Path) -> Digests:
     return {
         "weights": sha256((path / "model" / "weights.safetensors").read_bytes()),
         "best": sha256((path / "best" / "weights.safetensors").read_bytes()),
-        "progress": sha256(json.dumps([dict(line) for line in lines]).encode()),
+        "progress": sha256(json.dumps([figures_of_then(line) for line in lines]).encode()),
         "replay": digest_of_arrays({name: tensor.numpy() for name, tensor in rows.items()}),
     }
 

@@ -1,4 +1,7 @@
-"""Run directories of older checkpoints resume: `run_v1` was stopped at step 101 by the torso before parts had names."""
+"""Run directories of older checkpoints resume, of the torso before parts had names.
+
+`run_v1` was stopped at step 101, `run_v1_fit` in its third epoch.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from torso.agents import DQN, RunDirectory, Training
+from torso.agents import DQN, ClassifierConfig, RunDirectory, Training, fit_run
+from torso.agents.optim.states import state_of_parts
 from torso.agents.runs.checkpoints import CheckpointStore
 from torso.agents.training.session import upgrade
+from torso.envs import load_dataset
 from torso.errors import CheckpointError
 
 OLD = Path(__file__).parent / "run_v1"
@@ -30,8 +35,7 @@ def test_an_old_checkpoint_is_restored_whole(run: Path) -> None:
         training = Training(agent.world, agent.config, seed=agent.seed, run=directory)
     old = json.loads((OLD / "checkpoint" / "000000-state.json").read_text())
     tensors = load_file(OLD / "checkpoint" / "000000-tensors.safetensors")
-    state, new = training.session.state()
-    parts = state["parts"]
+    parts, new = state_of_parts(training.session.parts())
     assert "parts" not in old
     assert training.total_steps == parts["learner"]["advanced_to"] == old["total_steps"] == 101
     assert parts["learner"]["moments"] == old["moments"]
@@ -39,14 +43,17 @@ def test_an_old_checkpoint_is_restored_whole(run: Path) -> None:
     assert parts["learner"]["num_updates"] == old["learner"]["num_updates"] > 0
     assert parts["collector"]["explorer"]["rng"] == old["acting_rng"]
     assert parts["experience"]["sampler"] == old["sampler"]
-    for name in ("best_mean", "best_step", "cuts", "num_episodes", "recent_returns", "recent_lengths", "num_metrics"):
-        assert state[name] == old[name], name
+    assert parts["best"] == {name: old[f"best_{name}"] for name in ("mean", "step", "input")}
+    for name in ("cuts", "num_episodes", "recent_returns", "recent_lengths", "num_metrics"):
+        assert parts["figures"][name] == old[name], name
     renamed = {"sampling_generator": "experience/generator"}
+    moved = {"sampler/": "experience/sampler/", "best/": "best/weights/", "sums/": "figures/"}
     added = {"learner/generator", "collector/policy/generator"}  # nothing drew from them then
     assert set(new) >= added
     assert len(new) - len(added) == len(tensors)
     for name, tensor in tensors.items():
-        now = new[f"experience/{name}" if name.startswith("sampler/") else renamed.get(name, name)]
+        start = next((start for start in moved if name.startswith(start)), "")
+        now = new[moved[start] + name.removeprefix(start) if start else renamed.get(name, name)]
         assert torch.equal(tensor, now), name
     rows = load_file(next((OLD / "checkpoint").glob("rows-*")))
     replay = training.session.replay
@@ -61,7 +68,7 @@ def test_an_old_run_goes_on_to_its_end(run: Path) -> None:
     assert steps[-1] >= 240
     checkpoint = CheckpointStore(run / "checkpoint").load()
     assert checkpoint is not None
-    assert set(checkpoint.state["parts"]) == {"learner", "experience", "collector"}
+    assert set(checkpoint.state["parts"]) == {"learner", "experience", "collector", "best", "figures"}
 
 
 def test_what_is_no_checkpoint_of_a_training_is_refused(run: Path) -> None:
@@ -70,4 +77,23 @@ def test_what_is_no_checkpoint_of_a_training_is_refused(run: Path) -> None:
     del state["acting_rng"]
     with pytest.raises(CheckpointError, match="lacks 'acting_rng'"):
         upgrade(state, {})
-    assert upgrade({"parts": {}}, {}) == ({"parts": {}}, {})
+    today = {"parts": {"figures": {}}}
+    assert upgrade(today, {}) == (today["parts"], {})
+
+
+def test_an_old_fit_goes_on_to_its_end(tmp_path: Path) -> None:
+    run = shutil.copytree(OLD.with_name("run_v1_fit"), tmp_path / "run")
+    before = (run / "progress.jsonl").read_text()
+    settings = RunDirectory.open(run).settings
+    assert "head" not in settings
+    names = set(ClassifierConfig.__dataclass_fields__) & set(settings)
+    config = ClassifierConfig(**{name: settings[name] for name in names})
+    source = settings["source"]
+    fitted = fit_run(load_dataset("iris"), config, seed=3, out=run, source=source, resume=True)
+    assert fitted.summary is not None
+    after = (run / "progress.jsonl").read_text()
+    assert after.startswith(before)
+    assert [json.loads(line)["step"] for line in after.splitlines()] == [1, 2, 3, 4, 5, 6]
+    checkpoint = CheckpointStore(run / "checkpoint").load()
+    assert checkpoint is not None
+    assert set(checkpoint.state["parts"]) == {"fitting"}

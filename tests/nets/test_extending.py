@@ -44,7 +44,8 @@ VECTOR = InputSpec(shape=(4,))
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the document's files, unchanged but for a free port."""
     folder = tmp_path_factory.mktemp("extending")
-    assert [name for name, _ in CODE] == ["residual.py", "build.py", "train.py", "agent.py", "serving.py", "dueling.py"]
+    names = ["residual.py", "build.py", "train.py", "agent.py", "serving.py", "quantiles.py", "learn.py"]
+    assert [name for name, _ in CODE] == names
     for name, code in CODE:
         (folder / name).write_text(code.replace("port=8500", "port=0, port_file=pathlib.Path('port')"))
     serving = folder / "serving.py"
@@ -240,9 +241,39 @@ def test_a_model_of_an_unregistered_torso_says_so(folder: Path) -> None:
     assert "register others before loading" in done.stderr
 
 
+def test_the_documented_algorithm_is_short_and_solves_the_identity_env(folder: Path) -> None:
+    code = dict(CODE)["quantiles.py"]
+    written = [line for line in code.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
+    assert len(written) < 40
+    assert run(folder, "learn.py") == "True\n"
+    card = json.loads((folder / "identity" / "model.json").read_text())
+    assert card["network"]["head"] == {"kind": "quantiles", "num_actions": 4, "num_quantiles": 32}
+    assert card["provenance"]["config"]["algorithm"] == "quantile-regression"
+
+
+def test_the_documented_algorithm_is_a_word_of_the_command_line(folder: Path) -> None:
+    quick = ("--evaluation-episodes", "1", "--steps", "600", "--min-replay-size", "100", "--batch-size", "8")
+    train = ("train", "quantile-regression", "--import", "quantiles", "--env", "CartPole-v1", "--out", "runs/quantiles")
+    done = torso(folder, *train, *quick)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("quantile-regression on CartPole-v1, 600 steps")
+    card = json.loads((folder / "runs" / "quantiles" / "best" / "model.json").read_text())
+    assert card["network"]["head"]["kind"] == "quantiles"
+    assert torso(folder, *train, *quick, "--resume").returncode == 0
+    shown = torso(folder, "train", "--import", "quantiles", "--help").stdout
+    assert "quantile-regression" in " ".join(shown.split())
+    refused = torso(folder, *train, "--huber-delta", "2", "--resume")
+    assert "huber_delta was 1.0, now 2.0" in refused.stderr
+    refused = torso(folder, *train[:-1], "runs/other", "--huber-delta", "2")
+    assert "huber_delta must be left out for head 'quantiles'" in refused.stderr
+    unknown = torso(folder, "train", "quantile-regression", "--env", "CartPole-v1")
+    assert "unknown algorithm 'quantile-regression'; known are dqn," in unknown.stderr
+
+
 def test_the_documented_head_goes_the_whole_way(folder: Path, tmp_path: Path) -> None:
-    with imported(folder, "dueling") as module:
-        spec = NetworkSpec(input=VECTOR, torso=MLPSpec(hidden=(8,)), head=module.DuelingSpec(num_actions=3))
+    with imported(folder, "quantiles") as module:
+        head = module.QuantilesSpec(num_actions=3, num_quantiles=2)
+        spec = NetworkSpec(input=VECTOR, torso=MLPSpec(hidden=(8,)), head=head)
         network = build_network(spec, torch.Generator().manual_seed(0))
         save_model(tmp_path, network, kind="policy")
         card, loaded = load_model(tmp_path)
@@ -252,9 +283,21 @@ def test_the_documented_head_goes_the_whole_way(folder: Path, tmp_path: Path) ->
     readout = loaded.readout(obs).detach().numpy()
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"obs": obs.numpy()})[0], readout, rtol=1e-4, atol=1e-5)
-    value = loaded.head.value(loaded.torso(obs, (), None)[0]).detach().numpy()
-    np.testing.assert_allclose(readout.mean(axis=1, keepdims=True), value, rtol=1e-5, atol=1e-6)
     assert torch.equal(loaded.mixed(obs)[0].output, loaded(obs)[0].output)  # nothing in it is large
-    loss, priority = loaded.head.loss(Prediction(torch.zeros(2, 3)), torch.tensor([0, 2]), torch.tensor([0.5, -3.0]))
-    assert loss.tolist() == [0.125, 2.5]
-    assert priority.tolist() == [0.5, 3.0]
+
+
+def test_the_documented_loss_is_the_papers(folder: Path) -> None:
+    """Dabney et al. 2018, eq. 10, by hand: quantiles 0 and 1 of fractions 1/4 and 3/4, targets 0.5 and 3."""
+    with imported(folder, "quantiles") as module:
+        head = module.QuantilesHead(module.QuantilesSpec(num_actions=2, num_quantiles=2), 1)
+    prediction = Prediction(torch.tensor([[[9.0, 9.0], [0.0, 1.0]]]))
+    policy_t = torch.tensor([[0.0, 1.0]])
+    target = head.target(
+        torch.tensor([0.5]), torch.tensor([0.5]), Prediction(torch.tensor([[[7.0, 7.0], [0.0, 5.0]]])), policy_t
+    )
+    assert target.tolist() == [[0.5, 3.0]]
+    loss, priority = head.loss(prediction, torch.tensor([1]), target)
+    first = (0.25 * 0.5 * 0.5**2 + 0.25 * (3 - 0.5)) / 2
+    second = (abs(0.75 - 1) * 0.5 * 0.5**2 + 0.75 * (2 - 0.5)) / 2
+    assert loss.tolist() == priority.tolist() == [first + second]
+    assert head.values(prediction).tolist() == [[9.0, 0.5]]

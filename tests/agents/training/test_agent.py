@@ -118,8 +118,8 @@ def test_learning_on_equals_learning_at_once() -> None:
 
 
 def test_the_preset_of_the_env_is_the_default() -> None:
-    assert DQN("CartPole-v1").config == preset("dqn", "CartPole-v1").config
-    assert DQN(gym.make("CartPole-v1")).config == replace(preset("dqn", "CartPole-v1").config, num_envs=1)
+    assert DQN("CartPole-v1").config == preset(None, "CartPole-v1").config
+    assert DQN(gym.make("CartPole-v1")).config == replace(preset(None, "CartPole-v1").config, num_envs=1)
     assert DQN("torso/Identity-v0").config == DQNConfig()
 
 
@@ -327,9 +327,9 @@ def test_an_agent_goes_on_in_the_run_directory_it_began(tmp_path: Path) -> None:
 
 def test_an_agent_of_the_command_lines_run_goes_on_as_that(tmp_path: Path) -> None:
     out, world = tmp_path / "run", World(env=IDENTITY)
-    train_run(world, CONFIG, total_steps=60, seed=1, out=out, algorithm="double", callbacks=[At(10)])
+    train_run(world, CONFIG, total_steps=60, seed=1, out=out, callbacks=[At(10)])
     assert DQN.load(out).learn(120, callbacks=[At(20)]).total_steps == 20
-    assert RunDirectory.open(tmp_path / "run").settings["algorithm"] == "double"
+    assert RunDirectory.open(tmp_path / "run").settings["algorithm"] == "dqn"
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from torso.agents.value_based.network import initial_network, q_network_spec
 from torso.envs import env_seeds, make_vector
 from torso.errors import EnvError
 from torso.nets import InputSpec
+from torso.nets.specs.registry import State
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[2] / "golden" / "dqn_cartpole_trace.json"
@@ -47,10 +48,10 @@ class TapedLearner(DQNLearner):
         policy = super().policy(generator)
         values = policy.values
 
-        def taped(obs: np.ndarray) -> torch.Tensor:
-            q = values(obs)
+        def taped(obs: np.ndarray, state: State = ()) -> tuple[torch.Tensor, State]:
+            q, state = values(obs, state)
             self.tape.append(("act", obs[:, 1].tolist(), q.argmax(dim=1).tolist()))
-            return q
+            return q, state
 
         policy.values = taped  # type: ignore[method-assign]
         return policy

@@ -14,7 +14,7 @@ from torso.agents.protocols import Update
 from torso.agents.replay.batches import Batch
 from torso.agents.replay.ring import ReplayRing
 from torso.agents.training.core import TrainingCore
-from torso.agents.training.session import Session, assemble, require_trainable
+from torso.agents.training.session import Session, assemble, build_network_for
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
 from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
@@ -178,7 +178,7 @@ def test_observations_are_scaled_by_what_was_seen_without_what_came_twice() -> N
 def test_a_replay_too_small_for_the_stacks_is_refused_before_anything_is_made() -> None:
     config = DQNConfig(net="nature", num_envs=2, n_step=3, replay_capacity=13, min_replay_size=12)
     with pytest.raises(ConfigError, match="a stack of 4 frames of each env, 14 steps in all, got 13"):
-        require_trainable(World(env="ALE/Pong-v5"), config, 0)
+        build_network_for(World(env="ALE/Pong-v5"), config, 0)
 
 
 def test_a_session_takes_masks_and_scaling_from_its_world() -> None:

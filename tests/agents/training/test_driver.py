@@ -18,6 +18,7 @@ from diary import Diary, DiaryEnv
 from transitions import Transition
 
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+from torso.agents.optim.states import state_of_parts
 from torso.agents.runs.checkpoints import CheckpointStore
 from torso.agents.runs.events import Checkpointed, Evaluated, TrainingEvent
 from torso.agents.runs.run_directory import RunDirectory
@@ -53,7 +54,7 @@ Figures = dict[str, Any]
 def bits(training: Training) -> Figures:
     """State of a training: weights, moments, generators, replay, counts."""
     session = training.session
-    state, tensors = session.state()
+    state, tensors = state_of_parts(session.parts())
     replay = session.replay
     rows = replay.read_rows(replay.first_row, replay.num_rows)
     tensors = {**tensors, **{f"replay/{name}": rows[name] for name in rows}}
@@ -123,7 +124,7 @@ def test_the_same_seed_gives_the_same_bits(settings: Figures) -> None:
     assert once == bits(in_memory(config, 250))
     other = bits(in_memory(config, 250, seed=1))
     assert not any(once[name] == other[name] for name in ("learner/online/head.linear.weight", "replay/obs"))
-    explorers = [each["parts"]["collector"]["explorer"]["rng"] for each in (once, other)]
+    explorers = [each["collector"]["explorer"]["rng"] for each in (once, other)]
     assert explorers[0] != explorers[1]
 
 
@@ -218,7 +219,7 @@ def test_the_last_evaluation_is_not_lost_where_the_run_ends_on_a_planned_checkpo
     config = replace(CONFIG, checkpoint_period=200)  # and 400 is no multiple of the evaluation period
     train(tmp_path / "whole", config)
     assert [line["step"] for line in read_jsonl(tmp_path / "whole" / "progress.jsonl")][-1] == 400
-    assert left_behind(tmp_path / "whole")["state"]["cuts"] == []
+    assert left_behind(tmp_path / "whole")["state"]["parts"]["figures"]["cuts"] == []
     kill(tmp_path / "killed", after(Checkpointed, 400), config)
     train(tmp_path / "killed", config, resume=True)
     assert left_behind(tmp_path / "killed") == left_behind(tmp_path / "whole")
@@ -235,7 +236,7 @@ def test_the_best_model_is_never_one_of_steps_that_were_taken_back(tmp_path: Pat
     assert checkpoint is not None
     assert checkpoint.step == 121
     assert (path / "best" / "weights.safetensors").read_bytes() == best_at_90
-    assert read_card(path / "best").provenance["total_steps"] == checkpoint.state["best_step"] == 90
+    assert read_card(path / "best").provenance["total_steps"] == checkpoint.state["parts"]["best"]["step"] == 90
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(
@@ -270,7 +271,7 @@ def test_a_stop_is_a_cut_that_is_recorded_and_repeats_exactly(tmp_path: Path, un
         train(path, resume=True)
     kill(paths[2], after(Evaluated, 180), resume=True)  # back to the stop, which no period asked for
     train(paths[2], resume=True)
-    assert left_behind(paths[0])["state"]["cuts"] == [stopped_at, STEPS]
+    assert left_behind(paths[0])["state"]["parts"]["figures"]["cuts"] == [stopped_at, STEPS]
     assert left_behind(paths[0]) == left_behind(paths[1]) == left_behind(paths[2])
     assert left_behind(paths[0])["progress.jsonl"] != left_behind(uninterrupted)["progress.jsonl"]
 
@@ -318,7 +319,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
         extended = Training(WORLD, CONFIG, seed=0, run=run)
     training = in_memory(CONFIG, 250, STEPS)
     assert bits(extended) == bits(training)
-    assert extended.session.cuts == [250, STEPS]
+    assert extended.session.figures.cuts == [250, STEPS]
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path: Path, uninterrupted: Path) -> None:
@@ -331,7 +332,7 @@ def test_a_return_that_is_enough_ends_the_run_and_more_goes_on(tmp_path: Path) -
     events = train(tmp_path / "run", replace(CONFIG, stop_return=1.0))
     assert [type(event) for event in events[-2:]] == [Evaluated, Checkpointed]
     assert events[-1].total_steps == 90
-    assert left_behind(tmp_path / "run")["state"]["cuts"] == [90]
+    assert left_behind(tmp_path / "run")["state"]["parts"]["figures"]["cuts"] == [90]
     assert train(tmp_path / "run", replace(CONFIG, stop_return=1.0), resume=True) == []
     events = train(tmp_path / "run", replace(CONFIG, stop_return=1e6), resume=True)
     assert events[-1].total_steps == STEPS
@@ -472,9 +473,9 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     wider = Session(WORLD, replace(CONFIG, hidden=(17,)), seed=0, device=torch.device("cpu"), precision="float32")
     with pytest.raises(CheckpointError, match="another network"):
         wider.restore(checkpoint)
-    checkpoint.state.pop("best_step")
+    checkpoint.state["parts"]["best"].pop("step")
     session = Session(WORLD, CONFIG, seed=0, device=torch.device("cpu"), precision="float32")
-    with pytest.raises(CheckpointError, match="best_step"):
+    with pytest.raises(CheckpointError, match="lacks 'step'"):
         session.restore(checkpoint)
 
 
@@ -566,8 +567,8 @@ def test_episodes_that_a_checkpoint_cuts_are_counted_apart(tmp_path: Path) -> No
     assert summary is not None
     checkpoint = CheckpointStore(tmp_path / "run" / "checkpoint").load()
     assert checkpoint is not None
-    assert summary["num_cut_episodes"] == checkpoint.state["num_cut_episodes"] > 0
+    assert summary["num_cut_episodes"] == checkpoint.state["parts"]["figures"]["num_cut_episodes"] > 0
     cut = in_memory(CONFIG, 100)
     begun = cut.session.core.collector.unfinished()
     assert begun == ()  # the end of a run is a cut
-    assert cut.session.num_cut_episodes > 0
+    assert cut.session.figures.num_cut_episodes > 0

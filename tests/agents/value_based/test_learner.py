@@ -152,7 +152,7 @@ def test_rows_of_weight_zero_count_for_nothing() -> None:
 
 
 def greedy(made: DQNLearner, obs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    return greedy_actions(made.policy().values(obs.numpy()), mask)
+    return greedy_actions(made.policy().values(obs.numpy())[0], mask)
 
 
 def test_the_best_next_action_is_the_first_of_equals() -> None:
@@ -450,8 +450,8 @@ def test_what_a_network_draws_is_of_the_learners_generator_and_is_resumed() -> N
     results = [(each.update(random_batch(8, seed=3)), *weights(each)) for each in (first, other)]
     assert torch.equal(results[0][0].priority, results[1][0].priority)
     assert all(torch.equal(a, b) for a, b in zip(results[0][1:], results[1][1:], strict=True))
-    assert torch.equal(policies[0].values(obs), policies[1].values(obs))
-    assert not torch.equal(policies[0].values(obs), policies[0].values(obs))
+    assert torch.equal(policies[0].values(obs)[0], policies[1].values(obs)[0])
+    assert not torch.equal(policies[0].values(obs)[0], policies[0].values(obs)[0])
 
 
 @pytest.mark.usefixtures("registries")

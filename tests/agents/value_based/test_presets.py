@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from torso.agents.training.agent import DQN
-from torso.agents.value_based.algorithms import ALGORITHMS
+from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
 from torso.errors import ConfigError
@@ -19,13 +19,13 @@ ENVS += ["torso/Forager-v0"]
 
 def test_an_env_without_a_preset_gets_the_defaults() -> None:
     assert preset("dqn", "Taxi-v3").config == DQNConfig()
-    assert preset("double", "Taxi-v3").config == DQNConfig(double=True)
+    assert preset("double", "Taxi-v3").config == DQNConfig(algorithm="double")
     assert preset("dqn", "Taxi-v3").source == "defaults"
 
 
 @pytest.mark.parametrize("env_id", ENVS)
 def test_each_env_has_a_preset_for_each_algorithm(env_id: str) -> None:
-    for algorithm in ALGORITHMS:
+    for algorithm in algorithm_names():
         known = preset(algorithm, env_id)
         assert known.source not in ("", "defaults")
         assert known.config != preset(algorithm, "Taxi-v3").config
@@ -47,6 +47,20 @@ def test_an_algorithm_is_what_its_paper_says() -> None:
     assert preset("n-step", "CartPole-v1").config.n_step == 3
 
 
+@pytest.mark.parametrize("env_id", ENVS)
+def test_a_preset_changes_nothing_that_an_algorithm_is_made_of(env_id: str) -> None:
+    for algorithm in algorithm_names():
+        assert preset(algorithm, env_id).config.row == DQNConfig(algorithm=algorithm).row
+    recommended = preset(None, env_id)
+    assert recommended.config == preset(recommended.recommended, env_id).config
+
+
+def test_recommended_algorithms() -> None:
+    recommended = {env_id: preset(None, env_id).config.algorithm for env_id in ENVS}
+    assert recommended["CartPole-v1"] == recommended["ALE/Pong-v5"] == "n-step"
+    assert recommended["torso/Forager-v0"] == preset(None, "Taxi-v3").config.algorithm == "dqn"
+
+
 def test_presets_name_the_protocol_they_follow() -> None:
     assert preset("dqn", "ALE/Pong-v5").env_kwargs == {"protocol": "dqn2015"}
     assert preset("dqn", "CartPole-v1").env_kwargs == {}
@@ -62,6 +76,6 @@ def test_an_unknown_algorithm_is_refused() -> None:
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_cartpole_is_solved_by_its_preset(seed: int) -> None:
     """475 of 500 is solved by the env's own threshold. The training ends once its evaluations say 500."""
-    known = preset("dqn", "CartPole-v1")
+    known = preset(None, "CartPole-v1")
     agent = DQN("CartPole-v1", config=replace(known.config, stop_return=500.0), seed=seed).learn(known.total_steps)
     assert agent.evaluate(20).mean >= 475

@@ -1,0 +1,169 @@
+"""Algorithms as rows: what a row fixes, what a configuration may add to it, and what it has no use for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from torso.agents import DQN, GREEDY_ONLINE, GREEDY_TARGET, Algorithm, DQNConfig, Forwards, register_algorithm
+from torso.agents.value_based.algorithms import algorithm_names, algorithm_row
+from torso.agents.value_based.config import upgrade_settings
+from torso.errors import ConfigError
+from torso.nets import register_head
+
+pytestmark = pytest.mark.usefixtures("registries")
+
+
+@dataclass(frozen=True)
+class SoftPolicy:
+    """A next policy that is neither of the two greedy ones."""
+
+    needs: frozenset[str] = frozenset()
+
+    def __call__(self, forwards: Forwards) -> tuple[Tensor, Tensor]:
+        return forwards.target_t.softmax(dim=1), torch.zeros_like(forwards.discount_t)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainSpec:
+    num_actions: int
+    scale: float = 1.0
+
+
+def test_an_algorithm_is_in_the_configuration_once() -> None:
+    agent = DQN("CartPole-v1", algorithm="double", config=DQNConfig())
+    assert (agent.config.algorithm, agent.config.double) == ("double", True)
+    assert agent.config == DQNConfig(algorithm="double")
+    assert agent.config.row.next_policy == GREEDY_ONLINE
+    assert DQN("CartPole-v1", config=DQNConfig(algorithm="dueling")).config.dueling
+    with pytest.raises(ConfigError, match="unknown algorithm 'c52'; known are dqn, double"):
+        DQNConfig(algorithm="c52")
+
+
+@pytest.mark.parametrize("name", ["dqn", "double", "dueling", "prioritized", "n-step"])
+def test_a_configuration_shows_what_its_row_is_made_of(name: str) -> None:
+    config, row = DQNConfig(algorithm=name), algorithm_row(name)
+    assert config.row == row
+    shown = (config.head, config.double, config.dueling, config.prioritized, config.n_step)
+    assert shown == (row.head, row.double, row.dueling, row.prioritized, row.n_step)
+
+
+def test_a_setting_adds_to_a_row() -> None:
+    config = DQNConfig(algorithm="prioritized", dueling=True, n_step=5)
+    assert config.row == replace(algorithm_row("prioritized"), dueling=True, n_step=5)
+    assert DQNConfig(double=True).row.next_policy == GREEDY_ONLINE
+    assert DQNConfig(algorithm="n-step", n_step=7).n_step == 7
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "setting", "expected"),
+    [
+        ("double", {"double": False}, "double must be True for algorithm 'double', got False; leave it out"),
+        ("dueling", {"dueling": False}, "dueling must be True for algorithm 'dueling', got False"),
+        ("prioritized", {"prioritized": False}, "prioritized must be True for algorithm 'prioritized', got False"),
+        ("n-step", {"n_step": 1}, "n_step must be more than 1 for algorithm 'n-step', got 1"),
+        ("dqn", {"double": "yes"}, "double must be True or False, got 'yes'"),
+        (
+            "dqn",
+            {"head": "logits"},
+            "head must be one that values actions, got 'logits'; known are scalar; one of your",
+        ),
+        ("soft", {"double": True}, "double must be False for algorithm 'soft', whose next policy is SoftPolicy"),
+        ("plain", {"dueling": True}, "dueling must be False for head 'plain-of-a-test', whose specification has no"),
+        ("plain", {"head": "scalar"}, "head must be 'plain-of-a-test' for algorithm 'plain', got 'scalar'"),
+    ],
+)
+def test_what_contradicts_a_row_is_refused(algorithm: str, setting: dict[str, Any], expected: str) -> None:
+    register_algorithm("soft", Algorithm(next_policy=SoftPolicy()))
+    register_head("plain-of-a-test", PlainSpec, lambda spec, num_features: None)  # type: ignore[arg-type,return-value]
+    register_algorithm("plain", Algorithm(head="plain-of-a-test"))
+    with pytest.raises(ConfigError) as error:
+        DQNConfig(algorithm=algorithm, **setting)
+    assert str(error.value).startswith(expected.replace("known are scalar;", "known are scalar, plain-of-a-test;"))
+
+
+def test_another_algorithm_keeps_what_was_added() -> None:
+    config = DQNConfig(algorithm="n-step", dueling=True, batch_size=7)
+    assert config.with_algorithm("prioritized") == DQNConfig(algorithm="prioritized", dueling=True, batch_size=7)
+    assert config.with_algorithm("dueling").row == algorithm_row("dueling")
+    assert DQNConfig(double=True).with_algorithm("dqn") == DQNConfig(double=True)
+
+
+@pytest.mark.parametrize("name", ["priority_exponent", "importance_start", "importance_end", "importance_steps"])
+def test_settings_of_priorities_are_for_priorities(name: str) -> None:
+    value = 7 if name == "importance_steps" else 0.25
+    with pytest.raises(ConfigError, match=f"^{name} must be left out without prioritized, got {value}"):
+        DQN("torso/Identity-v0", algorithm="dqn", **{name: value})
+    with pytest.raises(ConfigError, match=f"^{name} must be left out without prioritized, got {value}"):
+        DQN("torso/Identity-v0", config=DQNConfig(**{name: value}))
+    default = DQNConfig.__dataclass_fields__[name].default
+    with pytest.raises(ConfigError, match=f"^{name} must be left out without prioritized"):
+        DQN("torso/Identity-v0", **{name: default})
+    assert getattr(DQN("torso/Identity-v0", algorithm="prioritized", **{name: value}).config, name) == value
+
+
+def test_a_decay_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^learning_rate_decay_steps must be left out without learning_rate_end"):
+        DQN("torso/Identity-v0", learning_rate_decay_steps=10)
+    DQN("torso/Identity-v0", learning_rate_decay_steps=10, learning_rate_end=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "algorithm"),
+    [
+        ({"algorithm": "double", "double": True}, "double"),
+        ({"algorithm": "double", "double": False}, "dqn"),  # it was recorded as double, and was not
+        ({"algorithm": "dqn", "n_step": 3}, "dqn"),  # as a preset had it
+        ({"algorithm": "n-step", "double": True, "n_step": 1}, "double"),
+        ({"double": True, "n_step": 3, "dueling": False}, "n-step"),  # a model's provenance names none
+        ({"double": True, "n_step": 2}, "double"),
+        ({"batch_size": 5}, "dqn"),
+        ({"algorithm": "of-another-day", "double": False, "dueling": True}, "dqn"),
+    ],
+)
+def test_older_settings_keep_their_meaning(recorded: dict[str, Any], algorithm: str) -> None:
+    config = DQNConfig.from_recorded(recorded)
+    assert config.algorithm == algorithm
+    expected = {"head": "scalar", **{name: value for name, value in recorded.items() if name != "algorithm"}}
+    assert {name: getattr(config, name) for name in expected} == expected
+    today = asdict(config)
+    assert upgrade_settings(today) == today
+    assert DQNConfig.from_recorded(today) == config
+
+
+def test_older_settings_without_use_are_dropped() -> None:
+    recorded = {"algorithm": "dqn", "prioritized": False, "priority_exponent": 0.3}
+    assert DQNConfig.from_recorded(recorded) == DQNConfig()
+    assert DQNConfig.from_recorded({**recorded, "prioritized": True}).priority_exponent == 0.3
+
+
+def test_a_row_of_ones_own_sets_its_head() -> None:
+    register_head("plain-of-a-test", PlainSpec, lambda spec, num_features: None)  # type: ignore[arg-type,return-value]
+    register_algorithm("plain", Algorithm(head="plain-of-a-test", head_settings={"scale": 2.0}))
+    assert algorithm_names()[-1] == "plain"
+    config = DQNConfig(algorithm="plain")
+    assert (config.head, config.row.head_settings) == ("plain-of-a-test", {"scale": 2.0})
+    assert config.row.next_policy == GREEDY_TARGET
+    with pytest.raises(ConfigError, match=r"^huber_delta must be left out for head 'plain-of-a-test'"):
+        config.require_used(["huber_delta"])
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("dqn", Algorithm(), "an algorithm's name must not be one of torso's own, got 'dqn'"),
+        ("", Algorithm(), "an algorithm's name must be text"),
+        ("--mine", Algorithm(), "an algorithm's name must be text that does not begin with -, got '--mine'"),
+        ("mine", {"head": "scalar"}, "algorithm 'mine' must be an Algorithm, got"),
+        ("mine", Algorithm(head="of-nobody"), "head must be one that values actions, got 'of-nobody'"),
+        ("mine", Algorithm(head_settings={"atoms": 51}), "the head 'scalar' of algorithm 'mine' has no field atoms"),
+    ],
+)
+def test_a_row_that_cannot_be_registered(name: str, row: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        register_algorithm(name, row)
+    assert str(error.value).startswith(message)
