@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.arrays import Array
-from torso.nets.specs.registry import State
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from torso.nets.specs.registry import State
 
 Json = Mapping[str, Any]
 B = TypeVar("B")

@@ -31,20 +31,26 @@ def plain(value: Any, what: str) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise SpecError(f"{what} must have strings as keys, got {shown(key)}")
-        return {plain(str(key), what): plain(item, f"{what}.{key}") for key, item in value.items()}
+        return {_as_text(str(key), what): plain(item, f"{what}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item, what) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         raise SpecError(f"{what} must be finite, got {value}")
-    if isinstance(value, str) and not value.isascii():
+    if isinstance(value, str):
+        return _as_text(value, what)
+    if value is not None and not isinstance(value, (bool, int, float)):
+        raise SpecError(f"{what} must be plain data (text, numbers, lists, dicts), got {shown(value)}")
+    return value
+
+
+def _as_text(value: str, what: str) -> str:
+    if not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise SpecError(f"{what} must be text that UTF-8 can hold, got {value!a}") from error
-    if value is not None and not isinstance(value, (str, bool, int, float)):
-        raise SpecError(f"{what} must be plain data (text, numbers, lists, dicts), got {shown(value)}")
     return value
 
 

@@ -25,7 +25,6 @@ def make_optimizer(
     rho: float = 0.9,
     eps: float | None = None,
     weight_decay: float = 0.0,
-    capturable: bool = False,
 ) -> torch.optim.Optimizer:
     """Build an optimizer over the trainable parameters, in torch's fused form where CPUs and GPUs both have one.
 
@@ -34,7 +33,7 @@ def make_optimizer(
     et al. 2011. adadelta: Zeiler 2012; rmsprop: Hinton 2012; both forget squares by ``rho``. adam: Kingma & Ba 2015,
     whose ``betas`` these are. adamw: Adam with a decoupled ``weight_decay`` (Loshchilov & Hutter 2019), which spares
     biases and norms and is AdamW's alone. ``eps`` None is 1e-10 for adagrad, 1e-6 for adadelta, else 1e-8.
-    Settings of other optimizers are ignored. ``capturable`` keeps step counts on a GPU, for CUDA graphs.
+    Settings of other optimizers are ignored.
 
     Raises:
         ConfigError: an unknown name, a setting out of its range, weight decay without adamw, nothing that learns.
@@ -56,17 +55,15 @@ def make_optimizer(
     if name in ("momentum", "nesterov"):
         return optim.SGD(learning, lr=learning_rate, momentum=momentum, nesterov=name == "nesterov", fused=True)
     if name == "adagrad":
-        if capturable:
-            raise ConfigError("adagrad cannot be captured in a CUDA graph, its step count is on the CPU; use adam")
         return optim.Adagrad(learning, lr=learning_rate, eps=eps, foreach=True)
     if name == "adadelta":
-        return optim.Adadelta(learning, lr=learning_rate, rho=rho, eps=eps, foreach=True, capturable=capturable)
+        return optim.Adadelta(learning, lr=learning_rate, rho=rho, eps=eps, foreach=True)
     if name == "rmsprop":
-        return optim.RMSprop(learning, lr=learning_rate, alpha=rho, eps=eps, foreach=True, capturable=capturable)
+        return optim.RMSprop(learning, lr=learning_rate, alpha=rho, eps=eps, foreach=True)
     if name == "adam":
-        return optim.Adam(learning, lr=learning_rate, betas=betas, eps=eps, fused=True, capturable=capturable)
+        return optim.Adam(learning, lr=learning_rate, betas=betas, eps=eps, fused=True)
     groups = _parameter_groups(network, learning, weight_decay)
-    return optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True, capturable=capturable)
+    return optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
 
 
 _EPS = {"adagrad": 1e-10, "adadelta": 1e-6}  # Zeiler 2012 for adadelta; the others are PyTorch's

@@ -15,8 +15,8 @@ class Batch(NamedTuple):
     s_tm1, s_t: [n, *shape] raw, before the first and after the last of the steps; a_tm1: [n] int64, the first action;
     r_t: [n] float32, the discounted sum of the rewards; discount_t: [n] float32, the factor on the value of s_t, 0
     where the learner's episode terminated; weight: [n] float32, the factor on the loss, 0 for a row that is no
-    transition; mask_t: [n, A] bool, the legal actions in s_t, or None where all are; sample: where the transitions of
-    a whole batch stand in the replay.
+    transition; mask_t, mask_tm1: [n, A] bool, the legal actions in s_t and s_tm1, or None where all are; sample: where
+    the transitions of a whole batch stand in the replay.
     """
 
     s_tm1: Tensor
@@ -26,13 +26,14 @@ class Batch(NamedTuple):
     s_t: Tensor
     weight: Tensor
     mask_t: Tensor | None = None
+    mask_tm1: Tensor | None = None
     sample: Sample | None = None
 
     def rows(self, start: int, stop: int) -> Batch:
         """Slice the transitions [start, stop) of this batch."""
-        mask_t = None if self.mask_t is None else self.mask_t[start:stop]
+        mask_t, mask_tm1 = (None if mask is None else mask[start:stop] for mask in (self.mask_t, self.mask_tm1))
         s_tm1, a_tm1, r_t, discount_t, s_t, weight = (tensor[start:stop] for tensor in self[:6])
-        return Batch(s_tm1, a_tm1, r_t, discount_t, s_t, weight, mask_t)
+        return Batch(s_tm1, a_tm1, r_t, discount_t, s_t, weight, mask_t, mask_tm1)
 
 
 class Sample(NamedTuple):

@@ -142,6 +142,9 @@ class ReplayRing:
             s_tm1, s_t = planes[:, :-1], planes[:, 1:]
         else:
             s_tm1, s_t = (self._planes(newest, env, self.frame_stack) for newest in (row, row_t))
+        mask_t, mask_tm1 = (
+            self._gather("mask", each) | ~is_start[:, None] if self.has_masks else None for each in (index_t, index)
+        )
         return Batch(
             s_tm1=s_tm1,
             a_tm1=self._gather("action", index),
@@ -149,7 +152,8 @@ class ReplayRing:
             discount_t=discount_t,
             s_t=s_t,
             weight=is_start.float(),
-            mask_t=self._gather("mask", index_t) | ~is_start[:, None] if self.has_masks else None,
+            mask_t=mask_t,
+            mask_tm1=mask_tm1,
         )
 
     def append(

@@ -34,6 +34,7 @@ from torso.nets import (
     Network,
     NetworkSpec,
     Predictor,
+    TorchBackend,
     export_onnx,
     make_provenance,
     read_source,
@@ -161,15 +162,17 @@ class _FitRun:
     def _finish(self) -> dict[str, Any]:
         """Calibrate, score on the test data, export for serving, plot, and write summary.json; returns its content."""
         fitting, run = self.fitting, self.run
-        uncalibrated = Predictor.load(run.path, device=fitting.device)
-        uncalibrated.card = replace(uncalibrated.card, calibration=None)  # a finish that was killed may have left one
+        network = fitting.best_network()  # that of run.best; without validation the latest is the best
+        backend = TorchBackend(network, fitting.device)
+        card = read_source(run.path)  # a finish that was killed may have left a calibration in it
+        uncalibrated = Predictor(replace(card, calibration=None), backend)
         method = self.config.calibration if isinstance(self.config, ClassifierConfig) else None
         if method is not None:
             readout = compute_readout(uncalibrated, self.data.validation.inputs)
             calibration = fit_calibration(method, readout, self.data.validation.labels)
-            self._save_model(run.best, fitting.best_network(), fitting.best_epoch, calibration)
-        export_onnx(run.path)
-        predictor = Predictor.load(run.path, device=fitting.device)
+            self._save_model(run.best, network, fitting.best_epoch, calibration)
+        export_onnx(run.path, network)
+        predictor = Predictor(read_source(run.path), backend)
         if method is not None:
             self._plot_reliability({"before": uncalibrated, method: predictor})
         test_score = score_on_test(predictor, self.data.test)

@@ -120,6 +120,7 @@ class Fitting:
         self.epochs: list[EpochDone] = []
         self.best_epoch = 0  # counts from 1; 0 before there is one
         self._best_weights: dict[str, Tensor] = {}
+        self._best_network: Network | None = None
         # The CPU's, so that the order is the same on every device.
         self._order_generator = torch.Generator().manual_seed(seed + 1)
         self._permutation: Tensor | None = None  # of the epoch that is under way
@@ -162,10 +163,14 @@ class Fitting:
         return float(self._step())
 
     def best_network(self) -> Network:
-        """Copy the best network so far, in evaluation mode; before the first epoch ends, the latest."""
-        network = build_network(self.learner.network.spec, torch.Generator())
-        network.load_state_dict(self._best_weights or self.learner.network.state_dict())
-        return network.to(self.device).eval()
+        """Return the best network so far, in evaluation mode; before the first epoch ends, the latest.
+
+        It is built once, and takes the best weights of the time at every call.
+        """
+        if self._best_network is None:
+            self._best_network = build_network(self.learner.network.spec, torch.Generator()).to(self.device).eval()
+        self._best_network.load_state_dict(self._best_weights or self.learner.network.state_dict())
+        return self._best_network
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return everything but the data, as JSON and tensors."""

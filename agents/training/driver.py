@@ -187,8 +187,8 @@ class Training:
         }
         run = self.run_directory
         if run is not None:
-            export_onnx(run.best)
-            export_onnx(run.model)
+            export_onnx(run.best, self._best_network())
+            export_onnx(run.model, self.session.learner.online)
             plot_training(run.path)
             run.write_summary(summary)
         return summary

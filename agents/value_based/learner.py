@@ -50,7 +50,7 @@ def require_learnable(config: DQNConfig, network: Network) -> ValueHead:
             "a torso with batch norm would learn with the replay's statistics and act with those of one state; "
             "freeze_torso keeps them fixed"
         )
-    if network.initial_state(1):
+    if network.is_recurrent:
         raise ConfigError(
             f"a torso without a state must be given to an algorithm that learns from single transitions, got "
             f"{network.spec.torso!r}"
@@ -218,6 +218,7 @@ class DQNLearner:
             a_tm1=batch.a_tm1,
             discount_t=batch.discount_t,
             mask_t=batch.mask_t,
+            mask_tm1=batch.mask_tm1,
         )
         policy_t, bonus = self.next_policy(forwards)  # [B, A], [B]
         return self.head.target(batch.r_t + bonus, batch.discount_t, prediction, policy_t)
@@ -280,7 +281,7 @@ class ValuePolicy:
 
     def initial_state(self, num_envs: int) -> State:
         """Network's state at the start of episodes, [E, ...] each; empty where it is not recurrent."""
-        return tuple(part.to(self._device) for part in self._network.initial_state(num_envs))
+        return self._network.initial_state(num_envs)
 
     @torch.inference_mode()
     def values(self, obs: Array, state: State = ()) -> tuple[Tensor, State]:

@@ -1,5 +1,7 @@
 """ONNX export, ``model.onnx``: the network for ONNX Runtime, raw input to readout, any batch size.
 
+A recurrent network's graph also takes its state, ``state_0`` and on, and returns the next, ``next_state_0`` and on.
+
 The file ends in metadata entries: the SHA-256 of the weights it was exported from, that of all bytes before the entries
 and, since format 3, that of the means and deviations of a normalised input, which may change while the weights do not.
 So a stale or damaged file is detected without an ONNX library.
@@ -7,6 +9,7 @@ So a stale or damaged file is detected without an ONNX library.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import threading
@@ -24,12 +27,14 @@ from torso.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256
 from torso.nets.models.card import ModelCard, read_card
 from torso.nets.models.directory import find_model, remove_temporary_files
 from torso.nets.models.loading import load_model
+from torso.nets.models.weights import weights_bytes
 from torso.nets.modules.network import Network
 from torso.private_apis import ONNX_EXPORTER_LOGGER
 
 ONNX = "model.onnx"
 WEIGHTS_KEY, GRAPH_KEY, STATISTICS_KEY = "torso.weights_sha256", "torso.graph_sha256", "torso.statistics_sha256"
 INPUT_NAME, OUTPUT_NAME = "obs", "readout"
+STATE_NAME, NEXT_STATE_NAME = "state_", "next_state_"  # each with the tensor's index in the state
 PROBABILITIES = "probabilities"  # an output that `with_probabilities` adds
 _LARGEST = float(torch.finfo(torch.float32).max)
 
@@ -37,25 +42,34 @@ _export_lock = threading.Lock()  # held while the process' filters of warnings a
 
 
 class _Readout(nn.Module):
-    """Module from one tensor to one tensor, for the exporter."""
+    """Module from tensors to tensors, for the exporter: input and state to readout and next state."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.network.readout(obs)
+    def forward(self, obs: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        readout, next_state = self.network.step(obs, state)
+        return readout, *next_state
 
 
-def export_onnx(path: str | os.PathLike[str]) -> Path:
+def export_onnx(path: str | os.PathLike[str], network: Network | None = None) -> Path:
     """Write ``model.onnx`` into a model directory (or a run directory's model) from the weights it holds.
+
+    network: the one that was saved there, where it is in memory; where it is what the directory names, nothing is
+    loaded.
 
     Raises:
         ModelError: the network holds an operation that ONNX cannot express; the directory is unchanged.
         StorageError: the file could not be written; the directory is unchanged.
     """
     directory = find_model(path)
-    data = onnx_bytes(*load_model(directory), directory)
+    card = read_card(directory)
+    if network is None or network.spec != card.network or sha256_hex(weights_bytes(network)) != card.weights_sha256:
+        card, network = load_model(directory)
+    else:  # a copy, since exporting sets the mode
+        network = copy.deepcopy(network).cpu().eval()
+    data = onnx_bytes(card, network, directory)
     remove_temporary_files(directory)  # the export that ends a training is the last chance to do so
     remove_leftovers(directory / ONNX)
     atomic_write_bytes(directory / ONNX, data)
@@ -65,21 +79,25 @@ def export_onnx(path: str | os.PathLike[str]) -> Path:
 def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]) -> bytes:
     """Export a loaded model to the bytes of a ``model.onnx``; ``source`` is named in errors.
 
-    The graph takes ``obs`` [batch, *shape] in the model's dtype and returns ``readout`` [batch, K] float32.
+    The graph takes ``obs`` [batch, *shape] in the model's dtype and returns ``readout`` [batch, K] float32; a recurrent
+    network's takes and returns the tensors of the state, too, [batch, ...] each.
 
     Raises:
         ModelError: the network holds an operation that ONNX cannot express.
     """
     example = torch.zeros((2, *card.network.input.shape), dtype=getattr(torch, card.network.input.dtype))
+    # Clones, since the exporter takes a tensor that comes twice for one input.
+    state = tuple(part.detach().clone() for part in network.initial_state(2))
+    batch = {0: torch.export.Dim("batch", min=1)}
     with _export_lock, _suppressed_warnings():
         try:
             program = torch.onnx.export(
                 _Readout(network).eval(),
-                (example,),
+                (example, *state),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                dynamic_shapes=(batch, (batch,) * len(state)) if state else (batch,),
+                input_names=[INPUT_NAME, *state_names(STATE_NAME, len(state))],
+                output_names=[OUTPUT_NAME, *state_names(NEXT_STATE_NAME, len(state))],
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -90,6 +108,11 @@ def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]
     model = program.model_proto
     _strip_metadata(model)
     return append_metadata(model.SerializeToString(deterministic=True), card)
+
+
+def state_names(prefix: str, count: int) -> list[str]:
+    """Return the graph's names of so many state tensors: ``STATE_NAME`` or ``NEXT_STATE_NAME``, and their index."""
+    return [f"{prefix}{index}" for index in range(count)]
 
 
 def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
@@ -160,7 +183,7 @@ def _strip_metadata(message: Message) -> None:
 
 @contextmanager
 def _suppressed_warnings() -> Iterator[None]:
-    """Suppress the exporter's warnings about itself (absent torchvision, its own deprecations)."""
+    """Suppress the exporter's warnings about itself: absent torchvision, its deprecations, one axis of many inputs."""
     exporter_logger = logging.getLogger(ONNX_EXPORTER_LOGGER)
     level = exporter_logger.level
     exporter_logger.setLevel(logging.ERROR)
@@ -168,6 +191,7 @@ def _suppressed_warnings() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
             yield
     finally:
         exporter_logger.setLevel(level)

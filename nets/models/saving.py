@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-
 from torso.errors import (
     ModelDamagedError,
     ModelError,
@@ -21,6 +18,7 @@ from torso.errors import (
 from torso.files import atomic_write_bytes, json_bytes, make_directory, sha256_hex
 from torso.nets.models.card import CARD, WEIGHTS, Label, ModelCard, as_labels, read_card
 from torso.nets.models.directory import PREVIOUS_WEIGHTS, remove_temporary_files
+from torso.nets.models.weights import weights_bytes
 from torso.nets.modules.network import Network
 from torso.nets.specs.calibration import Calibration
 from torso.nets.specs.registry import ModelKind
@@ -47,10 +45,7 @@ def save_model(
         StorageError: the directory could not be written; an older model in it is unchanged.
         ModelError: ONNX cannot express the network; the model itself is saved.
     """
-    # Copies, since the parameters of a network in training may be views of one tensor.
-    tensors = network.state_dict().items()
-    state = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors}
-    weights = safetensors.torch.save(state)
+    weights = weights_bytes(network)
     card = ModelCard(
         kind=kind,
         network=network.spec,
@@ -75,7 +70,7 @@ def save_model(
     if onnx:
         from torso.nets.models.onnx_export import export_onnx
 
-        export_onnx(target)
+        export_onnx(target, network)
     return target
 
 

@@ -28,6 +28,9 @@ class Network(nn.Module):
 
     ``obs`` is ``[B, *spec.input.shape]`` in the input's own dtype, raw; ``state`` is an empty tuple for feed-forward
     networks; ``generator`` is used by dropout and by heads that draw, and may be None in evaluation.
+
+    A network is recurrent (``is_recurrent``) where its torso defines ``initial_state(batch_size)``, which returns the
+    state at an episode's start: a tuple of tensors [B, ...], every row the same. An empty tuple then stands for that.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -40,6 +43,7 @@ class Network(nn.Module):
             raise SpecError(
                 f"the torso {type(self.torso).__name__} must have an int attribute num_features, got {num_features!r}"
             )
+        self.is_recurrent = bool(self.initial_state(1))
         head = HEADS.of(spec.head).build(spec.head, num_features)
         if not isinstance(head, Head):
             raise SpecError(f"the head {type(head).__name__} must be a ValueHead, a LabelHead or a TargetHead")
@@ -77,6 +81,8 @@ class Network(nn.Module):
         self, inputs: Tensor, state: State = (), generator: torch.Generator | None = None, *, bfloat16: bool = False
     ) -> tuple[Prediction, State]:
         """Compute `forward`, or `mixed`, of inputs that are scaled already."""
+        if self.is_recurrent and not state:
+            state = self.initial_state(len(inputs))
         if not bfloat16:
             features, state = self.torso(inputs, state, generator)
             return self.head.predict(features, generator), state
@@ -107,17 +113,35 @@ class Network(nn.Module):
         self.scaling.set_statistics(means, stds)
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state at an episode's start: an empty tuple unless the torso defines one."""
-        initial = getattr(self.torso, "initial_state", None)
-        return () if initial is None else tuple(initial(batch_size))
+        """Return the state at an episode's start, [batch_size, ...] each: an empty tuple unless the torso defines one.
 
-    def readout(self, obs: Tensor) -> Tensor:
-        """Compute the readout of raw ``obs``, [B, *shape]; [B, K] float32.
+        Raises:
+            SpecError: a torso's ``initial_state`` that returns anything but tensors of so many rows.
+        """
+        initial = getattr(self.torso, "initial_state", None)
+        state = () if initial is None else initial(batch_size)
+        if not isinstance(state, (tuple, list)):
+            raise SpecError(f"{self._torso_method()} must return a tuple of tensors, got {type(state).__name__}")
+        for part in state:
+            if not isinstance(part, Tensor) or part.shape[:1] != (batch_size,):
+                got = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise SpecError(f"{self._torso_method()} must return tensors [batch_size, ...], got {got}")
+        return tuple(part.to(self.scaling.scale.device) for part in state)
+
+    def _torso_method(self) -> str:
+        return f"initial_state(batch_size) of the torso {type(self.torso).__name__}"
+
+    def step(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """Compute the readout of raw ``obs``, [B, *shape], and the next state. The readout is [B, K] float32.
 
         It holds a classifier's scores, a policy's action values or a regressor's targets.
         """
-        prediction, _ = self(obs)
-        return self.head.readout(prediction).float()
+        prediction, state = self(obs, state)
+        return self.head.readout(prediction).float(), state
+
+    def readout(self, obs: Tensor) -> Tensor:
+        """Compute the readout of raw ``obs``, [B, *shape], as `step` does from an episode's start; [B, K] float32."""
+        return self.step(obs)[0]
 
 
 def build_network(spec: NetworkSpec, generator: torch.Generator | None = None, init: Init = "default") -> Network:

@@ -7,24 +7,39 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from torso.arrays import Array
+from torso.arrays import Array, ArrayState
 from torso.nets.modules.network import Network
+from torso.nets.specs.registry import State
+
+Outputs = tuple[NDArray[np.float32], *tuple[Array, ...]]
+"""Readout, [B, K] float32, and behind it the tensors of a recurrent model's next state, [B, ...] each."""
 
 
 class Backend(Protocol):
-    """Interface of an inference backend: it computes a model's forward on arrays; the predictor does the rest."""
+    """Interface of an inference backend: it computes a model's forward on arrays; the predictor does the rest.
+
+    The backend of a recurrent model also has an attribute ``initial_state``: the state at an episode's start, one row
+    of each tensor, [1, ...]. Other backends may have an empty one, or none.
+    """
 
     name: str
 
-    def run(self, inputs: Array) -> NDArray[np.float32]:
-        """Run the model on [B, *shape] in its dtype, contiguous, B at least 1; returns the readout, [B, K] float32."""
+    def run(self, inputs: Array, *state: Array) -> Outputs:
+        """Run the model on [B, *shape] in its dtype, contiguous, B at least 1, and on its state, [B, ...] each.
+
+        A recurrent model takes all tensors of its state, other models none.
+        """
         ...
 
 
 @runtime_checkable
 class ProbabilitiesBackend(Backend, Protocol):
-    """Interface of a backend that also computes a classifier's probabilities, where they are the readout's softmax."""
+    """Interface of a backend that also computes a classifier's probabilities, where they are the readout's softmax.
+
+    No recurrent model has one.
+    """
 
     def probabilities(self, inputs: Array) -> NDArray[np.float32]:
         """Run the model as `run` does; returns `Predictor.probabilities` of the readout, [B, K] float32."""
@@ -40,11 +55,23 @@ class TorchBackend:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
 
+    @property
+    def initial_state(self) -> ArrayState:
+        """State of a recurrent network at an episode's start, [1, ...] each; () for others."""
+        return as_arrays(self.network.initial_state(1))
+
     @torch.inference_mode()
-    def run(self, inputs: Array) -> NDArray[np.float32]:
-        """Run the network on [B, *shape] in the model's dtype; returns [B, K] float32."""
-        if not inputs.flags.writeable:  # torch warns of memory that it could write to
-            inputs = inputs.copy()
-        readout = self.network.readout(torch.from_numpy(inputs).to(self.device))
-        result: NDArray[np.float32] = readout.cpu().numpy()
-        return result
+    def run(self, inputs: Array, *state: Array) -> Outputs:
+        """Run the network on [B, *shape] in the model's dtype, and on its state; returns readout and next state."""
+        readout, next_state = self.network.step(self._tensor(inputs), tuple(map(self._tensor, state)))
+        return readout.cpu().numpy(), *as_arrays(next_state)
+
+    def _tensor(self, array: Array) -> Tensor:
+        if not array.flags.writeable:  # torch warns of memory that it could write to
+            array = array.copy()
+        return torch.from_numpy(array).to(self.device)
+
+
+def as_arrays(state: State) -> ArrayState:
+    """Convert a recurrent state's tensors, on any device, to arrays."""
+    return tuple(part.detach().cpu().numpy() for part in state)

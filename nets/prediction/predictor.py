@@ -19,6 +19,7 @@ from torso.nets.models.loading import load_model
 from torso.nets.prediction.backend import Backend, ProbabilitiesBackend, TorchBackend
 from torso.nets.prediction.choosing import best_k, best_legal, random_legal
 from torso.nets.prediction.image_inputs import decode_image
+from torso.nets.prediction.recurrent_state import check_state, repeat_rows
 from torso.nets.specs.inputs import InputSpec
 from torso.pictures import MAX_PIXELS
 
@@ -39,7 +40,9 @@ class Predictor:
 
     The stages are separate so that a server can validate before it queues and batch several callers' inputs:
     `prepare` or `prepare_images`, then `run`, then `probabilities` and `top_k`, or `greedy`; a regressor's readout is
-    its prediction. ``probabilistic`` tells classifiers with real probabilities from step units and other kinds.
+    its prediction. ``probabilistic`` tells classifiers with real probabilities from step units and other kinds;
+    ``is_recurrent``, models with a state: `prepare_state` and `step` take it, and all else computes from an episode's
+    start.
     """
 
     def __init__(self, card: ModelCard, backend: Backend) -> None:
@@ -49,6 +52,7 @@ class Predictor:
         self.input: InputSpec = card.network.input
         self.num_outputs = card.network.num_outputs
         self.probabilistic = card.network.probabilistic
+        self.is_recurrent = bool(getattr(backend, "initial_state", ()))
         self._softmax = backend.probabilities if isinstance(backend, ProbabilitiesBackend) else None
         self.labels: tuple[Label, ...] = card.labels if card.labels is not None else tuple(range(self.num_outputs))
 
@@ -146,11 +150,36 @@ class Predictor:
             rows.append(pixels if self.input.numpy_dtype.kind == "f" else np.rint(pixels))
         return np.stack(rows).astype(self.input.numpy_dtype)
 
+    @property
+    def initial_state(self) -> ArrayState:
+        """State at an episode's start, one row of each tensor, [1, ...]; () for models that are not recurrent."""
+        state: ArrayState = getattr(self.backend, "initial_state", ())
+        return state
+
+    def prepare_state(self, state: Sequence[ArrayLike], rows: int, *, field: str = "state") -> ArrayState:
+        """Validate the state for so many observations, and convert it for the backend: contiguous, [rows, ...] each.
+
+        state: as `step` and `act` return it; empty: an episode's start in each row.
+
+        Raises:
+            InputError: another number of tensors, another shape or dtype, NaN and infinity; any state for a model that
+                is not recurrent.
+        """
+        initial_state = self.initial_state
+        return check_state(state, initial_state, rows, field) if len(state) else repeat_rows(initial_state, rows)
+
     # -- forward and decoding --------------------------------------------------------------------------------------
 
     def run(self, prepared: Array) -> NDArray[np.float32]:
         """Compute the readout of prepared inputs: [B, *shape] to [B, K] float32."""
-        return self.backend.run(prepared)
+        if self.is_recurrent:
+            return self.step(prepared, self.prepare_state((), len(prepared)))[0]
+        return self.backend.run(prepared)[0]
+
+    def step(self, prepared: Array, state: ArrayState) -> tuple[NDArray[np.float32], ArrayState]:
+        """Compute the readout, [B, K] float32, and the next state of prepared inputs and a prepared state."""
+        readout, *next_state = self.backend.run(prepared, *state)
+        return readout, tuple(next_state)
 
     def answer(self, prepared: Array) -> NDArray[np.float32]:
         """Predict from prepared inputs: a classifier's probabilities, or the readout. [B, K] float32."""
@@ -249,15 +278,18 @@ class Predictor:
     ) -> tuple[NDArray[np.int64], ArrayState]:
         """Choose the env's action for each observation; returns actions and the next state.
 
-        observations: as `prepare` takes them. With ``epsilon`` above 0, each row's action is, with that probability,
-        one drawn uniformly from all that are legal; ``rng`` draws. mask: as `greedy` takes it. Returns int64 [B].
+        observations: as `prepare` takes them. state: a recurrent model's, as the previous call returned it, a tuple of
+        arrays [B, ...]; ``()`` where all episodes start, and for other models. With ``epsilon`` above 0, each row's
+        action is, with that probability, one drawn uniformly from all that are legal; ``rng`` draws. mask: as `greedy`
+        takes it. Returns int64 [B].
 
         Raises:
-            InputError: as `prepare`, `greedy` and `explore`; a model that is no policy.
+            InputError: as `prepare`, `prepare_state`, `greedy` and `explore`; a model that is no policy.
         """
         self._require_kind("policy")
-        actions = self.greedy(self.run(self.prepare(observations, field="observations")), mask)
-        return self.explore(actions, epsilon, rng, mask), state
+        prepared = self.prepare(observations, field="observations")
+        readout, next_state = self.step(prepared, self.prepare_state(state, len(prepared)))
+        return self.explore(self.greedy(readout, mask), epsilon, rng, mask), next_state
 
     def regress(self, inputs: ArrayLike) -> NDArray[np.float32]:
         """Estimate targets with a regressor, [B, K] float32, in their own units. inputs: as `prepare` takes them."""

@@ -5,6 +5,7 @@ A `NetworkSpec` is saved to ``model.json`` and restored without loss; it holds e
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,9 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.input, InputSpec):
             raise SpecError(f"input must be an InputSpec, got {shown(self.input)}")
-        TORSOS.to_json(self.torso)  # a specification that cannot be saved fails now, not at the end of a training
-        HEADS.to_json(self.head)
+        # A specification that cannot be saved fails now, not at the end of a training.
+        parts = {"torso": TORSOS.to_json(self.torso), "head": HEADS.to_json(self.head)}
+        object.__setattr__(self, "_parts", parts)
 
     @property
     def num_outputs(self) -> int:
@@ -51,7 +53,8 @@ class NetworkSpec:
         """Return the specification as plain data: dicts, lists, strings, numbers, booleans, None."""
         fields = {name: getattr(self.input, name) for name in InputSpec.__dataclass_fields__}
         fields["image"] = None if self.input.image is None else dict(vars(self.input.image))
-        return {"input": plain(fields, "input"), "torso": TORSOS.to_json(self.torso), "head": HEADS.to_json(self.head)}
+        parts: dict[str, Any] = copy.deepcopy(self.__dict__["_parts"])
+        return {"input": plain(fields, "input"), **parts}
 
     @classmethod
     def from_json(cls, data: object) -> NetworkSpec:

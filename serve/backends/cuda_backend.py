@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from torso.arrays import Array
 from torso.errors import ServerError
 from torso.nets import Network
+from torso.nets.prediction.backend import Outputs, as_arrays
 from torso.serve.backends.padding import PaddedForwards
 
 WARM_UPS = 3  # before a capture: libraries choose their kernels and allocate their memory in the first calls
@@ -35,6 +34,7 @@ class CudaBackend:
             raise ServerError(
                 "backend cuda must have a CUDA device and a torch that can use it, found none; choose backend auto"
             )
+        self.initial_state = as_arrays(network.initial_state(1))
         with _capturing, _full_float32():
             try:
                 context = _DeviceContext(network)
@@ -42,9 +42,9 @@ class CudaBackend:
             except RuntimeError as error:  # torch's own, of memory too
                 raise ServerError(f"backend cuda: this model cannot be captured in CUDA graphs: {error}") from error
 
-    def run(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Compute the readout of inputs, [B, *shape] in the model's dtype; returns [B, K] float32."""
-        return self._forwards.run(inputs)
+    def run(self, inputs: Array, *state: Array) -> Outputs:
+        """Compute readout, [B, K] float32, and next state of inputs, [B, *shape] in the model's dtype, and a state."""
+        return self._forwards.run(inputs, *state)
 
 
 class _DeviceContext:
@@ -58,35 +58,40 @@ class _DeviceContext:
 
 
 class _Graph:
-    """CUDA graph of a forward of ``size`` rows."""
+    """CUDA graph of a forward of ``size`` rows: inputs and state to readout and next state."""
 
     @torch.inference_mode()
     def __init__(self, context: _DeviceContext, size: int) -> None:
-        spec = context.network.spec.input
-        pinned_inputs = torch.zeros((size, *spec.shape), dtype=getattr(torch, spec.dtype), pin_memory=True)
-        self.inputs: NDArray[Any] = pinned_inputs.numpy()
+        network = context.network
+        spec = network.spec.input
+        inputs = torch.zeros((size, *spec.shape), dtype=getattr(torch, spec.dtype))
+        self._pinned = [part.cpu().pin_memory() for part in (inputs, *network.initial_state(size))]
+        self.arrays: Sequence[Array] = [part.numpy() for part in self._pinned]
         self._stream = context.stream
-        self._pinned_inputs = pinned_inputs
-        self._inputs = pinned_inputs.to(context.device)
+        self._inputs, *self._state = (part.to(context.device) for part in self._pinned)
         context.stream.wait_stream(torch.cuda.current_stream(context.device))
         with torch.cuda.stream(context.stream):
             for _ in range(WARM_UPS):
-                context.network.readout(self._inputs)
+                network.step(self._inputs, tuple(self._state))
         context.stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         # thread_local: other models go on serving from their threads meanwhile.
         with torch.cuda.graph(self._graph, pool=context.pool, stream=context.stream, capture_error_mode="thread_local"):
-            self._readout = context.network.readout(self._inputs)
-        self._pinned_readout = torch.zeros(self._readout.shape, dtype=torch.float32, pin_memory=True)
-        self._answer: NDArray[np.float32] = self._pinned_readout.numpy()
+            readout, next_state = network.step(self._inputs, tuple(self._state))
+        self._outputs = (readout, *next_state)
+        self._pinned_outputs = [torch.zeros(part.shape, dtype=part.dtype, pin_memory=True) for part in self._outputs]
+        answer, *answer_state = (part.numpy() for part in self._pinned_outputs)
+        self._answer: Outputs = (answer, *answer_state)
 
     @torch.inference_mode()
-    def run(self) -> NDArray[np.float32]:
-        """Replay the graph: return the readout of ``inputs``, [size, K]; the next run overwrites it."""
+    def run(self) -> Outputs:
+        """Replay the graph: return readout and next state of ``arrays``, [size, ...]; the next run overwrites them."""
         with torch.cuda.stream(self._stream):
-            self._inputs.copy_(self._pinned_inputs, non_blocking=True)
+            for device, pinned in zip((self._inputs, *self._state), self._pinned, strict=True):
+                device.copy_(pinned, non_blocking=True)
             self._graph.replay()
-            self._pinned_readout.copy_(self._readout, non_blocking=True)
+            for pinned, output in zip(self._pinned_outputs, self._outputs, strict=True):
+                pinned.copy_(output, non_blocking=True)
         self._stream.synchronize()
         return self._answer
 

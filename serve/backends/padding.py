@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from torso.arrays import Array
+from torso.nets.prediction.backend import Outputs
 
 
 class FixedForward(Protocol):
-    """Interface of a forward of a fixed number of rows, which reads its inputs from its own array."""
+    """Interface of a forward of a fixed number of rows, which reads its inputs and their state from its own arrays."""
 
-    inputs: Array  # [size, *shape]
+    arrays: Sequence[Array]  # inputs, [size, *shape], then the tensors of a recurrent model's state, [size, ...]
 
-    def run(self) -> NDArray[np.float32]:
-        """Return the readout of ``inputs``, [size, K]; the next run may overwrite it."""
+    def run(self) -> Outputs:
+        """Return the readout of ``arrays``, [size, K], and their next state; the next run may overwrite them."""
         ...
 
 
@@ -35,13 +35,20 @@ class PaddedForwards:
         forwards = [make(size) for size in reversed(self._sizes)]
         self._forwards = forwards[::-1]
 
-    def run(self, inputs: Array) -> NDArray[np.float32]:
-        """Compute inputs, [B, *shape] to [B, K] float32; more rows than the largest forward's go in pieces."""
-        largest = self._sizes[-1]
-        if len(inputs) > largest:
-            pieces = [inputs[start : start + largest] for start in range(0, len(inputs), largest)]
-            return np.concatenate([self.run(piece) for piece in pieces])
-        forward = self._forwards[bisect_left(self._sizes, len(inputs))]
-        forward.inputs[: len(inputs)] = inputs
-        forward.inputs[len(inputs) :] = 0  # not an earlier caller's rows
-        return forward.run()[: len(inputs)].copy()
+    def run(self, inputs: Array, *state: Array) -> Outputs:
+        """Compute the readout, [B, K] float32, and next state of inputs, [B, *shape], and their state, [B, ...] each.
+
+        More rows than the largest forward's go in pieces.
+        """
+        rows, largest = len(inputs), self._sizes[-1]
+        if rows > largest:
+            pieces = [slice(start, start + largest) for start in range(0, rows, largest)]
+            outputs = [self.run(inputs[piece], *(part[piece] for part in state)) for piece in pieces]
+            readout, *next_state = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+            return readout, *next_state
+        forward = self._forwards[bisect_left(self._sizes, rows)]
+        for own, array in zip(forward.arrays, (inputs, *state), strict=True):
+            own[:rows] = array
+            own[rows:] = 0  # not an earlier caller's rows
+        readout, *next_state = forward.run()
+        return readout[:rows].copy(), *(part[:rows].copy() for part in next_state)

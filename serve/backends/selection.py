@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torso.arrays import ArrayState
 from torso.errors import ModelDamagedError, ModelError
 from torso.nets import Backend, InputSpec, ModelCard, Network, Predictor, TorchBackend
 from torso.nets.models.onnx_export import ONNX, read_onnx
@@ -27,6 +28,7 @@ WrapBackend = Callable[[str, Backend], Backend]  # wraps the backend of a model,
 
 RTOL, ATOL = 1e-4, 1e-5  # what "equal" means for answers of different backends or batch sizes
 PROBE_ROWS = 16
+PROBE_STEPS = 3  # of a recurrent model
 
 
 def choose_backend(
@@ -59,9 +61,7 @@ def choose_backend(
         model = read_onnx(directory / ONNX, card)
         if model is None:
             model = cached_onnx(card, network, directory, cache_dir)
-        plain_softmax = card.kind == "classifier" and card.network.probabilistic and card.calibration is None
-        backend_class = OnnxClassifier if plain_softmax else OnnxBackend
-        backend = backend_class(model, source=f"{directory}'s model.onnx", threads=threads)
+        backend = _onnx_backend(card, model, f"{directory}'s model.onnx", threads, reference.initial_state)
         _require_equal(backend, reference, card, (1, PROBE_ROWS), "model.onnx")
     except ModelError as error:
         if choice == "onnx":
@@ -71,17 +71,36 @@ def choose_backend(
     return backend
 
 
+def _onnx_backend(card: ModelCard, model: bytes, source: str, threads: int, initial_state: ArrayState) -> OnnxBackend:
+    plain_softmax = card.kind == "classifier" and card.network.probabilistic and card.calibration is None
+    if plain_softmax and not initial_state:
+        return OnnxClassifier(model, source=source, threads=threads)
+    return OnnxBackend(model, source=source, threads=threads, initial_state=initial_state)
+
+
 def _require_equal(backend: Backend, reference: Backend, card: ModelCard, sizes: Iterable[int], source: str) -> None:
-    predictors = Predictor(card, backend), Predictor(card, reference)
+    predictor, expected = Predictor(card, backend), Predictor(card, reference)
     for rows in sizes:
         probe = probe_batch(card.network.input, rows)
+        state = expected.prepare_state((), rows)
         try:
-            readouts = [predictor.run(probe) for predictor in predictors]
-            answers = [predictor.answer(probe) for predictor in predictors]
+            answers_equal = equal_readouts(predictor.answer(probe), expected.answer(probe))
+            for _ in range(PROBE_STEPS if state else 1):  # a state that is lost shows from the second step on
+                readout, next_state = predictor.step(probe, state)
+                expected_readout, state = expected.step(probe, state)
+                answers_equal &= equal_readouts(readout, expected_readout) and _equal_states(next_state, state)
         except ONNX_ERRORS as error:
             raise ModelDamagedError(f"{source} fails on a probe batch of {rows}: {error}") from error
-        if not (equal_readouts(*readouts) and equal_readouts(*answers)):
+        if not answers_equal:
             raise ModelDamagedError(f"{source} does not give torch's answers on a probe batch of {rows}")
+
+
+def _equal_states(state: ArrayState, reference: ArrayState) -> bool:
+    """Compare two states: whether they are equal in number, dtypes and shapes, and in values as readouts are."""
+    return len(state) == len(reference) and all(
+        part.dtype == own.dtype and part.shape == own.shape and np.allclose(part, own, rtol=RTOL, atol=ATOL)
+        for part, own in zip(state, reference, strict=True)
+    )
 
 
 def equal_readouts(answers: NDArray[np.float32], reference: NDArray[np.float32]) -> bool:

@@ -70,7 +70,10 @@ class AsyncClient:
         version: str = "",
         timeout_s: float | None = None,
     ) -> ActResult:
-        """Choose the greedy action of each row. observations: as `classify` takes inputs; one gives a batch of one."""
+        """Choose the greedy action of each row. observations: as `classify` takes inputs; one gives a batch of one.
+
+        state: for a recurrent model, the last result's ``state``, a row an observation; none at an episode's start.
+        """
         return await self._run(self._operations.act(model, observations, state, version), timeout_s)
 
     def classify_many(
@@ -114,7 +117,7 @@ class AsyncClient:
         )
 
     def act_stream(self, model: str, *, version: str = "") -> AsyncActStream:
-        """Open a stream of episodes whose frame stacks the server holds, a context manager; see `ActStream.act`."""
+        """Open a stream of episodes whose state the server holds, a context manager; see `ActStream.act`."""
         return AsyncActStream(
             self._pool.acquire(),
             self._endpoint,

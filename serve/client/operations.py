@@ -81,7 +81,7 @@ class Operations:
     ) -> Operation[ActResult]:
         """Choose actions."""
         array = yield from self._prepare(model, version, observations, "observations")
-        tensors = [array_to_tensor(part, f"state[{index}]") for index, part in enumerate(state)]
+        tensors = self._encode_state(model, version, state)
         request = pb.ActRequest(model=model, version=version, observations=array_to_tensor(array), state=tensors)
         response: pb.ActResponse = yield from self._call_model("Act", request, pb.ActResponse)
         return ActResult(
@@ -151,12 +151,25 @@ class Operations:
 
     def _prepare(self, model: str, version: str, inputs: ArrayLike, field: str) -> Operation[NDArray[Any]]:
         """Convert inputs to a model's dtype and batch, where that loses nothing; the server validates the rest."""
-        try:
-            array = np.asarray(inputs)
-        except ValueError as error:
-            raise InputError(field, expected="an array of one shape", got=f"a ragged one ({error})") from error
+        array = _as_array(inputs, field)
         info = self._infos.get((model, version)) or (yield from self.get_model(model, version))
         return coerce_to_spec(array, info.inputs[0]) if info.inputs else array
+
+    def _encode_state(self, model: str, version: str, state: Sequence[ArrayLike]) -> list[pb.Tensor]:
+        """Encode a recurrent state as `_prepare` converts inputs, once the model's description is cached."""
+        info = self._infos.get((model, version))
+        specs = info.inputs[1:] if info is not None else ()
+        arrays = [_as_array(part, f"state[{index}]") for index, part in enumerate(state)]
+        if len(specs) == len(arrays):
+            arrays = [coerce_to_spec(array, spec) for array, spec in zip(arrays, specs, strict=True)]
+        return [array_to_tensor(array, f"state[{index}]") for index, array in enumerate(arrays)]
+
+
+def _as_array(values: ArrayLike, field: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(field, expected="an array of one shape", got=f"a ragged one ({error})") from error
 
 
 def coerce_to_spec(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:

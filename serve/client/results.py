@@ -35,7 +35,7 @@ class ActResult:
     values: NDArray[np.float32]
     """[B, A]: the value of each action."""
     state: tuple[NDArray[Any], ...]
-    """Recurrent state, to be sent with the next observations; empty for models that are not recurrent."""
+    """Recurrent state, [B, ...] each, to be sent with the next observations; empty for other models."""
     version: str
     """Version of the model that answered."""
 

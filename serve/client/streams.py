@@ -1,7 +1,7 @@
 """Streams of actions for playing episodes: a blocking one, and one for asyncio.
 
-The server holds the state of an episode, such as its frame stack, until the stream ends. Where a stream breaks, its
-episodes are lost: start them again on another.
+The server holds an episode's frame stack, and a recurrent model's state, until the stream ends. Where a stream breaks,
+its episodes are lost: start them again on another.
 """
 
 from __future__ import annotations

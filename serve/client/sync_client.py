@@ -78,7 +78,10 @@ class Client:
         version: str = "",
         timeout_s: float | None = None,
     ) -> ActResult:
-        """Choose the greedy action of each row. observations: as `classify` takes inputs; one gives a batch of one."""
+        """Choose the greedy action of each row. observations: as `classify` takes inputs; one gives a batch of one.
+
+        state: for a recurrent model, the last result's ``state``, a row an observation; none at an episode's start.
+        """
         return self._run(self._operations.act(model, observations, state, version), timeout_s)
 
     def classify_many(
@@ -122,7 +125,7 @@ class Client:
         )
 
     def act_stream(self, model: str, *, version: str = "") -> ActStream:
-        """Open a stream of episodes whose frame stacks the server holds, a context manager; see `ActStream.act`."""
+        """Open a stream of episodes whose state the server holds, a context manager; see `ActStream.act`."""
         info = self.get_model(model, version=version)
         return ActStream(self._pool.acquire(), self._endpoint, self._timeout_s, info, version)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from torso.arrays import Array
 from torso.errors import ServerError
 from torso.nets import Predictor, find_model, load_model
 from torso.serve.backends.padding import batch_sizes
@@ -15,6 +16,7 @@ from torso.serve.backends.selection import WrapBackend, choose_backend, probe_ba
 from torso.serve.config import ServeConfig
 from torso.serve.inference.batcher import Batcher
 from torso.serve.inference.forward_times import LatencyEstimate
+from torso.serve.inference.state_records import StateRecords
 from torso.serve.models.served_model import METHODS, ServedModel
 from torso.serve.observability.metrics import ModelMetrics
 from torso.serve.wire.oip_tensors import Signature
@@ -37,9 +39,11 @@ def load_served_model(
     """Load one model, warm it up and measure it; this takes a while, and belongs in a thread.
 
     ``directory`` is a model or run directory. ``wrap_backend(name, backend)`` may wrap the backend; one that blocks on
-    others must have an attribute ``inline = False``, and never runs on the event loop.
+    others must have an attribute ``inline = False``, and never runs on the event loop; one of a recurrent model must
+    have the inner backend's ``initial_state``.
 
-    Raises TorsoError or OSError: see `torso.nets.load_model`; ServerError for a kind that is not served.
+    Raises TorsoError or OSError: see `torso.nets.load_model`; ServerError for a kind that is not served, and for a
+    wrapper that lacks the state.
     """
     started = time.perf_counter()
     directory = find_model(directory)
@@ -62,11 +66,21 @@ def load_served_model(
     if wrap_backend is not None:
         backend = wrap_backend(name, backend)
     predictor = Predictor(card, backend)
-    seconds = {rows: measure_forward(predictor, rows) for rows in batch_sizes(max_rows)}
+    if network.is_recurrent and not predictor.is_recurrent:
+        raise ServerError(
+            f"the wrapped backend of the recurrent model {name!r} must have an attribute initial_state, got none; "
+            "hand on the inner backend's"
+        )
+    records = StateRecords(predictor) if predictor.is_recurrent and predictor.kind == "policy" else None
+    forward: Callable[[Array], Array] = predictor.answer if records is None else records
+    seconds = {}
+    for rows in batch_sizes(max_rows):
+        probe = probe_batch(predictor.input, rows)
+        seconds[rows] = measure_forward(forward, probe if records is None else records.pack(probe, ()))
     inline_rows = choose_inline_rows(seconds) if getattr(backend, "inline", True) else 0
     batcher = Batcher(
         name,
-        predictor.answer,  # probabilities once a batch, not once a request
+        forward,  # a classifier's gives probabilities: once a batch, not once a request
         max_batch_rows=max_rows,
         max_queue_rows=config.max_queue_rows,
         max_delay_us=config.max_delay_us,
@@ -89,17 +103,17 @@ def load_served_model(
         signature=Signature(predictor),
         batcher=batcher,
         metrics=metrics,
+        records=records,
     )
 
 
-def measure_forward(predictor: Predictor, rows: int) -> float:
-    """Warm up and measure a forward of so many rows; return its seconds, the least of several calls."""
-    probe = probe_batch(predictor.input, rows)
-    predictor.answer(probe)
+def measure_forward(forward: Callable[[Array], Array], probe: Array) -> float:
+    """Warm up and measure a forward of a probe batch; return its seconds, the least of several calls."""
+    forward(probe)
     best_s, end = math.inf, time.perf_counter() + MEASURE_S
     for _ in range(MEASUREMENTS):
         started = time.perf_counter()
-        predictor.answer(probe)
+        forward(probe)
         ended = time.perf_counter()
         best_s = min(best_s, ended - started)  # other load on the machine only ever adds to it
         if ended > end:

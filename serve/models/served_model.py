@@ -8,6 +8,7 @@ from pathlib import Path
 from torso.errors import WrongKindError
 from torso.nets import Predictor
 from torso.serve.inference.batcher import Batcher
+from torso.serve.inference.state_records import StateRecords
 from torso.serve.observability.metrics import ModelMetrics
 from torso.serve.wire.oip_tensors import Signature
 
@@ -16,7 +17,11 @@ METHODS = {"classifier": "Classify", "policy": "Act"}  # the method for a model 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """One loaded version of one model. Those who hold it may go on using it, whatever is served meanwhile."""
+    """One loaded version of one model. Those who hold it may go on using it, whatever is served meanwhile.
+
+    ``records`` is set for recurrent policies: their batcher takes and returns records of rows and their state. A
+    recurrent classifier computes each row from the initial state.
+    """
 
     name: str
     version: str
@@ -25,6 +30,7 @@ class ServedModel:
     signature: Signature
     batcher: Batcher
     metrics: ModelMetrics
+    records: StateRecords | None = None
 
     def require(self, kind: str) -> ServedModel:
         """Return the model; WrongKindError where it is of another kind."""

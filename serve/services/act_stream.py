@@ -13,15 +13,14 @@ from functools import partial
 
 import grpc
 import grpc.aio
-import numpy as np
 from google.rpc import status_pb2
-from numpy.typing import NDArray
 
+from torso.arrays import Array, ArrayState
 from torso.errors import DeadlineError, InputError, TorsoError, UnavailableError
-from torso.nets import Predictor
 from torso.proto import prediction_pb2 as pb
 from torso.serve.config import ServeConfig
 from torso.serve.models.repository import Repository
+from torso.serve.models.served_model import ServedModel
 from torso.serve.services.episodes import Episodes, ServedEpisode
 from torso.serve.services.in_order import in_order
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
@@ -123,16 +122,19 @@ class _Stream:
     async def _act(self, request: pb.ActStreamRequest, call: Call) -> pb.ActStreamResponse:
         model = self._repository.get(self._model, self._version)  # as it is served now
         call.metrics = self._call.metrics = model.metrics
-        predictor = model.require("policy").predictor
+        model.require("policy")
         self._check(request)
         seed = request.seed if request.HasField("seed") else None
         with self._episodes.acquire(request.episode, start=request.start, seed=seed) as episode:
             tensor = request.observation
             heavy = len(tensor.data) > OFFLOAD_BYTES
             prepared, readout = await self._handler.compute(
-                model.batcher, call, 1, "observation", heavy, _prepare, episode, predictor, tensor
+                model.batcher, call, 1, "observation", heavy, _prepare, episode, model, tensor
             )
-            action = episode.advance(predictor, prepared, readout, request.epsilon)
+            state: ArrayState = ()
+            if model.records is not None:
+                (prepared, _), (readout, state) = model.records.unpack(prepared), model.records.unpack(readout)
+            action = episode.advance(model.predictor, prepared, readout, request.epsilon, state)
         return pb.ActStreamResponse(
             episode=request.episode, action=action, values=array_to_tensor(readout[0]), version=model.version
         )
@@ -201,8 +203,9 @@ async def _until_idle(messages: AsyncIterator[bytes], idle_s: float, watchdog: _
         yield data
 
 
-def _prepare(episode: ServedEpisode, predictor: Predictor, observation: pb.Tensor) -> NDArray[np.generic]:
-    return episode.prepare(predictor, tensor_to_array(observation, "observation"))
+def _prepare(episode: ServedEpisode, model: ServedModel, observation: pb.Tensor) -> Array:
+    prepared = episode.prepare(model.predictor, tensor_to_array(observation, "observation"))
+    return prepared if model.records is None else episode.pack(model.records, prepared)
 
 
 def _details(refusal: WireStatus) -> status_pb2.Status:

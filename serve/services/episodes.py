@@ -1,4 +1,4 @@
-"""Episode state of a stream: the last frame stack, to which the next frame is added, and the exploration's generator.
+"""Episode state of a stream: the last frame stack, the recurrent state and the exploration's generator.
 
 A request that fails changes nothing: an episode is as it was after the last request that was answered.
 """
@@ -11,11 +11,12 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from torso.arrays import Array
+from torso.arrays import Array, ArrayState
 from torso.errors import InputError, OverloadedError, WrongKindError
 from torso.image_spec import ATARI_STACK
 from torso.nets import Predictor
 from torso.nets.prediction.atari_frames import SIZE, WIDTH, preprocess, stack
+from torso.serve.inference.state_records import StateRecords
 
 _ACCEPTED = (
     f"uint8 {list(ATARI_STACK)}, its newest frame alone {[SIZE, SIZE]}, "
@@ -26,12 +27,13 @@ _ACCEPTED = (
 class ServedEpisode:
     """State of one episode. seed: of its exploration's generator; None: the system's entropy."""
 
-    __slots__ = ("_observation", "_rng", "_seed")
+    __slots__ = ("_observation", "_rng", "_seed", "_state")
 
     def __init__(self, seed: int | None = None) -> None:
         self._seed = seed
         self._rng: np.random.Generator | None = None
         self._observation: Array | None = None  # the last one, where the model's observations are stacks of frames
+        self._state: ArrayState = ()  # of a recurrent model, [1, ...] each; () at the episode's start
 
     def prepare(self, predictor: Predictor, got: Array) -> Array:
         """Convert an observation to the model's input, [1, *shape]; the episode's state does not change.
@@ -47,14 +49,32 @@ class ServedEpisode:
             raise InputError("observation.shape", expected=expected, got=f"{got.dtype} {list(got.shape)}")
         return predictor.prepare(got[np.newaxis], strict=True, field="observation")
 
-    def advance(self, predictor: Predictor, prepared: Array, readout: NDArray[np.float32], epsilon: float) -> int:
+    def pack(self, records: StateRecords, prepared: Array) -> Array:
+        """Encode a prepared observation with the episode's recurrent state, [1] records.
+
+        Raises WrongKindError where that state does not fit, as another version of the model may be served by now.
+        """
+        try:
+            return records.pack(prepared, self._state)
+        except InputError as error:
+            raise WrongKindError(f"the episode cannot go on: its {error}; begin it anew with `start`") from error
+
+    def advance(
+        self,
+        predictor: Predictor,
+        prepared: Array,
+        readout: NDArray[np.float32],
+        epsilon: float,
+        state: ArrayState = (),
+    ) -> int:
         """Advance by one step: store the prepared observation, and choose the env's action by its readout, [1, A].
 
-        With probability ``epsilon`` the action is drawn uniformly. The draws are those of `Predictor.act` with the
-        episode's seed.
+        state: the next recurrent state, [1, ...] each, where the model has one. With probability ``epsilon`` the action
+        is drawn uniformly. The draws are those of `Predictor.act` with the episode's seed.
         """
         if predictor.input.is_atari_stack:
             self._observation = prepared[0]
+        self._state = state
         if epsilon > 0 and self._rng is None:
             self._rng = np.random.default_rng(self._seed)
         return int(predictor.explore(predictor.greedy(readout), epsilon, self._rng)[0])

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 import torso
-from torso.errors import InputError, UnavailableError, UnknownModelError
+from torso.errors import InputError, UnavailableError, UnknownModelError, WrongKindError
 from torso.proto import oip_pb2 as pb
 from torso.serve.config import ServeConfig
 from torso.serve.models.control import Control
@@ -35,7 +35,7 @@ from torso.serve.wire.oip_tensors import (
     write_answer,
 )
 from torso.serve.wire.status import WireStatus
-from torso.serve.wire.tensors import quoted
+from torso.serve.wire.tensors import SERVICE, quoted
 
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 MAX_CONCURRENT = 64  # requests of one stream that are answered at once
@@ -109,7 +109,7 @@ class OipServicer:
 
     async def model_metadata(self, request: pb.ModelMetadataRequest, _call: Call) -> pb.ModelMetadataResponse:
         """Describe a model's tensors, the batch as their first axis."""
-        model = self._repository.get(request.name, request.version)
+        model = self._stateless(request.name, request.version)
         signature = model.signature
         return pb.ModelMetadataResponse(
             name=model.name,
@@ -121,7 +121,7 @@ class OipServicer:
 
     async def model_config(self, request: pb.ModelConfigRequest, _call: Call) -> pb.ModelConfigResponse:
         """Describe a model in Triton's terms, shapes without the batch axis."""
-        model = self._repository.get(request.name, request.version)
+        model = self._stateless(request.name, request.version)
         signature = model.signature
         return pb.ModelConfigResponse(
             config=pb.ModelConfig(
@@ -142,9 +142,19 @@ class OipServicer:
             )
         )
 
+    def _stateless(self, name: str, version: str) -> ServedModel:
+        """Return a model; WrongKindError for a recurrent policy, which would lose its state from request to request."""
+        model = self._repository.get(name, version)
+        if model.records is not None:
+            raise WrongKindError(
+                f"model {model.name!r} is recurrent, and this protocol carries no state here; use {SERVICE}'s Act or "
+                "ActStream"
+            )
+        return model
+
     async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> bytes:
         """Compute a request's rows; returns a serialised ModelInferResponse."""
-        model = self._repository.get(request.model_name, request.model_version)
+        model = self._stateless(request.model_name, request.model_version)
         call.metrics = model.metrics
         signature = model.signature
         requested = requested_outputs(request, signature)

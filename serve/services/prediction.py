@@ -12,10 +12,11 @@ import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
-from torso.arrays import Array
+from torso.arrays import Array, ArrayState
 from torso.errors import InputError
 from torso.proto import prediction_pb2 as pb
 from torso.serve.config import ServeConfig
+from torso.serve.inference.state_records import StateRecords
 from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
 from torso.serve.services.act_stream import ActStreams
@@ -63,18 +64,25 @@ class PredictionServicer:
         return await self._handler.offload(len(answers) > OFFLOAD_ROWS, _rank, model, answers, top_k)
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
-        """Choose each row's greedy action."""
+        """Choose each row's greedy action; a recurrent model's next state is part of the answer."""
         model = self._repository.get(request.model, request.version).require("policy")
         call.metrics = model.metrics
-        if request.state:
+        if not request.HasField("observations"):
+            raise InputError("observations", expected="a tensor", got="none")
+        state: ArrayState = ()
+        if model.records is not None:
+            values, state = await self._step(model, model.records, request, call)
+        elif request.state:
             raise InputError(
                 "state", expected="empty: this model is not recurrent", got=f"{len(request.state)} tensors"
             )
-        if not request.HasField("observations"):
-            raise InputError("observations", expected="a tensor", got="none")
-        values = await self._predict(model, request.observations, "observations", call)
+        else:
+            values = await self._predict(model, request.observations, "observations", call)
         actions = model.predictor.greedy(values)
-        return pb.ActResponse(actions=actions.tolist(), values=array_to_tensor(values), version=model.version)
+        response = pb.ActResponse(actions=actions.tolist(), values=array_to_tensor(values), version=model.version)
+        if state:
+            response.state.extend(map(array_to_tensor, state))
+        return response
 
     async def list_models(self, _request: pb.ListModelsRequest, _call: Call) -> pb.ListModelsResponse:
         """List the served versions of all models."""
@@ -92,13 +100,25 @@ class PredictionServicer:
 
     async def _predict(self, model: ServedModel, tensor: pb.Tensor, field: str, call: Call) -> NDArray[np.float32]:
         """Validate a tensor and compute its rows, [B, K]. They count as queued before anything is done for them."""
-        rows = max(tensor.shape[0], 0) if tensor.shape else 0  # as claimed by the caller; validation checks it
+        rows = _claimed_rows(tensor)
         heavy = len(tensor.data) > OFFLOAD_BYTES
         where = f"{field}.shape"
         _, answers = await self._handler.compute(
             model.batcher, call, rows, where, heavy, _prepare, model, tensor, field
         )
         return answers
+
+    async def _step(
+        self, model: ServedModel, records: StateRecords, request: pb.ActRequest, call: Call
+    ) -> tuple[NDArray[np.float32], ArrayState]:
+        """Validate observations and states, and compute their rows, [B, A], and the next state, as `_predict` does."""
+        rows = _claimed_rows(request.observations)
+        heavy = sum(len(tensor.data) for tensor in (request.observations, *request.state)) > OFFLOAD_BYTES
+        where = "observations.shape"
+        _, answers = await self._handler.compute(
+            model.batcher, call, rows, where, heavy, _prepare_step, model, records, request
+        )
+        return records.unpack(answers)
 
     async def _predict_images(self, model: ServedModel, images: list[bytes], call: Call) -> NDArray[np.float32]:
         """Decode image files and compute their rows, [B, K]. They count as queued before any is decoded."""
@@ -109,8 +129,19 @@ class PredictionServicer:
         return answers
 
 
+def _claimed_rows(tensor: pb.Tensor) -> int:
+    """Return the rows that a tensor's shape claims; validation checks it."""
+    return max(tensor.shape[0], 0) if tensor.shape else 0
+
+
 def _prepare(model: ServedModel, tensor: pb.Tensor, field: str) -> Array:
     return model.predictor.prepare(tensor_to_array(tensor, field), strict=True, field=field)
+
+
+def _prepare_step(model: ServedModel, records: StateRecords, request: pb.ActRequest) -> Array:
+    observations = _prepare(model, request.observations, "observations")
+    state = [tensor_to_array(tensor, f"state[{index}]") for index, tensor in enumerate(request.state)]
+    return records.pack(observations, state)
 
 
 def _prepare_images(model: ServedModel, images: list[bytes]) -> Array:
@@ -128,21 +159,31 @@ def _rank(model: ServedModel, answers: NDArray[np.float32], top_k: int) -> pb.Cl
 
 
 def model_description(model: ServedModel) -> pb.GetModelResponse:
-    """Describe a model: inputs, outputs, labels, provenance, backend."""
+    """Describe a model: inputs, outputs, a recurrent policy's state in both, labels, provenance, backend."""
     predictor = model.predictor
     spec = predictor.input
     classifier = predictor.kind == "classifier"
+    state = (
+        []
+        if model.records is None
+        else [
+            pb.TensorInfo(name=f"state_{index}", dtype=part.dtype.name, shape=[-1, *part.shape[1:]])
+            for index, part in enumerate(predictor.initial_state)
+        ]
+    )
     description = pb.GetModelResponse(
         name=model.name,
         version=model.version,
         kind=KINDS[predictor.kind],
         inputs=[
-            pb.TensorInfo(name="tensor" if classifier else "observations", dtype=spec.dtype, shape=[-1, *spec.shape])
+            pb.TensorInfo(name="tensor" if classifier else "observations", dtype=spec.dtype, shape=[-1, *spec.shape]),
+            *state,
         ],
         outputs=[
             pb.TensorInfo(
                 name="probabilities" if classifier else "values", dtype="float32", shape=[-1, predictor.num_outputs]
-            )
+            ),
+            *state,
         ],
         labels=[str(label) for label in predictor.labels] if classifier else [],
         provenance={

@@ -56,7 +56,7 @@ def breakout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     games.close()
     with torch.no_grad():  # no action is the best on average
         dict(network.named_parameters())["head.linear.bias"] -= torch.tensor(
-            TorchBackend(network).run(seen).mean(axis=0)
+            TorchBackend(network).run(seen)[0].mean(axis=0)
         )
     return save_model(
         tmp_path_factory.mktemp("breakout") / "breakout",

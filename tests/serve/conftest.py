@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -30,11 +31,14 @@ from torso.nets import (
     net_spec,
     save_model,
 )
+from torso.nets.prediction.backend import Outputs
 from torso.proto import prediction_pb2
 from torso.proto.prediction_pb2_grpc import PredictionServiceStub
 from torso.serve import ServeConfig, Server, create_server
 from torso.serve.services.request_handler import RequestHandler
 from torso.serve.wire.status import from_wire
+
+sys.path.append(str(Path(__file__).parent))  # for tests, and for workers, that import recurrent_torso
 
 
 @dataclass(frozen=True)
@@ -113,15 +117,16 @@ class _GatedBackend:
 
     def __init__(self, gate: Gate, backend: Backend) -> None:
         self.name = backend.name
+        self.initial_state = getattr(backend, "initial_state", ())
         self._gate = gate
         self._backend = backend
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
+    def run(self, inputs: np.ndarray, *state: np.ndarray) -> Outputs:
         if self._gate.closed:
             self._gate.batches.append(len(inputs))
             self._gate.entered.set()
             assert self._gate.released.wait(30), "nobody opened the gate"
-        return self._backend.run(inputs)
+        return self._backend.run(inputs, *state)
 
 
 @pytest.fixture
@@ -164,7 +169,7 @@ def _running(config: ServeConfig, wrap_backend: Any = None) -> Iterator[Running]
         loop.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def running() -> Callable[..., contextlib.AbstractContextManager[Running]]:
     """``with running(config, wrap_backend) as server:`` for clients that block."""
     return _running

@@ -135,7 +135,6 @@ def test_weight_decay_is_adamws_alone() -> None:
         ("rmsprop", {"rho": -0.1}, "rho"),
         ("adagrad", {"eps": 0.0}, "eps"),
         ("adamw", {"weight_decay": -1.0}, "weight_decay must be at least 0"),
-        ("adagrad", {"capturable": True}, "CUDA graph"),
     ],
 )
 def test_settings_out_of_range(name: str, settings: dict[str, float], message: str) -> None:

@@ -261,3 +261,17 @@ def test_a_replay_that_will_outgrow_the_memory_left_is_announced_in_gb(caplog: p
         make_ring(3, 1, (size // 3,), "uint8")
     assert f"will take {size / 1e9:.1f} GB of memory, but cpu has" in caplog.text
     assert "lower replay_capacity" in caplog.text
+
+
+def test_masks_are_those_of_both_states() -> None:
+    ring = make_ring(8, 1, (1,), "float32", num_actions=2)
+    masks = [[True, False], [False, True], [True, True]]
+    for time, mask in enumerate(masks):
+        row = (np.zeros(1, np.int64), np.zeros(1, np.float32), *(np.zeros(1, bool) for _ in range(3)))
+        ring.append(np.full((1, 1), time, np.float32), *row, np.array([mask]))
+    batch = ring.transitions(torch.tensor([0, 1]), torch.tensor([0, 0]), gamma=GAMMA)
+    assert batch.mask_tm1 is not None
+    assert batch.mask_t is not None
+    assert batch.mask_tm1.tolist() == masks[:2]
+    assert batch.mask_t.tolist() == masks[1:]
+    assert torch.equal(batch.rows(1, 2).mask_tm1, batch.mask_tm1[1:])

@@ -123,7 +123,7 @@ def test_any_hook_ends_the_run_as_ctrl_c_does(tmp_path: Path, hook: str, uninter
     checkpoint = CheckpointStore(path / "checkpoint").load()
     assert checkpoint is not None
     assert checkpoint.step == result.total_steps
-    assert checkpoint.state["cuts"] == ([] if hook == "on_checkpoint" else [result.total_steps])
+    assert checkpoint.state["parts"]["figures"]["cuts"] == ([] if hook == "on_checkpoint" else [result.total_steps])
     assert RunDirectory.open(path).read_summary() is None
 
     assert train(path, resume=True)[-1].total_steps == STEPS

@@ -463,3 +463,72 @@ def test_a_target_update_copies_buffers_too() -> None:
     assert made.target.torso.calls.item() == 0
     made.update_target()
     assert made.target.torso.calls.item() == 2  # copied, whatever the rate for weights
+
+
+# -- how it is run, and what it shows --------------------------------------------------------------------------------
+
+
+class CountingExecutor:
+    """An executor that records what it prepared and how often it ran."""
+
+    def __init__(self) -> None:
+        self.prepared: list[Any] = []
+        self.calls = 0
+
+    def prepare(self, call: Any, example: Any, generators: Any) -> Any:
+        self.prepared.append((example, list(generators)))
+
+        def run(minibatch: Any) -> Any:
+            self.calls += 1
+            return call(minibatch)
+
+        return run
+
+
+def test_minibatches_run_through_the_executor() -> None:
+    executor = CountingExecutor()
+    config = DQNConfig(hidden=(4,), batch_size=4)
+    spec = q_network_spec(config, INPUT, 2)
+    made, plain = (
+        DQNLearner(config, initial_network(config, spec, 0), device=CPU, precision="float32", executor=each)
+        for each in (executor, None)
+    )
+    for _ in range(2):
+        updates = [each.update(random_batch(8)) for each in (made, plain)]
+    [(example, generators)] = executor.prepared  # once, for the shapes of the first
+    assert example.batch.s_tm1.shape == (4, 2)
+    assert generators == [made.generator]
+    assert executor.calls == made.num_updates == 4
+    assert torch.equal(updates[0].priority, updates[1].priority)
+
+
+def test_a_log_shows_the_best_value_and_the_target() -> None:
+    """Q(s) = (1, 4) in the first row and (2, 2) in the second; targets 1 and 1 + 0.5 * 1.5."""
+    rows = batch(([1.0, 2.0], 0, 1.0, 0.0, [0.0, 1.0], 1.0), ([2.0, 1.0], 1, 1.0, 0.5, [1.0, 1.0], 1.0))
+    metrics = learner(batch_size=1).update(rows).metrics
+    assert list(metrics) == ["loss", "max_q", "target"]
+    assert metrics["target"].item() == pytest.approx((1.0 + 1.75) / 2)
+    first_step = learner(batch_size=2).update(rows).metrics
+    assert first_step["max_q"].item() == (4.0 + 2.0) / 2
+    assert not first_step["max_q"].requires_grad
+
+
+def test_a_rule_gets_the_masks_of_both_states() -> None:
+    seen = []
+
+    class Rule:
+        needs = frozenset({"target_tm1"})
+
+        def __call__(self, forwards: Any) -> Any:
+            seen.append(forwards)
+            return one_hot_greedy(forwards.target_t), torch.zeros_like(forwards.discount_t)
+
+    made = learner(batch_size=2)
+    made.next_policy = Rule()
+    masks = torch.tensor([[[True, False], [True, True]], [[False, True], [True, True]]])
+    rows = random_batch(2)._replace(mask_t=masks[0], mask_tm1=masks[1])
+    made.update(rows)
+    [forwards] = seen
+    assert torch.equal(forwards.mask_t, masks[0])
+    assert torch.equal(forwards.mask_tm1, masks[1])
+    assert torch.equal(forwards.target_tm1, made.target(rows.s_tm1)[0].output)

@@ -130,7 +130,7 @@ def test_onnx_gives_torchs_answers(exported: Callable[[str], Path], case: str) -
     for rows in (1, 2, 64):
         batch = inputs(card.network.input, rows)
         (answers,) = onnx.run(None, {"obs": batch})
-        assert_equal_answers(answers, TorchBackend(network).run(batch))
+        assert_equal_answers(answers, TorchBackend(network).run(batch)[0])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_norms_and_activations_are_exported_too(tmp_path: Path, settings: dict[s
     save_model(tmp_path, network, kind="classifier")
     batch = inputs(network_input, 16)
     assert_equal_answers(
-        session(tmp_path / "model.onnx").run(None, {"obs": batch})[0], TorchBackend(network).run(batch)
+        session(tmp_path / "model.onnx").run(None, {"obs": batch})[0], TorchBackend(network).run(batch)[0]
     )
 
 
@@ -163,7 +163,7 @@ def test_every_heads_readout_is_exported(tmp_path: Path, name: str) -> None:
     onnx = session(tmp_path / "model.onnx")
     for size in (1, 1000):  # sigmoids of logits of 1000 are 0 or 1 for a float32, and their logarithms must not be
         batch = inputs(network_input, 64) * np.float32(size)
-        answers, reference = onnx.run(None, {"obs": batch})[0], TorchBackend(network).run(batch)
+        answers, reference = onnx.run(None, {"obs": batch})[0], TorchBackend(network).run(batch)[0]
         assert np.isfinite(reference).all()
         assert reference.shape == (64, spec.num_outputs)
         np.testing.assert_allclose(answers, reference, rtol=1e-4, atol=1e-5)
@@ -190,7 +190,7 @@ def test_a_stale_onnx_is_ignored(model: Path, make_classifier: MakeNetwork) -> N
     assert onnx_path(model) == model / "model.onnx"
     batch = inputs(load_model(model)[0].network.input, 8)
     assert_equal_answers(
-        session(model / "model.onnx").run(None, {"obs": batch})[0], TorchBackend(make_classifier(7)).run(batch)
+        session(model / "model.onnx").run(None, {"obs": batch})[0], TorchBackend(make_classifier(7)).run(batch)[0]
     )
 
 
@@ -202,7 +202,7 @@ def test_an_onnx_of_other_input_statistics_is_ignored(tmp_path: Path) -> None:
     save_model(tmp_path, network, kind="policy")
     batch = inputs(normalised, 16)
     (answers,) = session(tmp_path / "model.onnx").run(None, {"obs": batch})
-    assert_equal_answers(answers, TorchBackend(network).run(batch))
+    assert_equal_answers(answers, TorchBackend(network).run(batch)[0])
     assert onnx_path(tmp_path) == tmp_path / "model.onnx"
     network.set_input_statistics([1.0, -2.0, 30.0], [0.5, 2.0, 9.0])
     save_model(tmp_path, network, kind="policy", onnx=False)
@@ -268,6 +268,19 @@ def test_exporting_again_gives_the_same_bytes_and_says_nothing(model: Path, capf
     assert (model / "model.onnx").read_bytes() == before
     assert not list(model.glob(".*"))
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_network_in_memory_is_exported_where_it_is_what_was_saved(tmp_path: Path, make_policy: MakeNetwork) -> None:
+    network = make_policy().train()
+    save_model(tmp_path, network, kind="policy", onnx=False)
+    path = export_onnx(tmp_path, network)
+    in_memory = path.read_bytes()
+    assert network.training
+    assert export_onnx(tmp_path).read_bytes() == in_memory
+    with torch.no_grad():
+        next(network.parameters()).add_(1.0)  # it has learnt on since
+    assert export_onnx(tmp_path, network).read_bytes() == in_memory
+    assert onnx_path(tmp_path) == path
 
 
 def test_a_run_directory_may_be_exported(tmp_path: Path, classifier_directory: Path) -> None:

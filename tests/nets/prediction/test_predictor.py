@@ -576,8 +576,8 @@ def test_another_backend_may_compute(tmp_path: Path, make_policy: Any) -> None:
     class Zeros:
         name = "zeros"
 
-        def run(self, inputs: Array) -> Array:
-            return np.zeros((len(inputs), 2), np.float32)
+        def run(self, inputs: Array, *_state: Array) -> tuple[Array]:
+            return (np.zeros((len(inputs), 2), np.float32),)
 
     save_model(tmp_path, make_policy(), kind="policy", onnx=False)
     seen = []

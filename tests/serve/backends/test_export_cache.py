@@ -81,7 +81,7 @@ def test_the_same_weights_in_another_network_are_another_file(
     other.load_state_dict(network.state_dict())
     second = cached_onnx(scaled, other, models.plain, tmp_path)
     probe = probe_batch(card.network.input, 4)
-    assert not equal_readouts(OnnxBackend(first).run(probe), OnnxBackend(second).run(probe))
+    assert not equal_readouts(OnnxBackend(first).run(probe)[0], OnnxBackend(second).run(probe)[0])
     assert len(is_kept(tmp_path)) == 2
 
 
@@ -93,7 +93,7 @@ def test_a_full_disk_costs_a_warning(
 ) -> None:
     with largest_file(200), caplog.at_level(logging.WARNING):
         data = get(plain, tmp_path)
-    assert OnnxBackend(data).run(probe_batch(plain[0].network.input, 3)).shape == (3, 2)
+    assert OnnxBackend(data).run(probe_batch(plain[0].network.input, 3))[0].shape == (3, 2)
     assert "runs/plain has no model.onnx, and its export is made anew at every start: cannot write" in caplog.text
     assert is_kept(tmp_path) == []
 

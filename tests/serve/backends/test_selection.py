@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recurrent_torso import save_recurrent, unrolled
 from torch import Tensor, nn
 
 from torso.errors import ModelDamagedError, ModelError
@@ -29,8 +30,9 @@ from torso.nets import (
 )
 from torso.nets.specs.calibration import TemperatureScaling
 from torso.nets.specs.registry import TORSOS
+from torso.serve.backends import selection
 from torso.serve.backends.onnx_backend import IO_BINDING_ROWS, OnnxBackend, OnnxClassifier
-from torso.serve.backends.selection import choose_backend, equal_readouts, probe_batch
+from torso.serve.backends.selection import ATOL, RTOL, choose_backend, equal_readouts, probe_batch
 
 
 def choose(directory: Path, choice: str = "auto", cache_dir: Path | None = None) -> str:
@@ -46,9 +48,9 @@ def test_onnx_runtime_gives_torchs_answers(models: Any, name: str, rows: int) ->
     backend = choose_backend(directory, card, network)
     assert backend.name == "onnx"
     probe = probe_batch(card.network.input, rows)
-    answers = backend.run(probe)
+    answers = backend.run(probe)[0]
     assert answers.dtype == np.float32
-    assert equal_readouts(answers, TorchBackend(network).run(probe))
+    assert equal_readouts(answers, TorchBackend(network).run(probe)[0])
 
 
 def test_torch_is_taken_where_it_is_asked_for(models: Any) -> None:
@@ -189,6 +191,54 @@ def test_inputs_of_every_kind_reach_onnx_runtime_whole(tmp_path: Path, dtype: st
     inputs = probe_batch(served.input, 4)
     for rows in (inputs[:1], inputs[1:2], inputs):
         assert equal_readouts(served.run(rows), reference.run(rows))
+
+
+@pytest.mark.parametrize("rows", [1, IO_BINDING_ROWS, IO_BINDING_ROWS + 1, 64])
+def test_onnx_runtime_carries_a_recurrent_state(tmp_path: Path, rows: int) -> None:
+    directory = save_recurrent(tmp_path / "m")
+    card, network = load_model(directory)
+    backend = choose_backend(directory, card, network, "onnx")
+    obs = np.random.default_rng(0).normal(size=(3, rows, 4)).astype(np.float32)
+    state: Any = Predictor(card, backend).prepare_state((), rows)
+    kept = []
+    for step, values, states in zip(obs, *unrolled(directory, obs), strict=True):
+        readout, *state = backend.run(step, *state)
+        kept.append((readout, state, values, states))
+    for readout, state, values, states in kept:  # also after later calls
+        assert equal_readouts(readout, values)
+        for part, own in zip(state, states, strict=True):
+            np.testing.assert_allclose(part, own, rtol=RTOL, atol=ATOL)
+    with pytest.raises(ValueError, match="zip"):
+        backend.run(obs[0])
+
+
+def test_a_graph_of_another_state_is_refused(tmp_path: Path, models: Any) -> None:
+    directory = save_recurrent(tmp_path / "m")
+    with pytest.raises(ModelDamagedError, match="must have the inputs obs, got obs, state_0, state_1, state_2; export"):
+        OnnxBackend(directory / "model.onnx")
+    with pytest.raises(ModelDamagedError, match="must have the inputs obs, state_0, got obs; export it anew"):
+        OnnxBackend(models.cartpole / "model.onnx", initial_state=(np.zeros((1, 2), np.float32),))
+
+
+class Forgetful:
+    """A backend of a recurrent model that gives the state back as it was."""
+
+    name = "forgetful"
+
+    def __init__(self, backend: OnnxBackend) -> None:
+        self.backend, self.initial_state = backend, backend.initial_state
+
+    def run(self, inputs: np.ndarray, *state: np.ndarray) -> Any:
+        return self.backend.run(inputs, *state)[0], *state
+
+
+def test_a_backend_must_give_torchs_next_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = save_recurrent(tmp_path / "m")
+    card, network = load_model(directory)
+    make = selection._onnx_backend
+    monkeypatch.setattr(selection, "_onnx_backend", lambda *arguments: Forgetful(make(*arguments)))
+    with pytest.raises(ModelDamagedError, match="does not give torch's answers on a probe batch of 1"):
+        choose_backend(directory, card, network, "onnx")
 
 
 def test_what_equal_means() -> None:

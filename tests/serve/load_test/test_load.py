@@ -13,6 +13,7 @@ import pytest
 
 from torso import errors
 from torso.nets import Predictor
+from torso.nets.prediction.backend import Outputs
 from torso.serve import AsyncClient, Client, ServeConfig, Server, create_server
 from torso.serve.backends.selection import equal_readouts, probe_batch
 
@@ -210,10 +211,10 @@ def test_a_failing_backend_is_internal_with_an_id_that_the_log_has(
         def __init__(self, backend: Any) -> None:
             self.backend = backend
 
-        def run(self, inputs: np.ndarray) -> np.ndarray:
+        def run(self, inputs: np.ndarray, *state: np.ndarray) -> Outputs:
             if inputs[0, 0] == 7:
                 raise RuntimeError("a secret")
-            return self.backend.run(inputs)
+            return self.backend.run(inputs, *state)
 
     with (
         running(config(models.cartpole), lambda _name, backend: Breaks(backend)) as server,

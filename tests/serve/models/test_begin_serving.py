@@ -15,6 +15,7 @@ import pytest
 
 from torso.errors import ModelDamagedError, ServerError
 from torso.nets import Backend, InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
+from torso.nets.prediction.backend import Outputs
 from torso.serve import ServeConfig
 from torso.serve.backends.selection import equal_readouts, probe_batch
 from torso.serve.models.begin_serving import choose_inline_rows, load_served_model
@@ -34,10 +35,10 @@ class Slow:
         self.row_s = row_s
         self.batches: list[int] = []
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
+    def run(self, inputs: np.ndarray, *state: np.ndarray) -> Outputs:
         self.batches.append(len(inputs))
         time.sleep(self.row_s * len(inputs))
-        return self.backend.run(inputs)
+        return self.backend.run(inputs, *state)
 
 
 def ask(model: ServedModel, rows: int) -> np.ndarray:

@@ -42,13 +42,13 @@ class Waits:
     name = "waits"
     def __init__(self, backend):
         self.backend = backend
-    def run(self, inputs):
+    def run(self, inputs, *state):
         time.sleep(0.001)  # or it would be computed on the event loop
         if inputs[0, 0] == 7:
             (folder / "entered").touch()
             while not (folder / "released").exists():
                 time.sleep(0.01)
-        return self.backend.run(inputs)
+        return self.backend.run(inputs, *state)
 
 serve(ServeConfig(models=(model,), port=0, port_file=folder / "port", drain_s=0), lambda name, backend: Waits(backend))
 print("done")

@@ -29,6 +29,7 @@ from torso.errors import (
 )
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, Predictor, ScalarHeadSpec, build_network, save_model
 from torso.nets.prediction.atari_frames import preprocess, stack
+from torso.nets.prediction.backend import Outputs
 from torso.proto import prediction_pb2 as pb
 from torso.serve import AsyncClient, Client, StepResult
 from torso.serve.client.stream_steps import settle
@@ -253,10 +254,10 @@ def test_an_episode_is_as_it_was_before_a_request_that_failed(
         def __init__(self, backend: Any) -> None:
             self.backend = backend
 
-        def run(self, inputs: Array) -> Array:
+        def run(self, inputs: Array, *state: Array) -> Outputs:
             if (inputs[:, -1] == 7).all(axis=(1, 2)).any():
                 raise RuntimeError("seven")
-            return self.backend.run(inputs)
+            return self.backend.run(inputs, *state)
 
     first, bad, second = noise(0, 84, 84), np.full((84, 84), 7, np.uint8), noise(1, 84, 84)
     expected = values(here, stack(stack(None, first), second))
