@@ -6,7 +6,8 @@ the one that begins changes with every pair:
 
 - serving: a server with an MLP of 64-128-128-10; requests a second of a closed loop of 16, sent by this checkout's load
   generator to both;
-- learning: DQN on CartPole-v1 at RL Baselines3 Zoo's settings; steps a second.
+- learning: DQN on CartPole-v1 at RL Baselines3 Zoo's settings, and on Pong with the Nature network and 8 envs, a
+  thread each; steps a second, from the first update on.
 
 The figure is the ratio after : before of each pair; its median, smallest and largest are printed.
 """
@@ -34,17 +35,35 @@ LEARN = """
 import sys, time
 from torso.agents import DQNConfig, Training, World
 
-steps = int(sys.argv[1])
-config = DQNConfig(
-    hidden=(256, 256), learning_rate=2.3e-3, batch_size=64, replay_capacity=100_000, min_replay_size=1_000, gamma=0.99,
-    target_update_period=10, learn_period=256, updates_per_phase=128, epsilon_end=0.04, epsilon_decay_steps=8_000,
-    evaluation_period=10**9, evaluation_episodes=1, num_threads=1,
-)
-training = Training(World(env="CartPole-v1"), config, seed=0)
-began_s = time.perf_counter()
-for _ in training.run(steps):
+which, steps = sys.argv[1], int(sys.argv[2])
+never = {"evaluation_period": 10**9, "checkpoint_period": 10**9, "evaluation_episodes": 1, "num_threads": 1}
+if which == "cartpole":
+    world = World(env="CartPole-v1")
+    config = DQNConfig(
+        hidden=(256, 256), learning_rate=2.3e-3, batch_size=64, replay_capacity=100_000, min_replay_size=1_000,
+        target_update_period=10, learn_period=256, updates_per_phase=128, epsilon_end=0.04, epsilon_decay_steps=8_000,
+        **never,
+    )
+else:
+    world = World(env="ALE/Pong-v5", env_kwargs={"protocol": "dqn2015"})
+    config = DQNConfig(
+        net="nature", hidden=(512,), num_envs=8, learning_rate=1e-4, batch_size=32, replay_capacity=20_000,
+        min_replay_size=400, learn_period=4, target_update_period=1_000, clip_rewards=True, epsilon_end=0.01,
+        epsilon_decay_steps=400, precision="bfloat16", **never,
+    )
+training, began = Training(world, config, seed=0), []
+
+def clock():
+    if not began and training.session.learner.num_updates:
+        began.append((training.total_steps, time.perf_counter()))
+    if training.total_steps >= steps and len(began) == 1:
+        began.append((training.total_steps, time.perf_counter()))
+    return len(began) == 2
+
+for _ in training.run(10**8, stop=clock):
     pass
-print(training.total_steps / (time.perf_counter() - began_s))
+(first, began_s), (last, ended_s) = began
+print((last - first) / (ended_s - began_s))
 """
 
 
@@ -53,9 +72,9 @@ def environment(checkout: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(checkout / ".dev"), "OMP_NUM_THREADS": "1"}
 
 
-def steps_per_s(checkout: Path, steps: int) -> float:
-    """Steps a second of a training."""
-    command = [sys.executable, "-c", LEARN, str(steps)]
+def steps_per_s(checkout: Path, which: str, steps: int) -> float:
+    """Steps a second of a training, ``cartpole`` or ``pong``."""
+    command = [sys.executable, "-c", LEARN, which, str(steps)]
     done = subprocess.run(command, env=environment(checkout), capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -98,7 +117,8 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="a checkout of the commit before")
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
-    parser.add_argument("--steps", type=int, default=20_000, help="of each training")
+    parser.add_argument("--steps", type=int, default=20_000, help="of each training on CartPole")
+    parser.add_argument("--pong-steps", type=int, default=2_500, help="of each training on Pong")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report = Report("before_after")
@@ -115,7 +135,8 @@ def main() -> None:
         save_model(model, build_network(spec, torch.Generator().manual_seed(0)), kind="classifier")
         measures: dict[str, Callable[[Path], float]] = {
             "serving an MLP, requests/s": lambda side: requests_per_s(side, model, arguments.seconds),
-            "DQN on CartPole, steps/s": lambda side: steps_per_s(side, arguments.steps),
+            "DQN on CartPole, steps/s": lambda side: steps_per_s(side, "cartpole", arguments.steps),
+            "DQN on Pong, steps/s": lambda side: steps_per_s(side, "pong", arguments.pong_steps),
         }
         for what, measure in measures.items():
             found: dict[str, list[float]] = {"before": [], "after": []}

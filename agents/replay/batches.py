@@ -31,9 +31,17 @@ class Batch(NamedTuple):
 
     def rows(self, start: int, stop: int) -> Batch:
         """Slice the transitions [start, stop) of this batch."""
-        mask_t, mask_tm1 = (None if mask is None else mask[start:stop] for mask in (self.mask_t, self.mask_tm1))
-        s_tm1, a_tm1, r_t, discount_t, s_t, weight = (tensor[start:stop] for tensor in self[:6])
-        return Batch(s_tm1, a_tm1, r_t, discount_t, s_t, weight, mask_t, mask_tm1)
+        rows, mask_t, mask_tm1 = slice(start, stop), self.mask_t, self.mask_tm1
+        return Batch(
+            self.s_tm1[rows],
+            self.a_tm1[rows],
+            self.r_t[rows],
+            self.discount_t[rows],
+            self.s_t[rows],
+            self.weight[rows],
+            None if mask_t is None else mask_t[rows],
+            None if mask_tm1 is None else mask_tm1[rows],
+        )
 
 
 class Sample(NamedTuple):
