@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from torso.errors import SpecError
 from torso.plain import shown
 
+T = TypeVar("T")
 FLOAT32 = np.finfo(np.float32)
 _LARGEST_SIZE = 2**31 - 1
 
@@ -22,11 +24,18 @@ def choice(name: str, value: object, known: tuple[str, ...]) -> None:
         raise SpecError(f"{name} must be one of {', '.join(known)}; got {shown(value)}")
 
 
-def whole(name: str, value: object, *, least: int = 1) -> int:
+def whole(name: str, value: object, *, least: int = 1, most: int | None = _LARGEST_SIZE) -> int:
     """Return a whole number as Python's int, whichever library's it was."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= _LARGEST_SIZE:
-        return int(value)
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value):
+        if most is None or int(value) <= most:
+            return int(value)
+        raise SpecError(f"{name} must be a whole number of at most {most}, got {shown(value)}")
     raise SpecError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
+
+
+def count(name: str, value: object) -> int:
+    """Return a whole number of at least 1, however large."""
+    return whole(name, value, most=None)
 
 
 def number(name: str, value: object) -> float:
@@ -52,6 +61,33 @@ def fraction(name: str, value: object) -> float:
     if not 0 <= found < 1:
         raise SpecError(f"{name} must lie in [0, 1), got {found}")
     return found
+
+
+def share(name: str, value: object) -> float:
+    """Return a number in [0, 1]."""
+    found = number(name, value)
+    if not 0 <= found <= 1:
+        raise SpecError(f"{name} must lie in [0, 1], got {found}")
+    return found
+
+
+def optional(check: Callable[[str, object], T]) -> Callable[[str, object], T | None]:
+    """Return a check that lets None pass."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def text(name: str, value: object) -> str:
+    """Return text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise SpecError(f"{name} must be text, got {shown(value)}")
+    return str(value)
+
+
+def path(name: str, value: object) -> str:
+    """Return a path as text."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise SpecError(f"{name} must be a path, got {shown(value)}")
+    return os.fsdecode(os.fspath(value))
 
 
 def flag(name: str, value: object) -> bool:

@@ -21,8 +21,8 @@ from importlib import import_module
 
 from torso import __version__
 from torso.cli.imports import take_imports
-from torso.cli.terminal.interrupts import Interrupted, interruptible
 from torso.errors import ConfigError, TorsoError
+from torso.interrupts import Interrupted, interruptible
 
 SUCCESS, INTERNAL_ERROR, USER_ERROR, BROKEN_PIPE = 0, 1, 2, 141
 

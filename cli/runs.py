@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from torso.agents.runs.run_directory import RunDirectory
 from torso.cli.imports import with_imports
-from torso.cli.terminal.interrupts import Interrupted, stoppable
 from torso.cli.terminal.output import print_status
+from torso.interrupts import Interrupted, stoppable
 
 T = TypeVar("T")
 

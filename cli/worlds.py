@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torso.agents.acting.evaluation import MAX_STEPS
 from torso.envs import SeededVectorEnv, has_raw_frames
 from torso.envs.vector.registry import make_registered
 from torso.envs.vector.world import World, recorded_world
@@ -68,7 +67,7 @@ def format_score(score: Mapping[str, Any], episodes: str = "episodes") -> str:
         f"{score['std_return']:,.1f}, from {score['min_return']:,.1f} to {score['max_return']:,.1f})"
     )
     if score["num_cut"]:
-        text += f"; {score['num_cut']} of them were truncated at {MAX_STEPS:,} steps"
+        text += f"; {score['num_cut']} of them were truncated at the limit of steps"
     if "human_normalized_score" in score:
         text += f"; human-normalised score {score['human_normalized_score']:.2f} (a random agent has 0, a human 1)"
     return text

@@ -17,6 +17,7 @@ from torso.agents.optim.states import strip_prefix, where_rows, with_prefix
 from torso.agents.protocols import Collected, Episode, Explorer, Policy, StepRows
 from torso.arrays import Array
 from torso.envs import action_masks, require_next_step
+from torso.envs.vector.finite import require_finite_obs, require_finite_step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ class EnvCollector:
     """Collector that steps envs in this process.
 
     ``make_envs(step)`` builds a new vector env for the segment from a step on. action_start: the env's number for
-    action 0. has_masks: whether the infos say which actions are legal.
+    action 0. has_masks: whether the infos say which actions are legal. name: the env's, for errors.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class EnvCollector:
         num_envs: int,
         action_start: int,
         has_masks: bool,
+        name: str = "the env",
     ) -> None:
         self.policy = policy
         self.explorer = explorer
@@ -48,6 +50,8 @@ class EnvCollector:
         self._num_envs = num_envs
         self._action_start = action_start
         self._has_masks = has_masks
+        self._name = name
+        self._steps = np.zeros(num_envs, dtype=np.int64)  # of each env, since the training began
         self._envs: VectorEnv[Any, Any, Any] | None = None
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._next_state: State | None = None  # of this step, once the values were computed
@@ -59,6 +63,7 @@ class EnvCollector:
         require_next_step(self._envs)
         self._obs: Array
         self._obs, infos = self._envs.reset()
+        require_finite_obs(self._name, self._obs, np.zeros_like(self._steps))
         self._mask = self._legal_masks(infos)
         self._is_reset = np.zeros(self._num_envs, dtype=bool)
         self._state = self._initial_state = self.policy.initial_state(self._num_envs)
@@ -102,6 +107,7 @@ class EnvCollector:
         self.explorer.restore(state["explorer"], strip_prefix("explorer", tensors))
         self.policy.restore(state["policy"], strip_prefix("policy", tensors))
         self.total_steps = state["total_steps"]
+        self._steps[:] = self.total_steps // self._num_envs  # about, since envs reset at different times
 
     def _step(self) -> tuple[StepRows, tuple[Episode, ...]]:
         assert self._envs is not None  # noqa: S101 - begin() was called
@@ -114,13 +120,15 @@ class EnvCollector:
             step=self.total_steps,
         )
         obs, rewards, terminated, truncated, infos = self._envs.step(actions + self._action_start)
+        has_acted = ~self._is_reset
+        self._steps += has_acted
+        require_finite_step(self._name, obs, rewards, self._steps)
         learner_terminated = terminated | infos["life_lost"] if "life_lost" in infos else terminated
         rows = StepRows(
             self._obs, actions, rewards, learner_terminated, truncated, self._is_reset, self._mask, obs, state
         )
         if state:
             self._advance_state()
-        has_acted = ~self._is_reset
         self.total_steps += int(has_acted.sum())
         self._returns += rewards
         self._lengths += has_acted

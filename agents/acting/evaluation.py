@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torso.agents.runs.events import Evaluation
 from torso.arrays import ArrayState
 from torso.envs import action_masks, action_start
+from torso.envs.vector.finite import require_finite_step
 from torso.envs.vector.world import World
 from torso.errors import ConfigError
 
 Frames = tuple[NDArray[np.uint8], ...]
 MAX_STEPS = 27_000  # of an episode: 30 minutes of Atari, 108,000 frames (Machado et al. 2018)
-_MAX_ENVS = 32  # stepped in parallel; a forward of 32 rows costs little more than one of 1
+MAX_ENVS = 32  # stepped in parallel; a forward of 32 rows costs little more than one of 1
 
 
 class Actor(Protocol):
@@ -54,13 +55,14 @@ def evaluate(
     seeds: Sequence[int],
     *,
     max_steps: int = MAX_STEPS,
+    max_envs: int = MAX_ENVS,
     on_frames: Callable[[Frames], None] | None = None,
 ) -> Evaluation:
     """Play one episode for each seed, to its end, and return the env's own undiscounted returns.
 
     Every episode counts, however long it is: envs that finish first wait for the others. One that does not end is
-    truncated after ``max_steps`` steps. ``on_frames`` is called with the rendered frames of the envs stepped in
-    parallel, a uint8 [H, W, 3] for each, at the start and after each step.
+    truncated after ``max_steps`` steps. At most ``max_envs`` envs are open at a time. ``on_frames`` is called with the
+    rendered frames of the envs stepped in parallel, a uint8 [H, W, 3] for each, at the start and after each step.
 
     Raises ConfigError for no seeds or no steps, and EnvError where frames are requested and the env renders none.
     """
@@ -68,15 +70,17 @@ def evaluate(
         raise ConfigError("seeds of an evaluation must hold at least 1 episode's, got 0")
     if max_steps < 1:
         raise ConfigError(f"max_steps of an episode must be at least 1, got {max_steps}")
+    if max_envs < 1:
+        raise ConfigError(f"max_envs of an evaluation must be at least 1, got {max_envs}")
     render_mode = None if on_frames is None else "rgb_array"
     returns: list[float] = []
     lengths: list[int] = []
     num_cut = 0
-    num_parallel = 1 if world.is_constructed else _MAX_ENVS
+    num_parallel = 1 if world.is_constructed else max_envs
     for start in range(0, len(seeds), num_parallel):
         envs = world.make(seeds[start : start + num_parallel], render_mode=render_mode)
         try:
-            evaluation = _rollout(act, envs, max_steps, on_frames)
+            evaluation = _rollout(act, envs, world.name, max_steps, on_frames)
         finally:
             envs.close()
         returns += evaluation.returns
@@ -85,7 +89,9 @@ def evaluate(
     return Evaluation(returns=tuple(returns), lengths_steps=tuple(lengths), num_cut=num_cut)
 
 
-def _rollout(act: Actor, envs: Any, max_steps: int, on_frames: Callable[[Frames], None] | None) -> Evaluation:
+def _rollout(
+    act: Actor, envs: Any, name: str, max_steps: int, on_frames: Callable[[Frames], None] | None
+) -> Evaluation:
     """Play the first episode of each env."""
     num_envs, num_actions = envs.num_envs, int(envs.single_action_space.n)
     first_action = action_start(envs.single_action_space)
@@ -105,6 +111,7 @@ def _rollout(act: Actor, envs: Any, max_steps: int, on_frames: Callable[[Frames]
             actions = first_action + mask.argmax(axis=1)  # any that is legal
         actions[rows], state = act(obs[rows], state, **options)
         obs, rewards, terminated, truncated, infos = envs.step(actions)
+        require_finite_step(name, obs, rewards, lengths + 1)
         returns += np.where(playing, rewards, 0.0)
         lengths += playing
         playing &= ~(terminated | truncated)

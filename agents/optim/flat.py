@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,16 @@ class FlatParameters(nn.Module):
         self._parts = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.flat = nn.Parameter(torch.cat([part.detach().reshape(-1) for part in self._parts]))
         self.flat.grad = torch.zeros_like(self.flat)
+        self._share_memory()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy or a pickle, whose parameters have memory of their own until they share it again."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self.flat.grad is None:  # a pickle keeps no gradients
+            self.flat.grad = torch.zeros_like(self.flat)
+        self._share_memory()
+
+    def _share_memory(self) -> None:
         start = 0
         for part in self._parts:
             part.data = self.flat.data[start : start + part.numel()].view_as(part)

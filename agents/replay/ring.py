@@ -84,14 +84,27 @@ class ReplayRing:
                 f"a replay of {capacity_steps} steps takes {self.num_bytes / 1e9:.1f} GB, more than {self.device} "
                 "has; lower replay_capacity"
             ) from error
+        self._share_memory()
+        self._plane_offsets = torch.arange(frame_stack + 1, device=self.device)  # of a stack's planes, and one more
+
+    def _share_memory(self) -> None:
+        """Make the views of the items: rows, and on the CPU NumPy's, whose writes of a row cost a tenth of torch's."""
         self._tensors = {
-            name: items[:-1].view(self.capacity_rows, num_envs, *items.shape[1:]) for name, items in self._items.items()
+            name: items[:-1].view(self.capacity_rows, self.num_envs, *items.shape[1:])
+            for name, items in self._items.items()
         }  # [rows, E, ...]
-        # On the CPU two views of the same memory: NumPy's single-row writes cost a tenth of torch's.
         self._rows: dict[str, NDArray[Any]] | None = None
         if self.device.type == "cpu":
             self._rows = {name: tensor.numpy() for name, tensor in self._tensors.items()}
-        self._plane_offsets = torch.arange(frame_stack + 1, device=self.device)  # of a stack's planes, and one more
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: the items, and not the views, which would be copies of their own."""
+        return {name: value for name, value in vars(self).items() if name not in ("_tensors", "_rows")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore what `__getstate__` returned."""
+        vars(self).update(state)
+        self._share_memory()
 
     @property
     def has_masks(self) -> bool:

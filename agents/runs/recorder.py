@@ -63,5 +63,6 @@ class Recorder:
 
     def close(self) -> None:
         """Close the logs; a second call does nothing."""
-        if self._tracker is not None:
-            self._tracker.close()
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.close()

@@ -14,6 +14,7 @@ from torso.agents.optim.optimizers import OPTIMIZERS
 from torso.agents.optim.schedules import SCHEDULES
 from torso.agents.supervised.augmentation import Augmentation
 from torso.agents.supervised.recipes import RECIPES, BatchSize, Recipe, recipe_of
+from torso.checks import flag, fraction, optional
 from torso.errors import ConfigError
 from torso.nets.modules.initialisation import INITS, Init
 from torso.nets.specs.calibration import CALIBRATION_METHODS, CalibrationMethod
@@ -103,10 +104,14 @@ class FitConfig:
     """1 shows a progress bar."""
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         _check_torso(self)
         _check_names(self)
-        _check_numbers(self)
         _check_combinations(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
+        return asdict(self)
 
     @property
     def net_name(self) -> str | None:
@@ -154,7 +159,7 @@ class ClassifierConfig(FitConfig):
             raise ConfigError(
                 f"calibration must be one of {', '.join(CALIBRATION_METHODS)}, or None; got {self.calibration!r}"
             )
-        _check_fraction("label_smoothing", self.label_smoothing)
+        object.__setattr__(self, "label_smoothing", fraction("label_smoothing", self.label_smoothing))
         if self.head is not None:
             _check_head(self)
         weight = self.class_weight
@@ -162,6 +167,13 @@ class ClassifierConfig(FitConfig):
             raise ConfigError(f"class_weight must be 'balanced', a weight for each label, or None; got {weight!r}")
         if "perceptron" in (self.net, self.loss):
             _check_perceptron(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain data; a weight is named by its label's text, as it is looked up."""
+        weights = self.class_weight
+        if isinstance(weights, Mapping):
+            weights = {str(label): weight for label, weight in weights.items()}
+        return {**super().to_json(), "class_weight": weights}
 
     def loss_for(self, num_classes: int) -> Loss:
         """Resolve ``auto`` for a number of classes; ConfigError where the loss cannot distinguish so many."""
@@ -243,6 +255,7 @@ def _check_names(config: FitConfig) -> None:
         object.__setattr__(config, "hidden", tuple(config.hidden))
 
 
+_FLAGS = ("layer_norm", "freeze_torso")
 _COUNTS = ("max_epochs", "batch_size", "patience", "num_threads")
 _POSITIVE = ("learning_rate", "max_grad_norm")
 _NOT_NEGATIVE = ("weight_decay", "l1", "l2", "max_shift_px", "max_rotation_deg", "max_scale", "elastic_px")
@@ -251,6 +264,9 @@ _OPTIONAL = (*_POSITIVE, "weight_decay", "dropout")
 
 
 def _check_numbers(config: FitConfig) -> None:
+    for name in _FLAGS:
+        object.__setattr__(config, name, flag(name, getattr(config, name)))
+    object.__setattr__(config, "batch_norm", optional(flag)("batch_norm", config.batch_norm))
     for name in _COUNTS:
         value = getattr(config, name)
         if value is None or (name == "batch_size" and value == "full"):
@@ -271,7 +287,7 @@ def _check_numbers(config: FitConfig) -> None:
         if name in _NOT_NEGATIVE and not 0 <= value < math.inf:
             raise ConfigError(f"{name} must be at least 0 and finite, got {value}")
         if name in _FRACTIONS:
-            _check_fraction(name, value)
+            value = fraction(name, value)
         object.__setattr__(config, name, value)
 
 
@@ -319,8 +335,3 @@ def _check_perceptron(config: ClassifierConfig) -> None:
         raise ConfigError("a perceptron's step unit gives no probabilities to calibrate; use net='logistic'")
     if config.label_smoothing:
         raise ConfigError("a perceptron's labels are -1 or +1; label_smoothing needs a probability: net='logistic'")
-
-
-def _check_fraction(name: str, value: Any) -> None:
-    if not 0 <= value < 1:
-        raise ConfigError(f"{name} must lie in [0, 1), got {value}")

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def fit_run(
         "dataset": data.train.name,
         "source": {"name": data.train.name} if source is None else dict(source),
         "data_sha256": _fingerprint(data),
-        **{name: value for name, value in asdict(config).items() if name not in ("random_state", "verbose")},
+        **{name: value for name, value in config.to_json().items() if name not in ("random_state", "verbose")},
         "net": config.net_name,
         "init_torso_sha256": None if config.init_torso is None else read_source(config.init_torso).weights_sha256,
     }
@@ -230,7 +230,7 @@ class _FitRun:
             seed=self.seed,
             dataset=settings["dataset"],
             source=settings["source"],
-            config=asdict(self.config),
+            config=self.config.to_json(),
             epoch=epoch,
             init_torso=self.fitting.learner.init_torso,
         )

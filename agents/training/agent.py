@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from torso.agents.value_based.presets import preset
 from torso.envs import EnvSource, Wrapper
 from torso.envs.vector.world import World, recorded_world
 from torso.errors import ConfigError, EnvError, ModelNotFoundError, RunError
+from torso.interrupts import stoppable
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
 from torso.nets.models.directory import CARD
 
@@ -110,10 +112,13 @@ class DQN:
         (`torso.agents.Callback`) are notified of events, and may stop the training earlier: ``total_steps`` of the
         agent tells where, and learning continues from there.
 
-        Interrupted by an exception (Ctrl-C), an agent with a run directory continues from its latest checkpoint when
-        it learns again; one without continues from where it was.
+        Ctrl-C ends the training after the tick that is under way, and is raised as KeyboardInterrupt once everything is
+        as at any other end: the agent acts, can be saved and learns on from there, a run directory has a checkpoint. A
+        second one ends it at once. After any other exception an agent with a run directory continues from its latest
+        checkpoint when it learns again; one without continues from where it was.
 
         Raises:
+            KeyboardInterrupt: see above.
             ConfigError: ``total_steps`` is not more than what was learnt already.
             RunError: ``out`` is not a new directory, or another process trains in it.
         """
@@ -129,7 +134,9 @@ class DQN:
             )
         if out is None and self._run_path is None:
             self._training = self._training or self._new_training(None)
-            self._run_training(self._training, total_steps, callbacks)
+            with stoppable([signal.SIGINT]) as request:
+                self._run_training(self._training, total_steps, callbacks, request.requested)
+            request.raise_if_requested()
             return self
         path, resume = Path(out if out is not None else self._run_path or ""), self._run_path is not None
         with open_run(
@@ -145,10 +152,12 @@ class DQN:
             self._run_path = path
             training, self._training = self._training or self._new_training(run), None  # None if what follows fails
             training.recorder.run = run
-            self._run_training(training, total_steps, callbacks)
-            if training.is_done(total_steps):
-                training.finish(self.config.evaluation_episodes)
+            with stoppable([signal.SIGINT]) as request:
+                self._run_training(training, total_steps, callbacks, request.requested)
+                if training.is_done(total_steps):
+                    training.finish(self.config.evaluation_episodes)
             self._training = training
+        request.raise_if_requested()
         return self
 
     def _new_training(self, run: RunDirectory | None) -> Training:
@@ -163,10 +172,15 @@ class DQN:
             video_period=self._video_period,
         )
 
-    def _run_training(self, training: Training, total_steps: int, callbacks: Sequence[Callback]) -> None:
-        for _ in training.run(total_steps, callbacks=callbacks):
-            pass
-        self._predictor = training.predictor()
+    def _run_training(
+        self, training: Training, total_steps: int, callbacks: Sequence[Callback], stop: Callable[[], bool]
+    ) -> None:
+        try:
+            for _ in training.run(total_steps, stop, callbacks):
+                pass
+        finally:
+            if training.total_steps:
+                self._predictor = training.predictor()
 
     def predict(self, observation: ArrayLike) -> NDArray[np.int64] | int:
         """Predict the greedy action of one observation (an int), or of a batch (int64 [B]), in the env's numbering.
@@ -181,7 +195,13 @@ class DQN:
     def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
         """Play ``episodes`` greedy episodes in separate envs, on seeds that were not used during training."""
         seeds = evaluation_seeds(self.seed if seed is None else seed, episodes, "score")
-        return evaluate(self._require_predictor().act, self.world, seeds)
+        return evaluate(
+            self._require_predictor().act,
+            self.world,
+            seeds,
+            max_steps=self.config.evaluation_max_steps,
+            max_envs=self.config.evaluation_envs,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the best network as a model directory (with ``model.onnx``), for `load` and ``torso serve``."""

@@ -82,6 +82,7 @@ class Training:
         self._checkpoint_period: int = resolved["checkpoint_period"]
         self._checkpointed_at = -1
         self._hooks = Hooks()
+        self._owes_evaluation = False  # of a constructed env, whose episode is under way
         self._camera: VideoRecorder | None = None
         if run is not None and video_period:
             [episode] = evaluation_seeds(seed, 1, "video")
@@ -141,6 +142,7 @@ class Training:
         finally:
             core.close()
             self.recorder.close()
+            self._hooks = Hooks()
 
     def predictor(self) -> Predictor:
         """Return a predictor of the best network so far."""
@@ -182,16 +184,20 @@ class Training:
             "num_cut_episodes": figures.num_cut_episodes,
             "best_step": best.step,
             "selection_mean_return": best.mean,
-            "score": self.score(score_episodes).to_json(self.world.name),
+            "score": None if self.config.evaluation_period is None else self._final_score(score_episodes),
             "cuts": figures.cuts,
         }
         run = self.run_directory
         if run is not None:
-            export_onnx(run.best, self._best_network())
+            if best.network is not None:
+                export_onnx(run.best, best.network)
             export_onnx(run.model, self.session.learner.online)
             plot_training(run.path)
             run.write_summary(summary)
         return summary
+
+    def _final_score(self, episodes: int) -> dict[str, Any]:
+        return self.score(episodes).to_json(self.world.name)
 
     # -- after each tick -------------------------------------------------------------------------------------------
 
@@ -211,13 +217,29 @@ class Training:
         before, after = tick.steps_before, tick.total_steps
         if multiples_passed(before, after, config.log_period):
             yield self._log()
-        if multiples_passed(before, after, config.evaluation_period) or after >= until_steps:
+        if self._must_evaluate(tick, until_steps):
             yield self._notify("on_evaluation", self._evaluate())
         if self._camera is not None and multiples_passed(before, after, self._camera.period_steps):
             network = copy.deepcopy(self.session.learner.online).eval()
             self._camera.record_video(self._as_predictor(network).act, after)
         if multiples_passed(before, after, self._checkpoint_period):
             yield self._notify("on_checkpoint", self._checkpoint(planned=True))
+
+    def _must_evaluate(self, tick: Tick, until_steps: int) -> bool:
+        """Whether an evaluation is due after a tick; the last tick has one unless there are none at all.
+
+        A constructed env plays it itself, which would cut the training episode that is under way. So it waits there for
+        the episode's end.
+        """
+        period = self.config.evaluation_period
+        if period is None:
+            return False
+        self._owes_evaluation |= bool(multiples_passed(tick.steps_before, tick.total_steps, period))
+        waits = self.world.is_constructed and not tick.episodes
+        if tick.total_steps < until_steps and (waits or not self._owes_evaluation):
+            return False
+        self._owes_evaluation = False
+        return True
 
     def _notify(self, hook: str, event: E) -> E:
         """Notify the callbacks of an event, and return it."""
@@ -272,7 +294,13 @@ class Training:
 
     def _evaluate_network(self, network: Network, seeds: Sequence[int]) -> Evaluation:
         """Evaluate greedily a network that is not being trained, through the same predictor as in serving."""
-        return evaluate(self._as_predictor(network).act, self.world, seeds)
+        return evaluate(
+            self._as_predictor(network).act,
+            self.world,
+            seeds,
+            max_steps=self.config.evaluation_max_steps,
+            max_envs=self.config.evaluation_envs,
+        )
 
     def _as_predictor(self, network: Network) -> Predictor:
         start = self.world.spec.action_start

@@ -103,8 +103,11 @@ class BestNetwork:
         self.step = 0
 
     def challenge(self, network: Network, mean: float, step: int) -> bool:
-        """Take a network that is at least as good, of equals the later one; returns whether it was taken."""
-        if self.mean is not None and not mean >= self.mean:
+        """Take a network that is at least as good, of equals the later one; returns whether it was taken.
+
+        A mean of NaN is no good at all.
+        """
+        if math.isnan(mean) or (self.mean is not None and mean < self.mean):
             return False
         self.network, self.mean, self.step = network, mean, step
         return True

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,11 +95,12 @@ class Session:
             config,
             self.learner,
             self.replay,
-            lambda step: world.make(env_seeds(seed, config.num_envs, step)),
+            partial(_make_envs, world, config.num_envs, seed),
             action_start=env.action_start,
             acting_rng=np.random.default_rng(acting),
             sampling_generator=_torch_generator(sampling, device),
             noise_generator=_torch_generator(noise, device),
+            env_name=world.name,
         )
         self.figures = TrainingFigures(device)
         self.best = BestNetwork(self.learner.online)
@@ -139,6 +141,11 @@ class Session:
         restore_parts(self.parts(), states, tensors)
 
 
+def _make_envs(world: World, num_envs: int, seed: int, step: int) -> VectorEnv[Any, Any, Any]:
+    """Build the vector env of the segment from a step on."""
+    return world.make(env_seeds(seed, num_envs, step))
+
+
 def assemble(
     config: DQNConfig,
     learner: DQNLearner,
@@ -149,6 +156,7 @@ def assemble(
     acting_rng: np.random.Generator,
     sampling_generator: torch.Generator,
     noise_generator: torch.Generator | None = None,
+    env_name: str = "the env",
 ) -> TrainingCore:
     """Assemble the training core of a learner: an explorer's acting in envs, transitions in a ring."""
     collector = EnvCollector(
@@ -158,6 +166,7 @@ def assemble(
         num_envs=config.num_envs,
         action_start=action_start,
         has_masks=ring.has_masks,
+        name=env_name,
     )
     return TrainingCore(collector, transitions_of(config, ring, sampling_generator), learner)
 

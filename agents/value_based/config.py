@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -11,12 +10,14 @@ from typing import Any, Literal
 from torso.agents.optim.schedules import linear
 from torso.agents.value_based.algorithms import Algorithm, algorithm_names, algorithm_row
 from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET
+from torso.checks import choice, count, each, flag, number, optional, path, positive, share, text, whole
 from torso.errors import ConfigError
 from torso.nets import NETS
 from torso.nets.specs.named_heads import head_fields, require_head
 from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
+Check = Callable[[str, object], Any]
 _NETS = tuple(net for net in NETS if net != "linear")
 _OF_ALGORITHM: Any = None  # the default of a setting whose value is the algorithm's, unless it is given
 IDENTITY = ("head", "double", "dueling", "prioritized", "n_step")  # the settings of which an algorithm is made
@@ -102,10 +103,14 @@ class DQNConfig:
     """Probability of a random action after the decay."""
     epsilon_decay_steps: int = 10_000
     """Steps of the linear decay from start to end."""
-    evaluation_period: int = 5_000
-    """Steps between evaluations."""
+    evaluation_period: int | None = 5_000
+    """Steps between evaluations; None: never, and the latest network is the one that is kept."""
     evaluation_episodes: int = 20
     """Greedy episodes in an evaluation."""
+    evaluation_envs: int = 32
+    """Envs of an evaluation at a time, beside those that are learnt in."""
+    evaluation_max_steps: int = 27_000
+    """Steps after which an episode of an evaluation is cut (Machado et al. 2018: 30 minutes of Atari)."""
     checkpoint_period: int | None = None
     """Steps between checkpoints; None: 20,000 of each env."""
     stop_return: float | None = None
@@ -120,26 +125,17 @@ class DQNConfig:
     """Torch's threads; small networks run slower with more."""
 
     def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            if getattr(self, name) is not None or name not in IDENTITY:
+                object.__setattr__(self, name, check(name, getattr(self, name)))
         self._set_identity()
         if self.net not in (*_NETS, *registered_nets()):
             raise unknown_net(self.net, _NETS)
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("learning_rate", "adam_eps", "max_grad_norm", "huber_delta", "learning_rate_end"):
-            value = getattr(self, name)
-            may_be_none = name in ("max_grad_norm", "huber_delta", "learning_rate_end")
-            if not (may_be_none if value is None else 0 < value < math.inf):
-                raise ConfigError(f"{name} must be positive and finite, got {value}")
-        if self.checkpoint_period is not None and self.checkpoint_period < 1:
-            raise ConfigError(f"checkpoint_period must be at least 1 step, got {self.checkpoint_period}")
+        if self.stop_return is not None and self.evaluation_period is None:
+            raise ConfigError(
+                f"stop_return must be None without evaluations, which alone can reach it, got {self.stop_return}; give "
+                "evaluation_period"
+            )
         if self.target_update_rate == 0:
             raise ConfigError("target_update_rate must be above 0, or the target network would never learn, got 0")
         if self.freeze_torso and self.init_torso is None:
@@ -187,9 +183,6 @@ class DQNConfig:
                     f"{name} must be {expected} for algorithm {self.algorithm!r}, got {value!r}; leave it out, or give "
                     "another algorithm"
                 )
-        for name in ("double", "dueling", "prioritized"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}")
         require_head(self.head, "policy")
         if self.double and not row.has_greedy_rule:
             raise ConfigError(
@@ -293,8 +286,10 @@ def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     Before a row of the table was a setting, the name of the algorithm stood beside the settings and could differ from
     them, or was not recorded: then it is the row that has these settings, or the nearest.
     """
+    fields = DQNConfig.__dataclass_fields__
+    settings = {**{each: fields[each].default for each in _ADDED}, **settings}
     if "head" in settings:
-        return dict(settings)
+        return settings
     identity = {name: settings[name] for name in IDENTITY if name in settings}
     name = settings.get("algorithm")
     if name not in algorithm_names() or any(takes_away(algorithm_row(name), *each) for each in identity.items()):
@@ -302,7 +297,7 @@ def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         exact = (each for each in algorithm_names() if _has(algorithm_row(each), identity))
         name = next(exact, nearest)
     unused = () if identity.get("prioritized") else _NEED_PRIORITIES  # they were not refused then
-    defaults = {each: DQNConfig.__dataclass_fields__[each].default for each in unused if each in settings}
+    defaults = {each: fields[each].default for each in unused if each in settings}
     return {**settings, **defaults, "algorithm": name, "head": "scalar"}
 
 
@@ -311,30 +306,48 @@ def _has(row: Algorithm, identity: Mapping[str, Any]) -> bool:
     return all(getattr(row, name) == value for name, value in {**base, **identity}.items())
 
 
+_ADDED = ("evaluation_envs", "evaluation_max_steps")  # settings with one value before there was a choice
 _NEED_PRIORITIES = ("priority_exponent", "importance_start", "importance_end", "importance_steps")
-_SHARES = (
-    "gamma",
-    "epsilon_start",
-    "epsilon_end",
-    "target_update_rate",
-    "priority_exponent",
-    "importance_start",
-    "importance_end",
-)
-_COUNTS = (
-    "num_envs",
-    "n_step",
-    "learning_rate_decay_steps",
-    "importance_steps",
-    "batch_size",
-    "replay_capacity",
-    "min_replay_size",
-    "learn_period",
-    "updates_per_phase",
-    "target_update_period",
-    "epsilon_decay_steps",
-    "evaluation_period",
-    "evaluation_episodes",
-    "log_period",
-    "num_threads",
-)
+
+
+def _one_of(*known: str) -> Check:
+    def check(name: str, value: object) -> object:
+        choice(name, value, known)
+        return value
+
+    return check
+
+
+_CHECKS: dict[str, Check] = {
+    **dict.fromkeys(("algorithm", "net", "head", "device"), text),
+    **dict.fromkeys(
+        (
+            *("num_envs", "n_step", "learning_rate_decay_steps", "importance_steps", "batch_size", "replay_capacity"),
+            *("min_replay_size", "learn_period", "updates_per_phase", "target_update_period", "epsilon_decay_steps"),
+            *("evaluation_episodes", "evaluation_envs", "evaluation_max_steps", "log_period", "num_threads"),
+        ),
+        count,
+    ),
+    **dict.fromkeys(
+        (
+            *("gamma", "epsilon_start", "epsilon_end", "target_update_rate", "priority_exponent"),
+            *("importance_start", "importance_end"),
+        ),
+        share,
+    ),
+    **dict.fromkeys(("learning_rate", "adam_eps"), positive),
+    **dict.fromkeys(("max_grad_norm", "huber_delta", "learning_rate_end"), optional(positive)),
+    **dict.fromkeys(
+        (
+            *("layer_norm", "freeze_torso", "normalise_observations", "clip_rewards"),
+            *("double", "dueling", "prioritized"),
+        ),
+        flag,
+    ),
+    "hidden": lambda name, value: each(name, value, whole),
+    "activation": _one_of(*ACTIVATIONS),
+    "precision": _one_of("auto", "float32", "bfloat16"),
+    "init_torso": optional(path),
+    **dict.fromkeys(("checkpoint_period", "evaluation_period"), optional(count)),
+    "stop_return": optional(number),
+}

@@ -28,12 +28,12 @@ from torso.agents.supervised.fit_runs import fit_run
 from torso.agents.training.train_runs import train_run
 from torso.agents.value_based.presets import preset
 from torso.cli.parsing import Flag
-from torso.cli.terminal.interrupts import stoppable
 from torso.cli.terminal.progress import FitProgress, TrainingProgress
 from torso.envs import Dataset, load_dataset
 from torso.envs.vector.world import World
 from torso.errors import RunError, ServerError
 from torso.files import atomic_write_bytes
+from torso.interrupts import stoppable
 from torso.nets import Predictor
 from torso.serve import Client
 

@@ -171,10 +171,11 @@ def _format_settings(settings: dict[str, Any]) -> str:
 
 
 def _print_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
+    score, model = summary["score"], run.model if summary["score"] is None else run.best
     text = (
-        f"{summary['env_id']}: {format_score(summary['score'], 'fresh episodes')}\n"
-        f"{summary['total_steps']:,} steps, {summary['num_episodes']:,} episodes; best model: step "
-        f"{summary['best_step']:,}\n"
-        f"model: {run.best}\ncurve: {run.learning_curve}"
+        f"{summary['env_id']}: {'not evaluated' if score is None else format_score(score, 'fresh episodes')}\n"
+        f"{summary['total_steps']:,} steps, {summary['num_episodes']:,} episodes; "
+        f"{'latest model' if score is None else 'best model: step ' + format(summary['best_step'], ',')}\n"
+        f"model: {model}\ncurve: {run.learning_curve}"
     )
-    print_result({**summary, "run": str(run.path), "model": str(run.best)}, text, as_json=as_json)
+    print_result({**summary, "run": str(run.path), "model": str(model)}, text, as_json=as_json)

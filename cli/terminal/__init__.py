@@ -1,4 +1,4 @@
-"""Output on the terminal, a progress bar, and the signals that come from there.
+"""Output on the terminal: results, status messages, a progress bar.
 
 Begin with `output.py`: results on stdout, status messages on stderr.
 """

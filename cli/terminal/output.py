@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +12,16 @@ from typing import Any
 
 
 def print_result(figures: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """Print a command's result to stdout."""
-    print(json.dumps(figures) if as_json else text, flush=True)
+    """Print a command's result to stdout; in JSON, numbers that are not finite are null."""
+    print(json.dumps(_finite(figures), allow_nan=False) if as_json else text, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_status(text: str) -> None:

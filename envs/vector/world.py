@@ -17,6 +17,7 @@ from torso.envs.vector.observations import observation_layout, observation_scale
 from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
 from torso.errors import ConfigError
 from torso.image_spec import Layout
+from torso.plain import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ class World:
 
     def __post_init__(self) -> None:
         try:
+            plain(dict(self.env_kwargs), "env_kwargs")  # json.dumps alone would take keys that are numbers
             json.dumps(dict(self.env_kwargs), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ConfigError(

@@ -16,7 +16,7 @@ import pytest
 
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.runs.trackers import read_jsonl
-from torso.cli.terminal.interrupts import Interrupted, interruptible, stoppable
+from torso.interrupts import Interrupted, interruptible, stoppable
 
 Start = Callable[..., subprocess.Popen[str]]
 TRAIN = shlex.split(

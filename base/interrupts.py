@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -62,21 +62,26 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def stoppable() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a stop request that the loop checks; the second raises Interrupted."""
+def stoppable(numbers: Collection[int] = _SIGNALS) -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a stop request that the loop checks; the second raises Interrupted.
+
+    numbers: the signals, if not these.
+    """
     request = StopRequest()
-    with _signal_handlers(request.handle):
+    with _signal_handlers(request.handle, numbers):
         yield request
 
 
 @contextmanager
-def _signal_handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _signal_handlers(
+    handler: Callable[[int, FrameType | None], None], numbers: Collection[int] = _SIGNALS
+) -> Iterator[None]:
     """Install a signal handler for a block, except for ignored signals (nohup) and outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    handled = [number for number in _SIGNALS if before[number] is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in numbers}
+    handled = [number for number in numbers if before[number] is not signal.SIG_IGN]
     for number in handled:
         signal.signal(number, handler)
     try:

@@ -1,0 +1,106 @@
+"""Settings are checked where they are given: numbers of any library are numbers, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torso.agents import DQN, ClassifierConfig, DQNConfig, World, train_run
+from torso.errors import ConfigError
+
+
+def test_numbers_of_other_libraries_become_plain_data(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "batch_size": np.int64(16),
+        "gamma": np.float32(0.5),
+        "learning_rate": np.float64(1e-3),
+        "hidden": np.array([8, 4]),
+        "double": np.bool_(True),
+        "stop_return": 7,
+        "init_torso": None,
+        "max_grad_norm": None,
+    }
+    config = DQNConfig(**given)
+    assert config == DQNConfig(
+        batch_size=16, gamma=0.5, learning_rate=1e-3, hidden=(8, 4), double=True, stop_return=7.0, max_grad_norm=None
+    )
+    assert json.loads(json.dumps(asdict(config)))["hidden"] == [8, 4]
+    types = {type(value) for value in asdict(config).values()}
+    assert types == {str, int, float, bool, tuple, type(None)}
+    assert DQN("torso/Identity-v0", **{**given, "hidden": [8, 4], "min_replay_size": 20}).config.gamma == 0.5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"double": "no"}, "double must be True or False, got 'no'"),
+        ({"layer_norm": 1}, "layer_norm must be True or False, got 1"),
+        ({"clip_rewards": None}, "clip_rewards must be True or False, got None"),
+        ({"stop_return": math.inf}, "stop_return must be a finite number, got inf"),
+        ({"stop_return": math.nan}, "stop_return must be a finite number, got nan"),
+        ({"gamma": "0.9"}, "gamma must be a finite number, got '0.9'"),
+        ({"gamma": True}, "gamma must be a finite number, got True"),
+        ({"epsilon_end": 1.5}, r"epsilon_end must lie in [0, 1], got 1.5"),
+        ({"batch_size": 8.0}, "batch_size must be a whole number of at least 1, got 8.0"),
+        ({"num_envs": True}, "num_envs must be a whole number of at least 1, got True"),
+        ({"hidden": 8}, "hidden must be a tuple, got 8"),
+        ({"hidden": (8, 0)}, "each of hidden must be a whole number of at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"huber_delta": "1"}, "huber_delta must be a finite number, got '1'"),
+        ({"device": 0}, "device must be text, got 0"),
+        ({"net": None}, "net must be text, got None"),
+        ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16; got 'float16'"),
+        ({"init_torso": 3}, "init_torso must be a path, got 3"),
+        ({"checkpoint_period": 0}, "checkpoint_period must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_what_is_no_such_value_is_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        DQNConfig(**setting)
+    assert str(error.value) == message
+    with pytest.raises(ConfigError) as error:
+        DQN("torso/Identity-v0", **setting)
+    assert str(error.value) == message
+
+
+def test_large_periods_mean_never() -> None:
+    assert DQNConfig(log_period=10**12).log_period == 10**12
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"layer_norm": "no"}, "layer_norm must be True or False, got 'no'"),
+        ({"batch_norm": "yes"}, "batch_norm must be True or False, got 'yes'"),
+        ({"freeze_torso": 1}, "freeze_torso must be True or False, got 1"),
+        ({"label_smoothing": "x"}, "label_smoothing must be a finite number, got 'x'"),
+    ],
+)
+def test_a_fits_settings_are_checked_alike(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        ClassifierConfig(**setting)
+    assert str(error.value) == message
+
+
+def test_arguments_of_an_env_that_cannot_be_saved_are_refused_before_learning(tmp_path: Path) -> None:
+    for kwargs, message in (
+        ({1: 2}, r"env_kwargs must be plain data, got {1: 2} \(env_kwargs must have strings"),
+        ({"a": object()}, "env_kwargs must be plain data"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            DQN("torso/Identity-v0", env_kwargs=kwargs)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            train_run(
+                World(env="torso/Identity-v0", env_kwargs=kwargs),  # type: ignore[arg-type]
+                DQNConfig(),
+                total_steps=10,
+                seed=0,
+                out=tmp_path / "run",
+            )
+    assert not (tmp_path / "run").exists()
