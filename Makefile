@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow soak check format generate clean
+.PHONY: help demo test test-slow test-ranges soak check format generate clean
 
 help:
 	@echo "make demo       install torso into $(VENV) and run the quickstart"
 	@echo "make test       install with the test extra and run the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-ranges  the tests with the lowest versions of all dependencies; one environment with others' packages"
 	@echo "make soak       a million requests of every kind against a server"
 	@echo "make check      ruff, mypy, generated code, the wire, import arrows, rooms"
 	@echo "make format     let ruff format and fix"
@@ -25,6 +26,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -m slow
+
+test-ranges: $(VENV)/.test
+	$(BIN)/python tests/version_ranges.py neighbours
+	$(BIN)/python tests/version_ranges.py lowest
 
 soak: $(VENV)/.test
 	$(BIN)/python benchmarks/soak.py

@@ -14,7 +14,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from generate import HERE, IMPORTS, PACKAGE  # type: ignore[import-not-found]  # a script beside this one
+from generate import HERE, PACKAGE, protoc  # type: ignore[import-not-found]  # a script beside this one
 
 RELEASED = HERE / "released.binpb"
 RULES = HERE / "buf.yaml"
@@ -22,9 +22,9 @@ RULES = HERE / "buf.yaml"
 
 def write_descriptors(folder: Path, target: Path, *, source: bool) -> None:
     """Compile the .proto files of a folder into a descriptor set, with or without comments and line numbers."""
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PACKAGE}={folder}", f"-I{IMPORTS}"]
-    command += ["--include_imports", *(["--include_source_info"] if source else []), f"--descriptor_set_out={target}"]
-    subprocess.run([*command, *sorted(f"{PACKAGE}/{path.name}" for path in folder.glob("*.proto"))], check=True)
+    options = ["--include_imports", *(["--include_source_info"] if source else []), f"--descriptor_set_out={target}"]
+    sources = sorted(f"{PACKAGE}/{path.name}" for path in folder.glob("*.proto"))
+    protoc(f"-I{PACKAGE}={folder}", *options, *sources)
 
 
 def check(folder: Path = HERE) -> int:

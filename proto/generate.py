@@ -2,12 +2,18 @@
 
 ``python proto/generate.py`` writes ``*_pb2.py``, ``*_pb2.pyi`` and ``*_pb2_grpc.py`` beside the sources;
 ``python proto/generate.py --check`` writes nothing and exits 1 when a committed module is not what protoc generates.
-The modules need at least the grpcio and protobuf that grpcio-tools bundles: pyproject.toml's bounds follow them.
+
+Modules run with the grpcio and protobuf of the grpcio-tools that generated them and with later ones. So the oldest
+that torso supports generates them; pyproject.toml's ranges of both begin there. That grpcio-tools asks for a protobuf
+below 7, and protoc, a library in it, needs nothing else: it is installed alone, into a folder below ``build/``, when
+it is first needed. Where that fails, such as without a network, the exit status is 2 and the command to run is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,14 +25,42 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = "torso/proto"  # the package that the modules are imported from: torso.proto.prediction_pb2
 IMPORTS = Path(google.rpc.__path__[0]).parents[1]  # the folder of google/rpc/status.proto
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py")
+GRPCIO_TOOLS = "1.76.0"  # of protobuf 6.31.1
+TOOLS = HERE.parent / "build" / f"grpcio-tools-{GRPCIO_TOOLS}-{sys.implementation.cache_tag}"
+
+
+def install_tools() -> None:
+    """Install grpcio-tools into its folder, which appears whole or not at all; exit 2 where that fails."""
+    if TOOLS.is_dir():
+        return
+    TOOLS.parent.mkdir(exist_ok=True)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1"]
+    install += ["--no-deps", "--only-binary=:all:", f"grpcio-tools=={GRPCIO_TOOLS}", "--target"]
+    with tempfile.TemporaryDirectory(dir=TOOLS.parent) as scratch:
+        fresh = Path(scratch) / TOOLS.name
+        if subprocess.run([*install, fresh], check=False).returncode:
+            command = shlex.join([*install, str(TOOLS)])
+            sys.stderr.write(f"grpcio-tools {GRPCIO_TOOLS} must be in {TOOLS}, got no such folder; do `{command}`\n")
+            raise SystemExit(2)
+        try:
+            fresh.rename(TOOLS)
+        except OSError:
+            if not TOOLS.is_dir():  # another process was first
+                raise
+
+
+def protoc(*arguments: str) -> None:
+    """Run protoc on the arguments, with the .proto files of google.rpc to import."""
+    install_tools()
+    command = [sys.executable, "-m", "grpc_tools.protoc", *arguments, f"-I{IMPORTS}"]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(TOOLS)}, check=True)
 
 
 def generate(directory: Path) -> dict[str, bytes]:
     """Run protoc into ``directory`` and return the modules that it wrote, by file name."""
-    sources = sorted(path.name for path in HERE.glob("*.proto"))
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PACKAGE}={HERE}", f"-I{IMPORTS}"]
-    command += [f"--{kind}_out={directory}" for kind in ("python", "pyi", "grpc_python")]
-    subprocess.run([*command, *(f"{PACKAGE}/{source}" for source in sources)], check=True)
+    outputs = [f"--{kind}_out={directory}" for kind in ("python", "pyi", "grpc_python")]
+    sources = sorted(f"{PACKAGE}/{path.name}" for path in HERE.glob("*.proto"))
+    protoc(f"-I{PACKAGE}={HERE}", *outputs, *sources)
     return {path.name: path.read_bytes() for path in (directory / PACKAGE).iterdir()}
 
 

@@ -107,7 +107,7 @@ class ActStreamRequest(_message.Message):
     epsilon: float
     seed: int
     end: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., episode: _Optional[int] = ..., start: _Optional[bool] = ..., observation: _Optional[_Union[Tensor, _Mapping]] = ..., epsilon: _Optional[float] = ..., seed: _Optional[int] = ..., end: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., episode: _Optional[int] = ..., start: bool = ..., observation: _Optional[_Union[Tensor, _Mapping]] = ..., epsilon: _Optional[float] = ..., seed: _Optional[int] = ..., end: bool = ...) -> None: ...
 
 class ActStreamResponse(_message.Message):
     __slots__ = ("episode", "action", "values", "version", "error")
