@@ -8,13 +8,14 @@ had for the CPU alone from the package index.
 ``neighbours`` resolves one environment of torso, without its test extra, and the packages in ``NEIGHBOURS``. It installs
 nothing, and prints the versions that pip chose of what torso needs itself.
 
-Both need a package index; ``--venv`` keeps the environment.
+Both need a package index, ``lowest`` a C++ compiler too; ``--venv`` keeps the environment.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -65,11 +66,12 @@ def make_environment(folder: Path) -> Path:
 
 
 def pip_install(python: Path, constraints: dict[str, str], *arguments: str) -> None:
-    """Install with the constraints, in the repository's folder."""
+    """Install with the constraints, in the repository's folder; what is built finds the environment's programs."""
     file = python.parents[1] / "constraints.txt"
     file.write_text("".join(f"{name}=={version}\n" for name, version in constraints.items()))
     command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar=off", "-c", file]
-    subprocess.run([*command, *arguments], cwd=ROOT, check=True)
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run([*command, *arguments], cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
 
 
 def run_tests(folder: Path, arguments: list[str]) -> int:
@@ -77,6 +79,7 @@ def run_tests(folder: Path, arguments: list[str]) -> int:
     lowest = lowest_versions()
     python = make_environment(folder)
     print(" ".join(f"{name}=={version}" for name, version in lowest.items()), flush=True)
+    pip_install(python, {}, "swig", "wheel")  # gymnasium 1.1 brings Box2D as C++ sources
     pip_install(python, lowest, "--editable", ".[test]")
     return subprocess.run([python, "-m", "pytest", *(arguments or TESTS)], cwd=ROOT, check=False).returncode
 
