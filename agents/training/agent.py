@@ -26,10 +26,11 @@ from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
 from torso.envs import EnvSource, Wrapper
 from torso.envs.vector.world import World, recorded_world
-from torso.errors import ConfigError, EnvError, ModelNotFoundError, RunError
+from torso.errors import ConfigError, EnvError, InputError, ModelNotFoundError, RunError
 from torso.interrupts import stoppable
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
 from torso.nets.models.directory import CARD
+from torso.plain import shown
 
 
 class DQN:
@@ -92,6 +93,9 @@ class DQN:
         self._predictor: Predictor | None = None
         if loaded is not None:
             card, network = loaded
+            if card.observation_space is None:  # an older model does not say how its observations were flattened
+                loaded = card, network = replace(card, observation_space=world.spec.space), network
+            self._loaded = loaded
             self._predictor = Predictor(card, TorchBackend(copy.deepcopy(network)))
 
     @property
@@ -182,14 +186,19 @@ class DQN:
             if training.total_steps:
                 self._predictor = training.predictor()
 
-    def predict(self, observation: ArrayLike) -> NDArray[np.int64] | int:
+    def predict(self, observation: Any, mask: ArrayLike | None = None) -> NDArray[np.int64] | int:
         """Predict the greedy action of one observation (an int), or of a batch (int64 [B]), in the env's numbering.
 
-        Raises InputError for an observation that does not fit the env's, and ConfigError before `learn` or `load`.
+        observation: as the env's ``reset()`` and ``step()`` give it, of any space that training takes, or flattened as
+        in training; a batch: as a vector env stacks them, or a list of observations. mask: the legal actions, 1 or True
+        each, as ``info["action_mask"]`` has them: [A] for one observation, [B, A] for a batch; None: all are legal.
+
+        Raises InputError for an observation or a mask that does not fit the env's, and ConfigError before `learn` or
+        `load`.
         """
         predictor = self._require_predictor()
-        single = np.shape(observation) == predictor.input.shape
-        actions, _ = predictor.act(observation)
+        single = predictor.is_one(observation)
+        actions, _ = predictor.act(observation, mask=None if mask is None else _legal(mask, single=single))
         return int(actions[0]) if single else actions
 
     def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
@@ -210,7 +219,14 @@ class DQN:
         elif self._loaded is not None:
             card, network = self._loaded
             provenance = dict(card.provenance)
-            save_model(path, network, kind="policy", action_start=card.action_start, provenance=provenance)
+            save_model(
+                path,
+                network,
+                kind="policy",
+                action_start=card.action_start,
+                observation_space=card.observation_space,
+                provenance=provenance,
+            )
         else:
             raise ConfigError("nothing to save: call learn() first")
 
@@ -271,6 +287,17 @@ class DQN:
         if self._predictor is None:
             raise ConfigError("this agent has learnt nothing yet: call learn() first")
         return self._predictor
+
+
+def _legal(mask: ArrayLike, *, single: bool) -> NDArray[np.bool_]:
+    """Convert an env's mask, 0 or 1 an action, to the predictor's, bool [B, A]; InputError for other values."""
+    values = np.asarray(mask)
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        raise InputError("mask", expected="0 or 1 an action, 1 where it is legal", got=shown(mask))
+    if values.ndim != (1 if single else 2):
+        expected = "[actions], for one observation" if single else "[batch, actions], for a batch of observations"
+        raise InputError("mask.shape", expected=expected, got=str(list(values.shape)))
+    return np.atleast_2d(values == 1)
 
 
 def _replace_settings(config: DQNConfig, settings: Mapping[str, Any]) -> DQNConfig:

@@ -160,6 +160,7 @@ class Training:
             self._best_network() if best else self.session.learner.online,
             kind="policy",
             action_start=self.world.spec.action_start,
+            observation_space=self.world.spec.space,
             provenance=make_provenance(
                 "torso.agents.DQN",
                 seed=self.seed,
@@ -303,6 +304,12 @@ class Training:
         )
 
     def _as_predictor(self, network: Network) -> Predictor:
-        start = self.world.spec.action_start
-        card = ModelCard(kind="policy", network=network.spec, weights_sha256="", action_start=start)
+        env = self.world.spec
+        card = ModelCard(
+            kind="policy",
+            network=network.spec,
+            weights_sha256="",
+            action_start=env.action_start,
+            observation_space=env.space,
+        )
         return Predictor(card, TorchBackend(network, self.session.learner.device))

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 
-from torso.errors import EnvError
+from torso.errors import EnvError, SpecError
 from torso.image_spec import Layout
+from torso.space_spec import SpaceSpec
 
 
 def observation_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], str, Layout | None]:
@@ -59,7 +62,46 @@ def with_array_observations(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, A
         raise EnvError(f"{name} must observe spaces that hold values, got {space}, where a part holds none")
     if isinstance(space, spaces.Box) and space.shape != ():
         return env
-    return gym.wrappers.FlattenObservation(env)
+    return _FlattenedEnv(env)
+
+
+def flattened_space(vector_env: VectorEnv[Any, Any, Any]) -> SpaceSpec | None:
+    """Describe the space whose observations `with_array_observations` flattens; None where the env observes arrays.
+
+    None also where a Dict has keys that plain data cannot hold.
+    """
+    env = next(iter(getattr(vector_env, "envs", ())), None)
+    if not isinstance(env, _FlattenedEnv):
+        return None
+    try:
+        return describe_space(env.env.observation_space)
+    except SpecError:
+        return None
+
+
+def describe_space(space: gym.Space[Any]) -> SpaceSpec:
+    """Describe a space as plain data, from which its observations are flattened without Gymnasium.
+
+    Raises ``EnvError`` for spaces whose values have no fixed size, ``SpecError`` for what plain data cannot hold.
+    """
+    if isinstance(space, spaces.Dict):
+        parts = tuple(describe_space(part) for part in space.spaces.values())
+        return SpaceSpec(kind="dict", keys=tuple(space.spaces), parts=parts)
+    if isinstance(space, spaces.Tuple):
+        return SpaceSpec(kind="tuple", parts=tuple(describe_space(part) for part in space.spaces))
+    dtype = np.dtype(space.dtype).name
+    if isinstance(space, spaces.Discrete):
+        return SpaceSpec(kind="discrete", dtype=dtype, sizes=(int(space.n),), starts=(int(space.start),))
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes, starts = (tuple(map(int, each.ravel())) for each in (space.nvec, np.asarray(space.start)))
+        return SpaceSpec(kind="discrete", shape=space.nvec.shape, dtype=dtype, sizes=sizes, starts=starts)
+    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        return SpaceSpec(kind="numbers", shape=tuple(space.shape), dtype=dtype)
+    raise EnvError(f"the observation space must hold arrays of one shape, got {space}")
+
+
+class _FlattenedEnv(gym.wrappers.FlattenObservation):
+    """Env whose observations are flattened to a vector, as torso's networks take them."""
 
 
 def _leaf_spaces(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:

@@ -13,11 +13,12 @@ from gymnasium.vector import VectorEnv
 
 from torso.envs.vector.making import action_start, make_vector
 from torso.envs.vector.masks import action_masks
-from torso.envs.vector.observations import observation_layout, observation_scale
+from torso.envs.vector.observations import flattened_space, observation_layout, observation_scale
 from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
 from torso.errors import ConfigError
 from torso.image_spec import Layout
 from torso.plain import plain
+from torso.space_spec import SpaceSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class WorldSpec:
     """Number of stacked frames in an observation, the newest last, the others shared with those before it."""
     has_action_masks: bool = False
     """Whether infos hold action masks."""
+    space: SpaceSpec | None = None
+    """The env's own observation space, where its observations are flattened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ class World:
                 action_start=action_start(actions),
                 frame_stack=getattr(probe, "frame_stack", 1),
                 has_action_masks=action_masks(probe.reset()[1], 1, int(actions.n)) is not None,
+                space=flattened_space(probe),
             )
         finally:
             probe.close()

@@ -16,6 +16,7 @@ from torso.nets.specs.calibration import Calibration
 from torso.nets.specs.network import NetworkSpec
 from torso.nets.specs.registry import COUNT_FIELDS, ModelKind
 from torso.plain import plain, shown
+from torso.space_spec import SpaceSpec
 
 FORMAT_VERSION = 3  # 2 adds regressors and calibration; 3 dueling heads
 CARD = "model.json"
@@ -44,6 +45,8 @@ class ModelCard:
     """Names of the outputs in order: classes, actions, or a regressor's targets."""
     action_start: int = 0
     """The env's number for a policy's output 0."""
+    observation_space: SpaceSpec | None = None
+    """The env's observation space, whose observations were flattened to a policy's inputs; None: they were arrays."""
     calibration: Calibration | None = None
     """Map from a classifier's readout to probabilities; None is softmax."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -67,8 +70,19 @@ class ModelCard:
                 raise SpecError(
                     f"labels must hold {self.network.num_outputs} names, one an output, got {len(self.labels)}"
                 )
+        if self.observation_space is not None:
+            self._check_observation_space(self.observation_space)
         if self.calibration is not None:
             self._check_calibration(self.calibration)
+
+    def _check_observation_space(self, space: object) -> None:
+        if not isinstance(space, SpaceSpec):
+            raise SpecError(f"observation_space must be a SpaceSpec, got {shown(space)}")
+        if (space.size,) != self.network.input.shape:
+            raise SpecError(
+                f"observation_space must flatten to inputs of shape {self.network.input.shape}, got {space} of "
+                f"{space.size} values"
+            )
 
     def _check_calibration(self, calibration: object) -> None:
         if not isinstance(calibration, Calibration):
@@ -85,13 +99,15 @@ class ModelCard:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the card as plain data."""
+        """Return the card as plain data; an observation space only where there is one, as older torsos know none."""
+        space = {} if self.observation_space is None else {"observation_space": self.observation_space.to_json()}
         return {
             "format_version": self.format_version,
             "kind": self.kind,
             "weights": {"file": WEIGHTS, "sha256": self.weights_sha256},
             "labels": None if self.labels is None else list(self.labels),
             "action_start": self.action_start,
+            **space,
             "calibration": None if self.calibration is None else self.calibration.to_json(),
             "network": self.network.to_json(),
             "provenance": self.provenance,
@@ -153,7 +169,7 @@ def _card_from_json(data: object, path: Path) -> ModelCard:
     missing = sorted(fields - set(data))
     if missing:
         raise ModelDamagedError(f"{path} lacks {', '.join(missing)}; the file is truncated or altered")
-    calibration = data.get("calibration")
+    calibration, space = data.get("calibration"), data.get("observation_space")
     try:
         return ModelCard(
             kind=data["kind"],
@@ -161,6 +177,7 @@ def _card_from_json(data: object, path: Path) -> ModelCard:
             weights_sha256=data["weights"]["sha256"],
             labels=data["labels"],
             action_start=data["action_start"],
+            observation_space=None if space is None else SpaceSpec.from_json(space),
             calibration=None if calibration is None else Calibration.from_json(calibration),
             provenance=data["provenance"],
             format_version=version,

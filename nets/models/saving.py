@@ -22,6 +22,7 @@ from torso.nets.models.weights import weights_bytes
 from torso.nets.modules.network import Network
 from torso.nets.specs.calibration import Calibration
 from torso.nets.specs.registry import ModelKind
+from torso.space_spec import SpaceSpec
 
 
 def save_model(
@@ -31,6 +32,7 @@ def save_model(
     kind: ModelKind,
     labels: Iterable[Label] | None = None,
     action_start: int = 0,
+    observation_space: SpaceSpec | None = None,
     calibration: Calibration | None = None,
     provenance: dict[str, Any] | None = None,
     onnx: bool = True,
@@ -52,6 +54,7 @@ def save_model(
         weights_sha256=sha256_hex(weights),
         labels=None if labels is None else as_labels(labels),
         action_start=action_start,
+        observation_space=observation_space,
         calibration=calibration,
         provenance={} if provenance is None else provenance,
     )

@@ -50,6 +50,7 @@ class Predictor:
         self.backend = backend
         self.kind = card.kind
         self.input: InputSpec = card.network.input
+        self.observation_space = card.observation_space
         self.num_outputs = card.network.num_outputs
         self.probabilistic = card.network.probabilistic
         self.is_recurrent = bool(getattr(backend, "initial_state", ()))
@@ -81,10 +82,15 @@ class Predictor:
         Strict (for requests): shape and dtype must be exactly those. Otherwise one input may lack its batch axis, a
         batch may be flat [B, size], and any numbers are taken that the model's dtype can hold.
 
+        A policy whose observations were flattened takes them as its env gives them, too, as `SpaceSpec.flatten` says.
+
         Raises:
             InputError: naming the field, what it must be and what it got; also for 0 rows, NaN and infinity.
         """
         expected = f"{self.input.dtype} [{', '.join(map(str, ('batch', *self.input.shape)))}]"
+        if self.observation_space is not None:
+            rows, _ = self.observation_space.flatten(inputs, field, strict=strict)
+            inputs = inputs if rows is None else rows.astype(self.input.numpy_dtype, copy=False)
         try:
             array = np.asarray(inputs)
         except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths, tensors of another device
@@ -102,6 +108,15 @@ class Predictor:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(field, expected="finite numbers", got="NaN or infinity")
         return np.ascontiguousarray(array)
+
+    def is_one(self, inputs: ArrayLike) -> bool:
+        """Whether inputs that `prepare` takes are one, without a batch axis."""
+        if self.observation_space is not None:
+            return self.observation_space.flatten(inputs)[1]
+        try:
+            return np.shape(inputs) == self.input.shape
+        except ValueError:  # rows of several lengths, which `prepare` refuses
+            return False
 
     def _reshape(self, array: Array) -> Array:
         if array.shape == self.input.shape:

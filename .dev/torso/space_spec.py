@@ -1,0 +1,1 @@
+../../base/space_spec.py
