@@ -59,8 +59,11 @@ class AnyModel(Protocol):
     def label_images(self, images: Sequence[bytes], top_k: int) -> RankedLabels:
         """Classify PNG and JPEG files, given as their bytes."""
 
-    def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Choose the best action of each observation, [B]; also the value of each action, [B, A]."""
+    def act(self, observations: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Choose the best action of each observation, [B]; also the value of each action, [B, A].
+
+        observations: an array, or the parts of the env's own, as `Predictor.prepare` takes them.
+        """
 
     def provenance(self, kind: str) -> Mapping[str, Any]:
         """Return the provenance of the model; ConfigError where it is not of this kind."""
@@ -115,7 +118,7 @@ class LocalModel:
         self._require_kind("classifier")
         return self._ranked_labels(self._predictor.prepare_images(images), top_k)
 
-    def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def act(self, observations: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """See `AnyModel.act`."""
         self._require_kind("policy")
         values = self._predictor.run(self._predictor.prepare(observations, field="observations"))
@@ -155,7 +158,7 @@ class RemoteModel:
         answer = self._client.classify_images(self._name, images, top_k)
         return _pair(answer.labels, answer.probabilities)
 
-    def act(self, observations: Array) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def act(self, observations: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """See `AnyModel.act`."""
         answer = self._client.act(self._name, observations)
         return answer.actions, answer.values

@@ -26,8 +26,8 @@ class ActOptions(ModelOptions):
     """Choose the best action for observations, with a local or a served model."""
 
     observations: tyro.conf.Positional[str]
-    """One observation or a list of them: JSON numbers such as '[0.1, 0, 0.02, 0]', a .npy or .json file, or - to read
-    JSON from stdin."""
+    """One observation or a list of them: JSON numbers such as '[0.1, 0, 0.02, 0]', objects for an env that observes a
+    Dict, a .npy or .json file, or - to read JSON from stdin."""
     json: Flag = False
     """Print one JSON object."""
 
@@ -46,7 +46,7 @@ def run(options: ActOptions) -> int:
     return 0
 
 
-def _read_observations(text: str) -> NDArray[Any]:
+def _read_observations(text: str) -> Any:
     if text.endswith(".npy"):
         return read_npy(Path(text))
     if text == "-":
@@ -59,10 +59,13 @@ def _read_observations(text: str) -> NDArray[Any]:
     return _parse_json(text, repr(text))
 
 
-def _parse_json(text: str, source: str) -> NDArray[Any]:
-    """Parse JSON numbers, or nested lists of them of one shape, into an array."""
+def _parse_json(text: str, source: str) -> Any:
+    """Parse JSON numbers, or nested lists of them of one shape, into an array; objects stay as they are."""
     try:
-        array = np.asarray(json.loads(text))
+        parsed = json.loads(text)
+        if isinstance(parsed, dict) or (isinstance(parsed, list) and any(isinstance(each, dict) for each in parsed)):
+            return parsed
+        array: NDArray[Any] = np.asarray(parsed)
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"observations must be JSON numbers of one shape, got {source} ({error}); give one observation such as "

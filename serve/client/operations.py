@@ -6,8 +6,9 @@ result. The blocking and the asyncio client differ only in how they perform a st
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from torso.errors import DeadlineError, InputError, InvalidRequestError, Unavail
 from torso.proto import prediction_pb2 as pb
 from torso.serve.client.results import ActResult, ClassifyResult, ImageInput, ModelInfo, ModelSummary, TensorSpec
 from torso.serve.wire.tensors import SERVICE, array_to_tensor, kind_name, tensor_to_array
+from torso.space_spec import SpaceSpec
 
 T = TypeVar("T")
 
@@ -151,9 +153,13 @@ class Operations:
 
     def _prepare(self, model: str, version: str, inputs: ArrayLike, field: str) -> Operation[NDArray[Any]]:
         """Convert inputs to a model's dtype and batch, where that loses nothing; the server validates the rest."""
-        array = _as_array(inputs, field)
+        structured = is_structured(inputs)  # sent only to a model whose observations were flattened
+        array = None if structured else _as_array(inputs, field)
         info = self._infos.get((model, version)) or (yield from self.get_model(model, version))
-        return coerce_to_spec(array, info.inputs[0]) if info.inputs else array
+        rows = None if info.observation_space is None else info.observation_space.flatten(inputs, field)[0]
+        if rows is None:
+            rows = _as_array(inputs, field) if array is None else array
+        return coerce_to_spec(rows, info.inputs[0]) if info.inputs else rows
 
     def _encode_state(self, model: str, version: str, state: Sequence[ArrayLike]) -> list[pb.Tensor]:
         """Encode a recurrent state as `_prepare` converts inputs, once the model's description is cached."""
@@ -163,6 +169,13 @@ class Operations:
         if len(specs) == len(arrays):
             arrays = [coerce_to_spec(array, spec) for array, spec in zip(arrays, specs, strict=True)]
         return [array_to_tensor(array, f"state[{index}]") for index, array in enumerate(arrays)]
+
+
+def is_structured(values: object) -> bool:
+    """Whether values hold a dict or a tuple, so that they may be the parts of observations rather than an array."""
+    if isinstance(values, (Mapping, tuple)):
+        return True
+    return isinstance(values, list) and any(isinstance(item, (Mapping, tuple)) for item in values)
 
 
 def _as_array(values: ArrayLike, field: str) -> NDArray[Any]:
@@ -218,7 +231,17 @@ def _model_info(response: pb.GetModelResponse) -> ModelInfo:
         image=ImageInput(**{name: getattr(image, name) for name in names}) if response.HasField("image") else None,
         provenance=dict(response.provenance),
         backend=response.backend,
+        observation_space=_space_spec(response.observation_space),
+        action_start=response.action_start if response.HasField("action_start") else None,
     )
+
+
+def _space_spec(text: str) -> SpaceSpec | None:
+    """Parse a model's observation space; None where it has none, or one that only a newer torso describes."""
+    try:
+        return SpaceSpec.from_json(json.loads(text)) if text else None
+    except (ValueError, RecursionError):  # ValueError includes SpecError
+        return None
 
 
 def _tensor_spec(info: pb.TensorInfo) -> TensorSpec:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.image_spec import is_atari_stack
+from torso.space_spec import SpaceSpec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +96,10 @@ class ModelInfo:
     image: ImageInput | None
     provenance: Mapping[str, str]
     backend: str
+    observation_space: SpaceSpec | None = None
+    """The env's own space, where a policy's input is flattened observations, which the client flattens."""
+    action_start: int | None = None
+    """The env's number for a policy's first action; None where the server does not say."""
 
     @property
     def takes_frames(self) -> bool:

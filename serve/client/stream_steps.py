@@ -26,6 +26,7 @@ class Steps:
 
     def __init__(self, info: ModelInfo, version: str) -> None:
         self._input = info.inputs[0]
+        self._space = info.observation_space
         self._model = info.name
         self._version = version
 
@@ -33,8 +34,11 @@ class Steps:
         self, observation: ArrayLike, episode: int, start: bool, epsilon: float, seed: int | None
     ) -> pb.ActStreamRequest:
         """Encode an episode's next observation, in the model's dtype where lossless; the server validates it."""
+        rows, is_one = (None, True) if self._space is None else self._space.flatten(observation, "observation")
+        if rows is not None and not is_one:
+            raise InputError("observation", expected=f"one of {self._space}", got=f"{len(rows)}")
         try:
-            array = np.asarray(observation)
+            array = np.asarray(observation) if rows is None else rows[0]
         except ValueError as error:
             raise InputError("observation", expected="an array of one shape", got=f"a ragged one ({error})") from error
         return pb.ActStreamRequest(

@@ -39,12 +39,13 @@ class ServedEpisode:
         """Convert an observation to the model's input, [1, *shape]; the episode's state does not change.
 
         got: one observation of the model's own shape and dtype or, for stacks of frames, their newest one, [84, 84], or
-        a step's last two raw ones, [2, H, 160, 3]. Raises InputError.
+        a step's last two raw ones, [2, H, 160, 3]; where the model has an observation space, a value of that, too.
+        Raises InputError.
         """
         spec = predictor.input
         if spec.is_atari_stack and got.shape != spec.shape and got.dtype == np.uint8:
             return stack(self._observation, _newest_frame(got))[np.newaxis]
-        if got.shape != spec.shape:
+        if got.shape != spec.shape and predictor.observation_space is None:
             expected = _ACCEPTED if spec.is_atari_stack else f"{spec.dtype} {list(spec.shape)}"
             raise InputError("observation.shape", expected=expected, got=f"{got.dtype} {list(got.shape)}")
         return predictor.prepare(got[np.newaxis], strict=True, field="observation")

@@ -192,6 +192,10 @@ def model_description(model: ServedModel) -> pb.GetModelResponse:
         },
         backend=predictor.backend.name,
     )
+    if predictor.kind == "policy":
+        description.action_start = predictor.card.action_start
+    if predictor.observation_space is not None:
+        description.observation_space = json.dumps(predictor.observation_space.to_json())
     if spec.image is not None:
         image = {name: getattr(spec.image, name) for name in pb.ImageInfo.DESCRIPTOR.fields_by_name}
         description.image.CopyFrom(pb.ImageInfo(**image))

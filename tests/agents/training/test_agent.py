@@ -186,7 +186,7 @@ def test_observations_that_do_not_fit_are_named(learnt: DQN) -> None:
     with pytest.raises(InputError, match=r"observations.shape must be int64 \[batch, 4\], got \[1, 3\]"):
         learnt.predict(np.zeros((1, 3)))
     with pytest.raises(InputError, match="observations"):
-        learnt.predict(2)
+        learnt.predict(4)
 
 
 class CtrlC(gym.Wrapper):
