@@ -1,4 +1,4 @@
-"""Description of an env's observation space, and flattening of its observations to a network's input."""
+"""Description of an env's observations and actions, and flattening of its observations to a network's input."""
 
 from __future__ import annotations
 
@@ -245,6 +245,22 @@ class SpaceSpec:
         if cast.dtype.kind != "f" and not np.array_equal(cast, values):
             raise InputError(field, expected=f"values that {self.dtype} can hold", got=f"{values.dtype} values")
         return cast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface:
+    """Observations and actions of a policy, or of an env."""
+
+    shape: tuple[int, ...]
+    """Shape of one observation, flattened where the space is."""
+    dtype: str
+    """NumPy's name of the observations' dtype."""
+    num_actions: int
+    """Number of actions."""
+    action_start: int | None
+    """The env's number for action 0; None where a server does not say."""
+    space: SpaceSpec | None = None
+    """The space whose observations are flattened; None where they are arrays, or nobody says."""
 
 
 def _numbers(value: Any) -> Array | None:

@@ -22,6 +22,7 @@ from torso.errors import ConfigError
 if TYPE_CHECKING:
     from torso.nets import Predictor
     from torso.serve import ActStream, Client
+    from torso.space_spec import Interface
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,9 @@ class AnyModel(Protocol):
 
     def provenance(self, kind: str) -> Mapping[str, Any]:
         """Return the provenance of the model; ConfigError where it is not of this kind."""
+
+    def interface(self) -> Interface | None:
+        """Return what the policy observes and chooses from."""
 
     def stream_frames(self) -> ActStream | None:
         """Return a stream that takes Atari's raw frames; None for local models, and for models that take none."""
@@ -129,6 +133,10 @@ class LocalModel:
         self._require_kind(kind)
         return self._predictor.card.provenance
 
+    def interface(self) -> Interface | None:
+        """See `AnyModel.interface`."""
+        return self._predictor.interface
+
     def stream_frames(self) -> None:
         """See `AnyModel.stream_frames`."""
 
@@ -169,6 +177,10 @@ class RemoteModel:
         _require_kind(info.kind, kind)
         # On the wire texts are as they are, other values are JSON.
         return {name: json.loads(text) if text[:1] in ("{", "[") else text for name, text in info.provenance.items()}
+
+    def interface(self) -> Interface | None:
+        """See `AnyModel.interface`."""
+        return self._client.get_model(self._name).interface
 
     def stream_frames(self) -> ActStream | None:
         """See `AnyModel.stream_frames`."""

@@ -12,6 +12,7 @@ from torso.agents.runs.events import Evaluation
 from torso.arrays import ArrayState
 from torso.envs import action_masks, action_start
 from torso.envs.vector.finite import require_finite_step
+from torso.envs.vector.model_fit import interface_of, require_fit
 from torso.envs.vector.world import World
 from torso.errors import ConfigError
 
@@ -64,7 +65,8 @@ def evaluate(
     truncated after ``max_steps`` steps. At most ``max_envs`` envs are open at a time. ``on_frames`` is called with the
     rendered frames of the envs stepped in parallel, a uint8 [H, W, 3] for each, at the start and after each step.
 
-    Raises ConfigError for no seeds or no steps, and EnvError where frames are requested and the env renders none.
+    Raises ConfigError for no seeds or no steps, and EnvError where frames are requested and the env renders none, or
+    where ``act`` is a predictor's whose model does not fit the env.
     """
     if not seeds:
         raise ConfigError("seeds of an evaluation must hold at least 1 episode's, got 0")
@@ -80,6 +82,8 @@ def evaluate(
     for start in range(0, len(seeds), num_parallel):
         envs = world.make(seeds[start : start + num_parallel], render_mode=render_mode)
         try:
+            if (policy := getattr(getattr(act, "__self__", None), "interface", None)) is not None:
+                require_fit(policy, interface_of(envs), world.name)
             evaluation = _rollout(act, envs, world.name, max_steps, on_frames)
         finally:
             envs.close()

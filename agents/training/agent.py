@@ -25,6 +25,7 @@ from torso.agents.training.train_runs import config_of, open_run
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
 from torso.envs import EnvSource, Wrapper
+from torso.envs.vector.model_fit import interface_of, require_fit
 from torso.envs.vector.world import World, recorded_world
 from torso.errors import ConfigError, EnvError, InputError, ModelNotFoundError, RunError
 from torso.interrupts import stoppable
@@ -83,6 +84,8 @@ class DQN:
         loaded: tuple[ModelCard, Network] | None = None,
         initial: Network | None = None,
     ) -> None:
+        if loaded is not None and (policy := loaded[0].interface) is not None:
+            require_fit(policy, interface_of(world.spec), world.name)
         self._built: Network | None = build_network_for(world, config, seed, initial)  # until a training takes it
         self.world, self.config, self.seed = world, config, seed
         self._loaded: tuple[ModelCard, Network] | None = loaded
@@ -248,6 +251,7 @@ class DQN:
 
         Raises:
             ConfigError: a ``config`` or a ``seed`` for a run directory, or a model without recorded settings.
+            EnvError: an env with other observations, or other actions, than the model's.
             ModelError: a missing or damaged model.
             RunError: a run directory of another kind.
         """

@@ -52,6 +52,7 @@ def run(options: PlayOptions) -> int:
     from torso.agents.acting.evaluation import evaluate, evaluation_seeds
     from torso.agents.runs.events import Evaluation
     from torso.cli.worlds import choose_world, rendered_in_window, with_raw_frames
+    from torso.envs.vector.model_fit import interface_of, require_fit
 
     if options.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {options.episodes}")
@@ -66,6 +67,8 @@ def run(options: PlayOptions) -> int:
     num_cut = 0
     with open_model(options) as model, ExitStack() as stack:
         world = choose_world(options.env, options.env_kwargs, model.provenance("policy"))
+        if (policy := model.interface()) is not None:
+            require_fit(policy, interface_of(world.spec), world.name)
         act = _greedy_policy(model, world)
         env_id, on_frames = world.name, None
         raw = with_raw_frames(world)

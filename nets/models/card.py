@@ -16,7 +16,7 @@ from torso.nets.specs.calibration import Calibration
 from torso.nets.specs.network import NetworkSpec
 from torso.nets.specs.registry import COUNT_FIELDS, ModelKind
 from torso.plain import plain, shown
-from torso.space_spec import SpaceSpec
+from torso.space_spec import Interface, SpaceSpec
 
 FORMAT_VERSION = 3  # 2 adds regressors and calibration; 3 dueling heads
 CARD = "model.json"
@@ -97,6 +97,19 @@ class ModelCard:
                 f"calibration must be of {self.network.num_outputs} classes, one an output, got "
                 f"{calibration.num_classes}"
             )
+
+    @property
+    def interface(self) -> Interface | None:
+        """What a policy observes and chooses from; None for other models."""
+        if self.kind != "policy":
+            return None
+        return Interface(
+            shape=self.network.input.shape,
+            dtype=self.network.input.dtype,
+            num_actions=self.network.num_outputs,
+            action_start=self.action_start,
+            space=self.observation_space,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as plain data; an observation space only where there is one, as older torsos know none."""

@@ -22,6 +22,7 @@ from torso.nets.prediction.image_inputs import decode_image
 from torso.nets.prediction.recurrent_state import check_state, repeat_rows
 from torso.nets.specs.inputs import InputSpec
 from torso.pictures import MAX_PIXELS
+from torso.space_spec import Interface
 
 _LARGEST = float(np.finfo(np.float32).max)
 _METHOD_OF_KIND = {"classifier": "classify", "policy": "act", "regressor": "regress"}
@@ -73,6 +74,11 @@ class Predictor:
         directory = find_model(path)
         card, network = load_model(directory, device)
         return cls(card, TorchBackend(network, device) if backend is None else backend(directory, card))
+
+    @property
+    def interface(self) -> Interface | None:
+        """What a policy observes and chooses from; None for other models."""
+        return self.card.interface
 
     # -- validation ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.image_spec import is_atari_stack
-from torso.space_spec import SpaceSpec
+from torso.space_spec import Interface, SpaceSpec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,6 +100,19 @@ class ModelInfo:
     """The env's own space, where a policy's input is flattened observations, which the client flattens."""
     action_start: int | None = None
     """The env's number for a policy's first action; None where the server does not say."""
+
+    @property
+    def interface(self) -> Interface | None:
+        """What a policy observes and chooses from; None for other models."""
+        if self.kind != "policy" or not self.inputs or not self.outputs:
+            return None
+        return Interface(
+            shape=self.inputs[0].shape,
+            dtype=self.inputs[0].dtype,
+            num_actions=self.outputs[0].shape[0],
+            action_start=self.action_start,
+            space=self.observation_space,
+        )
 
     @property
     def takes_frames(self) -> bool:
