@@ -78,6 +78,7 @@ def _window_errors_as_env_errors(env_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("gymnasium", "pygame"):  # no pygame, or no display for it
+        cause = error.__cause__ if isinstance(error, EnvError) else error
+        if type(cause).__module__.partition(".")[0] not in ("gymnasium", "pygame"):  # no pygame, or no display for it
             raise
-        raise EnvError(f"{env_id} cannot be shown in a window: {error}") from error
+        raise EnvError(f"{env_id} cannot be shown in a window: {cause}") from error

@@ -18,6 +18,7 @@ from torso.agents.protocols import Collected, Episode, Explorer, Policy, StepRow
 from torso.arrays import Array
 from torso.envs import action_masks, require_next_step
 from torso.envs.vector.finite import require_finite_obs, require_finite_step
+from torso.errors import EnvError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,6 +155,11 @@ class EnvCollector:
     def _legal_masks(self, infos: Mapping[str, Any]) -> NDArray[np.bool_] | None:
         """Legal actions of the latest observations, [E, A]; None in an env where all are legal."""
         if not self._has_masks:
+            if "action_mask" in infos:
+                raise EnvError(
+                    f"info['action_mask'] must come with the first reset or step, got the first one at step "
+                    f"{self.total_steps}; give a mask of ones where all actions are legal"
+                )
             return None
         masks = action_masks(infos, self._num_envs, self.policy.num_actions)
         return np.ones((self._num_envs, self.policy.num_actions), dtype=bool) if masks is None else masks

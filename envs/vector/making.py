@@ -1,5 +1,8 @@
 """Make vector environments: any Gymnasium environment with Discrete actions, with the interface torso learns from.
 
+Every single env is checked as it runs (`checked_env.py`): an error of its own code or of its protocol is an
+``EnvError`` that names the env and the method.
+
 The interface is that of Gymnasium's ``SyncVectorEnv`` with ``NEXT_STEP`` autoreset. When an episode ends at step t,
 step t returns its true last observation; the action of step t + 1 is ignored by that env, which resets instead and
 returns the new episode's first observation with reward 0 and both flags False (the *reset row*). No observation is
@@ -19,7 +22,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from torso.envs.vector.masks import allow_all_at_ends
 from torso.envs.vector.registry import import_module_of, missing_extra, vector_class_of
 from torso.envs.vector.single_envs import EnvSource, Wrapper, append_env
 from torso.errors import ConfigError, EnvError, TorsoError
@@ -46,18 +48,6 @@ class SeededVectorEnv(SyncVectorEnv):
             seed = list(self.seeds)
         result: tuple[Any, dict[str, Any]] = super().reset(seed=seed, options=options)
         self._seeds_pending = False
-        return result
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step every env; returns (observations, rewards, terminated, truncated, infos).
-
-        Where an episode ended and its env gives an ``action_mask`` that allows nothing, all is allowed: the next action
-        is ignored.
-        """
-        result: tuple[Any, Any, Any, Any, dict[str, Any]] = super().step(actions)
-        *_, terminated, truncated, infos = result
-        if infos:
-            allow_all_at_ends(infos, terminated | truncated)
         return result
 
     def render(self) -> tuple[Any, ...]:
@@ -101,6 +91,10 @@ def make_vector(
 
     Observations that are not arrays (Discrete, MultiDiscrete, MultiBinary, Dict, Tuple, and Boxes without a dimension)
     are flattened to a vector by Gymnasium's ``FlattenObservation``; Discrete values become one-hot.
+
+    Infos are reduced to ``action_mask``, which may also stand in a Dict observation, and ``life_lost``: others differ
+    from env to env. Wrappers with running statistics (``NormalizeObservation``, ``NormalizeReward``) are refused, since
+    each copy would have its own; settings of the agents do their work.
 
     ``ALE/``, ``MinAtar/`` and ``torso/Forager-v0`` have custom vector envs, which are faster. With wrappers,
     these too are stepped one by one: an ``ALE/`` id then observes the screen as in Gymnasium, uint8 [210, 160, 3].

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
 
+from torso.envs.vector.checked_env import CheckedEnv
 from torso.envs.vector.observations import with_array_observations
 from torso.envs.vector.registry import make_registered
-from torso.errors import EnvError
+from torso.envs.vector.running_statistics import require_same_in_all_copies
+from torso.errors import EnvError, TorsoError
 
 EnvSource: TypeAlias = str | gym.Env[Any, Any] | Callable[..., gym.Env[Any, Any]]
 Wrapper: TypeAlias = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
@@ -44,16 +47,29 @@ def append_env(
     if max_episode_steps is not None and not isinstance(source, str):
         env = gym.wrappers.TimeLimit(env, max_episode_steps)
     for wrap in wrappers:
-        env = wrap(env)
+        try:
+            env = wrap(env)
+        except TorsoError:
+            raise
+        except Exception as error:
+            raise EnvError(
+                f"wrapper {name_of(wrap)} could not be applied to {name}: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(env, gym.Env):
             raise EnvError(f"wrapper {name_of(wrap)} must return a gymnasium.Env, got {type(env).__name__}")
         envs[-1] = env
+    for space in ("action_space", "observation_space"):
+        if not isinstance(getattr(env, space, None), gym.Space):
+            raise EnvError(
+                f"{name} must have a space as {space}, got {getattr(env, space, None)!r}; set it in __init__"
+            )
     if not isinstance(env.action_space, gym.spaces.Discrete):
         raise EnvError(
             f"{name} must have Discrete actions, got {env.action_space}; choose another env, or a wrapper that makes "
             "its actions Discrete"
         )
-    envs[-1] = with_array_observations(env, name)
+    require_same_in_all_copies(env, name)
+    envs[-1] = with_array_observations(CheckedEnv(env, name, len(envs) - 1), name)
 
 
 def load_wrapper(name: str) -> Wrapper:
@@ -90,6 +106,11 @@ def name_of(source: object) -> str:
     """Name of an env or a wrapper in messages: its id, or else the name of its class or function."""
     if isinstance(source, str):
         return source
+    if isinstance(source, gym.Env):
+        spec = source.unwrapped.spec
+        return type(source.unwrapped).__name__ if spec is None else spec.id
+    while isinstance(source, partial):
+        source = source.func
     return str(getattr(source, "__name__", source))
 
 

@@ -9,9 +9,11 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 
-from torso.envs.vector.making import action_start, make_vector
+from torso.envs.vector.making import SeededVectorEnv, action_start, make_vector
 from torso.envs.vector.masks import action_masks
 from torso.envs.vector.observations import flattened_space, observation_layout, observation_scale
 from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
@@ -40,7 +42,9 @@ class WorldSpec:
     frame_stack: int = 1
     """Number of stacked frames in an observation, the newest last, the others shared with those before it."""
     has_action_masks: bool = False
-    """Whether infos hold action masks."""
+    """Whether infos hold action masks, at the first reset or the first step."""
+    is_one_hot: bool = False
+    """Whether observations are whole numbers of 0 or 1, as flattened Discrete spaces are."""
     space: SpaceSpec | None = None
     """The env's own observation space, where its observations are flattened."""
 
@@ -98,20 +102,26 @@ class World:
 
     @cached_property
     def spec(self) -> WorldSpec:
-        """Interface of the env, read from a temporary copy. Raises EnvError where torso cannot learn in it."""
+        """Interface of the env, read from a temporary copy, which is reset and stepped once.
+
+        Raises EnvError where torso cannot learn in it, or where it breaks Gymnasium's protocol.
+        """
         probe = self.make([0])
         try:
             shape, dtype, layout = observation_layout(probe.single_observation_space)
             actions = cast(gym.spaces.Discrete, probe.single_action_space)  # make_vector has checked it
+            num_actions, start = int(actions.n), action_start(actions)
+            mask = _probed_mask(probe, num_actions, start)
             return WorldSpec(
                 shape=shape,
                 dtype=dtype,
                 layout=layout,
                 scale=observation_scale(probe.single_observation_space),
-                num_actions=int(actions.n),
-                action_start=action_start(actions),
+                num_actions=num_actions,
+                action_start=start,
                 frame_stack=getattr(probe, "frame_stack", 1),
-                has_action_masks=action_masks(probe.reset()[1], 1, int(actions.n)) is not None,
+                has_action_masks=mask is not None,
+                is_one_hot=_is_one_hot(probe),
                 space=flattened_space(probe),
             )
         finally:
@@ -147,6 +157,25 @@ class _IgnoreClose(gym.Wrapper[Any, Any, Any, Any]):
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _probed_mask(probe: VectorEnv[Any, Any, Any], num_actions: int, start: int) -> NDArray[np.bool_] | None:
+    """Reset and step one env, which checks its protocol; returns a mask that came with either, None where none did."""
+    mask = action_masks(probe.reset()[1], 1, num_actions)
+    if isinstance(probe, SeededVectorEnv) and type(probe.envs[0].unwrapped).step is gym.Env.step:
+        return mask  # it is not written yet
+    first_legal = start + (0 if mask is None else int(mask.argmax()))
+    infos = probe.step(np.array([first_legal]))[-1]
+    return action_masks(infos, 1, num_actions) if mask is None else mask
+
+
+def _is_one_hot(vector_env: VectorEnv[Any, Any, Any]) -> bool:
+    if (
+        not isinstance(vector_env, SeededVectorEnv)
+        or np.dtype(vector_env.single_observation_space.dtype).kind not in "iu"
+    ):
+        return False
+    return bool(vector_env.envs[0].get_wrapper_attr("has_one_hot_observations"))
 
 
 def _registered_id(env: gym.Env[Any, Any]) -> str | None:
