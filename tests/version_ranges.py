@@ -5,8 +5,8 @@ with them: all that are not slow, unless arguments say otherwise. What only test
 turn, is as new as pip finds. torch is the one that constraints.txt pins and not the lowest, whose wheel is not to be
 had for the CPU alone from the package index.
 
-``neighbours`` resolves one environment of torso, without its test extra, and the packages in ``NEIGHBOURS``. It installs
-nothing, and prints the versions that pip chose of what torso needs itself.
+``neighbours`` resolves one environment of torso, without its test extra, and the packages in ``NEIGHBOURS``. It
+installs nothing, and prints the versions that pip chose of what torso needs itself.
 
 Both need a package index, ``lowest`` a C++ compiler too; ``--venv`` keeps the environment.
 """

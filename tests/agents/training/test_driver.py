@@ -425,11 +425,9 @@ def test_the_summary_is_of_the_best_model_on_fresh_seeds(uninterrupted: Path) ->
         (WORLD, {"total_steps": 0}, ConfigError, "at least 1, got 0"),
         (WORLD, {"seed": -1}, ConfigError, "seed must not be negative"),
         (WORLD, {"config": replace(CONFIG, net="nature")}, ConfigError, "image"),
-        (WORLD, {"config": replace(CONFIG, hidden=(0,))}, ConfigError, "hidden"),
         (WORLD, {"config": replace(CONFIG, device="tpu")}, ConfigError, "device must be auto, cpu or cuda"),
-        (WORLD, {"config": replace(CONFIG, precision="float8")}, ConfigError, "precision"),
     ],
-    ids=["env", "actions", "constructed", "steps", "seed", "net", "hidden", "device", "precision"],
+    ids=["env", "actions", "constructed", "steps", "seed", "net", "device"],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
     tmp_path: Path, world: World, changed: Figures, error: type[TorsoError], named: str
@@ -525,8 +523,8 @@ def test_a_training_that_was_abandoned_goes_on_without_a_false_transition() -> N
 # -- losses that are not finite, episodes that are cut ---------------------------------------------------------------
 
 
-class TurnsToNaN(gym.Env):
-    """Rewards 1 a step, and NaN from its 150th step on."""
+class GrowsTooLarge(gym.Env):
+    """Rewards 1 a step, and from its 150th step on so much that the square is no float32."""
 
     steps = 0
 
@@ -539,18 +537,19 @@ class TurnsToNaN(gym.Env):
         return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
 
     def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        TurnsToNaN.steps += 1
+        GrowsTooLarge.steps += 1
         obs = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        reward = float("nan") if TurnsToNaN.steps >= 150 else 1.0
+        reward = 1e30 if GrowsTooLarge.steps >= 150 else 1.0
         return obs, reward, bool(self.np_random.random() < 0.1), False, {}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_last_good_checkpoint(tmp_path: Path) -> None:
-    TurnsToNaN.steps = 0
-    config = replace(CONFIG, evaluation_period=10_000, checkpoint_period=60, log_period=10_000, stop_return=None)
-    world = World(env=TurnsToNaN)
+    GrowsTooLarge.steps = 0
+    periods = {"evaluation_period": 10_000, "checkpoint_period": 60, "log_period": 10_000}
+    config = replace(CONFIG, **periods, stop_return=None, huber_delta=None)
+    world = World(env=GrowsTooLarge)
     with pytest.raises(
-        ConfigError, match=r"the loss must be finite, got nan by step \d+: the training diverged; lower"
+        ConfigError, match=r"the loss must be finite, got (inf|nan) by step \d+: the training diverged; lower"
     ):
         train_run(world, config, total_steps=400, seed=0, out=tmp_path / "run")
     checkpoint = CheckpointStore(tmp_path / "run" / "checkpoint").load()

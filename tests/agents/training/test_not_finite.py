@@ -60,7 +60,7 @@ class Faulty(gym.Env[np.ndarray[Any, Any], np.int64]):
 
 @pytest.fixture(autouse=True)
 def counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Faulty, "steps", 0)
+    monkeypatch.setattr(Faulty, "steps", -1)  # but for the one that shows how the env steps
 
 
 def train(out: Path, what: str, value: str, **settings: Any) -> None:
@@ -98,7 +98,7 @@ def test_a_segment_that_begins_with_it_says_so(tmp_path: Path) -> None:
 
 
 def test_evaluations_refuse_it_too() -> None:
-    world = World(env=Faulty, env_kwargs={"what": "reward", "value": "nan", "at": 7})
+    world = World(env=Faulty, env_kwargs={"what": "reward", "value": "nan", "at": 6})
     with pytest.raises(EnvError, match="returned reward nan at step 7 of env 0, expected a finite number"):
         evaluate(lambda obs, state: (np.zeros(len(obs), np.int64), state), world, [0])
 
