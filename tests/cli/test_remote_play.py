@@ -45,9 +45,19 @@ sys.exit(code)
 
 @pytest.fixture(scope="module")
 def breakout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save an untrained model whose greedy actions vary."""
+    """Save an untrained model of Breakout whose greedy actions vary."""
+    return untrained(tmp_path_factory.mktemp("breakout") / "breakout", num_actions=4)
+
+
+@pytest.fixture(scope="module")
+def any_game(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save one of all 18 actions, which games have with ``full_action_space``."""
+    return untrained(tmp_path_factory.mktemp("any_game") / "any_game", num_actions=18)
+
+
+def untrained(directory: Path, *, num_actions: int) -> Path:
     pixels = InputSpec(shape=(4, 84, 84), dtype="uint8", layout="chw", scale=1 / 255)
-    spec = NetworkSpec(input=pixels, torso=net_spec("nature", pixels), head=ScalarHeadSpec(num_actions=4))
+    spec = NetworkSpec(input=pixels, torso=net_spec("nature", pixels), head=ScalarHeadSpec(num_actions=num_actions))
     network = build_network(spec, torch.Generator().manual_seed(4))
     games = make_vector(ENV, 4, seed=0)
     games.reset()
@@ -59,7 +69,7 @@ def breakout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             TorchBackend(network).run(seen)[0].mean(axis=0)
         )
     return save_model(
-        tmp_path_factory.mktemp("breakout") / "breakout",
+        directory,
         network,
         kind="policy",
         onnx=False,
@@ -97,12 +107,16 @@ class Brightness(gym.ObservationWrapper):
 
 @pytest.fixture(scope="module")
 def address(
-    breakout: Path, screen: Path, tmp_path_factory: pytest.TempPathFactory, start_for_module: Callable[..., Any]
+    breakout: Path,
+    any_game: Path,
+    screen: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    start_for_module: Callable[..., Any],
 ) -> Iterator[str]:
     port_file = tmp_path_factory.mktemp("server") / "port"
     # torch locally and on the server, and batches of one: the same bits, so that no near tie is decided differently
     options = ("--port", 0, "--port-file", port_file, "--backend", "torch", "--max-batch-rows", 1, "--drain-s", 0)
-    server = start_for_module("serve", breakout, screen, *options)
+    server = start_for_module("serve", breakout, any_game, screen, *options)
     end_s = time.monotonic() + 120
     while not port_file.exists():
         assert server.poll() is None, server.communicate()
@@ -155,13 +169,14 @@ def test_whole_games_score_what_they_score_here(run: Run, breakout: Path, addres
     ],
 )
 def test_other_games_and_protocols(
-    run: Run, breakout: Path, address: str, sent: list[Any], game: str, kwargs: dict[str, Any]
+    run: Run, any_game: Path, address: str, sent: list[Any], game: str, kwargs: dict[str, Any]
 ) -> None:
+    kwargs = {**kwargs, "full_action_space": True}
     env = ("--env", f"ALE/{game}-v5", "--env-kwargs", json.dumps(kwargs), "--episodes", 2, "--json")
-    here = json.loads(run("play", "--model", breakout, *env).out)
-    assert json.loads(run("play", "--model", "breakout", "--address", address, *env).out) == {
+    here = json.loads(run("play", "--model", any_game, *env).out)
+    assert json.loads(run("play", "--model", "any_game", "--address", address, *env).out) == {
         **here,
-        "model": "breakout",
+        "model": "any_game",
     }
     assert len(sent) == sum(here["lengths_steps"])
 

@@ -255,12 +255,13 @@ def test_a_model_remembers_its_env_and_its_arguments(tmp_path: Path) -> None:
     constructed = DQN.load(tmp_path / "m", IdentityEnv(num_values=3, action_start=5))
     assert constructed.predict([0, 0, 1]) in (5, 6, 7)
     assert constructed.learn(60).evaluate(1).lengths_steps == (8,)
-    made = DQN.load(tmp_path / "m", lambda: IdentityEnv(num_values=3, action_start=5))
-    assert made.world.env_kwargs == {}  # of another env
-    with pytest.raises(EnvError, match="which has 3 actions from 5, the env has 3 from 0"):
+    assert DQN.load(tmp_path / "m", lambda: IdentityEnv(**kwargs)).world.env_kwargs == {}  # of another env
+    with pytest.raises(EnvError, match="3 actions from 5, the env has 3 from 0"):
         DQN.load(tmp_path / "m", lambda: IdentityEnv(num_values=3))
-    with pytest.raises(EnvError, match=r"must be int64 \[batch, 3\], got float32 \[batch, 4\] from CartPole-v1"):
+    with pytest.raises(EnvError, match=r"observations.shape must be int64 \[batch, 3\], got float32 \[batch, 4\]"):
         DQN.load(tmp_path / "m", "CartPole-v1")
+    with pytest.raises(ConfigError, match=r"the initial weights must be of .*, as these settings require, got"):
+        DQN.load(tmp_path / "m", config=replace(CONFIG, hidden=(5,)))
 
 
 def test_an_env_that_cannot_be_made_from_its_name_has_to_be_given(tmp_path: Path) -> None:
