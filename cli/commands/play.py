@@ -50,6 +50,7 @@ class PlayOptions(ModelOptions):
 def run(options: PlayOptions) -> int:
     """Play, and print a line for each episode as it ends."""
     from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+    from torso.agents.acting.videos import frames_per_second
     from torso.agents.runs.events import Evaluation
     from torso.cli.worlds import choose_world, rendered_in_window, with_raw_frames
     from torso.envs.vector.model_fit import interface_of, require_fit
@@ -67,17 +68,18 @@ def run(options: PlayOptions) -> int:
     num_cut = 0
     with open_model(options) as model, ExitStack() as stack:
         world = choose_world(options.env, options.env_kwargs, model.provenance("policy"))
-        if (policy := model.interface()) is not None:
-            require_fit(policy, interface_of(world.spec), world.name)
-        act = _greedy_policy(model, world)
+        act, own_world = _greedy_policy(model, world), world
         env_id, on_frames = world.name, None
         raw = with_raw_frames(world)
         if raw is not None and (stream := model.stream_frames()) is not None:
             world, act = raw, stack.enter_context(stream).act_together
         if options.render:
             world = stack.enter_context(rendered_in_window(world))
-        elif options.video is not None:
-            on_frames = stack.enter_context(_recording(world, options.video))
+        fps = None if options.video is None else frames_per_second(world)
+        if (policy := model.interface()) is not None:
+            require_fit(policy, interface_of(own_world.spec), own_world.name)
+        if options.video is not None and fps is not None:
+            on_frames = stack.enter_context(_recording(options.video, fps))
         for seed in evaluation_seeds(options.seed, options.episodes, "score"):
             played = evaluate(act, world, [seed], on_frames=on_frames)
             returns += played.returns
@@ -96,11 +98,11 @@ def run(options: PlayOptions) -> int:
 
 
 @contextmanager
-def _recording(world: World, path: Path) -> Iterator[Callable[[Frames], None]]:
+def _recording(path: Path, frames_per_s: float) -> Iterator[Callable[[Frames], None]]:
     """Record rendered frames into a video."""
-    from torso.agents.acting.videos import frames_per_second, record_video
+    from torso.agents.acting.videos import record_video
 
-    with record_video(path, frames_per_second(world)) as add:
+    with record_video(path, frames_per_s) as add:
         yield lambda frames: add(frames[0])
 
 

@@ -33,9 +33,11 @@ def require_fit(policy: Interface, env: Interface, name: str) -> None:
     dtype can hold their kind.
     """
     advice = "give an env such as the one that the model was trained in"
-    expected, got = _shape_text(policy), _shape_text(env)
     if env.shape != policy.shape:
-        raise EnvError(f"observations.shape must be {expected}, got {got} from {name}; {advice}")
+        expected = f"{policy.dtype} [{', '.join(map(str, ('batch', *policy.shape)))}]"
+        raise EnvError(
+            f"observations.shape must be {expected}, got {[1, *env.shape]} of {env.dtype} from {name}; {advice}"
+        )
     if np.dtype(env.dtype).kind == "f" != np.dtype(policy.dtype).kind:
         raise EnvError(f"observations.dtype must be {policy.dtype}, got {env.dtype} from {name}; {advice}")
     if None not in (policy.space, env.space) and str(policy.space) != str(env.space):
@@ -47,7 +49,3 @@ def require_fit(policy: Interface, env: Interface, name: str) -> None:
             f"{name} does not fit the model, which has {policy.num_actions} {actions} from {start}, the env has "
             f"{env.num_actions} from {env.action_start}; {advice}"
         )
-
-
-def _shape_text(side: Interface) -> str:
-    return f"{side.dtype} [{', '.join(map(str, ('batch', *side.shape)))}]"

@@ -100,7 +100,7 @@ class ModelCard:
 
     @property
     def interface(self) -> Interface | None:
-        """What a policy observes and chooses from; None for other models."""
+        """Interface of a policy, as an env has one: observations and actions; None for other models."""
         if self.kind != "policy":
             return None
         return Interface(

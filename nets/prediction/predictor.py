@@ -77,7 +77,7 @@ class Predictor:
 
     @property
     def interface(self) -> Interface | None:
-        """What a policy observes and chooses from; None for other models."""
+        """Interface of a policy, as an env has one: observations and actions; None for other models."""
         return self.card.interface
 
     # -- validation ------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class ModelInfo:
 
     @property
     def interface(self) -> Interface | None:
-        """What a policy observes and chooses from; None for other models."""
+        """Interface of a policy, as an env has one: observations and actions; None for other models."""
         if self.kind != "policy" or not self.inputs or not self.outputs:
             return None
         return Interface(

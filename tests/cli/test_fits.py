@@ -52,7 +52,7 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     ({"start": 5}, "2 actions from 0, the env has 2 from 5"),
     ({"n": 3}, "2 actions from 0, the env has 3 from 0"),
     ({"n": 1, "start": -1}, "2 actions from 0, the env has 1 from -1"),
-    ({"sees": 4}, "observations.shape must be int64 [batch, 3], got int64 [batch, 4]"),
+    ({"sees": 4}, "observations.shape must be int64 [batch, 3], got [1, 4] of int64"),
     ({"sees": "flat"}, "observations.dtype must be int64, got float32"),
     ({"sees": "places"}, "observations must be of Discrete(3), got MultiDiscrete([1, 2])"),
 ]

@@ -258,7 +258,7 @@ def test_a_model_remembers_its_env_and_its_arguments(tmp_path: Path) -> None:
     assert DQN.load(tmp_path / "m", lambda: IdentityEnv(**kwargs)).world.env_kwargs == {}  # of another env
     with pytest.raises(EnvError, match="3 actions from 5, the env has 3 from 0"):
         DQN.load(tmp_path / "m", lambda: IdentityEnv(num_values=3))
-    with pytest.raises(EnvError, match=r"observations.shape must be int64 \[batch, 3\], got float32 \[batch, 4\]"):
+    with pytest.raises(EnvError, match=r"observations.shape must be int64 \[batch, 3\], got \[1, 4\] of float32"):
         DQN.load(tmp_path / "m", "CartPole-v1")
     with pytest.raises(ConfigError, match=r"the initial weights must be of .*, as these settings require, got"):
         DQN.load(tmp_path / "m", config=replace(CONFIG, hidden=(5,)))
