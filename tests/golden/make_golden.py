@@ -7,8 +7,8 @@ and commit what it wrote.
 
 It writes ``model_NAME/`` (a classifier: convolutions, an 8x8 image input, labels, a calibration),
 ``model_NAME_policy/`` (an MLP with normalised inputs, a dueling head and an action_start) and
-``model_NAME_regressor/`` (an MLP, targets in their own units), each with its ``model.onnx``, and in each
-``golden.npz``: ``inputs``, and the ``readout`` that this version computed for them; for a classifier the
+``model_NAME_regressor/`` (an MLP, targets in their own units), and ``model_NAME_space/`` (a policy whose observations
+are flattened), each with its ``model.onnx``, and in each ``golden.npz``: ``inputs``, and the ``readout`` that this version computed for them; for a classifier the
 ``probabilities`` too.
 """
 
@@ -38,6 +38,7 @@ from torso.nets import (
     save_model,
 )
 from torso.nets.specs.calibration import PlattScaling
+from torso.space_spec import SpaceSpec
 
 HERE = Path(__file__).parent
 
@@ -67,6 +68,20 @@ POLICY = NetworkSpec(
     torso=MLPSpec(hidden=(8, 6), activation="leaky_relu", layer_norm=True),
     head=ScalarHeadSpec(num_actions=3, huber_delta=None, dueling=True, hidden=(5,)),
 )
+SPACE = SpaceSpec(
+    kind="dict",
+    keys=("at", "seen", 7),
+    parts=(
+        SpaceSpec(kind="discrete", sizes=(3,), starts=(-1,)),
+        SpaceSpec(kind="numbers", shape=(2,), dtype="float32"),
+        SpaceSpec(kind="tuple", parts=(SpaceSpec(kind="discrete", shape=(2,), sizes=(2, 3), starts=(0, 1)),)),
+    ),
+)
+FLATTENED = NetworkSpec(
+    input=InputSpec(shape=(SPACE.size,), dtype="float64"),
+    torso=MLPSpec(hidden=(8,)),
+    head=ScalarHeadSpec(num_actions=3),
+)
 REGRESSOR = NetworkSpec(
     input=InputSpec(shape=(5,)),
     torso=MLPSpec(hidden=(7,), activation="tanh"),
@@ -95,7 +110,7 @@ def make(directory: Path, spec: NetworkSpec, inputs: np.ndarray[Any, Any], **car
 
 
 def main(name: str) -> None:
-    for directory in (HERE / f"model_{name}", HERE / f"model_{name}_policy", HERE / f"model_{name}_regressor"):
+    for directory in (HERE / f"model_{name}{kind}" for kind in ("", "_policy", "_regressor", "_space")):
         if directory.exists():
             sys.exit(f"error: {directory} is there already, and is never made again")
     rng = np.random.default_rng(FORMAT_VERSION)
@@ -105,6 +120,19 @@ def main(name: str) -> None:
     make(HERE / f"model_{name}_policy", POLICY, rng.normal(size=(12, 2, 3)).astype(np.float32), action_start=1)
     rows = rng.normal(size=(12, 5)).astype(np.float32)
     make(HERE / f"model_{name}_regressor", REGRESSOR, rows, labels=("progression", "dose"))
+    make_flattened(HERE / f"model_{name}_space")
+
+
+def make_flattened(directory: Path) -> None:
+    rng = np.random.default_rng(FORMAT_VERSION)
+    raw = {
+        "at": rng.integers(-1, 2, size=12),
+        "seen": rng.normal(size=(12, 2)).astype(np.float32),
+        7: (rng.integers((0, 1), (2, 4), size=(12, 2)),),
+    }
+    rows, _ = SPACE.flatten(raw)
+    assert rows is not None
+    make(directory, FLATTENED, rows, action_start=-2, observation_space=SPACE)
 
 
 if __name__ == "__main__":

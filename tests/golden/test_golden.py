@@ -69,7 +69,8 @@ def test_a_golden_models_onnx_answers_too(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_saving_a_golden_models_network_again_gives_the_same_weights(name: str, tmp_path: Path) -> None:
     card, network = load_model(HERE / name)
-    fields = {name: getattr(card, name) for name in ("kind", "labels", "action_start", "calibration")}
+    names = ("kind", "labels", "action_start", "observation_space", "calibration")
+    fields = {name: getattr(card, name) for name in names}
     save_model(tmp_path, network, onnx=False, **fields)
     assert (tmp_path / "weights.safetensors").read_bytes() == (HERE / name / "weights.safetensors").read_bytes()
     again = read_card(tmp_path)
@@ -108,6 +109,22 @@ def test_what_the_cards_of_version_3_say() -> None:
     assert policy.network.input.std == (1.0, 2.0, 0.5, 1.5, 4.0, 2.5)
     assert classifier.network == read_card(HERE / "model_v2").network
     assert regressor.network == read_card(HERE / "model_v2_regressor").network
+
+
+def test_what_a_card_says_of_flattened_observations() -> None:
+    predictor = Predictor.load(HERE / "model_v3_space")
+    assert str(predictor.observation_space) == (
+        "Dict('at': Discrete(3, start=-1), 'seen': Box([2], float32), 7: Tuple(MultiDiscrete([2, 3], start=[0, 1])))"
+    )
+    inputs, readout = golden("model_v3_space")
+    raw = {
+        "at": np.argmax(inputs[0, :3]) - 1,
+        "seen": inputs[0, 3:5],
+        7: ([inputs[0, 6], 1 + inputs[0, 7:] @ range(3)],),
+    }
+    np.testing.assert_array_equal(predictor.prepare(raw), inputs[:1])
+    assert predictor.act(raw)[0].tolist() == [readout[0].argmax() - 2]
+    assert read_card(HERE / "model_v3_policy").observation_space is None
 
 
 def test_a_head_of_an_older_version_does_not_duel() -> None:

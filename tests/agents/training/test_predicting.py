@@ -12,7 +12,7 @@ import pytest
 from gymnasium import spaces
 
 from torso.agents import DQN
-from torso.errors import InputError
+from torso.errors import InputError, ModelDamagedError
 from torso.nets import Predictor, read_card
 
 SPACES = {
@@ -127,3 +127,11 @@ def test_a_model_that_says_nothing_of_its_observations_learns_it_from_the_env(tm
     assert type(agent.predict(5)) is int
     agent.save(tmp_path / "new")
     assert str(read_card(tmp_path / "new").observation_space) == "Discrete(16)"
+    for space, message in (
+        ({"kind": "discrete", "sizes": [15], "starts": [0]}, r"must flatten to inputs of shape \(16,\), got .* of 15"),
+        ({"kind": "graph"}, "a space's kind must be one of"),
+        ([16], "a space must be an object"),
+    ):
+        path.write_text(json.dumps({**card, "observation_space": space}), encoding="utf-8")
+        with pytest.raises(ModelDamagedError, match=message):
+            read_card(tmp_path / "old")
