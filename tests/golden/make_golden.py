@@ -8,8 +8,8 @@ and commit what it wrote.
 It writes ``model_NAME/`` (a classifier: convolutions, an 8x8 image input, labels, a calibration),
 ``model_NAME_policy/`` (an MLP with normalised inputs, a dueling head and an action_start) and
 ``model_NAME_regressor/`` (an MLP, targets in their own units), and ``model_NAME_space/`` (a policy whose observations
-are flattened), each with its ``model.onnx``, and in each ``golden.npz``: ``inputs``, and the ``readout`` that this version computed for them; for a classifier the
-``probabilities`` too.
+are flattened), each with its ``model.onnx``, and in each ``golden.npz``: ``inputs``, and the ``readout`` that this
+version computed for them; for a classifier the ``probabilities`` too.
 """
 
 from __future__ import annotations
