@@ -33,7 +33,8 @@ class ReplayRing:
     """Ring buffer of ``capacity_steps // num_envs`` rows by ``num_envs`` envs.
 
     shape: of an observation; with ``frame_stack`` > 1 its first axis is the stack, newest last, zeros before an
-    episode's first. num_actions: where given, the legal actions of every observation are stored too.
+    episode's first. num_actions: where given, the legal actions of every observation are stored too. is_one_hot:
+    observations are whole numbers of 0 or 1, which are stored in a byte each.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ReplayRing:
         device: torch.device | str = "cpu",
         frame_stack: int = 1,
         num_actions: int | None = None,
+        is_one_hot: bool = False,
     ) -> None:
         self.capacity_rows = capacity_steps // num_envs
         if self.capacity_rows < 3:
@@ -62,7 +64,7 @@ class ReplayRing:
         self.num_rewrites = 0  # count of writes other than appends; samplers then rebuild their state
         self._oldest_row = 0  # rows before it were never written to this ring
         fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-            "obs": (shape[1:] if frame_stack > 1 else shape, np.dtype(dtype)),
+            "obs": (shape[1:] if frame_stack > 1 else shape, np.dtype(np.uint8 if is_one_hot else dtype)),
             "action": ((), np.dtype(np.int64)),
             "reward": ((), np.dtype(np.float32)),
             "terminated": ((), np.dtype(np.bool_)),
@@ -85,6 +87,7 @@ class ReplayRing:
                 "has; lower replay_capacity"
             ) from error
         self._share_memory()
+        self._obs_dtype = torch.from_numpy(np.empty(0, dtype)).dtype  # of batches
         self._plane_offsets = torch.arange(frame_stack + 1, device=self.device)  # of a stack's planes, and one more
 
     def _share_memory(self) -> None:
@@ -159,11 +162,11 @@ class ReplayRing:
             self._gather("mask", each) | ~is_start[:, None] if self.has_masks else None for each in (index_t, index)
         )
         return Batch(
-            s_tm1=s_tm1,
+            s_tm1=s_tm1.to(self._obs_dtype),
             a_tm1=self._gather("action", index),
             r_t=r_t,
             discount_t=discount_t,
-            s_t=s_t,
+            s_t=s_t.to(self._obs_dtype),
             weight=is_start.float(),
             mask_t=mask_t,
             mask_tm1=mask_tm1,

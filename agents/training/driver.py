@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -34,6 +35,7 @@ from torso.nets import (
 )
 from torso.nets.modules.devices import resolve_device
 
+_log = logging.getLogger(__name__)
 E = TypeVar("E", bound=TrainingEvent)
 
 
@@ -137,6 +139,8 @@ class Training:
                     yield from self._process_tick(tick, until_steps)
                     if self.is_solved or self._hooks.stop or stop():
                         break
+                if reason := self._nothing_learnt():
+                    _log.warning("%s", reason)
                 if self._checkpointed_at != self.total_steps:
                     yield self._notify("on_checkpoint", self._checkpoint(planned=False))
         finally:
@@ -188,6 +192,8 @@ class Training:
             "score": None if self.config.evaluation_period is None else self._final_score(score_episodes),
             "cuts": figures.cuts,
         }
+        if reason := self._nothing_learnt():
+            summary["warning"] = reason
         run = self.run_directory
         if run is not None:
             if best.network is not None:
@@ -199,6 +205,15 @@ class Training:
 
     def _final_score(self, episodes: int) -> dict[str, Any]:
         return self.score(episodes).to_json(self.world.name)
+
+    def _nothing_learnt(self) -> str:
+        """Say why there was no update; empty where there was one."""
+        if self.session.learner.num_updates:
+            return ""
+        return (
+            f"nothing was learnt: the run has {self.total_steps:,} steps, and the first update comes after "
+            f"min_replay_size {self.config.min_replay_size:,}; train longer, or lower it"
+        )
 
     # -- after each tick -------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ def ring_of(config: DQNConfig, env: WorldSpec, device: torch.device) -> ReplayRi
         device=device,
         frame_stack=env.frame_stack,
         num_actions=env.num_actions if env.has_action_masks else None,
+        is_one_hot=env.is_one_hot,
     )
 
 

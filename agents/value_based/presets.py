@@ -79,7 +79,7 @@ _ATARI = _EnvRow(
         "epsilon_decay_steps": 100_000,
         "evaluation_period": 50_000,
         "evaluation_episodes": 5,
-        "checkpoint_period": 100_000,
+        "checkpoint_period": None,  # 20,000 steps of each env
         "log_period": 5_000,
     },
 )
@@ -194,9 +194,9 @@ _DEFAULT = _EnvRow(source="defaults", total_steps=100_000, settings={})
 def preset(algorithm: str | None, env_id: str) -> Preset:
     """Look up the preset of an env, for an algorithm; None: for the one that it recommends.
 
-    ``env_id`` may name a module before a colon. Atari's games share a row, and so do MinAtar's. An env without a preset
-    has the defaults, and recommends dqn. A preset sets rates, sizes and budgets, and nothing that the algorithm is made
-    of.
+    ``env_id`` may name a module before a colon, or lack its version, for the latest one. Atari's games share a row, and
+    so do MinAtar's. An env without a preset has the defaults, and recommends dqn. A preset sets rates, sizes and
+    budgets, and nothing that the algorithm is made of.
 
     Raises:
         ConfigError: no such algorithm.
@@ -212,5 +212,7 @@ def preset(algorithm: str | None, env_id: str) -> Preset:
 
 
 def _row(env_id: str) -> _EnvRow:
+    if ":" not in env_id and not re.search(r"-v\d+$", env_id):  # Gymnasium makes the latest version
+        env_id = next((known for known in _ROWS if known.rpartition("-v")[0] == env_id), env_id)
     family = next((row for prefix, row in _FAMILIES.items() if env_id.startswith(prefix)), _DEFAULT)
     return _ROWS.get(env_id, family)

@@ -77,10 +77,9 @@ def atari_settings(
         if name not in known:
             reason = _UNSUPPORTED.get(name) or _unknown_setting(name, [*known, "protocol", "raw_frames"])
             raise ConfigError(f"{spec.id} cannot be given {name}: {reason}")
-    if protocol is not None and protocol not in PROTOCOLS:
-        raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    of_protocol = protocol_settings(protocol)
     registered = {name: value for name, value in spec.kwargs.items() if name != "game"}
-    settings = AtariSettings(**{**registered, **PROTOCOLS.get(protocol or "", {}), **env_kwargs})
+    settings = AtariSettings(**{**registered, **of_protocol, **env_kwargs})
     if max_episode_steps is None:
         return settings
     if "max_num_frames_per_episode" in env_kwargs:
@@ -88,6 +87,13 @@ def atari_settings(
     if not is_whole(max_episode_steps, 1):
         raise ConfigError(f"max_episode_steps must be a whole number of at least 1, got {max_episode_steps!r}")
     return dataclasses.replace(settings, max_num_frames_per_episode=max_episode_steps * settings.frameskip)
+
+
+def protocol_settings(protocol: object) -> Mapping[str, Any]:
+    """Look up a protocol's settings; none for None. Raises ``ConfigError`` for an unknown one."""
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    return {} if protocol is None else PROTOCOLS[str(protocol)]
 
 
 def _unknown_setting(name: str, known: list[str]) -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec, load_env_creator, parse_env_id
+from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, load_env_creator, parse_env_id
 
 from torso.errors import EnvError, MissingExtraError
 
@@ -22,7 +25,9 @@ from torso.errors import EnvError, MissingExtraError
 _PROVIDERS = {"ALE": ("ale_py", "pip install ale-py")}
 _SPECS: dict[str, str] = {}  # ids and namespaces to "module:function" that makes the spec of one env
 _VECTORS: dict[str, str] = {}  # ids and namespaces to "module:class" of a vector env
+_ADAPTERS: dict[str, str] = {}  # ids and namespaces to "module:function" that adapts single envs' arguments
 _EXTRAS = {"Box2D": "box2d", "pygame": "video"}  # the extra of torso that installs a module
+_ATARI_ENTRY = "ale_py.env:AtariEnv"
 _NO_MATCH_HINT = "; if a package registers it, install that and write 'module:Env-v0' with the module that registers it"
 
 
@@ -40,6 +45,14 @@ def register_specs(namespace: str, entry_point: str) -> None:
     entry_point: ``"module:function"``, from an id to an ``EnvSpec``; it raises ``EnvError`` for an unknown id.
     """
     _SPECS[namespace] = entry_point
+
+
+def register_adapter(namespace: str, entry_point: str) -> None:
+    """Register a function for the arguments that a namespace's vector env takes and its single envs do not.
+
+    entry_point: ``"module:function"``, from (id, arguments) to (arguments for ``gymnasium.make``, wrapper).
+    """
+    _ADAPTERS[namespace] = entry_point
 
 
 def vector_class_of(name: str) -> Callable[..., Any] | None:
@@ -62,13 +75,21 @@ def make_registered(env_id: str, **env_kwargs: Any) -> gym.Env[Any, Any]:
         parse_env_id(name)
     except gym.error.Error as error:
         raise EnvError(f"{env_id!r} is not an environment id such as 'CartPole-v1'{_close_matches(name)}") from error
+    full_name = _with_version(name)
+    spec = gym.registry.get(full_name)
+    if name == env_id and _atari_match(name) and (spec is None or spec.entry_point == _ATARI_ENTRY):
+        # They are registered where something has imported ale_py, and not otherwise; 'ale_py:Pong-v4' always is.
+        raise EnvError(f"unknown environment {env_id!r}{_close_matches(name)}")
+    name = full_name
+    adapt = _entry_point(_ADAPTERS, name)
+    env_kwargs, wrap = (env_kwargs, _unchanged) if adapt is None else adapt(name, env_kwargs)
     own_spec = _entry_point(_SPECS, name)
     name_or_spec = name if own_spec is None else own_spec(name)
     render_mode = env_kwargs.get("render_mode")
     try:
         modes = _render_modes(name_or_spec)
         if render_mode is None or modes is None or render_mode in modes:
-            return gym.make(name_or_spec, disable_env_checker=True, **env_kwargs)
+            return wrap(gym.make(name_or_spec, disable_env_checker=True, **env_kwargs))  # type: ignore[no-any-return]
     except gym.error.DeprecatedEnv as error:
         raise EnvError(f"unknown environment {env_id!r}: {_error_text(error)}") from error
     except gym.error.UnregisteredEnv as error:
@@ -160,8 +181,36 @@ def _load_entry_point(entry_point: Any) -> Any:
         return load_env_creator(entry_point)
 
 
+def _with_version(name: str) -> str:
+    """Complete an id by its latest version, as ``gymnasium.make`` does with a warning."""
+    namespace, base, version = parse_env_id(name)
+    latest = find_highest_version(namespace, base) if version is None and name not in gym.registry else None
+    return name if latest is None else get_env_id(namespace, base, latest)
+
+
+def _unchanged(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return env
+
+
+def _atari_match(name: str) -> str | None:
+    """Find the ``ALE/`` id of a game that is named as Gym did, such as ``PongNoFrameskip-v4``, or without namespace."""
+    named = re.fullmatch(r"([A-Za-z]+?)(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?", name)
+    game = None if named is None else _atari_games().get(named.group(1).lower())
+    return None if game is None else f"ALE/{game}-v5"
+
+
+@cache
+def _atari_games() -> dict[str, str]:
+    """List ale-py's games by their names in lower case. (Importing it would register the ids that Gym had.)"""
+    package = find_spec("ale_py")
+    roms = Path(((package and package.submodule_search_locations) or ["nowhere"])[0], "roms").glob("*.bin")
+    return {game.lower(): game for game in (rom.stem.title().replace("_", "") for rom in roms)}
+
+
 def _close_matches(name: str) -> str:
     """Format similar ids as ``; did you mean 'A-v0' or 'B-v1'?``; empty where there are none."""
+    if atari := _atari_match(name):
+        return f"; did you mean {atari!r}?"
     latest = {(spec.namespace, spec.name): spec.id for spec in sorted(gym.registry.values(), key=_version)}
     by_lower = {known.lower(): known for known in latest.values()}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.7)

@@ -275,3 +275,20 @@ def test_masks_are_those_of_both_states() -> None:
     assert batch.mask_tm1.tolist() == masks[:2]
     assert batch.mask_t.tolist() == masks[1:]
     assert torch.equal(batch.rows(1, 2).mask_tm1, batch.mask_tm1[1:])
+
+
+def test_observations_of_zeros_and_ones_take_a_byte_each_and_come_back_as_they_were() -> None:
+    ring = ReplayRing(capacity_steps=10, num_envs=1, shape=(50,), dtype="int64", is_one_hot=True)
+    plain = ReplayRing(capacity_steps=10, num_envs=1, shape=(50,), dtype="int64")
+    assert plain.num_bytes - ring.num_bytes == 10 * 50 * 7
+    no, zero = np.zeros(1, dtype=bool), np.zeros(1)
+    stream = np.eye(50, dtype=np.int64)[[3, 1, 4, 1]]
+    for obs in stream:
+        ring.append(obs[None], zero.astype(np.int64), zero, no, no, no)
+    batch = ring.transitions(torch.arange(3), torch.zeros(3, dtype=torch.int64), gamma=0.9)
+    assert batch.s_tm1.dtype == batch.s_t.dtype == torch.int64
+    assert batch.s_tm1.numpy().tolist() == stream[:3].tolist()
+    assert batch.s_t.numpy().tolist() == stream[1:].tolist()
+    plain.append(stream[:1], zero.astype(np.int64), zero, no, no, no)
+    ring.write_rows(0, plain.read_rows(0, 1))  # of a checkpoint from before
+    assert ring.read_rows(0, 1)["obs"].flatten().tolist() == stream[0].tolist()

@@ -304,3 +304,31 @@ def test_an_env_without_spaces_and_a_wrapper_that_fails_are_named() -> None:
         )
     with pytest.raises(EnvError, match=r"^Faulty: reset\(\) must return"):
         make_vector(gym.wrappers.TimeLimit(Faulty(reset=OBS), 9)).reset()
+
+
+@pytest.mark.parametrize(
+    ("space", "is_one_hot"),
+    [
+        (DISCRETE, True),
+        (gym.spaces.MultiDiscrete([3, 2]), True),
+        (gym.spaces.Tuple((DISCRETE, BITS)), True),
+        (DICT, False),
+        (gym.spaces.Box(0, 1, (2,), np.int64), False),
+        (BOX, False),
+    ],
+)
+def test_flattened_whole_numbers_are_zeros_and_ones(space: gym.Space, is_one_hot: bool) -> None:
+    obs = space.sample()
+    world = World(env=partial(Faulty, reset=(obs, {}), step=step(obs=obs), space=space))
+    assert world.spec.is_one_hot == is_one_hot
+
+
+def test_a_run_too_short_to_learn_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--env", "torso/Identity-v0", "--steps", "500", "--evaluation-episodes", "1", "--json"]
+    assert main(["train", "dqn", *arguments, "--out", str(tmp_path / "run")]) == 0
+    reason = "nothing was learnt: the run has 500 steps, and the first update comes after min_replay_size 1,000; train"
+    assert reason in caplog.text
+    assert reason in capsys.readouterr().out
+    assert reason in (tmp_path / "run" / "summary.json").read_text()
