@@ -89,7 +89,7 @@ def make_registered(env_id: str, **env_kwargs: Any) -> gym.Env[Any, Any]:
     try:
         modes = _render_modes(name_or_spec)
         if render_mode is None or modes is None or render_mode in modes:
-            return wrap(gym.make(name_or_spec, disable_env_checker=True, **env_kwargs))  # type: ignore[no-any-return]
+            return wrap(gym.make(name_or_spec, disable_env_checker=True, **env_kwargs))
     except gym.error.DeprecatedEnv as error:
         raise EnvError(f"unknown environment {env_id!r}: {_error_text(error)}") from error
     except gym.error.UnregisteredEnv as error:
