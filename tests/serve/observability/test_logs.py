@@ -55,7 +55,7 @@ async def ask(channel: grpc.aio.Channel, method: str, data: bytes, **metadata: s
         data, metadata=[(name.replace("_", "-"), value) for name, value in metadata.items()]
     )
     code, details = await call.code(), await call.details()
-    return code.name, details, dict(await call.trailing_metadata()).get("x-request-id", "")
+    return code.name, details, dict(iter(await call.trailing_metadata())).get("x-request-id", "")
 
 
 async def answer(asked: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
@@ -286,7 +286,7 @@ def test_a_stream_and_its_requests_have_one_id(behind: Callable[..., Any], capsy
                 await stream.read()
             await stream.done_writing()
             assert await stream.read() is grpc.aio.EOF
-            return str(dict(await stream.trailing_metadata())["x-request-id"])
+            return str(dict(iter(await stream.trailing_metadata()))["x-request-id"])
 
     with log_as("json"):
         assert asyncio.run(scenario()) == "7"
