@@ -75,12 +75,24 @@ gym.register("Boom-v0", Boom)
 """
 
 
+def test_what_an_env_raises_is_the_envs_error(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "boom_for_cli.py").write_text(BOOM)
+    monkeypatch.syspath_prepend(tmp_path)
+    error = run("train", "dqn", "--env", "boom_for_cli:Boom-v0", "--out", tmp_path / "run").error
+    assert "Boom-v0" in error
+    assert "RuntimeError" in error
+    assert "boom" in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_nobody_foresaw_ends_in_a_line_and_exit_code_1(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "boom_for_cli.py").write_text(BOOM)
-    monkeypatch.syspath_prepend(tmp_path)
-    train = ("train", "dqn", "--env", "boom_for_cli:Boom-v0", "--out", tmp_path / "run")
+    def boom(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("boom\nand more")
+
+    monkeypatch.setattr("torso.cli.commands.train.train_run", boom)
+    train = ("train", "dqn", "--env", "CartPole-v1", "--out", tmp_path / "run")
     ended = run(*train)
     assert (ended.code, ended.out) == (1, "")
     assert ended.err == "error: unexpected RuntimeError: boom and more; --debug shows the traceback\n"

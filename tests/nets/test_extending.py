@@ -156,7 +156,13 @@ def test_the_command_that_resumes_imports_too(folder: Path, tmp_path: Path) -> N
     out = tmp_path / "a run"
     train = shlex.split("train dqn --import residual --env CartPole-v1 --net residual --log-period 200 --steps 1000000")
     script = Path(sys.executable).with_name("torso")
-    training = subprocess.Popen([script, *train, "--out", out], cwd=folder, stderr=subprocess.PIPE, text=True)
+    training = subprocess.Popen(
+        [script, *train, "--out", out],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     try:
         until = time.monotonic() + 120
         while not (out / "progress.jsonl").exists() and training.poll() is None and time.monotonic() < until:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,14 @@ from torso.agents.runs.checkpoints import CheckpointStore
 
 CONFIG = DQNConfig(hidden=(8,), batch_size=8, min_replay_size=20, evaluation_period=100, evaluation_episodes=1)
 EYE = np.eye(4, dtype=np.int64)
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Let SIGINT count also where the tests were started by a shell's ``&``, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class CtrlC(Callback):
