@@ -70,6 +70,8 @@ def format_score(score: Mapping[str, Any], episodes: str = "episodes") -> str:
         text += f"; {score['num_cut']} of them were truncated at the limit of steps"
     if "human_normalized_score" in score:
         text += f"; human-normalised score {score['human_normalized_score']:.2f} (a random agent has 0, a human 1)"
+    if "human_normalized_score_note" in score:
+        text += f", {score['human_normalized_score_note']}"
     return text
 
 

@@ -17,7 +17,7 @@ from torso.envs.vector.world import World
 from torso.errors import ConfigError
 
 Frames = tuple[NDArray[np.uint8], ...]
-MAX_STEPS = 27_000  # of an episode: 30 minutes of Atari, 108,000 frames (Machado et al. 2018)
+MAX_STEPS = 27_000  # of an episode: 30 minutes of Atari, the 108,000 frames of ale-py's ids
 MAX_ENVS = 32  # stepped in parallel; a forward of 32 rows costs little more than one of 1
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from torso.agents.protocols import Episode
-from torso.envs.games.atari_scores import human_normalized_score
+from torso.envs.games.atari_scores import human_normalized_score, incomparable_score_note
 
 if TYPE_CHECKING:
     from torch import Tensor  # acting through a model server needs no torch
@@ -89,9 +89,13 @@ class Evaluation:
         """Standard deviation of the returns (over the episodes; n in the denominator)."""
         return float(np.std(self.returns))
 
-    def to_json(self, env_id: str | None = None) -> dict[str, Any]:
-        """Convert to JSON data; with the human-normalised score in an Atari game that has published scores."""
+    def to_json(self, env_id: str | None = None, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Convert to JSON data; with the human-normalised score in an Atari game that has published scores.
+
+        env_kwargs: where given, a score that cannot be compared with the published ones has a note that says so.
+        """
         human = None if env_id is None else human_normalized_score(env_id, self.mean)
+        note = None if env_id is None or env_kwargs is None else incomparable_score_note(env_id, env_kwargs)
         return {
             "episodes": len(self.returns),
             "mean_return": self.mean,
@@ -101,5 +105,6 @@ class Evaluation:
             "mean_length_steps": float(np.mean(self.lengths_steps)),
             "num_cut": self.num_cut,
             **({} if human is None else {"human_normalized_score": human}),
+            **({} if note is None else {"human_normalized_score_note": note}),
             "returns": list(self.returns),
         }

@@ -204,7 +204,7 @@ class Training:
         return summary
 
     def _final_score(self, episodes: int) -> dict[str, Any]:
-        return self.score(episodes).to_json(self.world.name)
+        return self.score(episodes).to_json(self.world.name, self.world.env_kwargs)
 
     def _nothing_learnt(self) -> str:
         """Say why there was no update; empty where there was one."""

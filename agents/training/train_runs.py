@@ -16,7 +16,7 @@ from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.driver import Training, resolve_training
 from torso.agents.training.session import build_network_for
 from torso.agents.value_based.config import DQNConfig, upgrade_settings
-from torso.envs.vector.world import World
+from torso.envs.vector.world import World, recorded_env_kwargs
 from torso.errors import ConfigError
 from torso.nets import Network, read_source
 
@@ -72,13 +72,18 @@ def open_run(
         seed=seed,
         resume=resume,
         extendable=("total_steps", "stop_return", "video_period"),
-        upgrade=upgrade_settings,
+        upgrade=_upgraded,
     )
 
 
 def config_of(settings: Mapping[str, Any]) -> DQNConfig:
     """Read the configuration of a training run from its recorded settings."""
     return DQNConfig.from_recorded({name: value for name, value in settings.items() if name in _CONFIG_FIELDS})
+
+
+def _upgraded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a run's recorded settings, of the algorithm and of the env, to the form of today."""
+    return {**upgrade_settings(settings), "env_kwargs": recorded_env_kwargs(settings)}
 
 
 def _require_progress(path: Path, total_steps: int) -> None:

@@ -110,7 +110,7 @@ class DQNConfig:
     evaluation_envs: int = 32
     """Envs of an evaluation at a time, beside those that are learnt in."""
     evaluation_max_steps: int = 27_000
-    """Steps after which an episode of an evaluation is cut (Machado et al. 2018: 30 minutes of Atari)."""
+    """Steps after which an episode of an evaluation is cut; 27,000 are 30 minutes of Atari."""
     checkpoint_period: int | None = None
     """Steps between checkpoints; None: 20,000 of each env."""
     stop_return: float | None = None

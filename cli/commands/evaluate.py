@@ -71,7 +71,9 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
     episodes = 20 if options.episodes is None else options.episodes
     if episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {episodes}")
-    score = evaluate(predictor.act, world, evaluation_seeds(seed, episodes, "score")).to_json(world.name)
+    score = evaluate(predictor.act, world, evaluation_seeds(seed, episodes, "score")).to_json(
+        world.name, world.env_kwargs
+    )
     figures = {"model": str(options.model), "env_id": world.name, "seed": seed, **score}
     print_result(figures, f"{world.name}: {format_score(score)}", as_json=options.json)
 

@@ -69,7 +69,7 @@ def run(options: PlayOptions) -> int:
     with open_model(options) as model, ExitStack() as stack:
         world = choose_world(options.env, options.env_kwargs, model.provenance("policy"))
         act, own_world = _greedy_policy(model, world), world
-        env_id, on_frames = world.name, None
+        env_id, env_kwargs, on_frames = world.name, world.env_kwargs, None
         raw = with_raw_frames(world)
         if raw is not None and (stream := model.stream_frames()) is not None:
             world, act = raw, stack.enter_context(stream).act_together
@@ -88,7 +88,7 @@ def run(options: PlayOptions) -> int:
             if not options.json:
                 print(f"episode {len(returns)}: return {returns[-1]:,.1f}, {lengths[-1]:,} steps", flush=True)
     evaluation = Evaluation(returns=tuple(returns), lengths_steps=tuple(lengths), num_cut=num_cut)
-    figures = {"model": options.model, "env_id": env_id, "seed": options.seed, **evaluation.to_json(env_id)}
+    figures = {"model": options.model, "env_id": env_id, "seed": options.seed, **evaluation.to_json(env_id, env_kwargs)}
     text = f"mean return {evaluation.mean:,.1f}"
     if options.video is not None:
         figures["video"] = str(options.video)

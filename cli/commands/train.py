@@ -21,7 +21,7 @@ from torso.cli.terminal.output import print_result
 from torso.cli.terminal.progress import TrainingProgress
 from torso.cli.worlds import format_score, read_env_kwargs
 from torso.envs import load_wrapper
-from torso.envs.vector.world import World
+from torso.envs.vector.world import World, recorded_env_kwargs
 from torso.errors import ConfigError
 
 _ALGORITHM_HELP = f"The algorithm: {', '.join(algorithm_names())}, or a registered one; None: as the preset recommends."
@@ -127,7 +127,7 @@ def _options_of_run(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
     settings = run.settings
     return TrainOptions(
         env=settings["env_id"],
-        env_kwargs=json.dumps(settings["env_kwargs"]),
+        env_kwargs=json.dumps(recorded_env_kwargs(settings)),
         wrapper=() if wrappers_given else tuple(settings.get("wrappers", ())),
         steps=settings["total_steps"],
         seed=run.config["seed"],

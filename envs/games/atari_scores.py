@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from torso.envs.games.atari_settings import PROTOCOLS, AtariSettings
+
 # Game, as ale-py names it: (random, human). Mean returns of unclipped rewards, episodes of at most 108,000 frames that
 # begin with up to 30 no-ops, no sticky actions. The figures of dqn_zoo's atari_data.py (DeepMind), which are those that
 # Wang et al. 2016 (arXiv 1511.06581) print beside their own.
@@ -78,3 +83,18 @@ def human_normalized_score(env_id: str, mean_return: float) -> float | None:
         return None
     random, human = scores
     return (mean_return - random) / (human - random)
+
+
+def incomparable_score_note(env_id: str, env_kwargs: Mapping[str, Any]) -> str | None:
+    """Say why a human-normalised score cannot be compared with published ones; None where it can.
+
+    The published scores are of games without sticky actions, which the ``-v5`` ids and most protocols have.
+    """
+    if human_normalized_score(env_id, 0.0) is None:
+        return None
+    protocol = PROTOCOLS.get(str(env_kwargs.get("protocol")), {})
+    default = AtariSettings.__dataclass_fields__["repeat_action_probability"].default
+    sticky = {"repeat_action_probability": default, **protocol, **env_kwargs}["repeat_action_probability"]
+    if not sticky:
+        return None
+    return f"not comparable with published ones: sticky actions of probability {sticky:g}, which those were without"

@@ -19,8 +19,16 @@ PROTOCOLS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         # Mnih et al. 2015: deterministic but for the start; a lost life is an end to the learner.
         "dqn2015": {"repeat_action_probability": 0.0, "life_loss_info": True, "noop_max": 30},
-        # Machado et al. 2018: sticky actions are all the randomness, lost lives are not reported. As in the -v5 ids.
-        "machado2018": {"repeat_action_probability": 0.25, "life_loss_info": False, "noop_max": 0},
+        # After Machado et al. 2018, as ale-py's documentation and implementations of it have it: sticky actions are all
+        # the randomness, all 18 actions, lost lives are not reported.
+        "machado2018": {
+            "repeat_action_probability": 0.25,
+            "life_loss_info": False,
+            "noop_max": 0,
+            "full_action_space": True,
+        },
+        # As the -v5 ids are registered; torso's machado2018 before it had all actions.
+        "v5": {"repeat_action_probability": 0.25, "life_loss_info": False, "noop_max": 0, "full_action_space": False},
     }
 )
 _UNSUPPORTED = {  # other arguments of ale-py's vector env, and why they cannot be set

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from torso.envs.vector.making import SeededVectorEnv, action_start, make_vector
+from torso.envs.vector.making import SeededVectorEnv, action_start, has_raw_frames, make_vector
 from torso.envs.vector.masks import action_masks
 from torso.envs.vector.observations import flattened_space, observation_layout, observation_scale
 from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
@@ -73,6 +73,7 @@ class World:
                 f"env_kwargs must be plain data, got {self.env_kwargs!r} ({error}); pass a function that makes the "
                 "env instead"
             ) from error
+        object.__setattr__(self, "env_kwargs", _completed(self.name, self.env_kwargs))
 
     @property
     def name(self) -> str:
@@ -148,8 +149,29 @@ def recorded_world(
     if wrappers is None:
         wrappers = [load_wrapper(name) for name in recorded.get("wrappers") or ()] if is_recorded else ()
     if env_kwargs is None:
-        env_kwargs = recorded.get("env_kwargs") or {} if is_recorded and not world.is_constructed else {}
+        env_kwargs = recorded_env_kwargs(recorded) if is_recorded and not world.is_constructed else {}
     return World(env=env, env_kwargs=dict(env_kwargs), wrappers=wrappers)
+
+
+def recorded_env_kwargs(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the env's arguments that a run or a model recorded, in their meaning of today.
+
+    Before ``machado2018`` had all 18 actions, it was what the protocol ``v5`` is; since then it is recorded with
+    ``full_action_space`` (`World` completes it).
+    """
+    env_kwargs = dict(recorded.get("env_kwargs") or {})
+    if _completed(str(recorded.get("env_id")), env_kwargs) != env_kwargs:
+        env_kwargs["protocol"] = "v5"
+    return env_kwargs
+
+
+def _completed(name: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the arguments of an Atari game by those whose meaning has changed, so that they are recorded."""
+    is_changed = has_raw_frames(name) and env_kwargs.get("protocol") == "machado2018"
+    return {
+        **env_kwargs,
+        **({"full_action_space": True} if is_changed and "full_action_space" not in env_kwargs else {}),
+    }
 
 
 class _IgnoreClose(gym.Wrapper[Any, Any, Any, Any]):

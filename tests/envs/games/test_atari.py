@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -10,10 +12,14 @@ from ale_py import ALEInterface, roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
+from torso.agents import DQN, DQNConfig
+from torso.agents.runs.events import Evaluation
+from torso.agents.training.train_runs import train_run
 from torso.envs import make_vector, require_next_step
 from torso.envs.games.atari import AtariVector
 from torso.envs.games.atari_scores import PUBLISHED_SCORES, human_normalized_score
 from torso.envs.games.atari_settings import PROTOCOLS, AtariSettings
+from torso.envs.vector.world import World, recorded_env_kwargs, recorded_world
 from torso.errors import ConfigError, EnvError
 
 Make = Callable[..., AtariVector]
@@ -301,7 +307,9 @@ def test_all_actions_where_asked_for(make):
 
 
 def test_the_protocols(make):
-    assert make("Pong", protocol="machado2018").settings == AtariSettings()
+    assert make("Pong", protocol="machado2018").settings == AtariSettings(full_action_space=True)
+    assert make("Pong", protocol="machado2018").single_action_space.n == 18
+    assert make("Pong", protocol="v5").settings == AtariSettings()
     mnih = make("Pong", protocol="dqn2015").settings
     assert mnih == AtariSettings(repeat_action_probability=0.0, noop_max=30, life_loss_info=True)
     assert mnih.max_num_frames_per_episode == 108_000
@@ -313,7 +321,7 @@ def test_the_protocols(make):
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
-        ({"protocol": "dqn2013"}, ConfigError, "protocol must be one of dqn2015, machado2018, got 'dqn2013'"),
+        ({"protocol": "dqn2013"}, ConfigError, "protocol must be one of dqn2015, machado2018, v5, got 'dqn2013'"),
         ({"noop": 3}, ConfigError, "ALE/Pong-v5 cannot be given noop: did you mean noop_max"),
         ({"mode": 1}, ConfigError, "cannot be given mode: it has repeat_action_probability, .*single env"),
         ({"reward_clipping": True}, ConfigError, "clipped where they are learnt from"),
@@ -440,3 +448,52 @@ def test_the_published_games_are_the_ales_57():
 @pytest.mark.parametrize("name", ["CartPole-v1", "ALE/AirRaid-v5", "MinAtar/Breakout-v1", "Pong-v5", "ALE/Pong", ""])
 def test_what_has_no_published_scores_is_not_measured(name):
     assert human_normalized_score(name, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("env_kwargs", "sticky"),
+    [
+        ({}, "0.25"),
+        ({"protocol": "machado2018"}, "0.25"),
+        ({"protocol": "dqn2015"}, None),
+        ({"protocol": "dqn2015", "repeat_action_probability": 0.1}, "0.1"),
+        ({"repeat_action_probability": 0.0}, None),
+    ],
+)
+def test_scores_with_sticky_actions_are_marked(env_kwargs: dict[str, Any], sticky: str | None) -> None:
+    evaluation = Evaluation(returns=(1.0,), lengths_steps=(9,))
+    note = evaluation.to_json("ALE/Pong-v5", env_kwargs).get("human_normalized_score_note")
+    assert note is None if sticky is None else f"sticky actions of probability {sticky}," in note
+    assert "human_normalized_score_note" not in evaluation.to_json("CartPole-v1", env_kwargs)
+    assert "human_normalized_score_note" not in evaluation.to_json("ALE/Adventure-v5", env_kwargs)
+
+
+def test_a_recorded_protocol_keeps_the_meaning_that_it_had() -> None:
+    pong, given = "ALE/Pong-v5", {"protocol": "machado2018"}
+    today = World(env=pong, env_kwargs=given)
+    assert today.env_kwargs == {"protocol": "machado2018", "full_action_space": True}
+    for wrappers in ((), [lambda env: env]):
+        assert World(env=pong, env_kwargs=given, wrappers=wrappers).spec.num_actions == 18
+    old = recorded_world({"env_id": pong, "env_kwargs": given}, pong)
+    assert (old.env_kwargs, old.spec.num_actions) == ({"protocol": "v5"}, 6)
+    for world in (today, old, World(env=pong, env_kwargs={**given, "full_action_space": False})):
+        again = recorded_world({"env_id": pong, "env_kwargs": dict(world.env_kwargs)}, pong)
+        assert again.env_kwargs == world.env_kwargs
+    assert recorded_env_kwargs({"env_id": "Mine-v0", "env_kwargs": given}) == given
+
+
+def test_a_run_of_the_old_meaning_resumes_with_it(tmp_path: Path) -> None:
+    config = DQNConfig(min_replay_size=100, replay_capacity=200, evaluation_episodes=1, device="cpu")
+    world = World(env="ALE/Pong-v5", env_kwargs={"protocol": "v5", "max_episode_steps": 9})
+    out = tmp_path / "run"
+    train_run(world, config, total_steps=20, seed=0, out=out)
+    recorded = json.loads((out / "config.json").read_text())
+    recorded["settings"]["env_kwargs"]["protocol"] = "machado2018"
+    (out / "config.json").write_text(json.dumps(recorded))
+    resumed = train_run(
+        recorded_world(recorded["settings"], "ALE/Pong-v5"), config, total_steps=30, seed=0, out=out, resume=True
+    )
+    assert resumed.total_steps == 30
+    card = json.loads((out / "best" / "model.json").read_text())
+    assert card["provenance"]["env_kwargs"]["protocol"] in ("v5", "machado2018")
+    assert DQN.load(out).world.spec.num_actions == 6
