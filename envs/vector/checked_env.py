@@ -37,6 +37,7 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], name: str, index: int = 0) -> None:
         super().__init__(env)
         self._name, self._index = name, index
+        self._in_reset, self._in_step = f"{name}: reset()", f"{name}: step()"  # formatted once: steps are many
         self._observations = env.observation_space
         actions = env.action_space
         assert isinstance(actions, spaces.Discrete)  # noqa: S101 - append_env has checked it
@@ -53,18 +54,18 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             raise self._error_of("reset", error) from error
         obs, info = self._unpack("reset", result)
-        return checked_observation(f"{self._name}: reset()", self._observations, obs), self._reduced("reset", obs, info)
+        return checked_observation(self._in_reset, self._observations, obs), self._reduced("reset", obs, info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step; returns (observation, reward, terminated, truncated, reduced info)."""
         try:
-            result = self.env.step(self._action_type(action))
+            result = self.env.step(action if type(action) is self._action_type else self._action_type(action))
         except TorsoError:
             raise
         except Exception as error:
             raise self._error_of("step", error) from error
         obs, reward, terminated, truncated, info = self._unpack("step", result)
-        where = f"{self._name}: step()"
+        where = self._in_step
         reward = checked_reward(where, reward)
         terminated = checked_flag(where, "terminated", terminated)
         truncated = checked_flag(where, "truncated", truncated)
@@ -74,7 +75,7 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
     def _unpack(self, method: str, result: Any) -> tuple[Any, ...]:
         """Check the form of a result; where a wrapper may have spoilt it, that of the env within is blamed first."""
         try:
-            return unpacked(f"{self._name}: {method}()", _RESULTS[method], result)
+            return unpacked(self._in_step if method == "step" else self._in_reset, _RESULTS[method], result)
         except EnvError:
             self._check_base(method)
             raise
@@ -121,6 +122,8 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
 
 def unpacked(where: str, names: tuple[str, ...], result: Any) -> tuple[Any, ...]:
     """Unpack what a method returned; ``EnvError`` for another number of values, or an info that is no dict."""
+    if type(result) is tuple and len(result) == len(names) and type(result[-1]) is dict:
+        return result
     expected = f"{where} must return ({', '.join(names)})"
     if not isinstance(result, (tuple, list)):
         raise EnvError(f"{expected}, got {described(result)}")
@@ -143,7 +146,9 @@ def checked_reward(where: str, reward: Any) -> float:
 
 def checked_flag(where: str, name: str, value: Any) -> bool:
     """Check that a value is True or False (or 1 or 0)."""
-    if isinstance(value, (bool, np.bool_)):
+    if value is True or value is False:
+        return bool(value)
+    if isinstance(value, np.bool_):
         return bool(value)
     with suppress(TypeError, ValueError):
         if np.ndim(value) == 0 and value in (0, 1):

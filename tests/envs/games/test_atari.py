@@ -494,6 +494,6 @@ def test_a_run_of_the_old_meaning_resumes_with_it(tmp_path: Path) -> None:
         recorded_world(recorded["settings"], "ALE/Pong-v5"), config, total_steps=30, seed=0, out=out, resume=True
     )
     assert resumed.total_steps == 30
-    card = json.loads((out / "best" / "model.json").read_text())
-    assert card["provenance"]["env_kwargs"]["protocol"] in ("v5", "machado2018")
+    card = json.loads((out / "model" / "model.json").read_text())
+    assert card["provenance"]["env_kwargs"]["protocol"] == "v5"
     assert DQN.load(out).world.spec.num_actions == 6
