@@ -76,7 +76,7 @@ def test_without_a_network_the_scripts_say_what_to_install(tmp_path: Path, monke
 def test_a_stale_module_is_noticed_and_generated_anew(copied: Path) -> None:
     folder = copied
     source = folder / "prediction.proto"
-    source.write_text(source.read_text().replace("string backend = 9;", "string backend = 9;\n  string more = 10;"))
+    source.write_text(source.read_text().replace("string backend = 9;", "string backend = 9;\n  string more = 12;"))
     (folder / "gone_pb2.py").write_text("")
     done = check(folder)
     assert done.returncode == 1
@@ -106,7 +106,7 @@ def test_the_wire_is_what_clients_rely_on(checked: object) -> None:
 
 
 def test_a_field_may_be_added(copied: Path) -> None:
-    done = wire_check(changed(copied, "string backend = 9;", "string backend = 9;\n  string more = 10;"))
+    done = wire_check(changed(copied, "string backend = 9;", "string backend = 9;\n  string more = 12;"))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
