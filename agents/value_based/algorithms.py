@@ -33,7 +33,7 @@ class Algorithm:
     n_step: int = 1
     """Rewards in a target before it bootstraps."""
     source: str = ""
-    """Where it was published."""
+    """Publication that it is from."""
 
     @property
     def double(self) -> bool:

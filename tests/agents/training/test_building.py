@@ -1,4 +1,4 @@
-"""What a training and a fit build: networks and vector envs once, and no more than they need."""
+"""Counts of what a training and a fit build: networks and vector envs once, and no more than they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not finite ends a training where it comes in, and what was saved before stays."""
+"""NaN and infinity end a training where they come in, and what was saved before stays."""
 
 from __future__ import annotations
 
