@@ -8,7 +8,7 @@ from typing import Literal
 from torso.checks import assign, choice, positive, whole
 from torso.errors import SpecError
 
-Layout = Literal["hw", "chw", "hwc"]  # the axes of an image: height, width, channels
+Layout = Literal["hw", "chw", "hwc", "tchw", "thwc"]  # the axes of an image: height, width, channels; t: of a stack
 Polarity = Literal["light-on-dark", "dark-on-light", "none"]
 Centring = Literal["none", "box", "mass"]
 ATARI_STACK = (4, 84, 84)  # frames, height, width (Mnih et al. 2015)

@@ -40,10 +40,11 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
     The parameters are the fields of `ClassifierConfig`, which documents them; ``hidden`` may also be any sequence,
     ``init_torso`` any path, and ``random_state`` a RandomState, as scikit-learn takes it.
 
-    ``X`` is rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C]; a convolutional net takes rows of a square
-    number of pixels as images too. ``y`` holds labels of any kind. What is learnt does not depend on the rows' order; a
-    row of weight 2 equals two rows, one of weight 0 none. A saved model takes arrays; image files are for those of
-    `fit_run`, whose data sets say how a picture becomes an input.
+    ``X`` is rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C], which ``layout`` says where the rule of
+    `torso.image_layout` is not right; a convolutional net takes rows of a square number of pixels as images too. ``y``
+    holds labels of any kind. What is learnt does not depend on the rows' order; a row of weight 2 equals two rows, one
+    of weight 0 none. A saved model takes arrays; image files are for those of `fit_run`, whose data sets say how a
+    picture becomes an input.
 
     After ``fit``: ``classes_``; ``network_``, the best epoch's; ``n_iter_``, epochs completed; ``best_epoch_``;
     ``loss_curve_`` and ``validation_scores_`` by epoch; ``n_features_in_``, values of one input.
@@ -57,6 +58,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         *,
         net: str | None = None,
         head: str | None = None,
+        layout: str | None = None,
         hidden: Sequence[int] | None = None,
         activation: Activation | None = None,
         dropout: float | None = None,
@@ -221,7 +223,9 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
     def _spec(
         self, config: ClassifierConfig, inputs: NDArray[Any], rows: NDArray[np.int64], num_classes: int
     ) -> NetworkSpec:
-        network_input = input_spec_of(inputs, convolutional=takes_images(config), training_rows=rows)
+        network_input = input_spec_of(
+            inputs, convolutional=takes_images(config), layout=config.layout, training_rows=rows
+        )
         return classifier_spec(config, network_input, num_classes)
 
 

@@ -40,6 +40,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         *,
         net: str | None = None,
         head: str | None = None,
+        layout: str | None = None,
         hidden: Sequence[int] | None = None,
         activation: Activation | None = None,
         dropout: float | None = None,
@@ -125,7 +126,9 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         targets: NDArray[np.float32],
         rows: NDArray[np.int64],
     ) -> NetworkSpec:
-        network_input = input_spec_of(inputs, convolutional=takes_images(config), training_rows=rows)
+        network_input = input_spec_of(
+            inputs, convolutional=takes_images(config), layout=config.layout, training_rows=rows
+        )
         return regressor_spec(config, network_input, *moments(targets, rows))
 
     def _targets(self, y: ArrayLike, *, first: bool) -> NDArray[np.float32]:

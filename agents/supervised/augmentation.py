@@ -51,9 +51,9 @@ class Augmentation:
 def augmented(images: Tensor, augmentation: Augmentation, layout: Layout, generator: torch.Generator) -> Tensor:
     """Shift, rotate, scale and bend each image by random amounts within the bounds of ``augmentation``.
 
-    images: [B, H, W], [B, C, H, W] or [B, H, W, C], as ``layout`` says, of any dtype; returns the same, integers
-    rounded. Pixels are interpolated linearly, and never when whole shifts are all there is. What moves in repeats the
-    image's edge. ``generator`` is on the images' device.
+    images: [B, H, W], [B, C, H, W], [B, H, W, C] or stacks of these, as ``layout`` says, of any dtype; returns the
+    same, integers rounded. Pixels are interpolated linearly, and never when whole shifts are all there is. What moves
+    in repeats the image's edge. ``generator`` is on the images' device.
 
     Raises:
         InputError: images that are not of the layout.
@@ -61,6 +61,10 @@ def augmented(images: Tensor, augmentation: Augmentation, layout: Layout, genera
     """
     if augmentation.is_identity:
         return images
+    if layout in ("tchw", "thwc"):  # the images of a stack move together
+        planes = images if layout == "tchw" else images.permute(0, 1, 4, 2, 3)
+        moved = augmented(planes.flatten(1, 2), augmentation, "chw", generator).reshape(planes.shape)
+        return moved if layout == "tchw" else moved.permute(0, 1, 3, 4, 2)
     batch, height, width = _batch_and_sides(images, layout)
     if augmentation.max_shift_px >= min(height, width):
         raise ConfigError(

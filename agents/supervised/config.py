@@ -14,13 +14,13 @@ from torso.agents.optim.optimizers import OPTIMIZERS
 from torso.agents.optim.schedules import SCHEDULES
 from torso.agents.supervised.augmentation import Augmentation
 from torso.agents.supervised.recipes import RECIPES, BatchSize, Recipe, recipe_of
-from torso.checks import flag, fraction, optional
+from torso.checks import choice, flag, fraction, optional
 from torso.errors import ConfigError
+from torso.image_layout import FLAT, LAYOUTS
 from torso.nets.modules.initialisation import INITS, Init
 from torso.nets.specs.calibration import CALIBRATION_METHODS, CalibrationMethod
 from torso.nets.specs.named_heads import head_fields, head_names, require_head
-from torso.nets.specs.named_torsos import registered_nets, unknown_net
-from torso.nets.specs.registry import TORSOS
+from torso.nets.specs.named_torsos import is_convolutional, registered_nets, unknown_net
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
@@ -32,7 +32,6 @@ DEFAULT_NET = "mlp"
 BINARY_LOSSES = ("binary", "logistic", "perceptron")  # of one output, for two classes
 ONE_NEURON = ("perceptron", "logistic")  # nets that distinguish two classes by one output
 LINEAR = (*ONE_NEURON, "softmax", "linear")  # nets without a hidden layer
-CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature", "minatar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +43,11 @@ class FitConfig:
     for classifiers also perceptron, logistic, softmax."""
     head: str | None = None
     """Registered head of your own, which brings its loss; None: torso's."""
+    layout: str | None = None
+    """How inputs are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for rows.
+
+    None: by their shape and values.
+    """
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers; None: the net's own."""
     activation: Activation | None = None
@@ -121,9 +125,7 @@ class FitConfig:
     @property
     def convolutional(self) -> bool:
         """Whether the net takes images; of a torso from another model, that model's input specification decides."""
-        if self.net in registered_nets():
-            return bool(getattr(TORSOS.spec_class(self.net or ""), "takes_images", False))
-        return self.net in CONVOLUTIONAL
+        return is_convolutional(self.net)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -235,6 +237,8 @@ def _check_torso(config: FitConfig) -> None:
 
 
 def _check_names(config: FitConfig) -> None:
+    if config.layout is not None:
+        choice("layout", config.layout, (*LAYOUTS, FLAT))
     if config.head is not None and config.head not in head_names("regressor"):  # the data decide which it must be
         require_head(config.head, "classifier")
     for name, value, known in (

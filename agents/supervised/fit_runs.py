@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_exa
 from torso.agents.supervised.inputs import as_inputs, input_spec_of, moments
 from torso.agents.supervised.learner import Examples, classifier_spec, regressor_spec, takes_images
 from torso.envs import Dataset, Splits
-from torso.errors import ConfigError
+from torso.errors import ConfigError, ModelNotFoundError, RunError
 from torso.insight.metrics.reliability import plot_reliability, reliability
 from torso.insight.metrics.scoring import compute_readout, score_on_test
 from torso.nets import (
@@ -102,10 +103,11 @@ def fit_run(
             resume=resume,
             # Under another schedule a longer fit has other learning rates from its first step on.
             extendable=("max_epochs", "patience") if recipe.schedule == "constant" else ("patience",),
-            upgrade=lambda recorded: {"head": None, **recorded},  # a run of before could have no other
+            upgrade=lambda recorded: {"head": None, "layout": None, **recorded},  # a run of before had no other
         ) as run,
         torch_threads(run.resolved["num_threads"]),
     ):
+        _require_same_reading(run, spec.input)
         fit = _FitRun(run, data, config, spec, seed)
         try:
             summary = fit.execute(on_event, stop, checkpoint_period_s)
@@ -113,6 +115,17 @@ def fit_run(
             fit.recorder.close()
         fitting = fit.fitting
         return FitResult(run_directory=run, epochs=fitting.epoch, best_epoch=fitting.best_epoch, summary=summary)
+
+
+def _require_same_reading(run: RunDirectory, network_input: InputSpec) -> None:
+    """Raise RunError where a run read its inputs otherwise, as an older torso may have inferred it."""
+    with suppress(ModelNotFoundError):  # a run that has no checkpoint yet
+        begun = read_source(run.path).network.input
+        if begun.layout != network_input.layout:
+            raise RunError(
+                f"inputs must be read as they were when {run.path} was begun, {begun.reading}; got "
+                f"{network_input.reading}; begin anew in another directory"
+            )
 
 
 class _FitRun:
@@ -248,7 +261,9 @@ def spec_of(train: Dataset, config: ClassifierConfig | RegressorConfig) -> Netwo
         raise ConfigError(
             f"config must be a {required}, as {train.name} is for {train.task}, got a {type(config).__name__}"
         )
-    network_input = input_spec_of(train.inputs, convolutional=takes_images(config), image=train.image)
+    network_input = input_spec_of(
+        train.inputs, convolutional=takes_images(config), layout=config.layout, image=train.image
+    )
     if isinstance(config, RegressorConfig):
         return regressor_spec(config, network_input, *moments(train.labels))
     return classifier_spec(config, network_input, len(train.label_names))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from torso.arrays import Array
 from torso.errors import InputError
-from torso.image_spec import ImageSpec, Layout
+from torso.image_layout import Range, chosen_layout, image_layout, pixel_scale
+from torso.image_spec import ImageSpec
 from torso.nets.specs.inputs import InputSpec
 
 _BLOCK_ROWS = 256  # converted to float64 at once: what stays in a core's cache
@@ -21,32 +22,39 @@ def input_spec_of(
     inputs: Array,
     *,
     convolutional: bool,
+    layout: str | None = None,
     image: ImageSpec | None = None,
     training_rows: NDArray[np.int64] | None = None,
 ) -> InputSpec:
     """Infer the input specification from the inputs to fit on; ``training_rows`` index those learnt from, None: all.
 
-    inputs: [N, F] rows, or images [N, H, W], [N, C, H, W] or [N, H, W, C]; bool, integers or floats. Images keep their
-    dtype and are scaled to [0, 1] within the network, by ``image.max_value`` or else by their largest value. Rows
-    become float32 and are standardised within the network, by the mean and deviation of each column. For a
-    convolutional network, rows whose length is a square are images.
+    inputs: [N, F] rows, images [N, H, W], [N, C, H, W] or [N, H, W, C], or stacks of images, with T after N; bool,
+    integers or floats. ``layout`` says which (``flat``: rows); None: the rule of `torso.image_layout` does, and to a
+    convolutional network all but rows are images, and so are rows whose length is a square. Images keep
+    their dtype and are scaled to [0, 1] within the network, by ``image.max_value`` or else by their largest value. Rows
+    become float32 and are standardised within the network, by the mean and deviation of each column.
 
     Raises:
         InputError: an array that is none of these, holds NaN or infinity, or rows whose columns are all constant.
+        ConfigError: a layout of another number of axes.
     """
     if inputs.dtype.kind not in "biuf":
         raise InputError("X", expected="numbers", got=f"dtype {inputs.dtype}")
-    if inputs.ndim not in (2, 3, 4) or 0 in inputs.shape:
+    if inputs.ndim not in (2, 3, 4, 5) or 0 in inputs.shape:
         raise InputError(
-            "X", expected="rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C]", got=str(list(inputs.shape))
+            "X",
+            expected="rows [N, F], images [N, H, W], [N, C, H, W] or [N, H, W, C], or stacks of images",
+            got=str(list(inputs.shape)),
         )
     if not _all_finite(inputs):
         raise InputError("X", expected="finite numbers", got="NaN or infinity")
     shape: tuple[int, ...] = inputs.shape[1:]
-    if inputs.ndim == 2 and convolutional:
+    if inputs.ndim == 2 and (layout == "hw" or (convolutional and layout is None)):
         shape = _square(inputs.shape[1])
-    layout = layout_of(shape)
-    if layout is None:
+    values = _range(_blocks(inputs, training_rows))
+    inferred = image_layout(shape, inputs.dtype.name, values, are_whole=len(shape) != 2 or _are_whole(inputs))
+    axes = chosen_layout(shape, layout, inferred, convolutional=convolutional or image is not None)
+    if axes is None:
         mean, std = moments(inputs, training_rows)
         first = inputs[0 if training_rows is None else training_rows[0]]
         if len(inputs) > 1 and all((block == first).all() for block in _blocks(inputs, training_rows)):
@@ -55,17 +63,8 @@ def input_spec_of(
     dtype = inputs.dtype.name if inputs.dtype.name in _IMAGE_DTYPES else "float32"
     if inputs.ndim == 2 and inputs.dtype != np.uint8:
         dtype = "float32"  # a table of pixels: later inputs may be fractions
-    largest = _largest(_blocks(inputs, training_rows)) if image is None else image.max_value
-    return InputSpec(shape=shape, dtype=dtype, layout=layout, scale=1 / (largest or 1.0), image=image)
-
-
-def layout_of(shape: tuple[int, ...]) -> Layout | None:
-    """Infer an image's layout from its shape; of three axes the shortest, if it is first or last, holds channels."""
-    if len(shape) == 2:
-        return "hw"
-    if len(shape) == 3:
-        return "chw" if shape[0] <= shape[2] else "hwc"
-    return None
+    scale = pixel_scale(values if image is None else (0.0, image.max_value))
+    return InputSpec(shape=shape, dtype=dtype, layout=axes, scale=scale, image=image)
 
 
 def as_inputs(inputs: Array, spec: InputSpec) -> Array:
@@ -129,6 +128,11 @@ def _blocks(values: Array, rows: NDArray[np.int64] | None) -> Iterator[Array]:
         yield values[some if rows is None else rows[some]]
 
 
-def _largest(blocks: Iterable[Array]) -> float:
-    """Compute the largest absolute value."""
-    return max(max(float(block.max()), -float(block.min())) for block in blocks)
+def _range(blocks: Iterable[Array]) -> Range:
+    """Compute the lowest and the highest value."""
+    ranges = [(float(block.min()), float(block.max())) for block in blocks]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def _are_whole(values: Array) -> bool:
+    return values.dtype.kind != "f" or all(np.array_equal(block, np.rint(block)) for block in _blocks(values, None))

@@ -22,6 +22,7 @@ from torso.agents.runs.recorder import Recorder
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.session import Session, build_network_for
 from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.network import input_spec, resolved_net
 from torso.envs.vector.world import World
 from torso.nets import (
     LARGE_WEIGHTS,
@@ -39,11 +40,13 @@ _log = logging.getLogger(__name__)
 E = TypeVar("E", bound=TrainingEvent)
 
 
-def resolve_training(config: DQNConfig) -> dict[str, Any]:
+def resolve_training(world: World, config: DQNConfig) -> dict[str, Any]:
     """Resolve the ``auto`` settings on this machine, as JSON for config.json."""
     device = resolve_device(config.device)
     widths = zip(config.hidden, config.hidden[1:], strict=False)
-    pays = config.net != "mlp" or any(a * b >= LARGE_WEIGHTS for a, b in widths)
+    pays = resolved_net(config, input_spec(config, world.spec)) != "mlp" or any(
+        a * b >= LARGE_WEIGHTS for a, b in widths
+    )
     precision = resolve_precision(config.precision, device, pays=pays)
     return {"device": str(device), "precision": precision, "checkpoint_period": config.steps_between_checkpoints}
 
@@ -68,7 +71,7 @@ class Training:
         built: Network | None = None,
         video_period: int = 0,
     ) -> None:
-        resolved = resolve_training(config) if run is None else run.resolved
+        resolved = resolve_training(world, config) if run is None else run.resolved
         self.world, self.config, self.seed = world, config, seed
         self.recorder = Recorder(run)
         if built is None and network is not None:

@@ -18,9 +18,11 @@ from torso.agents.training.session import build_network_for
 from torso.agents.value_based.config import DQNConfig, upgrade_settings
 from torso.envs.vector.world import World, recorded_env_kwargs
 from torso.errors import ConfigError
+from torso.image_layout import LEGACY
 from torso.nets import Network, read_source
 
 _CONFIG_FIELDS = frozenset(DQNConfig.__dataclass_fields__)
+_BEFORE = {"layout": LEGACY}  # how runs went on before they recorded it
 
 
 def open_run(
@@ -68,7 +70,7 @@ def open_run(
         out,
         kind="train",
         settings=settings,
-        resolved=resolve_training(config),
+        resolved=resolve_training(world, config),
         seed=seed,
         resume=resume,
         extendable=("total_steps", "stop_return", "video_period"),
@@ -78,12 +80,13 @@ def open_run(
 
 def config_of(settings: Mapping[str, Any]) -> DQNConfig:
     """Read the configuration of a training run from its recorded settings."""
-    return DQNConfig.from_recorded({name: value for name, value in settings.items() if name in _CONFIG_FIELDS})
+    known = {name: value for name, value in settings.items() if name in _CONFIG_FIELDS}
+    return DQNConfig.from_recorded({**_BEFORE, **known})
 
 
 def _upgraded(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Bring a run's recorded settings, of the algorithm and of the env, to the form of today."""
-    return {**upgrade_settings(settings), "env_kwargs": recorded_env_kwargs(settings)}
+    return {**upgrade_settings({**_BEFORE, **settings}), "env_kwargs": recorded_env_kwargs(settings)}
 
 
 def _require_progress(path: Path, total_steps: int) -> None:

@@ -12,6 +12,7 @@ from torso.agents.value_based.algorithms import Algorithm, algorithm_names, algo
 from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET
 from torso.checks import choice, count, each, flag, number, optional, path, positive, share, text, whole
 from torso.errors import ConfigError
+from torso.image_layout import FLAT, LAYOUTS, LEGACY
 from torso.nets import NETS
 from torso.nets.specs.named_heads import head_fields, require_head
 from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
@@ -33,8 +34,16 @@ class DQNConfig:
 
     algorithm: str = "dqn"
     """Row of the algorithm table: dqn, double, dueling, prioritized or n-step; or a registered one."""
-    net: str = "mlp"
-    """Torso architecture: mlp, cnn, lenet, nature, minatar or vgg; or a registered one."""
+    net: str = "auto"
+    """Torso architecture: mlp, cnn, lenet, nature, minatar or vgg; or a registered one.
+
+    auto: nature for images of at least 36 pixels a side, cnn for smaller ones, mlp for vectors.
+    """
+    layout: str | None = None
+    """How observations are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for vectors.
+
+    None: by their shape and the space's bounds.
+    """
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the fully connected layers."""
     activation: Activation = "relu"
@@ -129,7 +138,7 @@ class DQNConfig:
             if getattr(self, name) is not None or name not in IDENTITY:
                 object.__setattr__(self, name, check(name, getattr(self, name)))
         self._set_identity()
-        if self.net not in (*_NETS, *registered_nets()):
+        if self.net not in ("auto", *_NETS, *registered_nets()):
             raise unknown_net(self.net, _NETS)
         if self.stop_return is not None and self.evaluation_period is None:
             raise ConfigError(
@@ -148,7 +157,7 @@ class DQNConfig:
                 "normalise_observations must be False with init_torso, which has its own input scaling, got True; "
                 "leave out normalise_observations"
             )
-        if self.dueling and not self.hidden and self.net == "mlp":
+        if self.dueling and not self.hidden and self.net in ("auto", "mlp"):
             raise ConfigError(
                 "hidden must have at least one layer with dueling, whose streams it forms, got (); "
                 "give hidden at least one"
@@ -287,7 +296,7 @@ def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     them, or was not recorded: then it is the row that has these settings, or the nearest.
     """
     fields = DQNConfig.__dataclass_fields__
-    settings = {**{each: fields[each].default for each in _ADDED}, **settings}
+    settings = {**_BEFORE, **settings}
     if "head" in settings:
         return settings
     identity = {name: settings[name] for name in IDENTITY if name in settings}
@@ -306,7 +315,10 @@ def _has(row: Algorithm, identity: Mapping[str, Any]) -> bool:
     return all(getattr(row, name) == value for name, value in {**base, **identity}.items())
 
 
-_ADDED = ("evaluation_envs", "evaluation_max_steps")  # settings with one value before there was a choice
+_BEFORE = {  # settings that had one value before there was a choice
+    "evaluation_envs": 32,
+    "evaluation_max_steps": 27_000,
+}
 _NEED_PRIORITIES = ("priority_exponent", "importance_start", "importance_end", "importance_steps")
 
 
@@ -320,6 +332,7 @@ def _one_of(*known: str) -> Check:
 
 _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("algorithm", "net", "head", "device"), text),
+    "layout": optional(_one_of(*LAYOUTS, FLAT, LEGACY)),
     **dict.fromkeys(
         (
             *("num_envs", "n_step", "learning_rate_decay_steps", "importance_steps", "batch_size", "replay_capacity"),

@@ -10,15 +10,46 @@ import torch
 from torso.agents.value_based.config import DQNConfig
 from torso.envs.vector.world import WorldSpec
 from torso.errors import ConfigError
+from torso.image_layout import LEGACY, chosen_layout, image_sides, pixel_scale
+from torso.image_spec import Layout
 from torso.nets import InputSpec, Network, NetworkSpec, build_network, net_spec
 from torso.nets.models.transfer import load_torso, take_torso
 from torso.nets.specs.named_heads import head_spec
-from torso.nets.specs.named_torsos import registered_fields, registered_nets
+from torso.nets.specs.named_torsos import is_convolutional, registered_fields, registered_nets
+
+_NATURE_MIN_SIDE_PX = 36  # of its three convolutions
 
 
-def input_spec(env: WorldSpec) -> InputSpec:
-    """Input specification for an env's raw observations."""
-    return InputSpec(shape=env.shape, dtype=env.dtype, layout=env.layout, scale=env.scale)
+def input_spec(config: DQNConfig, env: WorldSpec) -> InputSpec:
+    """Input specification for an env's raw observations, as the setting ``layout`` reads them.
+
+    Raises:
+        ConfigError: a layout for observations of another number of axes.
+    """
+    if config.layout == LEGACY:
+        layout = _legacy_layout(env.shape)
+        scale = pixel_scale(env.values) if layout is not None and env.dtype == "uint8" else 1.0
+    else:
+        layout = chosen_layout(env.shape, config.layout, env.layout, convolutional=is_convolutional(config.net))
+        scale = 1.0 if layout is None else pixel_scale(env.values)
+    return InputSpec(shape=env.shape, dtype=env.dtype, layout=layout, scale=scale)
+
+
+def resolved_net(config: DQNConfig, network_input: InputSpec) -> str:
+    """Name of the torso architecture: the setting ``net``, or else a convolutional one for images, mlp for vectors."""
+    if config.net != "auto":
+        return config.net
+    if network_input.layout is None:
+        return "mlp"
+    return "nature" if min(image_sides(network_input.shape, network_input.layout)) >= _NATURE_MIN_SIDE_PX else "cnn"
+
+
+def _legacy_layout(shape: tuple[int, ...]) -> Layout | None:
+    if len(shape) == 2:
+        return "hw"
+    if len(shape) == 3:
+        return "chw" if shape[0] < min(shape[1:]) else "hwc"
+    return None
 
 
 def q_network_spec(
@@ -33,22 +64,25 @@ def q_network_spec(
     Raises:
         ConfigError, SpecError: settings that do not fit the observations, or another model's torso that does not.
     """
+    if initial is not None and config.layout is None:  # as the model was trained to read them
+        network_input = replace(network_input, layout=initial.spec.input.layout, scale=initial.spec.input.scale)
+    net = resolved_net(config, network_input)
     hidden, streams = config.hidden, config.hidden[:0]
     if config.dueling and config.init_torso is None:
         hidden, streams = config.hidden[:-1], config.hidden[-1:]
     if config.normalise_observations:
         if network_input.layout is not None:
             raise ConfigError(
-                f"normalise_observations must be False unless observations are flat, got images of shape "
-                f"{network_input.shape}, which are scaled already; leave it out"
+                f"normalise_observations must be False for images, which are scaled by their range, got observations "
+                f"{network_input.reading}; leave it out, or give layout='flat'"
             )
         zeros, ones = (0.0,) * network_input.size, (1.0,) * network_input.size
         network_input = replace(network_input, mean=zeros, std=ones)
     settings: dict[str, Any] = {"hidden": hidden, "activation": config.activation, "layer_norm": config.layer_norm}
-    if config.net in registered_nets():  # it takes what it has fields for; a preset's widths are for the named ones
-        settings = {name: value for name, value in settings.items() if name in registered_fields(config.net)}
+    if net in registered_nets():  # it takes what it has fields for; a preset's widths are for the named ones
+        settings = {name: value for name, value in settings.items() if name in registered_fields(net)}
     torso = net_spec(
-        config.net,
+        net,
         network_input,
         dropout=0.0,
         batch_norm=False,  # its statistics would be the replay's in updates, and those of one state in acting

@@ -11,7 +11,7 @@ import tyro
 
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.supervised.config import DEFAULT_NET, ClassifierConfig, RegressorConfig, as_regression
-from torso.agents.supervised.fit_runs import fit_run
+from torso.agents.supervised.fit_runs import fit_run, spec_of
 from torso.agents.supervised.lr_finder import plot_range_test, range_test_of
 from torso.agents.supervised.recipes import RECIPES, fit_preset
 from torso.cli.parsing import Flag, option_value
@@ -136,7 +136,8 @@ def run(options: FitOptions) -> int:
     net = config.net_name or f"the{' frozen' * config.freeze_torso} torso of {config.init_torso}"
     preface = (
         f"{net} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} for "
-        f"validation, at most {max_epochs:,} epochs, seed {options.seed}: {out}"
+        f"validation, at most {max_epochs:,} epochs, seed {options.seed}: {out}\n"
+        f"inputs: {spec_of(data.train, config).input.reading}"
     )
 
     def work(stop: Callable[[], bool]) -> str | None:

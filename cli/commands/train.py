@@ -14,6 +14,7 @@ from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.train_runs import config_of, train_run
 from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.network import input_spec, resolved_net
 from torso.agents.value_based.presets import preset
 from torso.cli.parsing import Flag, option_value
 from torso.cli.runs import default_out, run_to_resume, run_until_stopped
@@ -100,8 +101,13 @@ def run(options: TrainOptions) -> int:
     if not (out / "config.json").is_file():  # a run goes on with what it began with
         options.settings.require_used(_given_settings(options))
 
+    network_input = input_spec(options.settings, world.spec)
+    torso = options.settings.init_torso
+    net = resolved_net(options.settings, network_input) if torso is None else f"the torso of {torso}"
+    reading = f"{network_input.reading}; net {net}"
+
     def work(stop: Callable[[], bool]) -> str | None:
-        with TrainingProgress(options.steps, _preface(options)) as progress:
+        with TrainingProgress(options.steps, f"{_preface(options)}\nobservations: {reading}") as progress:
             trained = train_run(
                 world,
                 options.settings,

@@ -11,38 +11,47 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from torso.errors import EnvError, SpecError
+from torso.image_layout import Range, image_layout, pixel_scale
 from torso.image_spec import Layout
 from torso.space_spec import SpaceSpec
+
+_LARGEST_PIXEL = 65_535  # of 16 bits
 
 
 def observation_layout(space: gym.Space[Any]) -> tuple[tuple[int, ...], str, Layout | None]:
     """Infer ``(shape, NumPy dtype name, layout)`` of one observation of a Box space.
 
-    The layout says which axes are the image's, for networks that convolve: two axes are ``"hw"``; three are ``"chw"``
-    where the first is shorter than both others (stacked frames, PyTorch's order), else ``"hwc"``; anything else is a
-    plain vector, None. Raises ``EnvError`` for other spaces, which ``make_vector`` flattens to Boxes.
+    The layout says which axes are an image's, by the rule of `torso.image_layout`; None: it is a plain vector. Raises
+    ``EnvError`` for other spaces than Boxes, to which ``make_vector`` flattens them.
     """
     if not isinstance(space, spaces.Box) or space.dtype is None:
         raise EnvError(f"the observation space must be a Box, got {space}")
     shape = tuple(int(size) for size in space.shape)
-    layout: Layout | None = None
-    if len(shape) == 2:
-        layout = "hw"
-    elif len(shape) == 3:
-        layout = "chw" if shape[0] < min(shape[1:]) else "hwc"
-    return shape, space.dtype.name, layout
+    return shape, space.dtype.name, image_layout(shape, space.dtype.name, observation_range(space))
+
+
+def observation_range(space: gym.Space[Any]) -> Range | None:
+    """Lowest and highest value that a Box allows; None where it has none, or not one for all numbers.
+
+    Bounds beyond those of 16 bits are how spaces say that they have none. Bytes have a range in any case.
+    """
+    if not isinstance(space, spaces.Box) or 0 in space.shape:
+        return None
+    low, high = float(space.low.min()), float(space.high.max())
+    is_one = low == float(space.low.max()) and high == float(space.high.min())
+    if not is_one and space.dtype not in (np.uint8, np.bool_):
+        return None
+    return (low, high) if max(abs(low), abs(high)) <= _LARGEST_PIXEL else None
 
 
 def observation_scale(space: gym.Space[Any]) -> float:
-    """Factor by which a network scales observations: 1 / the space's upper bound for images of uint8, else 1.
+    """Factor by which a network scales observations: for images 1 / the space's largest magnitude, else 1.
 
     So frames are divided by 255 (Mnih et al. 2015), and the scans of ``torso/Digits-v0`` by 16. Raises ``EnvError`` as
     ``observation_layout`` does.
     """
-    _, dtype, layout = observation_layout(space)
-    if layout is None or dtype != "uint8" or not isinstance(space, spaces.Box):
-        return 1.0
-    return 1 / max(1, int(space.high.max()))
+    _, _, layout = observation_layout(space)
+    return 1.0 if layout is None else pixel_scale(observation_range(space))
 
 
 def with_array_observations(env: gym.Env[Any, Any], name: str) -> gym.Env[Any, Any]:

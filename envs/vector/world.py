@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from torso.envs.vector.making import SeededVectorEnv, action_start, has_raw_frames, make_vector
 from torso.envs.vector.masks import action_masks
-from torso.envs.vector.observations import flattened_space, observation_layout, observation_scale
+from torso.envs.vector.observations import flattened_space, observation_layout, observation_range, observation_scale
 from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
 from torso.errors import ConfigError
+from torso.image_layout import Range
 from torso.image_spec import Layout
 from torso.plain import plain
 from torso.space_spec import SpaceSpec
@@ -32,13 +33,15 @@ class WorldSpec:
     dtype: str
     """NumPy's name of the observations' dtype."""
     layout: Layout | None
-    """The axes of an image; None where observations are plain vectors."""
+    """The axes of an image, as inferred; None where observations are plain vectors."""
     scale: float
-    """Factor by which a network scales observations."""
+    """Factor by which a network scales observations that are read so."""
     num_actions: int
     """Number of actions."""
     action_start: int
     """The env's number for action 0."""
+    values: Range | None = None
+    """Lowest and highest number of an observation; None where the space has no such bounds."""
     frame_stack: int = 1
     """Number of stacked frames in an observation, the newest last, the others shared with those before it."""
     has_action_masks: bool = False
@@ -120,6 +123,7 @@ class World:
                 scale=observation_scale(probe.single_observation_space),
                 num_actions=num_actions,
                 action_start=start,
+                values=observation_range(probe.single_observation_space),
                 frame_stack=getattr(probe, "frame_stack", 1),
                 has_action_masks=mask is not None,
                 is_one_hot=_is_one_hot(probe),

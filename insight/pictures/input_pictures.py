@@ -31,6 +31,9 @@ def channels_last(values: Array, spec: InputSpec) -> Array:
         return values[..., np.newaxis]
     if spec.layout == "chw":
         return values.transpose(0, 2, 3, 1)
+    if spec.layout in ("tchw", "thwc"):  # a stack's channels follow one another
+        planes = values if spec.layout == "tchw" else values.transpose(0, 1, 4, 2, 3)
+        return planes.reshape(len(values), *spec.tensor_shape).transpose(0, 2, 3, 1)
     if spec.layout is None and spec.image is not None:
         return values.reshape(-1, spec.image.height, spec.image.width, spec.image.channels)
     return values

@@ -67,6 +67,10 @@ class InputScaling(nn.Module):
             return obs.flatten(1) if obs.dim() > 1 else obs.unsqueeze(1)  # [B, F]
         if self.layout == "hw":
             return obs.unsqueeze(1)  # [B, 1, H, W]
+        if self.layout == "thwc":
+            obs = obs.permute(0, 1, 4, 2, 3)  # [B, T, C, H, W]
+        if "t" in self.layout:
+            return obs.flatten(1, 2)  # [B, T * C, H, W]
         return obs.permute(0, 3, 1, 2) if self.layout == "hwc" else obs  # [B, C, H, W]
 
 

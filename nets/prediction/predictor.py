@@ -165,7 +165,7 @@ class Predictor:
         rows = []
         for index, data in enumerate(images):
             pixels = decode_image(data, spec, field=f"{field}[{index}]", max_pixels=max_pixels)  # [H, W, C]
-            if self.input.layout == "chw":
+            if self.input.layout in ("chw", "tchw"):
                 pixels = pixels.transpose(2, 0, 1)
             pixels = pixels.reshape(self.input.shape)
             rows.append(pixels if self.input.numpy_dtype.kind == "f" else np.rint(pixels))

@@ -10,6 +10,7 @@ import numpy as np
 
 from torso.checks import FLOAT32, assign, choice, each, number, positive, whole
 from torso.errors import SpecError
+from torso.image_layout import LAYOUTS
 from torso.image_spec import ImageSpec, Layout, is_atari_stack
 from torso.plain import from_fields, shown
 
@@ -30,7 +31,8 @@ class InputSpec:
     dtype: str = "float32"
     """Name of the input's dtype, one of ``INPUT_DTYPES``."""
     layout: Layout | None = None
-    """Axes of an image (``hw``, ``chw``, ``hwc``); without one the input is a flat vector, whatever its shape."""
+    """Axes of an image (``hw``, ``chw``, ``hwc``) or of a stack of images (``tchw``, ``thwc``), whose channels follow
+    one another; without one the input is a flat vector, whatever its shape."""
     scale: float = 1.0
     """Factor of raw inputs, not 0."""
     mean: tuple[float, ...] | None = None
@@ -48,7 +50,7 @@ class InputSpec:
         if abs(self.scale) < float(FLOAT32.tiny):
             raise SpecError(f"scale must be a number other than 0, got {self.scale}")
         if self.layout is not None:
-            choice("layout", self.layout, ("hw", "chw", "hwc"))
+            choice("layout", self.layout, LAYOUTS)
             if len(self.layout) != len(self.shape):
                 raise SpecError(f"shape must have {len(self.layout)} axes for layout {self.layout!r}, got {self.shape}")
         self._check_normalisation()
@@ -94,10 +96,19 @@ class InputSpec:
             return (self.size,)
         if self.layout == "hw":
             return (1, *self.shape)
-        if self.layout == "chw":
-            return self.shape
-        height, width, channels = self.shape
-        return (channels, height, width)
+        axes = dict(zip(self.layout, self.shape, strict=True))
+        return (axes.get("t", 1) * axes["c"], axes["h"], axes["w"])
+
+    @property
+    def reading(self) -> str:
+        """Text of how the network reads an input: as an image or a vector, and how it is scaled."""
+        array = f"{self.dtype} [{', '.join(map(str, self.shape))}]"
+        if self.layout is None:
+            kind = "a vector" if len(self.shape) == 1 else f"a vector of {self.size:,} values"
+        else:
+            kind = f"{'a stack of images' if 't' in self.layout else 'an image'} ({_axes(self.layout)})"
+        scaled = "" if self.scale == 1 else f", divided by {1 / self.scale:g}"
+        return f"{array}, read as {kind}{scaled}{'' if self.mean is None else ', standardised'}"
 
     @property
     def is_atari_stack(self) -> bool:
@@ -108,6 +119,11 @@ class InputSpec:
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype as numpy's."""
         return np.dtype(self.dtype)
+
+
+def _axes(layout: Layout) -> str:
+    names = {"t": "time", "c": "channels", "h": "height", "w": "width"}
+    return ", ".join(names[axis] for axis in layout)
 
 
 def _largest(dtype: np.dtype[Any]) -> float:

@@ -12,6 +12,7 @@ from torso.nets.specs.registry import TORSOS
 from torso.nets.specs.torsos import Activation, ConvLayerSpec, ConvNetSpec, MLPSpec
 
 NETS = ("mlp", "cnn", "lenet", "nature", "minatar", "linear", "vgg")
+CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature", "minatar")
 _BUILT_IN_KINDS = frozenset({"mlp", "convnet"})  # which the presets are made of
 
 _VGG_MIN_SIDE_PX = 16
@@ -82,6 +83,13 @@ def net_spec(
 def registered_nets() -> tuple[str, ...]:
     """Names of the torsos that users registered, which a configuration's ``net`` may be."""
     return tuple(name for name in TORSOS.names if name not in _BUILT_IN_KINDS and name not in NETS)
+
+
+def is_convolutional(name: str | None) -> bool:
+    """Whether a torso preset, or a registered torso, is for images; False for None."""
+    if name in registered_nets():
+        return bool(getattr(TORSOS.spec_class(name or ""), "takes_images", False))
+    return name in CONVOLUTIONAL
 
 
 def unknown_net(name: object, presets: Sequence[str]) -> ConfigError:

@@ -243,7 +243,7 @@ def test_observations_are_scaled_as_they_were_told() -> None:
     image = InputSpec(shape=(8, 8), dtype="uint8", layout="hw")
     with pytest.raises(
         ConfigError,
-        match=r"normalise_observations must be False unless observations are flat, got images of shape \(8, 8\)",
+        match=r"normalise_observations must be False for images, .* got observations uint8 \[8, 8\], read as an image",
     ):
         q_network_spec(DQNConfig(normalise_observations=True), image, 2)
 

@@ -42,7 +42,7 @@ class Observes(gym.Env[Any, np.int64]):
         ((10, 10, 10), "hwc"),  # MinAtar's Seaquest
         ((7, 7, 3), "hwc"),  # MiniGrid's view
         ((2, 6, 7), "chw"),
-        ((4, 84, 84, 3), None),
+        ((4, 84, 84, 3), "thwc"),
     ],
 )
 def test_layouts(shape: tuple[int, ...], layout: str | None):
@@ -56,7 +56,7 @@ def test_layouts(shape: tuple[int, ...], layout: str | None):
         (spaces.Box(0, 16, (8, 8), np.uint8), 1 / 16),
         (spaces.Box(0, 0, (8, 8), np.uint8), 1.0),
         (spaces.Box(0, 255, (9,), np.uint8), 1.0),
-        (spaces.Box(0, 255, (84, 84), np.float32), 1.0),
+        (spaces.Box(0, 255, (84, 84), np.float32), 1 / 255),
         (spaces.Box(0, 1, (10, 10, 4), np.bool_), 1.0),
     ],
 )

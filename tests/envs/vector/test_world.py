@@ -83,9 +83,9 @@ def test_the_spec_says_what_a_network_reads_and_how_actions_are_counted() -> Non
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "layout", "scale"),
-    [((84, 84, 3), "uint8", "hwc", 1 / 255), ((9,), "uint8", None, 1.0), ((4, 84, 84), "float32", "chw", 1.0)],
+    [((84, 84, 3), "uint8", "hwc", 1 / 255), ((9,), "uint8", None, 1.0), ((4, 84, 84), "float32", "chw", 1 / 255)],
 )
-def test_only_images_of_bytes_are_scaled(shape: tuple[int, ...], dtype: str, layout: str | None, scale: float) -> None:
+def test_only_images_are_scaled(shape: tuple[int, ...], dtype: str, layout: str | None, scale: float) -> None:
     env = World(env=Camera, env_kwargs={"shape": shape, "dtype": dtype}).spec
     assert (env.layout, env.scale) == (layout, scale)
 

@@ -1,0 +1,1 @@
+../../base/image_layout.py
