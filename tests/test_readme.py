@@ -5,8 +5,11 @@ So are the commands of docs/course.md.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +78,45 @@ def test_client_asks_what_was_trained(trained: tuple[Path, str], address: str) -
     first, second = run_python(client.replace("127.0.0.1:8500", address), trained[0]).splitlines()
     assert re.fullmatch(r"\(\('\d', '\d'\),\) \[\[[\d.,e -]+\]\]", first)
     assert re.fullmatch(r"\[[01]\]", second)
+
+
+def test_the_block_of_commands_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    [block] = [text for text in blocks("console") if "torso quickstart" in text]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    torso = commands / "torso"
+    torso.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m torso.cli "$@"\n')
+    torso.chmod(0o755)
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    done = subprocess.run(
+        ["bash", "-ec", f"trap 'kill $(jobs -p) 2>/dev/null' EXIT\n{block.replace('8500', str(port))}"],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "runs" / "quickstart" / "digits" / "inspection").is_dir()
+    assert (folder / "runs" / "cartpole" / "best").is_dir()
+
+
+def test_the_figures_of_the_course_are_the_measured_ones() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "course.json").read_text())["test_accuracy"]
+    caption, held = "", 0
+    for line in COURSE.splitlines():
+        if found := re.match(r"\| `torso fit ?([^`]*)` \| test accuracy \|", line):
+            caption = found[1]
+        elif found := re.match(r"\| `(--[^`]+)`[^|]*\| ([\d.]+)%(?: to ([\d.]+)%)?", line):
+            wanted = sorted(f"{caption} {found[1]}".split())
+            [accuracies] = [each for command, each in measured.items() if sorted(command.split()) == wanted]
+            assert (found[2], found[3] or found[2]) == (f"{100 * accuracies[0]:.1f}", f"{100 * accuracies[-1]:.1f}")
+            held += 1
+    assert held == len(measured)
 
 
 def test_commands_are_ones_that_exist() -> None:
