@@ -1,4 +1,4 @@
-"""Running mean and standard deviation of observations, for input normalisation."""
+"""Running mean and standard deviation, of observations for input normalisation and of returns for a reward scale."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ _MIN_STD = 1e-2  # so that a nearly constant feature is not amplified
 
 
 class RunningMoments:
-    """Running mean and variance of rows, each counted once, by the update of Chan et al. 1983 (eq. 2.1)."""
+    """Running mean and variance of rows, each counted once, by the update of Chan et al. 1983 (eq. 2.1).
 
-    def __init__(self, num_features: int) -> None:
+    min_std: the least standard deviation that `std` returns.
+    """
+
+    def __init__(self, num_features: int, *, min_std: float = _MIN_STD) -> None:
         self.count = 0
+        self._min_std = min_std
         self._mean = np.zeros(num_features)
         self._squares = np.zeros(num_features)  # sum of squared deviations from the mean
 
@@ -41,10 +45,10 @@ class RunningMoments:
 
     @property
     def std(self) -> list[float]:
-        """Standard deviation of each feature (n in the denominator), at least 0.01; 1 before the first row."""
+        """Standard deviation of each feature (n in the denominator), at least ``min_std``; 1 before the first row."""
         if self.count == 0:
             return [1.0] * len(self._mean)
-        return [float(value) for value in np.maximum(np.sqrt(self._squares / self.count), _MIN_STD)]
+        return [float(value) for value in np.maximum(np.sqrt(self._squares / self.count), self._min_std)]
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint, as JSON, which holds the numbers exactly."""

@@ -14,6 +14,7 @@ from torso.agents.optim.schedules import multiples_passed
 from torso.agents.optim.states import strip_prefix, with_prefix
 from torso.agents.protocols import Due, StepRows
 from torso.agents.replay.batches import Batch, Sampler
+from torso.agents.replay.reward_scale import RewardScale
 from torso.agents.replay.ring import ReplayRing
 from torso.arrays import Array
 
@@ -23,7 +24,8 @@ class Transitions:
 
     ring, sampler: where rows are stored, and how starts are drawn from them, by ``generator``. n_step, gamma,
     clip_rewards: of the returns. learn_period: steps between phases of ``samples_per_phase`` transitions, from
-    ``min_replay_size`` steps on. importance: exponent of the importance weights at a step.
+    ``min_replay_size`` steps on. importance: exponent of the importance weights at a step. reward_scale: what divides
+    the rewards of a batch, by its value when the batch is sampled; the ring holds the env's own.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Transitions:
         samples_per_phase: int,
         min_replay_size: int,
         importance: Callable[[int], float],
+        reward_scale: RewardScale | None = None,
     ) -> None:
         self.ring = ring
         self.sampler = sampler
@@ -48,10 +51,13 @@ class Transitions:
         self._samples_per_phase = samples_per_phase
         self._min_replay_size = min_replay_size
         self._importance = importance
+        self._reward_scale = reward_scale
 
     def append(self, rows: StepRows) -> None:
         """Store one step of every env."""
         self.ring.append(rows.obs, rows.action, rows.reward, rows.terminated, rows.truncated, rows.is_reset, rows.mask)
+        if self._reward_scale is not None:
+            self._reward_scale.update(rows)
 
     def due(self, before: int, after: int, changes: Sequence[int]) -> list[Due]:
         """List the phases that are due for the steps in (before, after]; see `torso.agents.protocols.Experience`."""
@@ -72,7 +78,8 @@ class Transitions:
         batch = self.ring.transitions(
             sample.row, sample.env, n_step=self._n_step, gamma=self._gamma, clip_rewards=self._clip_rewards
         )
-        return batch._replace(weight=batch.weight * sample.weight, sample=sample)
+        r_t = batch.r_t if self._reward_scale is None else batch.r_t / self._reward_scale.deviation
+        return batch._replace(r_t=r_t, weight=batch.weight * sample.weight, sample=sample)
 
     def feedback(self, batch: Batch, priority: Tensor) -> None:
         """Update the priorities of a batch's transitions; priority: [n]."""
@@ -84,15 +91,23 @@ class Transitions:
         self.ring.end_episodes(obs, mask)
 
     def break_off(self) -> None:
-        """Mark the last row as not followed by the next one."""
+        """Mark the last row as not followed by the next one: new episodes begin."""
         self.ring.break_off()
+        if self._reward_scale is not None:
+            self._reward_scale.begin_episodes()
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return all state but the ring's rows, as JSON and tensors, for a checkpoint."""
         sampler, tensors = self.sampler.state()
-        return {"sampler": sampler}, {**with_prefix("sampler", tensors), "generator": self.generator.get_state()}
+        rewards = {} if self._reward_scale is None else {"reward_scale": self._reward_scale.state()}
+        return {"sampler": sampler, **rewards}, {
+            **with_prefix("sampler", tensors),
+            "generator": self.generator.get_state(),
+        }
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Load what `state` returned, after the ring's rows are restored; CheckpointError if it is of another ring."""
         self.generator.set_state(tensors["generator"])
         self.sampler.restore(state["sampler"], strip_prefix("sampler", tensors))
+        if self._reward_scale is not None:
+            self._reward_scale.restore(state["reward_scale"])

@@ -7,6 +7,7 @@ import torch
 
 from torso.agents.replay.batches import Sampler
 from torso.agents.replay.prioritized import PrioritizedSampler
+from torso.agents.replay.reward_scale import RewardScale
 from torso.agents.replay.ring import ReplayRing
 from torso.agents.replay.transitions import Transitions
 from torso.agents.replay.uniform import UniformSampler
@@ -48,17 +49,20 @@ def transitions_of(config: DQNConfig, ring: ReplayRing, generator: torch.Generat
         if row.prioritized
         else UniformSampler(ring, n_step=row.n_step)
     )
+    gamma, clip_rewards = config.gamma, config.clip_rewards
+    scale = RewardScale(ring.num_envs, gamma=gamma, clip_rewards=clip_rewards) if config.normalise_rewards else None
     return Transitions(
         ring,
         sampler,
         generator,
         n_step=row.n_step,
-        gamma=config.gamma,
-        clip_rewards=config.clip_rewards,
+        gamma=gamma,
+        clip_rewards=clip_rewards,
         learn_period=config.learn_period,
         samples_per_phase=config.updates_per_phase * config.batch_size,
         min_replay_size=config.min_replay_size,
         importance=config.importance,
+        reward_scale=scale,
     )
 
 

@@ -64,6 +64,8 @@ class DQNConfig:
     """Rewards in a target before it bootstraps (Sutton 1988; Hessel et al. 2018)."""
     clip_rewards: bool = False
     """Clip rewards to [-1, 1], in targets alone (Mnih et al. 2015)."""
+    normalise_rewards: bool = False
+    """Divide rewards, clipped first if at all, by the running deviation of the discounted return, in targets alone."""
     learning_rate: float = 5e-4
     """Learning rate of Adam."""
     learning_rate_end: float | None = None
@@ -316,6 +318,7 @@ def _has(row: Algorithm, identity: Mapping[str, Any]) -> bool:
 
 
 _BEFORE = {  # settings that had one value before there was a choice
+    "normalise_rewards": False,
     "evaluation_envs": 32,
     "evaluation_max_steps": 27_000,
 }
@@ -352,7 +355,7 @@ _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("max_grad_norm", "huber_delta", "learning_rate_end"), optional(positive)),
     **dict.fromkeys(
         (
-            *("layer_norm", "freeze_torso", "normalise_observations", "clip_rewards"),
+            *("layer_norm", "freeze_torso", "normalise_observations", "clip_rewards", "normalise_rewards"),
             *("double", "dueling", "prioritized"),
         ),
         flag,

@@ -44,4 +44,4 @@ def _running_moments(layer: gym.Wrapper[Any, Any, Any, Any]) -> Iterator[str]:
 
 def _setting(layer: gym.Wrapper[Any, Any, Any, Any], attribute: str) -> str:
     of_rewards = isinstance(layer, gym.RewardWrapper) or any(part in attribute for part in ("ret", "rew"))
-    return "clip_rewards=True" if of_rewards else "normalise_observations=True"
+    return "normalise_rewards=True" if of_rewards else "normalise_observations=True"

@@ -37,7 +37,7 @@ class MyNormalize(NormalizeReward):
     pass
 
 
-SETTING = {"observation": "normalise_observations=True", "reward": "clip_rewards=True"}
+SETTING = {"observation": "normalise_observations=True", "reward": "normalise_rewards=True"}
 CASES = [
     (NormalizeObservation, "observation"),
     (NormalizeReward, "reward"),
