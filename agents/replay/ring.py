@@ -13,7 +13,7 @@ env's: a stack continues over a lost life, where the learner's episode ends (``t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,9 @@ from torch import Tensor
 
 from torso.agents.optim.devices import warn_of_memory_use
 from torso.agents.replay.batches import Batch
+from torso.agents.replay.one_hot import SIGNED, OneHotRows
 from torso.agents.replay.returns import n_step_return
 from torso.errors import CheckpointError, ConfigError
-
-_GATHER_DTYPES = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # of the same bytes
 
 
 class ReplayRing:
@@ -34,7 +33,8 @@ class ReplayRing:
 
     shape: of an observation; with ``frame_stack`` > 1 its first axis is the stack, newest last, zeros before an
     episode's first. num_actions: where given, the legal actions of every observation are stored too. is_one_hot:
-    observations are whole numbers of 0 or 1, which are stored in a byte each.
+    observations are whole numbers of 0 or 1, which are stored in a byte each. one_hot_places: the first column and the
+    number of columns of each one-hot place of flattened observations, of which an index is stored.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class ReplayRing:
         frame_stack: int = 1,
         num_actions: int | None = None,
         is_one_hot: bool = False,
+        one_hot_places: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.capacity_rows = capacity_steps // num_envs
         if self.capacity_rows < 3:
@@ -63,8 +64,18 @@ class ReplayRing:
         self.num_rows = 0  # rows written in total; the next row's number
         self.num_rewrites = 0  # count of writes other than appends; samplers then rebuild their state
         self._oldest_row = 0  # rows before it were never written to this ring
+        obs_shape = shape[1:] if frame_stack > 1 else shape
+        obs_dtype = np.dtype(np.uint8 if is_one_hot else dtype)
+        self._one_hot: OneHotRows | None = None
+        if one_hot_places:
+            if len(shape) != 1:
+                raise ConfigError(f"observations must be flattened where they are one-hot, got {list(shape)}")
+            self._one_hot = OneHotRows(
+                shape[0], one_hot_places, dtype=np.dtype(dtype), is_binary=is_one_hot, device=self.device
+            )
+            obs_shape, obs_dtype = (self._one_hot.width,), self._one_hot.code_dtype
         fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-            "obs": (shape[1:] if frame_stack > 1 else shape, np.dtype(np.uint8 if is_one_hot else dtype)),
+            "obs": (obs_shape, obs_dtype),
             "action": ((), np.dtype(np.int64)),
             "reward": ((), np.dtype(np.float32)),
             "terminated": ((), np.dtype(np.bool_)),
@@ -152,7 +163,7 @@ class ReplayRing:
         index_t = self._index(row_t, env)
         is_start = self._is_start(row, index, n_step)
         if self.frame_stack == 1:
-            s_tm1, s_t = self._gather("obs", index), self._gather("obs", index_t)
+            s_tm1, s_t = (self._observations(each) for each in (index, index_t))
         elif n_step == 1:  # the two stacks share all planes but two: views of one copy
             planes = self._planes(row_t, env, self.frame_stack + 1)
             s_tm1, s_t = planes[:, :-1], planes[:, 1:]
@@ -162,11 +173,11 @@ class ReplayRing:
             self._gather("mask", each) | ~is_start[:, None] if self.has_masks else None for each in (index_t, index)
         )
         return Batch(
-            s_tm1=s_tm1.to(self._obs_dtype),
+            s_tm1=s_tm1,
             a_tm1=self._gather("action", index),
             r_t=r_t,
             discount_t=discount_t,
-            s_t=s_t.to(self._obs_dtype),
+            s_t=s_t,
             weight=is_start.float(),
             mask_t=mask_t,
             mask_tm1=mask_tm1,
@@ -188,6 +199,8 @@ class ReplayRing:
         end of the env's episode. A reset row's action is ignored.
         """
         slot = self.num_rows % self.capacity_rows
+        if self._one_hot is not None:
+            obs = self._one_hot.encode(obs)
         row: dict[str, NDArray[np.generic]] = {
             "obs": obs[:, -1] if self.frame_stack > 1 else obs,
             "action": action,
@@ -232,8 +245,13 @@ class ReplayRing:
     def write_rows(self, start_row: int, rows: Mapping[str, Tensor]) -> None:
         """Restore rows to their slots; those older than the ring's capacity are dropped. Sets ``num_rows``.
 
-        Rows already in the ring stay where the new ones continue them; otherwise only the new ones remain.
+        Rows already in the ring stay where the new ones continue them; otherwise only the new ones remain. Rows of
+        before, whose one-hot observations are whole, are encoded.
         """
+        if self._one_hot is not None and "obs" in rows and rows["obs"].shape[2:] == (self._one_hot.num_values,):
+            whole = rows["obs"]  # [rows, E, num_values]
+            codes = torch.from_numpy(self._one_hot.encode(whole.flatten(0, 1).numpy()))
+            rows = {**rows, "obs": codes.view(*whole.shape[:2], -1)}
         if set(rows) != set(self._tensors):
             raise CheckpointError(f"replay rows must hold {sorted(self._tensors)}, got {sorted(rows)}")
         for name, tensor in self._tensors.items():
@@ -275,7 +293,13 @@ class ReplayRing:
         # A plane belongs to the episode when no row from its own up to the newest's predecessor ended one.
         ended = self._gather("is_reset", index[:, :-1]) | (rows[:, :-1] < 0)  # [n, planes - 1]
         num_zeros = (ended * offsets[1:]).amax(dim=1, keepdim=True)  # [n, 1]
-        return self._gather("obs", torch.where(offsets < num_zeros, self.capacity_rows * self.num_envs, index))
+        index = torch.where(offsets < num_zeros, self.capacity_rows * self.num_envs, index)
+        return self._gather("obs", index).to(self._obs_dtype)
+
+    def _observations(self, index: Tensor) -> Tensor:
+        """Gather observations that are not stacked at ``index`` [n], as they came: [n, *shape]."""
+        stored = self._gather("obs", index)
+        return stored.to(self._obs_dtype) if self._one_hot is None else self._one_hot.decode(stored)
 
     def _is_start(self, row: Tensor, index: Tensor, n_step: int) -> Tensor:
         rows = self.start_rows(n_step)
@@ -301,7 +325,7 @@ class ReplayRing:
 
 def _select_items(items: Tensor, index: Tensor) -> Tensor:
     """Copy ``items[index]`` for a one-dimensional index, a whole item at a time."""
-    dtype = _GATHER_DTYPES.get(items.dtype)  # index_select does not support all dtypes
+    dtype = SIGNED.get(items.dtype)  # index_select does not support all dtypes
     if dtype is not None:
         return items.view(dtype).index_select(0, index).view(items.dtype)
     return items.index_select(0, index)

@@ -38,6 +38,7 @@ def ring_of(config: DQNConfig, env: WorldSpec, device: torch.device) -> ReplayRi
         frame_stack=env.frame_stack,
         num_actions=env.num_actions if env.has_action_masks else None,
         is_one_hot=env.is_one_hot,
+        one_hot_places=env.one_hot_places,
     )
 
 

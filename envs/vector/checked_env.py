@@ -43,7 +43,6 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         assert isinstance(actions, spaces.Discrete)  # noqa: S101 - append_env has checked it
         self._num_actions = int(actions.n)
         self._action_type: Any = np.dtype(actions.dtype).type
-        self.has_one_hot_observations = is_discrete(self._observations)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; returns (observation, reduced info)."""
@@ -193,13 +192,6 @@ def described(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
     return "None" if value is None else type(value).__name__
-
-
-def is_discrete(space: gym.Space[Any]) -> bool:
-    """Whether every part of a space is Discrete, MultiDiscrete or MultiBinary: flattened, it is zeros and ones."""
-    if isinstance(space, spaces.Dict):
-        return all(map(is_discrete, space.spaces.values()))
-    return all(map(is_discrete, space.spaces)) if isinstance(space, spaces.Tuple) else isinstance(space, _DISCRETE)
 
 
 def _keeps_values(values: NDArray[Any], dtype: np.dtype[Any]) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torso.envs.vector.making import SeededVectorEnv, action_start, has_raw_frames, make_vector
 from torso.envs.vector.masks import action_masks
 from torso.envs.vector.observations import flattened_space, observation_layout, observation_range, observation_scale
+from torso.envs.vector.one_hot import is_binary, one_hot_places
 from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
 from torso.errors import ConfigError
 from torso.image_layout import Range
@@ -48,6 +49,8 @@ class WorldSpec:
     """Whether infos hold action masks, at the first reset or the first step."""
     is_one_hot: bool = False
     """Whether observations are whole numbers of 0 or 1, as flattened Discrete spaces are."""
+    one_hot_places: tuple[tuple[int, int], ...] = ()
+    """First column and number of columns of each one-hot place of a flattened observation, ascending."""
     space: SpaceSpec | None = None
     """The env's own observation space, where its observations are flattened."""
 
@@ -116,6 +119,7 @@ class World:
             actions = cast(gym.spaces.Discrete, probe.single_action_space)  # make_vector has checked it
             num_actions, start = int(actions.n), action_start(actions)
             mask = _probed_mask(probe, num_actions, start)
+            own_space = _space_before_flattening(probe)
             return WorldSpec(
                 shape=shape,
                 dtype=dtype,
@@ -126,7 +130,8 @@ class World:
                 values=observation_range(probe.single_observation_space),
                 frame_stack=getattr(probe, "frame_stack", 1),
                 has_action_masks=mask is not None,
-                is_one_hot=_is_one_hot(probe),
+                is_one_hot=own_space is not None and is_binary(own_space),
+                one_hot_places=() if own_space is None else one_hot_places(own_space),
                 space=flattened_space(probe),
             )
         finally:
@@ -195,13 +200,10 @@ def _probed_mask(probe: VectorEnv[Any, Any, Any], num_actions: int, start: int) 
     return action_masks(infos, 1, num_actions) if mask is None else mask
 
 
-def _is_one_hot(vector_env: VectorEnv[Any, Any, Any]) -> bool:
-    if (
-        not isinstance(vector_env, SeededVectorEnv)
-        or np.dtype(vector_env.single_observation_space.dtype).kind not in "iu"
-    ):
-        return False
-    return bool(vector_env.envs[0].get_wrapper_attr("has_one_hot_observations"))
+def _space_before_flattening(probe: VectorEnv[Any, Any, Any]) -> gym.Space[Any] | None:
+    """Return an env's own observation space where torso flattens its observations, else None."""
+    env = probe.envs[0] if isinstance(probe, SeededVectorEnv) else None
+    return env.env.observation_space if isinstance(env, gym.wrappers.FlattenObservation) else None
 
 
 def _registered_id(env: gym.Env[Any, Any]) -> str | None:
