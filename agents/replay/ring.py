@@ -111,6 +111,13 @@ class ReplayRing:
         if self.device.type == "cpu":
             self._rows = {name: tensor.numpy() for name, tensor in self._tensors.items()}
 
+    def _add_masks(self, num_actions: int) -> None:
+        """Store legal actions too; in the rows so far all are."""
+        num_items = self.capacity_rows * self.num_envs
+        self._items["mask"] = torch.ones((num_items + 1, num_actions), dtype=torch.bool, device=self.device)
+        self.num_bytes += num_items * num_actions
+        self._share_memory()
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: the items, and not the views, which would be copies of their own."""
         return {name: value for name, value in vars(self).items() if name not in ("_tensors", "_rows")}
@@ -245,13 +252,20 @@ class ReplayRing:
     def write_rows(self, start_row: int, rows: Mapping[str, Tensor]) -> None:
         """Restore rows to their slots; those older than the ring's capacity are dropped. Sets ``num_rows``.
 
-        Rows already in the ring stay where the new ones continue them; otherwise only the new ones remain. Rows of
-        before, whose one-hot observations are whole, are encoded.
+        Rows already in the ring stay where the new ones continue them; otherwise only the new ones remain. One-hot
+        observations that are whole, as they were stored before, are encoded. All actions are legal in rows without
+        masks; where the ring has none and the rows have, it stores them from now on.
         """
+        rows = dict(rows)
         if self._one_hot is not None and "obs" in rows and rows["obs"].shape[2:] == (self._one_hot.num_values,):
             whole = rows["obs"]  # [rows, E, num_values]
             codes = torch.from_numpy(self._one_hot.encode(whole.flatten(0, 1).numpy()))
-            rows = {**rows, "obs": codes.view(*whole.shape[:2], -1)}
+            rows["obs"] = codes.view(*whole.shape[:2], -1)
+        if "mask" in rows and not self.has_masks:
+            self._add_masks(rows["mask"].shape[-1])
+        elif "mask" not in rows and self.has_masks:
+            shape = (len(rows["action"]), *self._tensors["mask"].shape[1:])
+            rows["mask"] = torch.ones(shape, dtype=torch.bool)
         if set(rows) != set(self._tensors):
             raise CheckpointError(f"replay rows must hold {sorted(self._tensors)}, got {sorted(rows)}")
         for name, tensor in self._tensors.items():

@@ -18,7 +18,7 @@ from torso.envs.vector.masks import action_masks
 from torso.envs.vector.observations import flattened_space, observation_layout, observation_range, observation_scale
 from torso.envs.vector.one_hot import is_binary, one_hot_places
 from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
-from torso.errors import ConfigError
+from torso.errors import ConfigError, EnvError
 from torso.image_layout import Range
 from torso.image_spec import Layout
 from torso.plain import plain
@@ -193,10 +193,14 @@ class _IgnoreClose(gym.Wrapper[Any, Any, Any, Any]):
 def _probed_mask(probe: VectorEnv[Any, Any, Any], num_actions: int, start: int) -> NDArray[np.bool_] | None:
     """Reset and step one env, which checks its protocol; returns a mask that came with either, None where none did."""
     mask = action_masks(probe.reset()[1], 1, num_actions)
-    if isinstance(probe, SeededVectorEnv) and type(probe.envs[0].unwrapped).step is gym.Env.step:
-        return mask  # it is not written yet
     first_legal = start + (0 if mask is None else int(mask.argmax()))
-    infos = probe.step(np.array([first_legal]))[-1]
+    try:
+        infos = probe.step(np.array([first_legal]))[-1]
+    except EnvError as error:
+        is_inherited = isinstance(probe, SeededVectorEnv) and type(probe.envs[0].unwrapped).step is gym.Env.step
+        if is_inherited and isinstance(error.__cause__, NotImplementedError):
+            return mask  # it is not written yet
+        raise
     return action_masks(infos, 1, num_actions) if mask is None else mask
 
 

@@ -238,6 +238,44 @@ def test_masks_that_first_come_with_a_step_are_honoured() -> None:
     assert {action for index, action in enumerate(chosen) if index not in firsts and (index - 1) % 5} == {1}
 
 
+class WithoutStep(gym.Env):
+    """An env that inherits Gymnasium's step, as one does that a wrapper or an attribute steps."""
+
+    observation_space, action_space = BOX, gym.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return OBS, {}
+
+
+class Stepping(gym.Wrapper):
+    def step(self, action: Any) -> Any:
+        return step(info={"action_mask": [0, 1, 0]})
+
+
+class StepsByAttribute(WithoutStep):
+    def __init__(self) -> None:
+        self.step = lambda action: step(info={"action_mask": [0, 1, 0]})
+
+
+class StepsByParent(type("Parent", (WithoutStep,), {"step": Stepping.step})):  # type: ignore[misc]
+    pass
+
+
+@pytest.mark.parametrize("make", [lambda: Stepping(WithoutStep()), StepsByAttribute, StepsByParent])
+def test_masks_are_found_in_steps_that_are_inherited(make: Any) -> None:
+    world = World(env=make)
+    assert world.spec.has_action_masks
+    assert World(env=make()).spec.has_action_masks
+
+
+def test_a_step_that_is_not_written_yet_is_no_fault_of_the_interface() -> None:
+    assert not World(env=WithoutStep).spec.has_action_masks
+    fail = raising(NotImplementedError("later"))
+    unwritten = type("Unwritten", (WithoutStep,), {"step": lambda self, action: fail(action)})
+    with pytest.raises(EnvError, match=r"^Unwritten: step\(\) raised NotImplementedError: later"):
+        _ = World(env=unwritten).spec
+
+
 def test_masks_that_come_later_end_the_training() -> None:
     def later(num_steps: int) -> Any:
         return step(info={"action_mask": [0, 1, 0]} if num_steps == 7 else {})
