@@ -212,7 +212,7 @@ class DQN:
             self.world,
             seeds,
             max_steps=self.config.evaluation_max_steps,
-            max_envs=self.config.evaluation_envs,
+            max_envs=self.config.most_evaluation_envs,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

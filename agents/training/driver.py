@@ -87,7 +87,6 @@ class Training:
         self._checkpoint_period: int = resolved["checkpoint_period"]
         self._checkpointed_at = -1
         self._hooks = Hooks()
-        self._owes_evaluation = False  # of a constructed env, whose episode is under way
         self._camera: VideoRecorder | None = None
         if run is not None and video_period:
             [episode] = evaluation_seeds(seed, 1, "video")
@@ -247,18 +246,25 @@ class Training:
     def _must_evaluate(self, tick: Tick, until_steps: int) -> bool:
         """Whether an evaluation is due after a tick; the last tick has one unless there are none at all.
 
-        A constructed env plays it itself, which would cut the training episode that is under way. So it waits there for
-        the episode's end.
+        In place of the training it would cut the episodes that are under way. So it waits there for an episode's end,
+        or for a checkpoint, which cuts them all the same.
         """
-        period = self.config.evaluation_period
+        period, figures = self.config.evaluation_period, self.session.figures
         if period is None:
             return False
-        self._owes_evaluation |= bool(multiples_passed(tick.steps_before, tick.total_steps, period))
-        waits = self.world.is_constructed and not tick.episodes
-        if tick.total_steps < until_steps and (waits or not self._owes_evaluation):
+        before, after = tick.steps_before, tick.total_steps
+        figures.owes_evaluation |= bool(multiples_passed(before, after, period))
+        ends = bool(tick.episodes) or bool(multiples_passed(before, after, self._checkpoint_period))
+        waits = self._evaluates_in_place and not ends
+        if after < until_steps and (waits or not figures.owes_evaluation):
             return False
-        self._owes_evaluation = False
+        figures.owes_evaluation = False
         return True
+
+    @property
+    def _evaluates_in_place(self) -> bool:
+        """Whether evaluations take the place of the training: in its one constructed env, or with its envs closed."""
+        return self.world.is_constructed or self.config.evaluation_envs == 0
 
     def _notify(self, hook: str, event: E) -> E:
         """Notify the callbacks of an event, and return it."""
@@ -276,9 +282,11 @@ class Training:
         session.figures.require_finite(total_steps)  # or a network of NaN could be the best
         network = copy.deepcopy(session.learner.online).eval()
         seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
+        if self._evaluates_in_place:
+            session.cut(goes_on=False)
         evaluation = self._evaluate_network(network, seeds)
-        if self.world.is_constructed:  # the episodes were played in the training env itself
-            session.cut()
+        if self._evaluates_in_place:
+            session.core.begin()
         is_best = session.best.challenge(network, evaluation.mean, total_steps)
         if is_best and self.run_directory is not None:
             self.save(self.run_directory.best, onnx=False)
@@ -318,7 +326,7 @@ class Training:
             self.world,
             seeds,
             max_steps=self.config.evaluation_max_steps,
-            max_envs=self.config.evaluation_envs,
+            max_envs=self.config.most_evaluation_envs,
         )
 
     def _as_predictor(self, network: Network) -> Predictor:

@@ -29,6 +29,7 @@ class TrainingFigures:
         self.cuts: list[int] = []  # steps of checkpoints outside the period: interruptions, ends of runs
         self.num_episodes = 0
         self.num_cut_episodes = 0  # which a checkpoint or an evaluation truncated; they are not among num_episodes
+        self.owes_evaluation = False  # one is due, and waits for the end of an episode
         self._recent_returns: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self._recent_lengths: deque[int] = deque(maxlen=_RECENT_EPISODES)
         self._sums: dict[str, Tensor] = {}  # on the device
@@ -74,6 +75,7 @@ class TrainingFigures:
             "cuts": self.cuts,
             "num_episodes": self.num_episodes,
             "num_cut_episodes": self.num_cut_episodes,
+            "owes_evaluation": self.owes_evaluation,
             "recent_returns": list(self._recent_returns),
             "recent_lengths": list(self._recent_lengths),
             "num_metrics": self._num_metrics,
@@ -84,6 +86,7 @@ class TrainingFigures:
         """Load what `state` returned."""
         self.cuts, self.num_episodes = list(state["cuts"]), state["num_episodes"]
         self.num_cut_episodes = state["num_cut_episodes"]
+        self.owes_evaluation = state.get("owes_evaluation", False)  # in runs of before, none waited
         self._recent_returns.extend(state["recent_returns"])
         self._recent_lengths.extend(state["recent_lengths"])
         self._num_metrics = state["num_metrics"]

@@ -50,6 +50,11 @@ def open_run(
         )
     if video_period < 0:
         raise ConfigError(f"video_period must be a number of steps, or 0 for no videos; got {video_period}")
+    if video_period and config.evaluation_envs == 0:
+        raise ConfigError(
+            f"video_period must be 0 with evaluation_envs=0, since a second env would be filmed in the training, got "
+            f"{video_period}; record the trained agent with torso play --video"
+        )
     if video_period:
         frames_per_second(world)
     if resume:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 from torso.agents.optim.schedules import linear
@@ -119,7 +119,7 @@ class DQNConfig:
     evaluation_episodes: int = 20
     """Greedy episodes in an evaluation."""
     evaluation_envs: int = 32
-    """Envs of an evaluation at a time, beside those that are learnt in."""
+    """Envs of an evaluation at a time, beside those that are learnt in; 0: num_envs, for which those are closed."""
     evaluation_max_steps: int = 27_000
     """Steps after which an episode of an evaluation is cut; 27,000 are 30 minutes of Atari."""
     checkpoint_period: int | None = None
@@ -270,6 +270,11 @@ class DQNConfig:
         """``checkpoint_period``, or its default of 20,000 steps of each env."""
         return self.checkpoint_period or 20_000 * self.num_envs
 
+    @property
+    def most_evaluation_envs(self) -> int:
+        """Envs of an evaluation at a time: ``evaluation_envs``, or ``num_envs`` where they take the place of those."""
+        return self.evaluation_envs or self.num_envs
+
     def epsilon(self, step: int) -> float:
         """Probability of a uniformly random action at a step."""
         return linear(step, start=self.epsilon_start, end=self.epsilon_end, num_steps=self.epsilon_decay_steps)
@@ -340,10 +345,11 @@ _CHECKS: dict[str, Check] = {
         (
             *("num_envs", "n_step", "learning_rate_decay_steps", "importance_steps", "batch_size", "replay_capacity"),
             *("min_replay_size", "learn_period", "updates_per_phase", "target_update_period", "epsilon_decay_steps"),
-            *("evaluation_episodes", "evaluation_envs", "evaluation_max_steps", "log_period", "num_threads"),
+            *("evaluation_episodes", "evaluation_max_steps", "log_period", "num_threads"),
         ),
         count,
     ),
+    "evaluation_envs": partial(whole, least=0, most=None),
     **dict.fromkeys(
         (
             *("gamma", "epsilon_start", "epsilon_end", "target_update_rate", "priority_exponent"),

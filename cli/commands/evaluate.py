@@ -62,7 +62,7 @@ def _reject_options(options: EvaluateOptions, kind: str, names: tuple[str, ...])
 
 
 def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
-    from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+    from torso.agents.acting.evaluation import MAX_ENVS, evaluate, evaluation_seeds
     from torso.cli.worlds import choose_world, format_score
 
     provenance = predictor.card.provenance
@@ -71,9 +71,10 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
     episodes = 20 if options.episodes is None else options.episodes
     if episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {episodes}")
-    score = evaluate(predictor.act, world, evaluation_seeds(seed, episodes, "score")).to_json(
-        world.name, world.env_kwargs
-    )
+    recorded = provenance.get("config") or {}
+    max_envs = recorded.get("evaluation_envs", MAX_ENVS) or recorded.get("num_envs", 1)
+    seeds = evaluation_seeds(seed, episodes, "score")
+    score = evaluate(predictor.act, world, seeds, max_envs=max_envs).to_json(world.name, world.env_kwargs)
     figures = {"model": str(options.model), "env_id": world.name, "seed": seed, **score}
     print_result(figures, f"{world.name}: {format_score(score)}", as_json=options.json)
 

@@ -73,11 +73,13 @@ def run(options: PlayOptions) -> int:
         raw = with_raw_frames(world)
         if raw is not None and (stream := model.stream_frames()) is not None:
             world, act = raw, stack.enter_context(stream).act_together
+        policy = model.interface()
+        own = None if policy is None else interface_of(own_world.spec)  # before a window is open: there may be one env
         if options.render:
             world = stack.enter_context(rendered_in_window(world))
         fps = None if options.video is None else frames_per_second(world)
-        if (policy := model.interface()) is not None:
-            require_fit(policy, interface_of(own_world.spec), own_world.name)
+        if policy is not None and own is not None:
+            require_fit(policy, own, own_world.name)
         if options.video is not None and fps is not None:
             on_frames = stack.enter_context(_recording(options.video, fps))
         for seed in evaluation_seeds(options.seed, options.episodes, "score"):
