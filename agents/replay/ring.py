@@ -252,22 +252,14 @@ class ReplayRing:
     def write_rows(self, start_row: int, rows: Mapping[str, Tensor]) -> None:
         """Restore rows to their slots; those older than the ring's capacity are dropped. Sets ``num_rows``.
 
-        Rows already in the ring stay where the new ones continue them; otherwise only the new ones remain. One-hot
-        observations that are whole, as they were stored before, are encoded. All actions are legal in rows without
-        masks; where the ring has none and the rows have, it stores them from now on.
+        Rows already in the ring stay where the new ones continue them; otherwise only the new ones remain. All actions
+        are legal in rows without masks; where the ring has none and the rows have, it stores them from now on.
         """
-        rows = dict(rows)
-        if self._one_hot is not None and "obs" in rows and rows["obs"].shape[2:] == (self._one_hot.num_values,):
-            whole = rows["obs"]  # [rows, E, num_values]
-            codes = torch.from_numpy(self._one_hot.encode(whole.flatten(0, 1).numpy()))
-            rows["obs"] = codes.view(*whole.shape[:2], -1)
+        if {*rows, "mask"} != {*self._tensors, "mask"}:
+            raise CheckpointError(f"replay rows must hold {sorted(self._tensors)}, got {sorted(rows)}")
         if "mask" in rows and not self.has_masks:
             self._add_masks(rows["mask"].shape[-1])
-        elif "mask" not in rows and self.has_masks:
-            shape = (len(rows["action"]), *self._tensors["mask"].shape[1:])
-            rows["mask"] = torch.ones(shape, dtype=torch.bool)
-        if set(rows) != set(self._tensors):
-            raise CheckpointError(f"replay rows must hold {sorted(self._tensors)}, got {sorted(rows)}")
+        rows = self._completed(rows)
         for name, tensor in self._tensors.items():
             if rows[name].shape[1:] != tensor.shape[1:]:
                 raise CheckpointError(
@@ -285,6 +277,17 @@ class ReplayRing:
         self._oldest_row = self.first_row if follows else start_row
         self.num_rows = stop_row
         self.num_rewrites += 1
+
+    def _completed(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Add the masks that rows lack, and encode observations that were stored whole, as they were before."""
+        completed = dict(rows)
+        if "mask" not in rows and self.has_masks:
+            completed["mask"] = torch.ones((*rows["action"].shape, self._tensors["mask"].shape[-1]), dtype=torch.bool)
+        if self._one_hot is not None and rows["obs"].shape[2:] == (self._one_hot.num_values,):
+            whole = rows["obs"]  # [rows, E, num_values]
+            codes = torch.from_numpy(self._one_hot.encode(whole.flatten(0, 1).numpy()))  # [rows * E, width]
+            completed["obs"] = codes.view(*whole.shape[:2], -1)
+        return completed
 
     def _returns(
         self, row: Tensor, env: Tensor, n_step: int, gamma: float, clip_rewards: bool

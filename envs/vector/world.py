@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from torso.envs.vector.checked_env import CheckedEnv
 from torso.envs.vector.making import SeededVectorEnv, action_start, has_raw_frames, make_vector
 from torso.envs.vector.masks import action_masks
 from torso.envs.vector.observations import flattened_space, observation_layout, observation_range, observation_scale
@@ -205,8 +206,9 @@ def _probed_mask(probe: VectorEnv[Any, Any, Any], num_actions: int, start: int) 
 
 
 def _space_before_flattening(probe: VectorEnv[Any, Any, Any]) -> gym.Space[Any] | None:
-    """Return an env's own observation space where torso flattens its observations, else None."""
+    """Return the space from which torso, or the outermost wrapper, flattens an env's observations; None elsewhere."""
     env = probe.envs[0] if isinstance(probe, SeededVectorEnv) else None
+    env = env.env if isinstance(env, CheckedEnv) else env
     return env.env.observation_space if isinstance(env, gym.wrappers.FlattenObservation) else None
 
 

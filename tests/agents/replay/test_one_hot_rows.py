@@ -105,6 +105,12 @@ def test_five_thousand_values_take_two_bytes_of_a_step() -> None:
     assert session(200).replay.num_bytes == 100_000 * (1 + 8 + 4 + 3)
 
 
+def test_a_wrapper_that_flattens_is_as_good() -> None:
+    make = partial(Moving, spaces.Discrete(500))
+    spec = World(env=make, wrappers=[gym.wrappers.FlattenObservation]).spec
+    assert (spec.one_hot_places, spec.is_one_hot, spec.space) == (((0, 500),), True, None)
+
+
 SETTINGS: dict[str, Any] = {
     "algorithm": "double",
     "prioritized": True,

@@ -12,6 +12,7 @@ import torch
 
 from torso.agents import DQN, DQNConfig, RunDirectory, Training, World, train_run
 from torso.agents.replay.ring import ReplayRing
+from torso.errors import CheckpointError
 
 CONFIG = DQNConfig(
     hidden=(8,),
@@ -100,6 +101,14 @@ def test_rows_without_masks_allow_everything() -> None:
     ring = rows_of(masks=True)
     ring.write_rows(5, rows_of(masks=False).read_rows(0, 5))
     assert ring.read_rows(2, 10)["mask"].tolist() == [[[True, False, True]]] * 3 + [[[True] * 3]] * 5
+
+
+def test_rows_of_other_fields_are_refused() -> None:
+    rows = rows_of(masks=False).read_rows(0, 5)
+    del rows["action"]
+    for masks in (False, True):
+        with pytest.raises(CheckpointError, match=r"replay rows must hold \['action', .*, got \['is_reset', "):
+            rows_of(masks).write_rows(0, rows)
 
 
 def test_rows_with_masks_keep_them_in_a_ring_without() -> None:
