@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,7 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
 
 def shown(value: object) -> str:
     """Return a ``repr`` for error messages: one short line, whatever the value's size or depth."""
-    return _REPR.repr(value)
+    return re.sub(r"\s*\n\s*", " ", _REPR.repr(value))
 
 
 def plain(value: Any, what: str) -> Any:

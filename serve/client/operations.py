@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,8 +17,17 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from numpy.typing import ArrayLike, NDArray
 
-from torso.errors import DeadlineError, InputError, InvalidRequestError, UnavailableError, UnknownModelError
+from torso.errors import (
+    DeadlineError,
+    InputError,
+    InvalidRequestError,
+    TorsoError,
+    UnavailableError,
+    UnknownModelError,
+    WrongKindError,
+)
 from torso.proto import prediction_pb2 as pb
+from torso.serve.client.arguments import check_images, check_text, check_timeout, check_top_k, to_array, to_state_arrays
 from torso.serve.client.results import ActResult, ClassifyResult, ImageInput, ModelInfo, ModelSummary, TensorSpec
 from torso.serve.wire.tensors import SERVICE, array_to_tensor, kind_name, tensor_to_array
 from torso.space_spec import SpaceSpec
@@ -59,33 +68,40 @@ class Operations:
 
     def classify(self, model: str, inputs: ArrayLike, top_k: int, version: str) -> Operation[ClassifyResult]:
         """Classify arrays."""
-        array = yield from self._prepare(model, version, inputs, "tensor")
-        request = pb.ClassifyRequest(
-            model=model, version=version, tensor=array_to_tensor(array), top_k=_int32(top_k, "top_k")
+        rows, k = RowsToSend(inputs, "tensor"), check_top_k(top_k)
+
+        def encode(info: ModelInfo) -> pb.ClassifyRequest:
+            return pb.ClassifyRequest(model=model, version=version, tensor=rows.encode(info), top_k=k)
+
+        response: pb.ClassifyResponse = yield from self._predict(
+            model, version, "Classify", encode, pb.ClassifyResponse
         )
-        response: pb.ClassifyResponse = yield from self._call_model("Classify", request, pb.ClassifyResponse)
         return _classification(response)
 
     def classify_images(
         self, model: str, images: Sequence[bytes], top_k: int, version: str
     ) -> Operation[ClassifyResult]:
         """Classify PNG or JPEG files."""
-        if isinstance(images, (bytes, bytearray)):
-            raise InputError("images", expected="a list of files' bytes", got="one file's bytes")
         request = pb.ClassifyRequest(
-            model=model, version=version, images=pb.Images(encoded=images), top_k=_int32(top_k, "top_k")
+            model=check_text("model", model),
+            version=check_text("version", version),
+            images=pb.Images(encoded=check_images(images)),
+            top_k=check_top_k(top_k),
         )
-        response: pb.ClassifyResponse = yield from self._call_model("Classify", request, pb.ClassifyResponse)
+        response: pb.ClassifyResponse = yield _call("Classify", request, pb.ClassifyResponse)
         return _classification(response)
 
     def act(
         self, model: str, observations: ArrayLike, state: Sequence[ArrayLike], version: str
     ) -> Operation[ActResult]:
         """Choose actions."""
-        array = yield from self._prepare(model, version, observations, "observations")
-        tensors = self._encode_state(model, version, state)
-        request = pb.ActRequest(model=model, version=version, observations=array_to_tensor(array), state=tensors)
-        response: pb.ActResponse = yield from self._call_model("Act", request, pb.ActResponse)
+        rows, state_arrays = RowsToSend(observations, "observations"), to_state_arrays(state)
+
+        def encode(info: ModelInfo) -> pb.ActRequest:
+            tensors = _encode_state(state_arrays, info)
+            return pb.ActRequest(model=model, version=version, observations=rows.encode(info), state=tensors)
+
+        response: pb.ActResponse = yield from self._predict(model, version, "Act", encode, pb.ActResponse)
         return ActResult(
             actions=np.array(response.actions, dtype=np.int64),
             values=tensor_to_array(response.values, "values").astype(np.float32, copy=False),
@@ -95,9 +111,7 @@ class Operations:
 
     def list_models(self) -> Operation[tuple[ModelSummary, ...]]:
         """List the served models."""
-        response: pb.ListModelsResponse = yield UnaryCall(
-            method=f"/{SERVICE}/ListModels", request=pb.ListModelsRequest(), response_class=pb.ListModelsResponse
-        )
+        response: pb.ListModelsResponse = yield _call("ListModels", pb.ListModelsRequest(), pb.ListModelsResponse)
         return tuple(
             ModelSummary(name=model.name, version=model.version, kind=kind_name(model.kind))
             for model in response.models
@@ -105,16 +119,14 @@ class Operations:
 
     def get_model(self, name: str, version: str) -> Operation[ModelInfo]:
         """Describe a model."""
-        response: pb.GetModelResponse = yield UnaryCall(
-            method=f"/{SERVICE}/GetModel",
-            request=pb.GetModelRequest(model=name, version=version),
-            response_class=pb.GetModelResponse,
-        )
+        request = pb.GetModelRequest(model=check_text("model", name), version=check_text("version", version))
+        response: pb.GetModelResponse = yield _call("GetModel", request, pb.GetModelResponse)
         info = self._infos[name, version] = _model_info(response)
         return info
 
     def healthy(self, name: str) -> Operation[bool]:
         """Check health; a server that cannot be reached, or does not know the name, is not healthy."""
+        check_text("model", name)
         try:
             return (yield from self._check_health(name, None))
         except (UnavailableError, UnknownModelError, DeadlineError):
@@ -122,7 +134,7 @@ class Operations:
 
     def wait_ready(self, timeout_s: float) -> Operation[None]:
         """Poll health until the server is ready."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + check_timeout(timeout_s)
         last = "it answers, and is not ready"
         while (left_s := end - time.monotonic()) > 0:
             try:
@@ -143,32 +155,68 @@ class Operations:
         )
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
-    def _call_model(self, method: str, request: Any, response_class: type[Message]) -> Operation[Any]:
-        """Call a model; where the request does not fit it, drop its cached description: it may have been replaced."""
+    def _predict(
+        self,
+        model: str,
+        version: str,
+        method: str,
+        encode: Callable[[ModelInfo], Message],
+        response_class: type[Message],
+    ) -> Operation[Any]:
+        """Call a model with a request that is encoded by its description, which is fetched once and cached.
+
+        The server may have replaced the model since. So where the request is refused, or another version answers, the
+        description is fetched anew, and where the model takes other inputs now, it is called again with those.
+        """
+        key = (check_text("model", model), check_text("version", version))
+        cached = self._infos.get(key)
+        if cached is None:
+            return (yield _call(method, encode((yield from self.get_model(*key))), response_class))
+        response: Any = None
+        refusal: TorsoError | None = None
         try:
-            return (yield UnaryCall(method=f"/{SERVICE}/{method}", request=request, response_class=response_class))
-        except (InvalidRequestError, UnknownModelError):
-            self._infos.pop((request.model, request.version), None)
-            raise
+            response = yield _call(method, encode(cached), response_class)
+            if response.version == cached.version:
+                return response
+        except (InputError, InvalidRequestError, UnknownModelError, WrongKindError) as error:
+            refusal = error
+        del self._infos[key]
+        fresh = yield from self.get_model(*key)
+        if (fresh.inputs, fresh.observation_space) != (cached.inputs, cached.observation_space):
+            return (yield _call(method, encode(fresh), response_class))
+        if refusal is not None:
+            raise refusal
+        return response
 
-    def _prepare(self, model: str, version: str, inputs: ArrayLike, field: str) -> Operation[NDArray[Any]]:
-        """Convert inputs to a model's dtype and batch, where that loses nothing; the server validates the rest."""
+
+class RowsToSend:
+    """Inputs of a call, to be encoded for a model once that is known. InputError where they are no array."""
+
+    def __init__(self, inputs: ArrayLike, field: str) -> None:
+        self._inputs = inputs
+        self._field = field
         structured = is_structured(inputs)  # sent only to a model whose observations were flattened
-        array = None if structured else _as_array(inputs, field)
-        info = self._infos.get((model, version)) or (yield from self.get_model(model, version))
-        rows = None if info.observation_space is None else info.observation_space.flatten(inputs, field)[0]
-        if rows is None:
-            rows = _as_array(inputs, field) if array is None else array
-        return coerce_to_spec(rows, info.inputs[0]) if info.inputs else rows
+        self._array = None if structured else to_array(inputs, field)
 
-    def _encode_state(self, model: str, version: str, state: Sequence[ArrayLike]) -> list[pb.Tensor]:
-        """Encode a recurrent state as `_prepare` converts inputs, once the model's description is cached."""
-        info = self._infos.get((model, version))
-        specs = info.inputs[1:] if info is not None else ()
-        arrays = [_as_array(part, f"state[{index}]") for index, part in enumerate(state)]
-        if len(specs) == len(arrays):
-            arrays = [coerce_to_spec(array, spec) for array, spec in zip(arrays, specs, strict=True)]
-        return [array_to_tensor(array, f"state[{index}]") for index, array in enumerate(arrays)]
+    def encode(self, info: ModelInfo) -> pb.Tensor:
+        """Convert the inputs to a model's dtype and batch, where that loses nothing; the server validates the rest."""
+        space = info.observation_space
+        rows = None if space is None else space.flatten(self._inputs, self._field)[0]
+        if rows is None:
+            rows = to_array(self._inputs, self._field) if self._array is None else self._array
+        return array_to_tensor(coerce_to_spec(rows, info.inputs[0]) if info.inputs else rows, self._field)
+
+
+def _call(method: str, request: Message, response_class: type[Message]) -> UnaryCall:
+    return UnaryCall(method=f"/{SERVICE}/{method}", request=request, response_class=response_class)
+
+
+def _encode_state(arrays: Sequence[NDArray[Any]], info: ModelInfo) -> list[pb.Tensor]:
+    """Encode a recurrent state as inputs are."""
+    specs = info.inputs[1:]
+    if len(specs) == len(arrays):
+        arrays = [coerce_to_spec(array, spec) for array, spec in zip(arrays, specs, strict=True)]
+    return [array_to_tensor(array, f"state[{index}]") for index, array in enumerate(arrays)]
 
 
 def is_structured(values: object) -> bool:
@@ -176,13 +224,6 @@ def is_structured(values: object) -> bool:
     if isinstance(values, (Mapping, tuple)):
         return True
     return isinstance(values, list) and any(isinstance(item, (Mapping, tuple)) for item in values)
-
-
-def _as_array(values: ArrayLike, field: str) -> NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise InputError(field, expected="an array of one shape", got=f"a ragged one ({error})") from error
 
 
 def coerce_to_spec(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
@@ -201,12 +242,6 @@ def coerce_to_spec(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     with np.errstate(invalid="ignore", over="ignore"):
         cast = array.astype(target)
     return cast if target.kind == "f" or np.array_equal(cast, array) else array
-
-
-def _int32(value: int, field: str) -> int:
-    if not -(2**31) <= value < 2**31:
-        raise InputError(field, expected="a 32-bit number", got=str(value))
-    return int(value)
 
 
 def _classification(response: pb.ClassifyResponse) -> ClassifyResult:

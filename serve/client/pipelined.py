@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from torso.arrays import Array
-from torso.errors import ConfigError, InputError
+from torso.errors import InputError
+from torso.plain import shown
+from torso.serve.client.arguments import check_count, to_array
 
 T = TypeVar("T")
 
@@ -34,12 +36,11 @@ def chunked(inputs: Inputs, rows: int, field: str) -> Iterator[Array]:
         for start in range(0, len(inputs), rows):
             yield inputs[start : start + rows]
         return
-    iterator = iter(inputs)
+    if not isinstance(inputs, Iterable):
+        raise InputError(field, expected="an array of [N, ...] or an iterable of inputs", got=shown(inputs))
+    iterator: Iterator[Any] = iter(inputs)
     while chunk := list(islice(iterator, rows)):
-        try:
-            yield np.asarray(chunk)
-        except ValueError as error:
-            raise InputError(field, expected="inputs of one shape", got=f"ragged ones ({error})") from error
+        yield to_array(chunk, field, "inputs of one shape")
 
 
 def pipelined(chunks: Iterable[Array], call: Callable[[Array], T], in_flight: int) -> Iterator[T]:
@@ -80,6 +81,5 @@ async def pipelined_async(
 
 def check_sizes(rows: int, in_flight: int) -> None:
     """Check chunk size and window; ConfigError where requests would be empty, or none would be sent."""
-    for name, value in (("rows", rows), ("in_flight", in_flight)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
+    check_count("rows", rows)
+    check_count("in_flight", in_flight)

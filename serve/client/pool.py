@@ -13,7 +13,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from torso.errors import ConfigError
+from torso.errors import ConfigError, ServiceError
+from torso.serve.client.arguments import check_address, check_flag, check_path, check_token
+from torso.serve.wire.status import RpcFailure, from_wire
 
 GrpcChannel = TypeVar("GrpcChannel", grpc.Channel, grpc.aio.Channel)
 
@@ -32,7 +34,7 @@ class Endpoint:
 
     ``tls_ca``: a PEM file of certificates to trust (``tls`` alone: those that the system trusts). ``tls_cert`` and
     ``tls_key``: PEM files of the client's own certificate chain and its key, for a server that asks for one.
-    Raises ConfigError where a file cannot be used or the settings do not go together.
+    Raises ConfigError where a setting cannot be used or several do not go together.
     """
 
     def __init__(
@@ -45,12 +47,15 @@ class Endpoint:
         tls_cert: str | Path | None = None,
         tls_key: str | Path | None = None,
     ) -> None:
-        self.address = address
+        self.address = check_address(address)
+        token = check_token(token)
         self.metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self.credentials: grpc.ChannelCredentials | None = None
+        for name, path in (("tls_ca", tls_ca), ("tls_cert", tls_cert), ("tls_key", tls_key)):
+            check_path(name, path)
         if (tls_cert is None) != (tls_key is None):
             raise ConfigError("tls_cert and tls_key must go together, got one; give both or neither")
-        if tls or tls_ca is not None or tls_cert is not None:
+        if check_flag("tls", tls) or tls_ca is not None or tls_cert is not None:
             self.credentials = grpc.ssl_channel_credentials(
                 _read_ca_certificates(tls_ca), *_read_client_certificate(tls_cert, tls_key)
             )
@@ -66,6 +71,10 @@ class Endpoint:
         if self.credentials is None:
             return grpc.aio.insecure_channel(self.address, OPTIONS)
         return grpc.aio.secure_channel(self.address, self.credentials, OPTIONS)
+
+    def error(self, failure: RpcFailure) -> ServiceError:
+        """Convert a failed call to the error that a client raises."""
+        return from_wire(failure, self.address, tls=self.credentials is not None)
 
 
 class Connection(Generic[GrpcChannel]):
@@ -110,13 +119,6 @@ class ConnectionPool(Generic[GrpcChannel]):
 
     def _at(self, index: int) -> Connection[GrpcChannel]:
         return self.connections[index % len(self.connections)]
-
-
-def check_connections(connections: int) -> int:
-    """Check the number of connections, and return it; ConfigError where there would be none."""
-    if connections < 1:
-        raise ConfigError(f"connections must be at least 1, got {connections}")
-    return connections
 
 
 def _read_ca_certificates(tls_ca: str | Path | None) -> bytes | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torso.errors import ConfigError, DeadlineError, OverloadedError, ServiceError, UnavailableError
+from torso.plain import shown
+from torso.serve.client.arguments import check_count, is_number
 from torso.serve.client.operations import Operation, Pause, UnaryCall
 
 T = TypeVar("T")
@@ -35,8 +37,10 @@ class RetryPolicy:
     """Limit of the doubled waits, in seconds."""
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigError(f"max_attempts must be at least 1, got {self.max_attempts}")
+        check_count("max_attempts", self.max_attempts)
+        for name in ("first_wait_s", "max_wait_s"):
+            if not is_number(getattr(self, name)):
+                raise ConfigError(f"{name} must be a number of seconds, got {shown(getattr(self, name))}")
         if not 0 <= self.first_wait_s <= self.max_wait_s < math.inf:
             raise ConfigError(
                 "first_wait_s and max_wait_s must be finite, with 0 <= first_wait_s <= max_wait_s, "
@@ -60,11 +64,13 @@ class RetryPolicy:
 RETRIES = RetryPolicy()
 
 
-def check_timeout(timeout_s: float) -> float:
-    """Check a timeout, and return it; ConfigError where it leaves no time."""
-    if not timeout_s > 0:
-        raise ConfigError(f"timeout_s must be more than 0 seconds, got {timeout_s}")
-    return timeout_s
+def check_policy(retries: RetryPolicy) -> RetryPolicy:
+    """Check that a client's retries are a policy, and return it; ConfigError for anything else."""
+    if not isinstance(retries, RetryPolicy):
+        raise ConfigError(
+            f"retries must be a RetryPolicy, got {shown(retries)}; RetryPolicy(max_attempts=1) never retries"
+        )
+    return retries
 
 
 def retriable(error: ServiceError) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from torso.errors import InputError, ServiceError
 from torso.proto import prediction_pb2 as pb
+from torso.serve.client.arguments import check_epsilon, check_start, check_uint64, to_array
 from torso.serve.client.operations import coerce_to_spec
 from torso.serve.client.results import ModelInfo, StepResult
 from torso.serve.wire.status import DETAILS_KEY, from_wire
@@ -37,21 +38,18 @@ class Steps:
         rows, is_one = (None, True) if self._space is None else self._space.flatten(observation, "observation")
         if rows is not None and not is_one:
             raise InputError("observation", expected=f"one of {self._space}", got=f"{len(rows)}")
-        try:
-            array = np.asarray(observation) if rows is None else rows[0]
-        except ValueError as error:
-            raise InputError("observation", expected="an array of one shape", got=f"a ragged one ({error})") from error
+        array = to_array(observation, "observation") if rows is None else rows[0]
         return pb.ActStreamRequest(
-            episode=_uint64(episode, "episode"),
-            start=start,
+            episode=check_uint64("episode", episode),
+            start=check_start(start),
             observation=array_to_tensor(coerce_to_spec(array[np.newaxis], self._input)[0], "observation"),
-            epsilon=epsilon,
-            seed=None if seed is None else _uint64(seed, "seed"),
+            epsilon=check_epsilon(epsilon),
+            seed=None if seed is None else check_uint64("seed", seed),
         )
 
     def end(self, episode: int) -> pb.ActStreamRequest:
         """Encode the end of an episode."""
-        return pb.ActStreamRequest(episode=_uint64(episode, "episode"), end=True)
+        return pb.ActStreamRequest(episode=check_uint64("episode", episode), end=True)
 
     def with_model(self, request: pb.ActStreamRequest) -> pb.ActStreamRequest:
         """Fill in the model's name and version where the request is the stream's first; returns the request."""
@@ -89,9 +87,3 @@ class _Failure:
 
     def trailing_metadata(self) -> object:
         return ((DETAILS_KEY, self._status.SerializeToString()),)
-
-
-def _uint64(value: int, field: str) -> int:
-    if not 0 <= value < 2**64:
-        raise InputError(field, expected="a number from 0 to 2**64 - 1", got=str(value))
-    return int(value)

@@ -7,6 +7,7 @@ its episodes are lost: start them again on another.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -23,10 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from torso.errors import DeadlineError, ServiceError, UnavailableError
 from torso.proto import prediction_pb2 as pb
+from torso.serve.client.arguments import check_timeout
 from torso.serve.client.pool import Connection, Endpoint
 from torso.serve.client.results import ModelInfo, StepResult
 from torso.serve.client.stream_steps import METHOD, Steps, settle
-from torso.serve.wire.status import from_wire
 
 
 class ActStream:
@@ -41,8 +42,8 @@ class ActStream:
         version: str,
     ) -> None:
         self._steps = Steps(info, version)
-        self._timeout_s = timeout_s
-        self._address = endpoint.address
+        self._timeout_s = _wait_limit(timeout_s)
+        self._endpoint = endpoint
         self._exit_stack = ExitStack()  # the connection, until the stream is closed
         self._outgoing: SimpleQueue[pb.ActStreamRequest | None] = SimpleQueue()
         self._pending: deque[Future[StepResult]] = deque()
@@ -74,7 +75,7 @@ class ActStream:
         was not started; DeadlineError where no answer comes in time, and none knows how far the episode is.
         """
         future = self.submit(observation, episode=episode, start=start, epsilon=epsilon, seed=seed)
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        limit_s = self._timeout_s if timeout_s is None else _wait_limit(check_timeout(timeout_s))
         try:
             return future.result(limit_s)
         except TimeoutError:
@@ -147,7 +148,7 @@ class ActStream:
             for response in self._call:
                 settle(self._pending.popleft(), response)
         except grpc.RpcError as failure:
-            error = from_wire(failure, self._address)
+            error = self._endpoint.error(failure)
         with self._lock:
             self._error = error
         for future in self._pending:
@@ -179,7 +180,7 @@ class AsyncActStream:
         self._connection = connection
         self._exit_stack = ExitStack()
         self._endpoint = endpoint
-        self._timeout_s = timeout_s
+        self._timeout_s = _wait_limit(timeout_s)
         self._describe = describe
         self._version = version
         self._outgoing: asyncio.Queue[pb.ActStreamRequest | None] = asyncio.Queue()
@@ -203,7 +204,7 @@ class AsyncActStream:
         future: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
         self._pending.append(future)
         self._outgoing.put_nowait(self._steps.with_model(request))
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        limit_s = self._timeout_s if timeout_s is None else _wait_limit(check_timeout(timeout_s))
         try:
             async with asyncio.timeout(limit_s):
                 return await future
@@ -242,7 +243,7 @@ class AsyncActStream:
             async for response in self._call:
                 settle(self._pending.popleft(), response)
         except grpc.aio.AioRpcError as failure:
-            error = from_wire(failure, self._endpoint.address)
+            error = self._endpoint.error(failure)
         except asyncio.CancelledError:  # closed, or the channel is
             error = UnavailableError("the stream is closed", status="UNAVAILABLE")
         self._error = error
@@ -267,5 +268,10 @@ class AsyncActStream:
             await self._cancel()
 
 
-def _deadline_error(limit_s: float) -> DeadlineError:
+def _wait_limit(timeout_s: float) -> float | None:
+    """Convert a checked timeout to what waits take: None where there is no limit."""
+    return None if timeout_s == math.inf else timeout_s
+
+
+def _deadline_error(limit_s: float | None) -> DeadlineError:
     return DeadlineError(f"no answer within {limit_s:g} s", status="DEADLINE_EXCEEDED")

@@ -18,13 +18,13 @@ import grpc
 from numpy.typing import ArrayLike
 
 from torso.errors import ServiceError
+from torso.serve.client.arguments import check_count, check_timeout
 from torso.serve.client.operations import Operation, Operations, Pause, UnaryCall
 from torso.serve.client.pipelined import IN_FLIGHT, ROWS, Inputs, check_sizes, chunked, pipelined
-from torso.serve.client.pool import ConnectionPool, Endpoint, check_connections
+from torso.serve.client.pool import ConnectionPool, Endpoint
 from torso.serve.client.results import ActResult, ClassifyResult, ModelInfo, ModelSummary
-from torso.serve.client.retries import RETRIES, RetryPolicy, check_timeout, with_retries
+from torso.serve.client.retries import RETRIES, RetryPolicy, check_policy, with_retries
 from torso.serve.client.streams import ActStream
-from torso.serve.wire.status import from_wire
 
 T = TypeVar("T")
 
@@ -52,10 +52,10 @@ class Client:
         retries: RetryPolicy = RETRIES,
     ) -> None:
         self._timeout_s = check_timeout(timeout_s)
-        self._retries = retries
+        self._retries = check_policy(retries)
         self._endpoint = Endpoint(address, token, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
         self._operations = Operations()
-        self._pool = ConnectionPool([self._endpoint.channel() for _ in range(check_connections(connections))])
+        self._pool = ConnectionPool([self._endpoint.channel() for _ in range(check_count("connections", connections))])
 
     def classify(
         self, model: str, inputs: ArrayLike, top_k: int = 1, *, version: str = "", timeout_s: float | None = None
@@ -174,7 +174,7 @@ class Client:
             try:
                 return method(step.request, timeout=step.timeout_s, metadata=self._endpoint.metadata)
             except grpc.RpcError as error:
-                raise from_wire(error, self._endpoint.address) from None
+                raise self._endpoint.error(error) from None
 
     def __enter__(self) -> Client:
         return self

@@ -23,7 +23,6 @@ from torso.errors import ConfigError
 from torso.serve.client.pool import Endpoint
 from torso.serve.event_loop import new_event_loop
 from torso.serve.load_test.loads import NOT_SENT, OK, ClosedLoop, LoadResult, OpenLoop, Tally, Timing
-from torso.serve.wire.status import from_wire
 
 Send = Callable[[bytes, float], Awaitable[bytes]]  # a request, and its deadline in seconds from now
 FIRST_CALL_S = 30.0  # timeout of a connection's first call
@@ -185,7 +184,7 @@ async def _warm_connection(send: Send, target: Target) -> None:
     try:
         await send(target.requests[0], FIRST_CALL_S)
     except grpc.aio.AioRpcError as error:
-        raise from_wire(error, target.endpoint.address) from None
+        raise target.endpoint.error(error) from None
 
 
 @contextmanager

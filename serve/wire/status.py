@@ -88,13 +88,13 @@ def internal_error(error: BaseException, where: str) -> errors.InternalServiceEr
     return errors.InternalServiceError(f"internal error; the server's log has it under id {incident}")
 
 
-def from_wire(failure: RpcFailure, address: str) -> errors.ServiceError:
-    """Convert a failed call to the typed error that a client raises."""
+def from_wire(failure: RpcFailure, address: str, *, tls: bool = False) -> errors.ServiceError:
+    """Convert a failed call to the typed error that a client raises. ``tls``: whether the client uses it."""
     code = failure.code()
     details = failure.details() or code.name
     rich = _rich_status(failure)
     if rich is None and code is grpc.StatusCode.UNAVAILABLE:
-        details = f"no answer from {address}: {details}"
+        details = f"no answer from {address}: {details.rstrip('.')}{_tls_advice(details, tls)}"
     violations: list[tuple[str, str]] = []
     retry_after_s: float | None = None
     for detail in rich.details if rich is not None else ():
@@ -105,6 +105,28 @@ def from_wire(failure: RpcFailure, address: str) -> errors.ServiceError:
     return _CLIENT_CLASSES.get(code, errors.InternalServiceError)(
         details, status=code.name, violations=tuple(violations), retry_after_s=retry_after_s
     )
+
+
+# gRPC's texts of a connection that is closed before it is one, and of handshakes that fail.
+_CLOSED = ("Socket closed", "Connection reset", "Broken pipe", "handshake failed")
+_NO_TLS, _UNTRUSTED, _OTHER_NAME = "WRONG_VERSION_NUMBER", "CERTIFICATE_VERIFY_FAILED", "Hostname Verification"
+
+
+def _tls_advice(details: str, tls: bool) -> str:
+    """Return what to try where no connection was made, and TLS may be why; empty where it is not."""
+    if _NO_TLS in details:
+        return "; the server seems to use no TLS: try without tls and tls_ca"
+    if _UNTRUSTED in details:
+        return (
+            "; the server's TLS certificate is not trusted: tls_ca must be the PEM file of the authority that issued it"
+        )
+    if _OTHER_NAME in details:
+        return "; the server's TLS certificate is for other names: the address must have one of them as its host"
+    if "failed to connect" not in details or not any(text in details for text in _CLOSED):
+        return ""
+    if tls:
+        return "; the server may ask for a TLS client certificate: try tls_cert and tls_key"
+    return "; the server may use TLS: try tls or tls_ca"
 
 
 def _status(

@@ -5,15 +5,19 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from torso import errors
-from torso.nets import Predictor
+from torso.nets import InputSpec, MLPSpec, NetworkSpec, Predictor, ScalarHeadSpec, build_network, save_model
 from torso.serve import AsyncClient, Client, ServeConfig, TensorSpec, create_server
 from torso.serve.client.operations import coerce_to_spec
+from torso.space_spec import SpaceSpec
 
 
 def test_a_client_imports_no_framework() -> None:
@@ -161,16 +165,60 @@ def test_a_client_finds_a_server_that_comes_later(config: Any, running: Any) -> 
         assert time.monotonic() - started < 30
 
 
-def test_a_model_replaced_by_another_shape_is_noticed(models: Any, config: Any, running: Any) -> None:
+def test_calls_fit_a_model_that_replaced_another(models: Any, config: Any, running: Any) -> None:
     with running(config(f"m={models.plain}")) as first, Client(first.address) as client:
         port = first.server.port
         assert client.classify("m", [0, 0, 0]).labels[0][0] in ("no", "yes")
         first.run(first.server.stop())
-        with running(config(f"m={models.digits}", port=port)):
+        with running(config(f"m={models.digits}", port=port)) as second:
             client.wait_ready(30)
-            with pytest.raises(errors.InvalidRequestError):
-                client.classify("m", np.zeros((8, 8)))  # sent as floats, as the old model wanted
-            assert client.classify("m", np.zeros((8, 8))).indices.shape == (1, 1)
+            assert client.classify("m", np.zeros((8, 8))).indices.shape == (1, 1)  # floats would fit the old model
+            with pytest.raises(errors.InvalidRequestError, match=r"must be uint8 \[batch, 8, 8\], got \[3\]"):
+                client.classify("m", np.zeros(3, np.uint8))
+            with pytest.raises(errors.InputError, match="ragged"):
+                client.classify("m", [[1], [1, 2]])
+            second.run(second.server.stop())
+        with running(config(f"m={models.frames}", port=port)) as third:
+            client.wait_ready(30)
+            with pytest.raises(errors.WrongKindError, match="is a policy, not a classifier; use Act"):
+                client.classify("m", np.zeros((8, 8)))
+            assert client.act("m", np.zeros((4, 84, 84), int)).actions.shape == (1,)
+            third.run(third.server.stop())
+        with running(config(f"other={models.frames}", port=port)):
+            client.wait_ready(30)
+            with pytest.raises(errors.UnknownModelError, match="unknown model 'm'"):
+                client.act("m", np.zeros((4, 84, 84)))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Callable[[int], Path]:
+    """``lake(start)`` saves a policy of Discrete(3, start): of equal size, and 0 is another number each time."""
+
+    def save(start: int) -> Path:
+        space = SpaceSpec(kind="discrete", sizes=(3,), starts=(start,))
+        spec = NetworkSpec(input=InputSpec(shape=(3,)), torso=MLPSpec(hidden=(8,)), head=ScalarHeadSpec(num_actions=2))
+        network = build_network(spec, torch.Generator().manual_seed(0))
+        return save_model(tmp_path / "saved" / f"from{start}", network, kind="policy", observation_space=space)
+
+    return save
+
+
+def test_a_new_version_with_other_numbers_of_one_size_is_noticed(
+    lake: Callable[[int], Path], folder: Path, poll: Any, running: Any
+) -> None:
+    (folder / "m").mkdir()
+    (folder / "m" / "1").symlink_to(lake(0))
+    with running(poll(port=0)) as server, Client(server.address) as client:
+        first = client.act("m", [0, 1])
+        (folder / "m" / "2").symlink_to(lake(-1))
+        server.run(server.server.control.reconcile())
+        second = client.act("m", [0, 1])
+        assert (first.version, second.version) == ("1", "2")
+        expected = Predictor.load(lake(-1)).run(np.eye(3, dtype=np.float32)[1:])
+        np.testing.assert_allclose(second.values, expected, rtol=1e-5)
+        with pytest.raises(errors.InputError, match="whole numbers from -1 to 1"):
+            client.act("m", 2)
+        server.run(server.server.stop())
 
 
 def test_the_async_client_does_the_same(models: Any, config: Any) -> None:

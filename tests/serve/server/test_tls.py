@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from torso.errors import ConfigError, ServerError, UnavailableError
-from torso.serve import Client, ServeConfig
+from torso.serve import AsyncClient, Client, RetryPolicy, ServeConfig
 from torso.serve.server import listener as listen
 
 ECHO = "/test.Echo/Echo"
@@ -105,6 +106,48 @@ def test_a_server_with_a_certificate_speaks_tls(
                 client.list_models()
     with pytest.raises(ConfigError, match="tls_ca: cannot read"):
         Client("127.0.0.1:1", tls_ca=tmp_path / "none")
+
+
+def test_a_client_says_how_tls_may_be_why_there_is_no_connection(
+    config: Callable[..., ServeConfig], running: Any, authority: Authority, stranger: Authority, issued: Issued
+) -> None:
+    never = RetryPolicy(max_attempts=1)
+    own = {"tls_cert": issued.cert, "tls_key": issued.key}
+    with (
+        running(config()) as plain,
+        running(config(**own)) as secure,
+        running(config(**own, tls_client_ca=authority.pem)) as mutual,
+    ):
+        for address, settings, advice in (
+            (secure.address, {}, "the server may use TLS: try tls or tls_ca"),
+            (mutual.address, {}, "the server may use TLS: try tls or tls_ca"),
+            (plain.address, {"tls": True}, "the server seems to use no TLS: try without tls and tls_ca"),
+            (secure.address, {"tls": True}, "TLS certificate is not trusted: tls_ca must be"),
+            (secure.address, {"tls_ca": stranger.pem}, "TLS certificate is not trusted: tls_ca must be"),
+            (f"127.0.0.2:{secure.server.port}", {"tls_ca": authority.pem}, "Connection refused$"),
+            (mutual.address, {"tls_ca": authority.pem}, "TLS client certificate: try tls_cert and tls_key"),
+        ):
+            with (
+                Client(address, retries=never, **settings) as client,
+                pytest.raises(UnavailableError, match=advice) as caught,
+            ):
+                client.list_models()
+            assert "TLS" in str(caught.value) or "refused" in advice
+    with running(config(**own, host="127.0.0.2")) as elsewhere:  # the certificate does not name it
+        for open_client in (Client, AsyncClient):
+            with pytest.raises(UnavailableError, match="TLS certificate is for other names: the address must have"):
+                list_models(open_client, elsewhere.address, tls_ca=authority.pem, retries=never)
+
+
+def list_models(client_class: type[Client] | type[AsyncClient], address: str, **settings: Any) -> Any:
+    async def awaited() -> Any:
+        async with AsyncClient(address, **settings) as client:
+            return await client.list_models()
+
+    if client_class is AsyncClient:
+        return asyncio.run(awaited())
+    with Client(address, **settings) as client:
+        return client.list_models()
 
 
 def test_clients_refuse_what_nobody_they_trust_vouches_for(
