@@ -18,6 +18,10 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]
 """Boolean flag that is off by default and has no ``--no-`` form."""
 
 
+# Help shows a positional argument by its name; tyro before 1.0.16 has no such setting, and shows its type.
+_CONFIG = (tyro.conf.PositionalMetavarFromFieldName,) if hasattr(tyro.conf, "PositionalMetavarFromFieldName") else ()
+
+
 def parse_options(options: type[T], arguments: Sequence[str], command: str, defaults: T | None = None) -> T | None:
     """Parse a command's arguments; print the help and return None for ``--help``.
 
@@ -37,7 +41,7 @@ def parse_options(options: type[T], arguments: Sequence[str], command: str, defa
                 options,
                 prog=f"torso {command}",
                 args=list(arguments),
-                config=(tyro.conf.PositionalMetavarFromFieldName,),
+                config=_CONFIG,
                 **known,
             )
     except SystemExit as end:

@@ -130,7 +130,7 @@ class AtariVector(NextStepVector):
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the games and their threads."""
-        del self._games, self._colour_games
+        self._games = self._colour_games = None
 
     def _require_open(self) -> None:
         if self.closed:
