@@ -188,6 +188,13 @@ class RemoteModel:
         return self._client.act_stream(self._name) if takes_frames else None
 
 
+_USES = {
+    "classifier": "use it with torso classify",
+    "policy": "use it with torso act or torso play",
+    "regressor": "use it with torso evaluate, Predictor.regress, or a server's V2 ModelInfer",
+}
+
+
 def read_npy(path: Path) -> Array:
     """Read the array in a .npy file, without unpickling."""
     try:
@@ -199,8 +206,8 @@ def read_npy(path: Path) -> Array:
 
 def _require_kind(kind: str, required: str) -> None:
     if kind != required:
-        commands = "torso classify" if kind == "classifier" else "torso act or torso play"
-        raise ConfigError(f"--model must be a {required}, got a {kind}; use it with {commands}")
+        use = _USES.get(kind, "this torso is too old for it")
+        raise ConfigError(f"--model must be a {required}, got a {kind}; {use}")
 
 
 def _pair(labels: Sequence[Sequence[str]], probabilities: NDArray[np.float32]) -> RankedLabels:

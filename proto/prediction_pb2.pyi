@@ -13,9 +13,11 @@ class ModelKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_KIND_UNSPECIFIED: _ClassVar[ModelKind]
     MODEL_KIND_CLASSIFIER: _ClassVar[ModelKind]
     MODEL_KIND_POLICY: _ClassVar[ModelKind]
+    MODEL_KIND_REGRESSOR: _ClassVar[ModelKind]
 MODEL_KIND_UNSPECIFIED: ModelKind
 MODEL_KIND_CLASSIFIER: ModelKind
 MODEL_KIND_POLICY: ModelKind
+MODEL_KIND_REGRESSOR: ModelKind
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data")

@@ -20,9 +20,10 @@ class ServeOptions(ServeConfig):
 
 def run(options: ServeOptions) -> int:
     """Serve until a signal; configure logging for the whole process, in the format of the options."""
-    from torso.serve import serve
     from torso.serve.observability.logs import log_as
 
     with log_as(options.log_format):
+        from torso.serve import serve  # imports gRPC, whose own log follows the format
+
         serve(options)
     return 0

@@ -55,7 +55,7 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary:
-    """Entry of the list of served models. ``kind`` is "classifier" or "policy"."""
+    """Entry of the list of served models. ``kind`` is "classifier", "policy" or "regressor"."""
 
     name: str
     version: str
@@ -85,7 +85,10 @@ class ImageInput:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """Description of a model. ``kind`` is "classifier" or "policy"; ``image`` is None where it takes no image files."""
+    """Description of a model. ``kind`` is "classifier", "policy" or "regressor".
+
+    ``image`` is None where it takes no image files.
+    """
 
     name: str
     version: str

@@ -24,7 +24,10 @@ def method(info: ModelInfo, protocol: Protocol) -> str:
     """Return the path of the method that predicts with a model."""
     if protocol == "v2":
         return V2_METHOD
-    return f"/{SERVICE}/{'Classify' if info.kind == 'classifier' else 'Act'}"
+    methods = {"classifier": "Classify", "policy": "Act"}
+    if info.kind not in methods:
+        raise ConfigError(f"protocol must be v2 for a {info.kind}, got torso, which has no method for it")
+    return f"/{SERVICE}/{methods[info.kind]}"
 
 
 def serialised(info: ModelInfo, protocol: Protocol, *, rows: int, count: int = 16, seed: int = 0) -> list[bytes]:

@@ -17,9 +17,9 @@ from torso.serve.config import ServeConfig
 from torso.serve.inference.batcher import Batcher
 from torso.serve.inference.forward_times import LatencyEstimate
 from torso.serve.inference.state_records import StateRecords
-from torso.serve.models.served_model import METHODS, ServedModel
+from torso.serve.models.served_model import ServedModel
 from torso.serve.observability.metrics import ModelMetrics
-from torso.serve.wire.oip_tensors import Signature
+from torso.serve.wire.oip_signature import Signature
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +42,12 @@ def load_served_model(
     others must have an attribute ``inline = False``, and never runs on the event loop; one of a recurrent model must
     have the inner backend's ``initial_state``.
 
-    Raises TorsoError or OSError: see `torso.nets.load_model`; ServerError for a kind that is not served, and for a
+    Raises TorsoError or OSError: see `torso.nets.load_model`; ServerError for a
     wrapper that lacks the state.
     """
     started = time.perf_counter()
     directory = find_model(directory)
     card, network = load_model(directory)
-    if card.kind not in METHODS:
-        raise ServerError(
-            f"a {card.kind} cannot be served; use torso.nets.Predictor for regressors: the server has methods for "
-            "classifiers and policies"
-        )
     max_rows = config.max_batch_rows
     backend = choose_backend(
         directory,

@@ -10,9 +10,14 @@ from torso.nets import Predictor
 from torso.serve.inference.batcher import Batcher
 from torso.serve.inference.state_records import StateRecords
 from torso.serve.observability.metrics import ModelMetrics
-from torso.serve.wire.oip_tensors import Signature
+from torso.serve.wire.oip_signature import Signature
+from torso.serve.wire.oip_tensors import OIP_SERVICE
 
-METHODS = {"classifier": "Classify", "policy": "Act"}  # the method for a model of each served kind
+METHODS = {  # the method for a model of each kind
+    "classifier": "Classify",
+    "policy": "Act",
+    "regressor": f"the Open Inference Protocol's ModelInfer ({OIP_SERVICE})",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,8 +97,12 @@ def log_as(log_format: LogFormat) -> Iterator[None]:
     """Log on stderr in this format, and nowhere else, in a block: torso from INFO on, other libraries from WARNING on.
 
     It is for a server's own processes, the command's and its workers': it replaces the whole process' logging, warnings
-    included, so that a JSON parser finds nothing else.
+    included, so that a JSON parser finds nothing else. gRPC's core writes lines of its own to stderr, such as of every
+    handshake that fails; as JSON is asked for it does not, unless GRPC_VERBOSITY is set. It reads that when it is
+    imported, so enter this block before.
     """
+    if log_format == "json":
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FORMATTERS[log_format]())
     root, ours = logging.getLogger(), logging.getLogger("torso")

@@ -125,10 +125,15 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         """True where any call can be refused."""
         return self._path is not None or self._anonymous.role != "admin"
 
-    def reload(self) -> None:
-        """Read the token file again; ServerError where it cannot be used, and then the old tokens stay."""
-        if self._path is not None:
-            self._tokens = read_tokens(self._path)
+    def reload(self) -> list[str]:
+        """Read the token file again, where there is one, and return what was read, for the log.
+
+        ServerError where it cannot be used, and then the old tokens stay.
+        """
+        if self._path is None:
+            return []
+        self._tokens = read_tokens(self._path)
+        return [f"{len(self._tokens)} {'token' if len(self._tokens) == 1 else 'tokens'} of {self._path}"]
 
     async def intercept_service(
         self,

@@ -115,6 +115,7 @@ async def run_service(service: Service, config: ServeConfig, signals: Signals) -
         reloading.cancel()
         await service.stop()
         remove_port_files(config)
+    logger.info("the server has stopped")
 
 
 async def _shut_down(service: Service, config: ServeConfig, signals: Signals) -> None:

@@ -64,7 +64,8 @@ class Listener:
         """Reload tokens and certificates. Files that cannot be used are logged, and the old ones stay in use."""
         for reloadable in (self._auth, self._certificates):
             try:
-                reloadable.reload()
+                for read in reloadable.reload():
+                    logger.info("read again: %s", read)
             except ServerError as error:
                 logger.error("not reloaded: %s; what was read before stays in use", error)
 

@@ -26,10 +26,17 @@ class Certificates:
         self._config = config
         self._current = self._read()
 
-    def reload(self) -> None:
-        """Read the files again; ServerError where they cannot be used, and then the old ones stay."""
-        if self._config.tls_cert is not None:
-            self._current = self._read()
+    def reload(self) -> list[str]:
+        """Read the files again, where there are any, and return what was read, for the log.
+
+        ServerError where they cannot be used, and then the old ones stay.
+        """
+        if self._config.tls_cert is None:
+            return []
+        self._current = self._read()
+        authority = self._config.tls_client_ca
+        read = [f"the certificate {self._config.tls_cert}"]
+        return read if authority is None else [*read, f"the client authorities {authority}"]
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """Build the credentials of a listening server, which follow `reload`; None where there is no TLS."""

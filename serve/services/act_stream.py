@@ -92,9 +92,7 @@ class _Stream:
     def _open(self, request: pb.ActStreamRequest) -> None:
         if not request.model:
             raise InputError("model", expected="given by name in a stream's first request", got="none")
-        model = self._repository.get(request.model, request.version)
-        self._call.metrics = model.metrics
-        model.require("policy")
+        self._call.use(self._repository.get(request.model, request.version)).require("policy")
         self._model, self._version = request.model, request.version
 
     async def answer(self, request: pb.ActStreamRequest) -> pb.ActStreamResponse | None:
@@ -120,9 +118,8 @@ class _Stream:
         return pb.ActStreamResponse(episode=number, error=_details(response))
 
     async def _act(self, request: pb.ActStreamRequest, call: Call) -> pb.ActStreamResponse:
-        model = self._repository.get(self._model, self._version)  # as it is served now
-        call.metrics = self._call.metrics = model.metrics
-        model.require("policy")
+        model = call.use(self._repository.get(self._model, self._version))  # as it is served now
+        self._call.use(model).require("policy")
         self._check(request)
         seed = request.seed if request.HasField("seed") else None
         with self._episodes.acquire(request.episode, start=request.start, seed=seed) as episode:

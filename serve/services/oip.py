@@ -25,10 +25,10 @@ from torso.serve.services.oip_statistics import model_statistics
 from torso.serve.services.prediction import OFFLOAD_ROWS
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, Context, RequestHandler
 from torso.serve.wire.messages import parse_message
+from torso.serve.wire.oip_signature import TensorMetadata
 from torso.serve.wire.oip_tensors import (
     INPUT,
     OIP_SERVICE,
-    TensorMetadata,
     check_input,
     read_input,
     requested_outputs,
@@ -109,7 +109,7 @@ class OipServicer:
 
     async def model_metadata(self, request: pb.ModelMetadataRequest, _call: Call) -> pb.ModelMetadataResponse:
         """Describe a model's tensors, the batch as their first axis."""
-        model = self._stateless(request.name, request.version)
+        model = _stateless(self._repository.get(request.name, request.version))
         signature = model.signature
         return pb.ModelMetadataResponse(
             name=model.name,
@@ -121,7 +121,7 @@ class OipServicer:
 
     async def model_config(self, request: pb.ModelConfigRequest, _call: Call) -> pb.ModelConfigResponse:
         """Describe a model in Triton's terms, shapes without the batch axis."""
-        model = self._stateless(request.name, request.version)
+        model = _stateless(self._repository.get(request.name, request.version))
         signature = model.signature
         return pb.ModelConfigResponse(
             config=pb.ModelConfig(
@@ -138,24 +138,14 @@ class OipServicer:
                     pb.ModelOutput(name=tensor.name, data_type=_data_type(tensor), dims=tensor.shape)
                     for tensor in signature.outputs.values()
                 ],
+                parameters={name: pb.ModelParameter(string_value=text) for name, text in signature.parameters.items()},
                 dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=self._config.max_delay_us),
             )
         )
 
-    def _stateless(self, name: str, version: str) -> ServedModel:
-        """Return a model; WrongKindError for a recurrent policy, which would lose its state from request to request."""
-        model = self._repository.get(name, version)
-        if model.records is not None:
-            raise WrongKindError(
-                f"model {model.name!r} is recurrent, and this protocol carries no state here; use {SERVICE}'s Act or "
-                "ActStream"
-            )
-        return model
-
     async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> bytes:
         """Compute a request's rows; returns a serialised ModelInferResponse."""
-        model = self._stateless(request.model_name, request.model_version)
-        call.metrics = model.metrics
+        model = _stateless(call.use(self._repository.get(request.model_name, request.model_version)))
         signature = model.signature
         requested = requested_outputs(request, signature)
         request_input = check_input(request, signature)
@@ -243,6 +233,16 @@ class OipServicer:
         _check_repository(request.repository_name)
         await self._control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
+
+
+def _stateless(model: ServedModel) -> ServedModel:
+    """Return a model; WrongKindError for a recurrent policy, which would lose its state from request to request."""
+    if model.records is not None:
+        raise WrongKindError(
+            f"model {model.name!r} is recurrent, and this protocol carries no state here; use {SERVICE}'s Act or "
+            "ActStream"
+        )
+    return model
 
 
 def _check_repository(name: str) -> None:

@@ -21,7 +21,7 @@ from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
 from torso.serve.services.act_stream import ActStreams
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
-from torso.serve.wire.tensors import KINDS, SERVICE, array_to_tensor, tensor_to_array
+from torso.serve.wire.tensors import INPUTS, KINDS, READOUTS, SERVICE, array_to_tensor, tensor_to_array
 
 OFFLOAD_ROWS = 256
 
@@ -49,8 +49,7 @@ class PredictionServicer:
 
     async def classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
         """Classify each row: its ``top_k`` labels with their probabilities."""
-        model = self._repository.get(request.model, request.version).require("classifier")
-        call.metrics = model.metrics
+        model = call.use(self._repository.get(request.model, request.version)).require("classifier")
         top_k = request.top_k if request.HasField("top_k") else 1
         if top_k < 1:
             raise InputError("top_k", expected="at least 1", got=str(top_k))
@@ -65,8 +64,7 @@ class PredictionServicer:
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
         """Choose each row's greedy action; a recurrent model's next state is part of the answer."""
-        model = self._repository.get(request.model, request.version).require("policy")
-        call.metrics = model.metrics
+        model = call.use(self._repository.get(request.model, request.version)).require("policy")
         if not request.HasField("observations"):
             raise InputError("observations", expected="a tensor", got="none")
         state: ArrayState = ()
@@ -162,7 +160,6 @@ def model_description(model: ServedModel) -> pb.GetModelResponse:
     """Describe a model: inputs, outputs, a recurrent policy's state in both, labels, provenance, backend."""
     predictor = model.predictor
     spec = predictor.input
-    classifier = predictor.kind == "classifier"
     state = (
         []
         if model.records is None
@@ -176,16 +173,14 @@ def model_description(model: ServedModel) -> pb.GetModelResponse:
         version=model.version,
         kind=KINDS[predictor.kind],
         inputs=[
-            pb.TensorInfo(name="tensor" if classifier else "observations", dtype=spec.dtype, shape=[-1, *spec.shape]),
+            pb.TensorInfo(name=INPUTS[predictor.kind], dtype=spec.dtype, shape=[-1, *spec.shape]),
             *state,
         ],
         outputs=[
-            pb.TensorInfo(
-                name="probabilities" if classifier else "values", dtype="float32", shape=[-1, predictor.num_outputs]
-            ),
+            pb.TensorInfo(name=READOUTS[predictor.kind], dtype="float32", shape=[-1, predictor.num_outputs]),
             *state,
         ],
-        labels=[str(label) for label in predictor.labels] if classifier else [],
+        labels=[str(label) for label in predictor.labels] if predictor.kind == "classifier" else [],
         provenance={
             str(key): value if isinstance(value, str) else json.dumps(value)
             for key, value in predictor.card.provenance.items()

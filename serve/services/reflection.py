@@ -12,6 +12,7 @@ import grpc.aio
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import Default, DescriptorPool
+from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection
 
 from torso.proto import oip_pb2
@@ -28,9 +29,14 @@ def enable_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
 
 
 def descriptor_pool(services: Iterable[str]) -> DescriptorPool:
-    """Build a descriptor pool of services: that of the Open Inference Protocol under its name on the wire."""
+    """Build a descriptor pool of services and of the details of errors.
+
+    The Open Inference Protocol has its name on the wire.
+    """
     pool = DescriptorPool()
     added: set[str] = set()
+    for details in (status_pb2, error_details_pb2):  # of errors, in trailing metadata, so no service refers to them
+        _add_file(pool, details.DESCRIPTOR, added)
     for service in services:
         if service == OIP_SERVICE:
             pool.Add(_wire_descriptor(oip_pb2.DESCRIPTOR))

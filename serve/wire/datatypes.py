@@ -15,6 +15,8 @@ DATATYPES: dict[str, str] = {  # by NumPy's names; the protocol also has BF16 an
     **{name: name.upper() for name in _INTEGERS},
     **{name: name.replace("float", "FP") for name in _FLOATS},
 }
+DTYPE_NAMES = {datatype: name for name, datatype in DATATYPES.items()}
+INTEGER_DATATYPES = frozenset(DATATYPES[name] for name in _INTEGERS)
 CONTENTS: dict[str, tuple[str, type[np.generic]]] = {  # the field of typed values, and its type; FP16 has none
     "BOOL": ("bool_contents", np.bool_),
     **dict.fromkeys(("INT8", "INT16", "INT32"), ("int_contents", np.int32)),

@@ -7,8 +7,6 @@ headers of inputs, and the encoded headers of answers, are cached.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +16,9 @@ from torso.arrays import Array
 from torso.errors import InputError
 from torso.nets import Predictor
 from torso.proto import oip_pb2 as pb
-from torso.serve.wire.datatypes import CONTENTS, DATATYPES, DTYPES
+from torso.serve.wire.datatypes import CONTENTS, DTYPE_NAMES, DTYPES, INTEGER_DATATYPES
+from torso.serve.wire.oip_signature import InputForm, RequestedOutputs, Signature
 from torso.serve.wire.tensors import quoted
-
-RequestedOutputs = tuple[tuple[str, int], ...]  # outputs in order: name, number of best classes; 0: the values
 
 OIP_SERVICE = "inference.GRPCInferenceService"  # on the wire; oip.proto gives the reason for another name there
 
@@ -32,84 +29,67 @@ MAX_CACHED = 64  # headers of a model's inputs, and of its answers
 MAX_CACHED_BYTES = 256  # of an input's header; longer ones are not cached
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorMetadata:
-    """Metadata of a model's input or output tensor; ``shape`` is without the batch axis."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class Signature:
-    """Input and outputs of a model (a classifier: probabilities; a policy: actions, values), and its header caches."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        spec = predictor.input
-        classifier = predictor.kind == "classifier"
-        self.dtype = DTYPES[spec.dtype]  # of the input, as on the wire
-        self.native_dtype = spec.numpy_dtype
-        self.row_bytes = math.prod(spec.shape) * self.dtype.itemsize
-        self.input = TensorMetadata(
-            name="tensor" if classifier else "observations", datatype=DATATYPES[spec.dtype], shape=spec.shape
-        )
-        self.readout = TensorMetadata(
-            name="probabilities" if classifier else "values", datatype="FP32", shape=(predictor.num_outputs,)
-        )
-        actions = TensorMetadata(name="actions", datatype="INT64", shape=())
-        self.outputs = {output.name: output for output in ((self.readout,) if classifier else (actions, self.readout))}
-        self.all_outputs: RequestedOutputs = tuple((name, 0) for name in self.outputs)
-        self.cached_rows: dict[bytes, int] = {}  # of inputs, by name, datatype and shape in protobuf's bytes
-        self.cached_headers: dict[tuple[int, RequestedOutputs], bytes] = {}  # of answers, by rows and outputs
-
-
 class EncodedInput(NamedTuple):
     """A request's validated input, its values not decoded yet."""
 
-    rows: int
+    form: InputForm
     values: bytes | pb.ModelInferRequest.InferInputTensor  # raw, or the tensor that holds typed ones
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.form.shape[0]
 
 
 def check_input(request: pb.ModelInferRequest, signature: Signature) -> EncodedInput:
     """Validate a request's input without its values; InputError where it does not fit the model."""
     contents = request.raw_input_contents
     if len(request.inputs) != 1 or len(contents) != 1:
-        return EncodedInput(_checked_rows(request, signature), request.inputs[0])
+        return EncodedInput(_checked_form(request, signature), request.inputs[0])
     header = request.inputs[0].SerializeToString()
     raw = contents[0]
-    rows = signature.cached_rows.get(header)
-    if rows is None or len(raw) != rows * signature.row_bytes:
-        rows = _checked_rows(request, signature)
-        if len(signature.cached_rows) < MAX_CACHED and len(header) <= MAX_CACHED_BYTES:
-            signature.cached_rows[header] = rows
-    return EncodedInput(rows, raw)
+    form = signature.cached_forms.get(header)
+    if form is None or len(raw) != form.num_bytes:
+        form = _checked_form(request, signature)
+        if len(signature.cached_forms) < MAX_CACHED and len(header) <= MAX_CACHED_BYTES:
+            signature.cached_forms[header] = form
+    return EncodedInput(form, raw)
 
 
-def _checked_rows(request: pb.ModelInferRequest, signature: Signature) -> int:
+def _checked_form(request: pb.ModelInferRequest, signature: Signature) -> InputForm:
     model_input = signature.input
     if len(request.inputs) != 1:
         raise InputError("inputs", expected=f"one tensor named {model_input.name!r}", got=str(len(request.inputs)))
     tensor = request.inputs[0]
     if tensor.name != model_input.name:
         raise InputError(f"{INPUT}.name", expected=repr(model_input.name), got=quoted(tensor.name))
-    if tensor.datatype != model_input.datatype:
-        raise InputError(f"{INPUT}.datatype", expected=model_input.datatype, got=quoted(tensor.datatype))
-    if len(tensor.shape) != len(model_input.shape) + 1:
-        raise InputError(f"{INPUT}.shape", expected=_shape_text(model_input), got=f"{len(tensor.shape)} axes")
-    rows = tensor.shape[0]
-    if rows < 1 or tuple(tensor.shape[1:]) != model_input.shape:
-        raise InputError(f"{INPUT}.shape", expected=_shape_text(model_input), got=str(list(tensor.shape)))
+    is_raw = tensor.datatype in INTEGER_DATATYPES and tuple(tensor.shape[1:]) in signature.raw_shapes
+    if not is_raw and tensor.datatype != model_input.datatype:
+        expected = f"{model_input.datatype}{_raw_text(signature)}"
+        raise InputError(f"{INPUT}.datatype", expected=expected, got=quoted(tensor.datatype))
+    expected = f"{_shape_text(model_input.shape)}{_raw_text(signature)}"
+    if not is_raw and len(tensor.shape) != len(model_input.shape) + 1:
+        raise InputError(f"{INPUT}.shape", expected=expected, got=f"{len(tensor.shape)} axes")
+    if not tensor.shape or tensor.shape[0] < 1 or not (is_raw or tuple(tensor.shape[1:]) == model_input.shape):
+        raise InputError(f"{INPUT}.shape", expected=expected, got=str(list(tensor.shape)))
+    form = InputForm(DTYPES[DTYPE_NAMES[tensor.datatype]], tuple(tensor.shape), is_raw)
     if SHARED_MEMORY in tensor.parameters:
         raise InputError(f"{INPUT}.parameters", expected="without shared memory", got="shared memory")
     if request.raw_input_contents:
-        _check_raw(request, tensor, rows * signature.row_bytes)
+        _check_raw(request, tensor, form.num_bytes)
     else:
-        _check_contents(tensor, rows * math.prod(model_input.shape))
-    return rows
+        _check_contents(tensor, form.num_values)
+    return form
 
 
-def _shape_text(tensor: TensorMetadata) -> str:
-    return f"[{', '.join(map(str, ('batch', *tensor.shape)))}]"
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, ('batch', *shape)))}]"
+
+
+def _raw_text(signature: Signature) -> str:
+    """Return an error's words for the env's own numbers; empty where the model does not take them."""
+    shapes = " or ".join(map(_shape_text, signature.raw_shapes))
+    return f", or integers {shapes} of {signature.space}" if shapes else ""
 
 
 def _check_raw(request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, num_bytes: int) -> None:
@@ -140,15 +120,24 @@ def _check_contents(tensor: pb.ModelInferRequest.InferInputTensor, num_values: i
 def read_input(encoded: EncodedInput, signature: Signature) -> Array:
     """Decode an input to the backend's array, [B, *shape].
 
-    Raises InputError on values that the dtype does not have. NaN and infinity are values: the protocol's other servers
-    compute with them, and perf_analyzer, unless configured otherwise, sends random bytes.
+    Raises InputError on values that the dtype does not have, and on numbers outside the env's space. NaN and infinity
+    are values: the protocol's other servers compute with them, and perf_analyzer, unless configured otherwise, sends
+    random bytes.
     """
+    form = encoded.form
     if isinstance(encoded.values, bytes):
-        array = np.frombuffer(encoded.values, signature.dtype)
-        if signature.dtype.kind == "b" and int(array.view(np.uint8).max()) > 1:
+        array = np.frombuffer(encoded.values, form.dtype)
+        if form.dtype.kind == "b" and int(array.view(np.uint8).max()) > 1:
             raise InputError("raw_input_contents[0]", expected="BOOLs of 0 or 1", got="another byte")
     else:
-        array = _typed_values(encoded.values, signature.dtype)
+        array = _typed_values(encoded.values, form.dtype)
+    if form.is_raw and signature.space is not None:
+        numbers = array.astype(form.dtype.newbyteorder("="), copy=False)
+        rows, _ = signature.space.flatten(numbers.reshape(encoded.rows, *signature.raw_shapes[0]), INPUT, strict=True)
+        array = numbers if rows is None else rows
+    elif signature.is_ambiguous and not (array == 1).all():
+        expected = f"rows of 1, the only observation of {signature.space} as it is flattened"
+        raise InputError(INPUT, expected=expected, got="another value")
     return array.reshape(encoded.rows, *signature.input.shape).astype(signature.native_dtype, copy=False)
 
 
@@ -188,6 +177,8 @@ def _checked_parameters(
     if CLASSIFICATION not in output.parameters:
         return 0
     classes = output.parameters[CLASSIFICATION].int64_param
+    if not signature.classifies:
+        raise InputError(field, expected="without classification, which a regressor does not do", got=str(classes))
     if classes < 1 or output.name != signature.readout.name:
         expected = f"a classification of 1 or more, of {signature.readout.name}"
         raise InputError(field, expected=expected, got=f"{classes}, of {output.name}")

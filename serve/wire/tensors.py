@@ -16,8 +16,13 @@ from torso.proto import prediction_pb2
 from torso.serve.wire.datatypes import DTYPES
 
 SERVICE: str = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
-KINDS = {"classifier": prediction_pb2.MODEL_KIND_CLASSIFIER, "policy": prediction_pb2.MODEL_KIND_POLICY}
-
+KINDS = {
+    "classifier": prediction_pb2.MODEL_KIND_CLASSIFIER,
+    "policy": prediction_pb2.MODEL_KIND_POLICY,
+    "regressor": prediction_pb2.MODEL_KIND_REGRESSOR,
+}
+INPUTS = {"classifier": "tensor", "policy": "observations", "regressor": "tensor"}  # a model's input, by its kind
+READOUTS = {"classifier": "probabilities", "policy": "values", "regressor": "predictions"}  # its output of numbers
 
 MAX_RANK = 16  # axes; numpy itself stops at 64
 MAX_ELEMENTS = 2**40  # counted with empty axes as 1, so that no product of a shape overflows numpy's sizes

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torso.errors import ModelDamagedError, ServerError
-from torso.nets import Backend, InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
+from torso.errors import ModelDamagedError
+from torso.nets import Backend
 from torso.nets.prediction.backend import Outputs
 from torso.serve import ServeConfig
 from torso.serve.backends.selection import equal_readouts, probe_batch
@@ -160,10 +160,6 @@ def test_the_cache_and_the_backend_are_those_of_the_configuration(
 
 
 def test_what_cannot_be_served_is_named(models: Any, config: Configure, tmp_path: Path) -> None:
-    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(), head=RegressionHeadSpec(num_targets=2))
-    regressor = save_model(tmp_path / "regressor", build_network(spec), kind="regressor", onnx=False)
-    with pytest.raises(ServerError, match="a regressor cannot be served"):
-        load_served_model("m", "1", regressor, config(), ModelMetrics())
     broken = Path(shutil.copytree(models.plain, tmp_path / "broken"))
     (broken / "weights.safetensors").write_bytes(b"")
     with pytest.raises(ModelDamagedError, match="truncated or altered"):

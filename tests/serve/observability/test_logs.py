@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import socket
 import struct
@@ -12,17 +13,20 @@ import subprocess
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torso.errors import InputError
+from torso.errors import InputError, UnavailableError
 from torso.proto import prediction_pb2 as pb
 from torso.proto.prediction_pb2_grpc import PredictionServiceStub
+from torso.serve import Client, RetryPolicy
 from torso.serve.observability.logs import (
     FORMATTERS,
     MAX_ID,
@@ -328,6 +332,43 @@ def test_all_that_a_server_says_is_json(models: Any, workers: int) -> None:
     assert [(line["request_id"], line["method"], line["status"]) for line in of_request] == [("7", "get_model", "OK")]
     assert (of_request[0]["pid"] == server.pid) == (workers == 1)
     assert any(line["message"].startswith("model cartpole") for line in said)
+    assert server.returncode == 0
+
+
+def test_handshakes_that_fail_leave_the_log_json(models: Any, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(key)
+    command = (
+        *(sys.executable, "-m", "torso.cli", "serve", str(models.cartpole), "--port", "0", "--log-format", "json"),
+        *("--tls-cert", str(cert), "--tls-key", str(key), "--drain-s", "0"),
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stderr is not None
+        said = []
+        try:
+            while not (said and said[-1]["message"].startswith("serving")):
+                said.append(json.loads(next(server.stderr)))
+            address = said[-1]["message"].rpartition(" ")[2]
+            host, _, port = address.rpartition(":")
+            for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(300)):
+                with socket.create_connection((host, int(port))) as caller:
+                    caller.sendall(data)
+                    assert caller.recv(1 << 16) is not None
+            for settings in ({}, {"tls": True}):
+                with (
+                    Client(address, retries=RetryPolicy(max_attempts=1), **settings) as client,
+                    pytest.raises(UnavailableError, match="TLS"),
+                ):
+                    client.list_models()
+            server.terminate()
+            said += [json.loads(text) for text in server.stderr]
+        finally:
+            server.kill()
+    assert said[-1]["message"] == "the server has stopped"
     assert server.returncode == 0
 
 

@@ -284,6 +284,7 @@ def test_sighup_reads_tokens_again(start: Start, workers: int, tmp_path: Path) -
     served.process.send_signal(signal.SIGHUP)
     served.until(lambda: lets_in("bob"))
     assert not lets_in("ann")
+    assert served.log.read_text().count(f"read again: 1 token of {tokens}") == workers
     tokens.write_text("nonsense\n")
     served.process.send_signal(signal.SIGHUP)
     served.until(lambda: served.log.read_text().count("not reloaded") == workers)
@@ -291,6 +292,8 @@ def test_sighup_reads_tokens_again(start: Start, workers: int, tmp_path: Path) -
     served.process.send_signal(signal.SIGTERM)
     log = served.end()
     assert served.process.returncode == 0, log
+    assert log.count("read again") == workers
+    assert log.splitlines()[-1].endswith("INFO the server has stopped")
     assert "Traceback" not in log
 
 

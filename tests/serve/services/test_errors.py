@@ -11,6 +11,7 @@ import pytest
 
 from torso import errors
 from torso.proto import prediction_pb2 as pb
+from torso.proto.prediction_pb2_grpc import PredictionServiceStub
 from torso.serve import Client, ServeConfig
 from torso.serve.wire.tensors import array_to_tensor
 
@@ -94,6 +95,28 @@ def test_the_wrong_kind_of_model_is_a_failed_precondition(stub: Any, refused: An
         stub.Act(pb.ActRequest(model="digits", observations=GOOD))
     with refused(errors.WrongKindError):
         stub.Classify(pb.ClassifyRequest(model="cartpole", tensor=GOOD))
+
+
+def test_the_wrong_kind_of_model_is_counted_for_the_model(
+    config: Callable[..., ServeConfig], running: Any, refused: Any
+) -> None:
+    with running(config()) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            stub = PredictionServiceStub(channel)
+            with refused(errors.WrongKindError):
+                stub.Act(pb.ActRequest(model="digits", observations=GOOD))
+            with refused(errors.WrongKindError):
+                list(stub.ActStream(iter([pb.ActStreamRequest(model="digits", start=True)])))
+            with refused(errors.WrongKindError):
+                stub.Classify(pb.ClassifyRequest(model="cartpole", tensor=GOOD))
+            with refused(errors.UnknownModelError):
+                stub.Act(pb.ActRequest(model="nobody", observations=GOOD))
+        models_served, unknown = server.server.repository.served, server.server.handler.metrics.unknown
+        server.run(server.server.stop())  # a call is counted once its caller has the answer
+        counted = {model.name: model.metrics.statuses for model in models_served}
+        assert counted == {"cartpole": {"FAILED_PRECONDITION": 1}, "digits": {"FAILED_PRECONDITION": 2}}
+        assert unknown.statuses == {"NOT_FOUND": 1}
+        assert unknown.in_flight == sum(model.metrics.in_flight for model in models_served) == 0
 
 
 def test_a_message_beyond_the_limit_is_refused(models: Any, config: Callable[..., ServeConfig], running: Any) -> None:

@@ -12,10 +12,13 @@ import grpc
 import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as triton
+from tritonclient.utils import np_to_triton_dtype
 
 from torso.cli import main
 from torso.errors import InputError, InvalidRequestError
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, Predictor, ScalarHeadSpec, build_network, save_model
+from torso.proto import oip_pb2 as oip
 from torso.proto import prediction_pb2 as pb
 from torso.proto.prediction_pb2_grpc import PredictionServiceStub
 from torso.serve import AsyncClient, Client, ServeConfig
@@ -28,13 +31,19 @@ NUMBER = SpaceSpec(kind="numbers", dtype="float32")
 FOUND = SpaceSpec(
     kind="dict", keys=("at", "seen"), parts=(LAKE, SpaceSpec(kind="numbers", shape=(2,), dtype="float32"))
 )
+HAND = SpaceSpec(kind="tuple", parts=(LAKE, SpaceSpec(kind="discrete", sizes=(2,), starts=(0,))))
+ONLY = SpaceSpec(kind="discrete", sizes=(1,), starts=(3,))
 SPACES = {
+    "hand": (HAND, "uint8"),
+    "only": (ONLY, "float32"),
     "lake": (LAKE, "int64"),
     "places": (PLACES, "int64"),
     "number": (NUMBER, "float32"),
     "found": (FOUND, "float64"),
 }
 BATCHES: dict[str, Any] = {
+    "hand": np.array([[2, 0], [7, 1], [3, 1]]),
+    "only": np.array([3, 3, 3]),
     "lake": np.array([2, 7, 5]),
     "places": np.array([[0, 2], [1, 0], [1, 1]]),
     "number": np.array([0.5, -1.0, 3.0], np.float32),
@@ -119,6 +128,96 @@ def test_what_is_outside_the_space_is_an_invalid_request(address: str, refused: 
             pytest.raises(InputError, match=r"observation must be one of .*got 2"),
         ):
             stream.act([3, 4], start=True)
+
+
+# -- the Open Inference Protocol --------------------------------------------------------------------------------------
+
+
+def infer(address: str, model: str, array: np.ndarray, datatype: str | None = None) -> list[int]:
+    rows = triton.InferInput("observations", list(array.shape), datatype or np_to_triton_dtype(array.dtype))
+    rows.set_data_from_numpy(array)
+    with triton.InferenceServerClient(address) as client:
+        return client.infer(model, [rows]).as_numpy("actions").tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["lake", "places", "hand"])
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+def test_v2_takes_discrete_numbers_of_any_integer_datatype(
+    name: str, dtype: str, models: dict[str, Path], address: str
+) -> None:
+    predictor = Predictor.load(models[name])
+    batch = BATCHES[name].astype(dtype)
+    expected = predictor.act(BATCHES[name])[0].tolist()
+    assert infer(address, name, batch) == expected
+    if batch.ndim == 1:
+        assert infer(address, name, batch[:, np.newaxis]) == expected
+    assert infer(address, name, predictor.prepare(BATCHES[name])) == expected  # as they are flattened, as before
+
+
+def test_v2_takes_discrete_numbers_as_typed_contents(models: dict[str, Path], address: str) -> None:
+    expected = Predictor.load(models["lake"]).act(BATCHES["lake"])[0].tolist()
+    with grpc.insecure_channel(address) as channel:
+        method = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            oip.ModelInferRequest.SerializeToString,
+            oip.ModelInferResponse.FromString,
+        )
+        for datatype, contents in (("INT64", "int64_contents"), ("INT32", "int_contents"), ("UINT8", "uint_contents")):
+            request = oip.ModelInferRequest(model_name="lake")
+            request.inputs.add(name="observations", datatype=datatype, shape=[3])
+            getattr(request.inputs[0].contents, contents).extend([2, 7, 5])
+            answer = method(request)
+            assert np.frombuffer(answer.raw_output_contents[0], "<i8").tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("lake", np.array([8]), r"inputs\[0\] must be whole numbers from 2 to 7, as Discrete\(6, start=2\)'s, got 8"),
+        ("lake", np.array([-1], np.int8), "whole numbers from 2 to 7"),
+        ("lake", np.array([2**64 - 1], np.uint64), "whole numbers from 2 to 7"),
+        (
+            "lake",
+            np.array([2.0], np.float32),
+            r"datatype must be INT64, or integers \[batch\] or \[batch, 1\] of Discrete",
+        ),
+        ("lake", np.array([[2, 3]]), r"shape must be \[batch, 6\], or integers \[batch\] or \[batch, 1\] of Discrete"),
+        ("lake", np.zeros(0, np.int64), r"shape must be \[batch, 6\], or integers"),
+        ("places", np.array([[0, 3]]), "whole numbers from 0 to 2"),
+        ("places", np.array([0, 1]), r"shape must be \[batch, 5\], or integers \[batch, 2\] of MultiDiscrete"),
+        ("hand", np.array([[2, 4]]), "whole numbers from 0 to 1"),
+        ("only", np.array([[0.0]], np.float32), "must be rows of 1, the only observation of Discrete"),
+        ("number", np.array([1]), "datatype must be FP32, got 'INT64'"),
+        ("found", np.array([1]), "datatype must be FP64, got 'INT64'"),
+    ],
+)
+def test_v2_refuses_other_numbers(name: str, array: np.ndarray, message: str, address: str) -> None:
+    with pytest.raises(triton.InferenceServerException, match=message):
+        infer(address, name, array)
+
+
+def test_v2_takes_the_one_number_of_a_space_and_its_flattened_row(address: str) -> None:
+    [action] = infer(address, "only", np.array([3]))
+    assert infer(address, "only", np.array([[1.0]], np.float32)) == [action]
+
+
+def test_v2_describes_the_numbers(address: str) -> None:
+    with triton.InferenceServerClient(address) as client:
+        parameters = {
+            name: {key: json.loads(value.string_value) for key, value in found.config.parameters.items()}
+            for name in SPACES
+            for found in [client.get_model_config(name)]
+        }
+        metadata = client.get_model_metadata("lake", as_json=True)
+    assert metadata["inputs"] == [{"name": "observations", "datatype": "INT64", "shape": ["-1", "6"]}]
+    shapes = {name: found.get("raw_observations", {}).get("shapes") for name, found in parameters.items()}
+    assert shapes == {
+        **{"lake": [[-1], [-1, 1]], "places": [[-1, 2]], "hand": [[-1, 2]], "only": [[-1]]},
+        **{"number": None, "found": None},
+    }
+    for name, found in parameters.items():
+        assert SpaceSpec.from_json(found["observation_space"]) == SPACES[name][0]
+    assert {"INT64", "UINT8"} < set(parameters["lake"]["raw_observations"]["datatypes"])
 
 
 def test_the_async_client_too(models: dict[str, Path], address: str) -> None:

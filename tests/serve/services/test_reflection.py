@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import symbol_database
+from google.protobuf import json_format, symbol_database
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from torso.proto import oip_pb2 as pb
+from torso.proto import prediction_pb2
+from torso.proto.prediction_pb2_grpc import PredictionServiceStub
 from torso.serve.services.reflection import descriptor_pool
 from torso.serve.wire.oip_tensors import OIP_SERVICE
 
@@ -61,6 +63,19 @@ def test_reflection_is_enough_to_ask(served: Any) -> None:
         assert response_class.FromString(response).outputs[0].name == "probabilities"
         for name in services:  # each can be described
             assert pool.FindServiceByName(name).methods
+
+
+def test_the_details_of_errors_can_be_described(served: Any) -> None:
+    with grpc.insecure_channel(served.address) as channel:
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        with pytest.raises(grpc.RpcError) as caught:
+            PredictionServiceStub(channel).Classify(prediction_pb2.ClassifyRequest(model="digits"))
+        [data] = [value for key, value in caught.value.trailing_metadata() if key == "grpc-status-details-bin"]
+        status = GetMessageClass(pool.FindMessageTypeByName("google.rpc.Status")).FromString(data)
+        shown = json_format.MessageToDict(status, descriptor_pool=pool)
+        assert shown["details"][0]["fieldViolations"][0]["field"] == "inputs"
+        for name in ("BadRequest", "RetryInfo", "ErrorInfo"):
+            assert pool.FindMessageTypeByName(f"google.rpc.{name}").fields
 
 
 def described(field: FieldDescriptor) -> tuple[Any, ...]:
