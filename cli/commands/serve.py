@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import tyro
 
+from torso.errors import TorsoError
 from torso.serve.config import ServeConfig
+
+logger = logging.getLogger(__name__)
 
 
 @tyro.conf.configure(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
@@ -25,5 +29,12 @@ def run(options: ServeOptions) -> int:
     with log_as(options.log_format):
         from torso.serve import serve  # imports gRPC, whose own log follows the format
 
-        serve(options)
+        try:
+            serve(options)
+        except Exception as error:
+            if options.log_format != "json":
+                raise
+            expected = isinstance(error, (TorsoError, OSError))
+            logger.critical("error: %s", error, exc_info=None if expected else error)
+            return 2 if expected else 1  # as `torso.cli.entry` exits, which prints errors as text
     return 0

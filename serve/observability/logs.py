@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,8 @@ from torso.serve.config import LogFormat
 ID_KEY: Final = "x-request-id"
 MAX_ID: Final = 128  # characters
 FIELDS: Final = ("model", "version", "method", "status", "seconds")  # of a record about a request, in `extra`
+
+logger = logging.getLogger(__name__)
 
 UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -89,6 +92,19 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def _log_thread_error(args: threading.ExceptHookArgs) -> None:
+    """Log an exception that ended a thread, which Python would write to stderr."""
+    error = args.exc_value
+    logger.error("thread %s ended", args.thread.name if args.thread is not None else "?", exc_info=error)
+
+
+def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Log an exception that could not be raised, such as a finalizer's, which Python would write to stderr."""
+    logger.error(
+        "%s: %r", unraisable.err_msg or "exception ignored in", unraisable.object, exc_info=unraisable.exc_value
+    )
+
+
 FORMATTERS: Final[dict[LogFormat, type[logging.Formatter]]] = {"text": TextFormatter, "json": JsonFormatter}
 
 
@@ -107,6 +123,8 @@ def log_as(log_format: LogFormat) -> Iterator[None]:
     handler.setFormatter(FORMATTERS[log_format]())
     root, ours = logging.getLogger(), logging.getLogger("torso")
     before = [(logger, logger.handlers[:], logger.level) for logger in (root, ours)]
+    hooks = threading.excepthook, sys.unraisablehook
+    threading.excepthook, sys.unraisablehook = _log_thread_error, _log_unraisable
     root.handlers[:], ours.handlers[:] = [handler], []
     root.setLevel(logging.WARNING)
     ours.setLevel(logging.INFO)
@@ -115,6 +133,7 @@ def log_as(log_format: LogFormat) -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
+        threading.excepthook, sys.unraisablehook = hooks
         for logger, handlers, level in before:
             logger.handlers[:] = handlers
             logger.setLevel(level)

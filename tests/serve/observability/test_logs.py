@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -439,6 +441,41 @@ def test_the_whole_processs_log_takes_the_form(
     assert not someone_elses
     logger.error("afterwards")
     assert [record.getMessage() for record in someone_elses] == ["afterwards"]
+
+
+def test_what_python_would_write_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    hooks = threading.excepthook, sys.unraisablehook
+
+    class Unfinished:
+        def __del__(self) -> None:
+            raise ValueError("in a finalizer")
+
+    def fail() -> None:
+        raise ValueError("in a thread")
+
+    with log_as("json"):
+        thread = threading.Thread(target=fail, name="a-thread")
+        thread.start()
+        thread.join()
+        del thread
+        Unfinished()
+        gc.collect()
+    in_thread, in_finalizer = lines(capsys.readouterr().err)
+    assert (in_thread["level"], in_thread["message"]) == ("ERROR", "thread a-thread ended")
+    assert in_thread["exception"].endswith("ValueError: in a thread")
+    assert in_finalizer["exception"].endswith("ValueError: in a finalizer")
+    assert (threading.excepthook, sys.unraisablehook) == hooks
+
+
+@pytest.mark.parametrize("wrong", [("--host", "203.0.113.7"), ("--token-file", "nowhere")])
+def test_a_server_that_cannot_start_says_so_in_json(models: Any, wrong: tuple[str, str]) -> None:
+    command = (sys.executable, "-m", "torso.cli", "serve", str(models.cartpole), "--port", "0", *wrong)
+    done = subprocess.run((*command, "--log-format", "json"), capture_output=True, text=True)
+    *_, last = lines(done.stderr)
+    assert (done.returncode, done.stdout, last["level"]) == (2, "", "CRITICAL")
+    assert last["message"].startswith("error: ")
+    in_text = subprocess.run(command, capture_output=True, text=True)
+    assert (in_text.returncode, in_text.stderr.splitlines()[-1]) == (2, last["message"])
 
 
 def test_an_exception_in_a_form(capsys: pytest.CaptureFixture[str]) -> None:
