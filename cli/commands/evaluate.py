@@ -32,7 +32,10 @@ class EvaluateOptions:
     env_kwargs: str | None = None
     """For a policy: arguments of the env's constructor, as a JSON object; None: those of its training."""
     dataset: str | None = None
-    """For other models: the data set whose test data to use; None: the one that the model was fitted to."""
+    """For other models: the data set whose test data to use; None: the one that the model was fitted to.
+
+    A folder of images is read in the model's size and colours; its part ``test`` is used or, where it has none, the
+    images that the rule of `torso fit` sets aside."""
     data_dir: Path | None = None
     """For other models: a folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     json: Flag = False
@@ -80,14 +83,12 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
 
 
 def _evaluate_on_test_data(options: EvaluateOptions, predictor: Predictor) -> None:
-    from torso.envs import load_dataset
-    from torso.insight.inspect.subjects import source_of
+    from torso.insight.inspect.held_out import load_test_data
     from torso.insight.metrics.scoring import score_on_test
 
-    source = source_of(predictor.card, options.dataset)
-    if source is None:
+    test = load_test_data(predictor.card, options.dataset, options.data_dir)
+    if test is None:
         raise ConfigError(f"{options.model} does not record the data set it was fitted to; name one with --dataset")
-    test = load_dataset(data_dir=options.data_dir, **source).test
     scored = score_on_test(predictor, test)
     figures = {"model": str(options.model), "dataset": test.name, **scored.figures}
     if scored.metrics is None:

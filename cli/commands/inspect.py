@@ -30,7 +30,10 @@ class InspectOptions:
     model: tyro.conf.Positional[Path]
     """A model directory, or a run directory, whose best model is used."""
     dataset: str | None = None
-    """The data set whose test data to use; None: the one that the model was fitted to."""
+    """The data set whose test data to use; None: the one that the model was fitted to.
+
+    A folder of images is read in the model's size and colours; its part ``test`` is used or, where it has none, the
+    images that the rule of `torso fit` sets aside."""
     data_dir: Path | None = None
     """A folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     out: Path | None = None
@@ -59,8 +62,7 @@ def run(options: InspectOptions) -> int:
 
 
 def _test_data(options: InspectOptions) -> Any:
-    from torso.envs import load_dataset
-    from torso.insight.inspect.subjects import source_of
+    from torso.insight.inspect.held_out import load_test_data
     from torso.nets import find_model, read_card
 
     card = read_card(find_model(options.model))
@@ -69,8 +71,7 @@ def _test_data(options: InspectOptions) -> Any:
             name = "--dataset" if options.dataset is not None else "--data-dir"
             raise ConfigError(f"{name} must be omitted: {options.model} is a policy, to which it does not apply")
         return None
-    source = source_of(card, options.dataset)
-    return None if source is None else load_dataset(data_dir=options.data_dir, **source).test
+    return load_test_data(card, options.dataset, options.data_dir)
 
 
 def _read_example(text: str) -> Any:

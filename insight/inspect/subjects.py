@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torso.errors import ConfigError, InputError
 from torso.insight.metrics.scoring import compute_readout
 from torso.insight.pictures.input_pictures import are_images, as_pictures
 from torso.insight.units.bounds import Bounds, input_bounds
-from torso.nets import ModelCard, Network, Predictor, TorchBackend, find_model, load_model
+from torso.nets import Network, Predictor, TorchBackend, find_model, load_model
 
 _MAX_EXAMPLES = 2_000  # test inputs for units and attacks
 
@@ -109,22 +108,6 @@ class Subject:
         rows, spec = np.asarray(inputs), self.predictor.input
         range_known = spec.image is not None or self.data is not None
         return as_pictures(rows, spec, self.bounds if range_known else input_bounds(spec, torch.tensor(rows)))
-
-
-def source_of(card: ModelCard, dataset: str | None = None) -> dict[str, Any] | None:
-    """Return the `load_dataset` arguments of the data that a model was fitted to; None where its card has none.
-
-    ``dataset`` is another data set to inspect it with, which is loaded as the model's own was: of the same classes
-    and task, and, where it is a table, with the same columns to predict.
-    """
-    recorded = card.provenance.get("source")
-    source = dict(recorded) if isinstance(recorded, dict) else {}
-    name = dataset or source.get("name") or card.provenance.get("dataset")
-    if not isinstance(name, str):
-        return None
-    if dataset is not None and Path(dataset).suffix.lower() not in (".csv", ".tsv"):
-        source.pop("label_column", None)
-    return {**source, "name": name}
 
 
 def _check_data(predictor: Predictor, data: Dataset) -> None:

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from torso.arrays import Array
+from torso.errors import InputError
 from torso.image_spec import ImageSpec
+from torso.nets.specs.inputs import InputSpec
 from torso.pictures import MAX_PIXELS, Pixels, decode_pixels
+
+
+def decode_inputs(
+    images: Sequence[bytes], spec: InputSpec, *, fields: Sequence[str], max_pixels: int = MAX_PIXELS
+) -> Array:
+    """Decode image files to a network's raw inputs: [B, *shape] in the input's dtype. fields: an error's name for each.
+
+    Raises:
+        InputError: about the image's field; see `decode_image`, or a network that takes no image files.
+    """
+    if spec.image is None:
+        raise InputError(fields[0], expected=f"tensors of {spec.dtype} {list(spec.shape)}", got="image files")
+    rows = []
+    for data, field in zip(images, fields, strict=True):
+        pixels = decode_image(data, spec.image, field=field, max_pixels=max_pixels)  # [H, W, C]
+        if spec.layout in ("chw", "tchw"):
+            pixels = pixels.transpose(2, 0, 1)
+        pixels = pixels.reshape(spec.shape)
+        rows.append(pixels if spec.numpy_dtype.kind == "f" else np.rint(pixels))
+    return np.stack(rows).astype(spec.numpy_dtype)
 
 
 def decode_image(

@@ -18,7 +18,7 @@ from torso.nets.models.directory import find_model
 from torso.nets.models.loading import load_model
 from torso.nets.prediction.backend import Backend, ProbabilitiesBackend, TorchBackend
 from torso.nets.prediction.choosing import best_k, best_legal, random_legal
-from torso.nets.prediction.image_inputs import decode_image
+from torso.nets.prediction.image_inputs import decode_inputs
 from torso.nets.prediction.recurrent_state import check_state, repeat_rows
 from torso.nets.specs.inputs import InputSpec
 from torso.pictures import MAX_PIXELS
@@ -153,8 +153,7 @@ class Predictor:
         Raises:
             InputError: a model without an image input, no images, or one that cannot be read, by its index.
         """
-        spec = self.input.image
-        if spec is None:
+        if self.input.image is None:
             raise InputError(
                 field, expected=f"tensors of {self.input.dtype} {list(self.input.shape)}", got="image files"
             )
@@ -162,14 +161,8 @@ class Predictor:
             raise InputError(field, expected="a list of image files", got=type(images).__name__)
         if len(images) == 0:
             raise InputError(field, expected="a list of at least 1 image", got="0 images")
-        rows = []
-        for index, data in enumerate(images):
-            pixels = decode_image(data, spec, field=f"{field}[{index}]", max_pixels=max_pixels)  # [H, W, C]
-            if self.input.layout in ("chw", "tchw"):
-                pixels = pixels.transpose(2, 0, 1)
-            pixels = pixels.reshape(self.input.shape)
-            rows.append(pixels if self.input.numpy_dtype.kind == "f" else np.rint(pixels))
-        return np.stack(rows).astype(self.input.numpy_dtype)
+        fields = [f"{field}[{index}]" for index in range(len(images))]
+        return decode_inputs(images, self.input, fields=fields, max_pixels=max_pixels)
 
     @property
     def initial_state(self) -> ArrayState:

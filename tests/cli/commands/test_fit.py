@@ -150,6 +150,42 @@ def test_arrays_and_images_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert evaluated(run, summary["run"])["num_test"] == 8
 
 
+def test_held_out_images_are_read_as_the_model_takes_them(run: Run, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "photos")
+    model = fitted(run, "--dataset", folder, "--net", "cnn", "--hidden", 8, "--max-epochs", 6)["run"]
+    expected = evaluated(run, model)
+
+    def changed(name: str, change: Callable[[Image.Image], Image.Image]) -> Path:
+        for path in sorted(folder.rglob("*.png")):
+            target = tmp_path / name / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            change(Image.open(path)).save(target)
+        return tmp_path / name
+
+    coloured = changed("coloured", lambda image: image.convert("RGB"))
+    Image.open(folder / "above" / "19.png").convert("RGBA").save(coloured / "above" / "19.png")
+    tinted = Image.new("RGB", (8, 8), (90, 10, 10))
+    tinted.save(coloured / "below" / "0.png")  # not of the test part, but it makes the folder one of colours
+    for held_out in (coloured, changed("larger", lambda image: image.resize((32, 32), Image.Resampling.NEAREST))):
+        figures = evaluated(run, model, "--dataset", held_out)
+        assert figures.pop("dataset") == str(held_out)
+        assert figures == {name: value for name, value in expected.items() if name != "dataset"}
+    ended = run("inspect", model, "--dataset", coloured, "--out", tmp_path / "drawn")
+    assert ended.code == 0, ended
+
+    shutil.copytree(coloured / "below", tmp_path / "held" / "test" / "below")
+    shutil.copytree(coloured / "above", tmp_path / "held" / "test" / "fox")
+    ended = run("evaluate", model, "--dataset", tmp_path / "held", "--json")
+    assert ended.code == 0, ended
+    assert json.loads(ended.out)["num_test"] == 20
+    assert "images left out, since the model does not know their classes: 20 (of 'fox')" in ended.err
+    assert "no images of the classes 'above'" in ended.err
+    (tmp_path / "held" / "test" / "below" / "0.png").write_bytes(b"none")
+    ended = run("evaluate", model, "--dataset", tmp_path / "held", "--json")
+    assert ended.code == 2
+    assert "0.png must be a PNG or JPEG" in ended.err
+
+
 # -- data that comes along ---------------------------------------------------------------------------------------------
 
 

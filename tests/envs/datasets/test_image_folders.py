@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from torso.envs import ImageDescription, load_dataset
+from torso.envs.datasets.image_folders import list_test_images
 from torso.errors import ConfigError, DatasetError
 from torso.nets.prediction.image_inputs import decode_image
 from torso.nets.specs.inputs import ImageSpec
@@ -112,6 +114,118 @@ def test_hidden_files_and_texts_are_passed_over(folder: Path):
     (folder / "cat" / "._cat1.png").write_bytes(b"x")
     (folder / "cat" / "notes.csv").write_text("a")
     assert sum(map(len, load_dataset(folder))) == 13
+
+
+# no picture is lost silently
+
+
+@pytest.mark.parametrize(
+    "suffix", [".jfif", ".jpe", ".JPE", ".JFIF", ".apng", ".PNG", ".jpg_large", "", ".tif", ".txt"]
+)
+def test_pngs_and_jpegs_are_read_whatever_their_suffix(folder: Path, suffix: str):
+    kind = "JPEG" if suffix.lower() in (".jfif", ".jpe", ".jpg_large") else "PNG"
+    path = folder / "dog" / f"dog0{suffix}"
+    Image.fromarray(np.full((4, 3), 200, np.uint8)).save(path, kind, **({"quality": 100} if kind == "JPEG" else {}))
+    splits = load_dataset(folder)
+    assert sum(map(len, splits)) == 14
+    assert 200 in values(splits.train)
+
+
+def test_images_in_sub_folders_belong_to_the_class(folder: Path):
+    save(folder / "dog" / "dog2" / "b" / "x.png", np.full((4, 3), 200, np.uint8))
+    save(folder / "fox" / "red" / "fox1.png", np.full((4, 3), 201, np.uint8))
+    for k in (2, 3):
+        save(folder / "fox" / "gray" / f"fox{k}.png", np.full((4, 3), 200 + k, np.uint8))
+    splits = load_dataset(folder)
+    assert splits.train.label_names == ("cat", "dog", "fox")
+    assert sum(map(len, splits)) == 17
+    assert values(splits.train)[7:] == [100, 200, 202]  # "dog2" comes before "dog2.png", "gray" before "red"
+    save(folder / "dog" / "__MACOSX" / "x.png", np.full((4, 3), 200, np.uint8))
+    assert sum(map(len, load_dataset(folder))) == 17
+
+
+def test_files_that_are_no_images_are_counted(folder: Path, caplog: pytest.LogCaptureFixture):
+    assert sum(map(len, load_dataset(folder))) == 13
+    assert caplog.records == []
+    (folder / "cat" / "more").mkdir()
+    (folder / "cat" / "more" / "notes.csv").write_text("a")
+    (folder / "cat" / "Thumbs.db").write_bytes(b"\0" * 20)
+    assert sum(map(len, load_dataset(folder))) == 13
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert (
+        record.getMessage()
+        == f"{folder / 'cat'}: files left out, since they are no images: 2 ('Thumbs.db', 'more/notes.csv')"
+    )
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".GIF", ".webp", ".tif", ".tiff", ".avif", ".heic", ".jp2", ".ppm", ".tga"])
+def test_images_of_other_formats_are_named(folder: Path, suffix: str):
+    for k in (1, 2):
+        (folder / "dog" / "more").mkdir(exist_ok=True)
+        (folder / "dog" / "more" / f"{k}{suffix}").write_bytes(b"BM or others")
+    with pytest.raises(
+        DatasetError, match=rf"more must have images in PNG or JPEG, got '1{suffix}', '2{suffix}'; convert them"
+    ):
+        load_dataset(folder)
+
+
+def test_links(folder: Path):
+    link = folder / "dog" / "dog0.png"
+    link.symlink_to(folder / "missing.png")
+    with pytest.raises(DatasetError, match=r"dog0.png must be a file, got a broken link; remove it or mend it"):
+        load_dataset(folder)
+    link.unlink()
+    link.symlink_to(folder / "cat" / "cat1.png")
+    assert sum(map(len, load_dataset(folder))) == 14
+    link.unlink()
+    (folder / "dog" / "loop").symlink_to(folder)
+    with pytest.raises(DatasetError, match=r"loop.* must not be a link to a folder that holds it"):
+        load_dataset(folder)
+
+
+def test_what_is_no_file_is_named(folder: Path):
+    os.mkfifo(folder / "dog" / "dog0.png")  # to open it would wait for ever
+    with pytest.raises(DatasetError, match=r"dog0.png must be a file, got no file; remove it or mend it"):
+        load_dataset(folder)
+
+
+# for a model that is fitted
+
+
+def names_of(paths: list[Path]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_the_test_images_are_those_that_a_fit_sets_aside(folder: Path):
+    paths, labels = list_test_images(folder, ["dog", "cat"])
+    assert names_of(paths) == ["cat9.png", "cat10.png", "dog3.png"]
+    assert labels.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("part", ["test", "Test"])
+def test_a_folder_of_test_images_alone(folder: Path, part: str):
+    (folder.parent / "held").mkdir()
+    folder.rename(folder.parent / "held" / part)
+    _, labels = list_test_images(folder.parent / "held", ["cat", "dog"])
+    assert labels.tolist() == [0] * 10 + [1] * 3
+    with pytest.raises(DatasetError, match=r"held must have a folder train, got only test"):
+        load_dataset(folder.parent / "held")
+
+
+def test_classes_that_lack_or_are_unknown_are_named(folder: Path, caplog: pytest.LogCaptureFixture):
+    save(folder / "fox" / "0.png", pixels(0))
+    paths, labels = list_test_images(folder, ["bee", "dog", "cat"])
+    assert names_of(paths) == ["cat9.png", "cat10.png", "dog3.png"]
+    assert labels.tolist() == [2, 2, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder}: images left out, since the model does not know their classes: 1 (of 'fox')",
+        f"{folder}: no images of the classes 'bee'",
+    ]
+    with pytest.raises(
+        DatasetError, match=r"must have a folder of one of the classes 'bee', 'ant', got 'cat', 'dog', 'fox'"
+    ):
+        list_test_images(folder, ["bee", "ant"])
 
 
 # as the prediction service sees the same file

@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from torso.envs import Dataset, load_dataset
 from torso.errors import ConfigError, InputError, ModelNotFoundError
+from torso.insight.inspect.held_out import source_of
 from torso.insight.inspect.inspecting import Inspection, inspect_model
 from torso.insight.inspect.settings import EPSILONS, InspectionSettings
-from torso.insight.inspect.subjects import Subject, source_of
+from torso.insight.inspect.subjects import Subject
 from torso.nets import (
     Calibration,
     ImageSpec,
