@@ -35,13 +35,14 @@ class ImageSpec:
     polarity: Polarity = "light-on-dark"
     """Polarity of the training images: light strokes on a dark background or the reverse.
 
-    A file of the other polarity is inverted; with ``none`` (photographs) it is taken as it is.
+    A file of the other polarity is inverted, and a blank one refused; with ``none`` (photographs) it is taken as it is.
     """
     centring: Centring = "none"
     """``none`` scales the whole image, ``box`` crops to the strokes and fills the frame with them.
 
     ``mass`` fits the strokes into 20/28 of the frame and moves their centre of mass to its middle (how MNIST was made,
-    LeCun et al. 1998). ``box`` and ``mass`` map the paper's gray to the background's value.
+    LeCun et al. 1998). ``box`` and ``mass`` map the paper's gray to the background's value, and the strongest ink to
+    the other end. Images whose strokes lie so already are not centred.
     """
     max_value: float = 255.0
     """The input's value for the lightest pixel."""

@@ -1,4 +1,4 @@
-"""Decode PNG and JPEG files to pixels: size limit before decoding, Exif orientation, transparency on white, 8 bits."""
+"""Decode PNG and JPEG files to pixels: size limit before decoding, Exif orientation, ground of transparency, 8 bits."""
 
 from __future__ import annotations
 
@@ -40,12 +40,18 @@ _warnings_lock = threading.Lock()  # warnings' filters belong to the process, no
 
 
 def decode_pixels(
-    data: bytes, *, channels: int | None = None, field: str = "image", max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    channels: int | None = None,
+    contrast: bool = False,
+    field: str = "image",
+    max_pixels: int = MAX_PIXELS,
 ) -> Pixels:
     """Decode an image file's bytes; returns uint8 [h, w, channels].
 
-    channels: 1 (gray) or 3 (red, green, blue); None: 1 where the file is gray, else 3. Transparent parts are white, a
-    photograph is rotated as its Exif orientation says, and 16 bits a pixel become 8.
+    channels: 1 (gray) or 3 (red, green, blue); None: 1 where the file is gray, else 3. Transparent parts are white or,
+    with ``contrast``, black or white, whichever lets the ink be seen. A photograph is rotated as its Exif orientation
+    says, 16 bits a pixel become 8, and of an animation the first picture is taken.
 
     Raises:
         InputError: about ``field``; not a PNG or JPEG, damaged, or of more than ``max_pixels`` pixels, which is
@@ -66,7 +72,7 @@ def decode_pixels(
                 raise InputError(field, expected=f"at most {max_pixels} decoded pixels", got=f"{width} x {height}")
             try:
                 image.load()
-                return _pixels(_apply_orientation(image), channels)
+                return _pixels(_apply_orientation(image), channels, contrast)
             except _DECODE_ERRORS as error:
                 raise InputError(
                     field, expected="a whole PNG or JPEG", got=f"one that cannot be decoded ({error})"
@@ -81,16 +87,33 @@ def _apply_orientation(image: Image.Image) -> Image.Image:
     return image if transposition is None else image.transpose(transposition)
 
 
-def _pixels(image: Image.Image, channels: int | None) -> Pixels:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion clips at 255
-        gray = np.rint(np.asarray(image).astype(np.float32) / 257.0).astype(np.uint8)
-        return np.repeat(gray[:, :, np.newaxis], channels or 1, axis=2)
+def _pixels(image: Image.Image, channels: int | None, contrast: bool) -> Pixels:
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    is_gray = image.mode in ("1", "L", "LA") if channels is None else channels == 1
     if image.has_transparency_data:
-        background = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(background, image.convert("RGBA"))
-    is_gray = image.mode in ("1", "L") if channels is None else channels == 1
+        rgba = image.convert("RGBA")
+        ground = _contrasting_ground(rgba) if contrast else "white"
+        image = Image.alpha_composite(Image.new("RGBA", image.size, ground), rgba)
     pixels: Pixels = np.asarray(image.convert("L" if is_gray else "RGB"))
     return pixels.reshape(*pixels.shape[:2], 1 if is_gray else 3)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Convert 16 bits a pixel, which Pillow's own conversion clips at 255, to 8; one value may be transparent."""
+    fine = np.asarray(image)
+    gray = Image.fromarray(np.rint(fine.astype(np.float32) / 257.0).astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):
+        gray.putalpha(Image.fromarray(np.where(fine == transparent, 0, 255).astype(np.uint8)))
+    return gray
+
+
+def _contrasting_ground(image: Image.Image) -> str:
+    """Choose the ground on which the ink of an RGBA image is seen: black where all of it is light, else white."""
+    alpha = np.asarray(image.getchannel("A"))
+    opaque = alpha >= min(200, int(alpha.max()))  # edges may be of any colour
+    gray = np.asarray(image.convert("RGB").convert("L"))[opaque]
+    return "black" if np.percentile(gray, 1) > 127.5 else "white"
 
 
 @contextmanager

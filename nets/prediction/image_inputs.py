@@ -15,6 +15,14 @@ from torso.image_spec import ImageSpec
 from torso.nets.specs.inputs import InputSpec
 from torso.pictures import MAX_PIXELS, Pixels, decode_pixels
 
+_LEAST_INK = 32  # of 255, by which strokes stand out from their ground: more than paper's and JPEG's noise
+_LEAST_RANGE = 8  # of 255, between the darkest and the lightest pixel of a picture that is not blank
+_MASS_MARGIN = 20 / 28  # share of the frame that MNIST's digits fill
+_CENTRE_TOLERANCE = 1.5  # the network's pixels by which a training image's strokes may be off the middle
+_SIZE_TOLERANCE = 0.23  # share by which they may be larger or smaller than centring makes them
+_FORM_TOLERANCE = 0.02  # share by which the frame may be longer or shorter
+_TRAINING_INK = 192  # of 255; the strongest of a scan of digits or MNIST has at least 223
+
 
 def decode_inputs(
     images: Sequence[bytes], spec: InputSpec, *, fields: Sequence[str], max_pixels: int = MAX_PIXELS
@@ -41,52 +49,104 @@ def decode_image(
 ) -> NDArray[np.float32]:
     """Decode an image file's bytes and preprocess them to the values that ``spec`` describes.
 
-    Transparent parts are white, and a photograph is rotated as its Exif orientation says. An image that already has
-    the network's size is neither centred nor resized. Returns float32 [height, width, channels] in
-    [0, ``spec.max_value``].
+    A photograph is rotated as its Exif orientation says. Where ``spec`` looks for strokes (it has a polarity),
+    transparent parts are the ground on which they are seen, otherwise white. Strokes are centred, unless they lie in
+    the image as in training images: those are returned as they are, and larger ones are only resized.
+    Returns float32 [height, width, channels] in [0, ``spec.max_value``].
 
     Raises:
-        InputError: not a PNG or JPEG, damaged, or of more than ``max_pixels`` pixels (checked before decoding).
+        InputError: not a PNG or JPEG, damaged, or of more than ``max_pixels`` pixels (checked before decoding); without
+            strokes, where ``spec`` looks for some: a blank sheet, one colour.
     """
-    pixels = decode_pixels(data, channels=spec.channels, field=field, max_pixels=max_pixels)
-    if spec.polarity not in ("none", _polarity(pixels)):
-        pixels = 255 - pixels
-    values: NDArray[Any] = pixels if pixels.shape[:2] == (spec.height, spec.width) else _resize_and_centre(pixels, spec)
-    return values.astype(np.float32) * np.float32(spec.max_value / 255.0)
+    if spec.polarity == "none":
+        pixels = decode_pixels(data, channels=spec.channels, field=field, max_pixels=max_pixels)
+        values = _resize(pixels, spec.height, spec.width)
+    else:
+        # In colour where strokes are sought, of which gray may show nothing.
+        channels = None if spec.channels == 1 and spec.centring != "none" else spec.channels
+        pixels = decode_pixels(data, channels=channels, contrast=True, field=field, max_pixels=max_pixels)
+        values = _light_on_dark(pixels, spec, field)
+        if spec.polarity == "dark-on-light":
+            values = np.float32(255.0) - values
+    return values * np.float32(spec.max_value / 255.0)
+
+
+def _light_on_dark(pixels: Pixels, spec: ImageSpec, field: str) -> NDArray[np.float32]:
+    """Bring [h, w, C] to the network's size, light strokes on a dark ground, centred as the training images were."""
+    if spec.centring == "none":
+        if (found := int(np.ptp(pixels, axis=(0, 1)).max())) < _LEAST_RANGE:
+            raise _no_strokes_error(field, _LEAST_RANGE, found)
+        is_dark_on_light = np.median(_edge_pixels(pixels).mean(axis=1)) > 127.5
+        return _resize(255 - pixels if is_dark_on_light else pixels, spec.height, spec.width)
+    if pixels.shape[2] > spec.channels:
+        pixels = _gray_plane(pixels)
+    ground = np.median(_edge_pixels(pixels), axis=0).astype(np.float32)  # [C]
+    ink = pixels.mean(axis=2, dtype=np.float32) - ground.mean()
+    if np.maximum(-ink - _LEAST_INK, 0.0).sum() > np.maximum(ink - _LEAST_INK, 0.0).sum():
+        pixels, ground, ink = 255 - pixels, 255 - ground, -ink
+    if (strongest := float(ink.max())) < _LEAST_INK:
+        raise _no_strokes_error(field, _LEAST_INK, round(max(strongest, float(-ink.min()))))
+    if not ground.any() and strongest >= _TRAINING_INK and _lie_as_in_training(ink, spec):
+        return _resize(pixels, spec.height, spec.width)
+    return _centre(pixels, ground, ink, spec)
+
+
+def _no_strokes_error(field: str, least: int, found: int) -> InputError:
+    return InputError(
+        field,
+        expected=f"an image with strokes that differ from their ground by at least {least} of 255",
+        got=f"a blank one, which differs by {found} at most",
+    )
 
 
 def _edge_pixels(pixels: Pixels) -> Pixels:
-    """Return the frame's edge pixels, [n, C]; most of them are background."""
+    """Return the frame's edge pixels, [n, C]; most of them are ground."""
     return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
-def _polarity(pixels: Pixels) -> str:
-    return "dark-on-light" if np.median(_edge_pixels(pixels).mean(axis=1)) > 127.5 else "light-on-dark"
+def _gray_plane(pixels: Pixels) -> Pixels:
+    """Convert colours [h, w, 3] to gray [h, w, 1]: luma or, where it hides the strokes, the best channel."""
+    luma = np.asarray(Image.fromarray(pixels).convert("L"))[:, :, np.newaxis]
+    planes = [luma, *(pixels[:, :, c : c + 1] for c in range(3))]
+    contrasts = [float(np.abs(plane - np.median(_edge_pixels(plane))).max()) for plane in planes]
+    return luma if contrasts[0] >= 2 * _LEAST_INK else planes[int(np.argmax(contrasts))]
 
 
-def _resize_and_centre(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
-    """Resize [h, w, C] to the network's size, centred as the training images were."""
-    if spec.centring == "none":
-        return _resize(pixels, spec.height, spec.width)
-    if spec.polarity == "light-on-dark":
-        return _centre(pixels, spec)
-    return np.float32(255.0) - _centre(255 - pixels, spec)
+def _lie_as_in_training(ink: NDArray[np.float32], spec: ImageSpec) -> bool:
+    """Whether strokes [h, w] have the place and the size, in a frame of the network's form, that centring gives them.
+
+    MNIST's have: they fill 18 to 20 of 28 pixels, and their centre of mass is off by at most one.
+    """
+    scale = np.divide((spec.height, spec.width), ink.shape)  # network's pixels in one of the image's
+    rows, columns = np.nonzero(ink >= _LEAST_INK)
+    ends = np.array([[rows.min(), rows.max()], [columns.min(), columns.max()]])
+    centre, margin = ends.mean(axis=1), 1.0
+    if spec.centring == "mass":
+        weights = ink[rows, columns]
+        centre, margin = np.array([np.average(axis, weights=weights) for axis in (rows, columns)]), _MASS_MARGIN
+    off_centre = np.abs(centre - (np.array(ink.shape) - 1) / 2) * scale
+    size = ((ends[:, 1] - ends[:, 0] + 1) / ink.shape).max() / margin
+    same_form = abs(scale[0] / scale[1] - 1) <= _FORM_TOLERANCE
+    return bool(same_form and off_centre.max() <= _CENTRE_TOLERANCE and abs(size - 1) <= _SIZE_TOLERANCE)
 
 
-def _centre(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
-    """Centre the strokes on a background of 0, whatever gray the paper had. pixels: light on dark, [h, w, C]."""
+def _centre(
+    pixels: Pixels, ground: NDArray[np.float32], ink: NDArray[np.float32], spec: ImageSpec
+) -> NDArray[np.float32]:
+    """Centre the strokes on a ground of 0, whatever gray the paper had, and give the strongest 255.
+
+    pixels: light on dark, [h, w, C]; ground: [C]; ink: what stands out of it, [h, w].
+    """
     frame = np.zeros((spec.height, spec.width, spec.channels), dtype=np.float32)
-    background = np.median(_edge_pixels(pixels), axis=0).astype(np.float32)  # [C]
-    ink = pixels.mean(axis=2, dtype=np.float32) - background.mean()
-    rows, columns = np.nonzero(ink > max(32.0, 0.25 * float(ink.max())))
-    if rows.size == 0:
-        return frame
+    rows, columns = np.nonzero(ink > max(float(_LEAST_INK), 0.25 * float(ink.max())) * 0.999)
     box = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    margin = 20 / 28 if spec.centring == "mass" else 1.0
+    margin = _MASS_MARGIN if spec.centring == "mass" else 1.0
     ratio = min(spec.height * margin / box.shape[0], spec.width * margin / box.shape[1])
     height = min(spec.height, max(1, round(box.shape[0] * ratio)))
     width = min(spec.width, max(1, round(box.shape[1] * ratio)))
-    strokes = np.clip((_resize(box, height, width) - background) * (255.0 / (255.0 - background)), 0.0, 255.0)
+    # A channel that is nearly white on the ground has no room for ink.
+    above = np.maximum((box - ground) * (255.0 / np.maximum(255.0 - ground, _LEAST_INK)), 0.0)
+    strokes = _resize(above * np.float32(255.0 / above.max()), height, width)
     top, left = (spec.height - height) // 2, (spec.width - width) // 2
     if spec.centring == "mass":
         weight = strokes.mean(axis=2)
@@ -99,7 +159,9 @@ def _centre(pixels: Pixels, spec: ImageSpec) -> NDArray[np.float32]:
     return frame
 
 
-def _resize(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
+def _resize(pixels: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
     """Resize [h, w, C] to [height, width, C], float32, by area averaging where it shrinks."""
+    if pixels.shape[:2] == (height, width):
+        return pixels.astype(np.float32)
     planes = [Image.fromarray(pixels[:, :, c].astype(np.float32)) for c in range(pixels.shape[2])]
     return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BOX)) for plane in planes], axis=2)

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from torso.errors import InputError, SpecError
+from torso.envs import load_dataset
+from torso.errors import DatasetError, InputError, SpecError
 from torso.nets import ImageSpec
 from torso.nets.prediction.image_inputs import decode_image
 from torso.pictures import MAX_PIXELS
@@ -311,13 +312,166 @@ def test_centring_is_the_same_for_either_polarity() -> None:
     np.testing.assert_allclose(decoded(data, light), 255 - decoded(data, dark), atol=1e-4)
 
 
+# -- strokes, whatever the sheet ---------------------------------------------------------------------------------------
+
+SIX = np.zeros((28, 28), np.uint8)  # centred as MNIST's digits are: 20 pixels high, mass in the middle
+SIX[4:24, 9:12] = 255
+SIX[21:24, 9:20] = SIX[13:16, 9:20] = SIX[13:24, 17:20] = 255
+SIX = np.roll(SIX, -2, axis=0)
+DIGIT = gray(28, 28, centring="mass")
+
+
+def enlarged(glyph: Array, factor: int = 4) -> Array:
+    return np.kron(glyph, np.ones((factor, factor), np.uint8))
+
+
+def inked(ink: Any, ground: Any, glyph: Array = SIX) -> Array:
+    """The glyph in one colour on another."""
+    share = glyph[:, :, np.newaxis] / 255
+    return np.rint(np.asarray(ink) * share + np.asarray(ground) * (1 - share)).astype(np.uint8)
+
+
+def transparent(ink: Any, glyph: Array = SIX, beneath: Any = None) -> Array:
+    """The glyph in one colour on transparency. beneath: the colour of the transparent pixels."""
+    pixels = np.zeros((*glyph.shape, 4), np.uint8)
+    pixels[:, :, :3] = np.where(glyph[:, :, np.newaxis] > 0, ink, ink if beneath is None else beneath)
+    pixels[:, :, 3] = glyph
+    return pixels
+
+
+@pytest.mark.parametrize("ink", [0, 255, 40, 128, 200, (255, 255, 0), (0, 0, 255), (220, 20, 60)])
+@pytest.mark.parametrize("beneath", [None, 0, 255])
+def test_ink_on_transparency_is_seen_whatever_its_colour(ink: Any, beneath: Any) -> None:
+    for glyph in (SIX, enlarged(SIX)):
+        values = decoded(encoded(transparent(ink, glyph, beneath)), DIGIT)
+        assert values.max() >= 192
+        assert np.abs(values * (255 / values.max()) - SIX).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "L"])
+def test_white_ink_on_every_kind_of_transparency_is_seen(mode: str) -> None:
+    if mode == "LA":
+        data = encoded(Image.merge("LA", (Image.new("L", (28, 28), 255), Image.fromarray(SIX))))
+    else:
+        image = Image.fromarray(np.where(SIX > 0, 1, 0).astype(np.uint8) if mode == "P" else SIX)
+        if mode == "P":
+            image = Image.frombytes("P", (28, 28), image.tobytes())
+            image.putpalette([0, 200, 0, 255, 255, 255])
+        data = encoded(image, transparency=0)
+    np.testing.assert_allclose(decoded(data, DIGIT), SIX, atol=1)
+
+
+def test_sixteen_bits_with_a_transparent_value() -> None:
+    fine = np.where(SIX > 0, 65_535, 30_000).astype(np.uint16)
+    np.testing.assert_allclose(decoded(encoded(fine, transparency=30_000), DIGIT), SIX, atol=1)
+
+
+def test_a_sheet_with_a_transparent_border_keeps_its_paper() -> None:
+    sheet = np.zeros((40, 40, 4), np.uint8)
+    sheet[6:34, 6:34] = np.dstack([inked(0, [255] * 3), np.full((28, 28), 255)])
+    assert np.abs(decoded(encoded(sheet), DIGIT) - SIX).mean() < 6
+
+
+COLOURS = [
+    ((255, 0, 0), (255, 255, 255)),
+    ((255, 255, 0), (255, 255, 255)),
+    ((0, 0, 255), (0, 0, 0)),
+    ((0, 0, 0), (255, 0, 0)),
+    ((0, 0, 0), (0, 0, 255)),
+    ((255, 0, 0), (0, 0, 255)),
+    ((0, 130, 0), (255, 0, 0)),  # of one luma
+    ((100, 100, 100), (180, 180, 180)),
+    ((0, 0, 0), (100, 100, 100)),
+    ((255, 255, 255), (150, 150, 150)),
+]
+
+
+@pytest.mark.parametrize(("ink", "ground"), COLOURS)
+def test_ink_of_any_colour_on_any_other_is_seen(ink: Any, ground: Any) -> None:
+    for glyph in (SIX, enlarged(SIX)):
+        assert np.abs(decoded(encoded(inked(ink, ground, glyph)), DIGIT) - SIX).mean() < 5
+
+
+@pytest.mark.parametrize(("ink", "ground"), COLOURS)
+@pytest.mark.parametrize("centring", ["box", "mass"])
+def test_a_saturated_channel_is_no_trouble(centring: Any, ink: Any, ground: Any) -> None:
+    try:
+        values = decoded(encoded(inked(ink, ground, enlarged(SIX))), colour(28, 28, centring=centring))
+    except InputError as error:
+        assert "strokes" in str(error)  # noqa: PT017 - of one brightness, on which a polarity says nothing
+    else:
+        assert np.isfinite(values).all()
+        assert values.max() == pytest.approx(255)
+
+
+def placed(size: int, scale: int, top: int, left: int) -> Array:
+    """The glyph, so many pixels high, somewhere in a frame."""
+    glyph = np.asarray(Image.fromarray(SIX[2:22, 9:20]).resize((scale * 11 // 20, scale), Image.Resampling.BOX))
+    sheet = np.zeros((size, size), np.uint8)
+    sheet[top : top + glyph.shape[0], left : left + glyph.shape[1]] = glyph
+    return sheet
+
+
+@pytest.mark.parametrize("size", [27, 28, 29, 56])
+@pytest.mark.parametrize(("scale", "top", "left"), [(10, 0, 0), (10, 15, 20), (20, 0, 0), (20, 7, 15), (13, 14, 1)])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_strokes_are_centred_in_frames_of_every_size(
+    size: int, scale: int, top: int, left: int, inverted: bool
+) -> None:
+    sheet = placed(size, scale, top, left)
+    values = decoded(encoded(255 - sheet if inverted else sheet), DIGIT)
+    assert centre_of_mass(values) == pytest.approx((13.5, 13.5), abs=0.51)
+    assert extent(values)[0] == 20
+    assert values.max() == pytest.approx(255)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_training_images_arrive_bit_for_bit(name: str, inverted: bool) -> None:
+    try:
+        data = load_dataset(name, download=False)
+    except DatasetError as error:
+        pytest.skip(str(error))
+    rows, image = data.train.inputs[:500], data.train.image
+    assert image is not None
+    for scan in rows:
+        stored = np.rint(scan * (255 / image.max_value)).astype(np.uint8)
+        values = decode_image(encoded(255 - stored if inverted else stored), image)
+        np.testing.assert_array_equal(np.rint(values[:, :, 0]), scan)
+
+
+def test_a_training_image_enlarged_is_only_resized() -> None:
+    np.testing.assert_allclose(decoded(encoded(enlarged(SIX)), DIGIT), SIX, atol=1e-3)
+
+
+BLANK = {
+    **{f"gray {level}": np.full((50, 50), level, np.uint8) for level in (0, 100, 128, 255)},
+    **{f"of shape {shape}": np.full(shape, 255, np.uint8) for shape in ((1, 1), (1, 400), (400, 1), (28, 28))},
+    "blue": np.full((50, 50, 3), (0, 0, 255), np.uint8),
+    "transparent": np.zeros((50, 50, 4), np.uint8),
+    "transparent white": np.dstack([np.full((50, 50, 3), 255, np.uint8), np.zeros((50, 50), np.uint8)]),
+    "sixteen bits": np.full((50, 50), 40_000, np.uint16),
+}
+
+
+@pytest.mark.parametrize("name", BLANK)
 @pytest.mark.parametrize("centring", ["none", "box", "mass"])
-@pytest.mark.parametrize("level", [0, 100, 128, 255])
-@pytest.mark.parametrize("shape", [(50, 50), (1, 1), (1, 400), (400, 1)])
-def test_an_empty_picture_stays_one(centring: Any, level: int, shape: tuple[int, int]) -> None:
-    values = decoded(encoded(np.full(shape, level, np.uint8)), gray(28, 28, centring=centring))
-    as_light = level if level < 128 else 255 - level
-    np.testing.assert_allclose(values, as_light if centring == "none" else 0, atol=1e-3)
+@pytest.mark.parametrize("make", [gray, colour])
+def test_a_blank_sheet_is_refused(make: Any, centring: Any, name: str) -> None:
+    message = r"image must be an image with strokes that .* by at least \d+ of 255, got a blank one, which differs by 0"
+    with pytest.raises(InputError, match=message):
+        decode_image(encoded(BLANK[name]), make(28, 28, centring=centring))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_papers_noise_is_no_ink(kind: str) -> None:
+    paper = np.random.default_rng(0).normal(200, 4, (100, 100)).clip(0, 255).astype(np.uint8)
+    with pytest.raises(InputError, match="got a blank one"):
+        decode_image(encoded(paper, kind), DIGIT)
+
+
+def test_a_photograph_may_be_of_one_colour() -> None:
+    assert np.all(decoded(encoded(np.full((50, 50), 90, np.uint8)), gray(28, 28, polarity="none")) == 90)
 
 
 @pytest.mark.parametrize("polarity", ["light-on-dark", "dark-on-light"])

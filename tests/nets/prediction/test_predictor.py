@@ -269,7 +269,7 @@ IMAGES = predictor(InputSpec(shape=(4, 6), dtype="uint8", layout="hw", image=SCA
         (b"\x89PNG", "images must be a list of image files, got bytes"),
         ("scan.png", "images must be a list of image files, got str"),
         (["scan.png"], r"images\[0\] must be the bytes of a PNG or JPEG, got str"),
-        ([png(np.zeros((4, 6), np.uint8)), b"nonsense"], r"images\[1\] must be a PNG or JPEG, got 8 bytes"),
+        ([png(np.eye(4, 6, 1, np.uint8) * 255), b"nonsense"], r"images\[1\] must be a PNG or JPEG, got 8 bytes"),
     ],
 )
 def test_image_files_that_are_refused(images: Any, message: str) -> None:

@@ -43,7 +43,9 @@ def test_images_are_what_their_pixels_are(models: Any, served: Any) -> None:
     scans = np.random.default_rng(1).integers(0, 256, size=(3, 8, 8), dtype=np.uint8)
     scans[:, [0, -1], :] = scans[:, :, [0, -1]] = 0  # dark ground, as the model knows it
     jpeg = io.BytesIO()
-    Image.fromarray(np.zeros((40, 30, 3), dtype=np.uint8)).save(jpeg, "JPEG")
+    sheet = np.full((40, 30, 3), 255, dtype=np.uint8)
+    sheet[5:30, 10:14] = 0
+    Image.fromarray(sheet).save(jpeg, "JPEG")
     images = [*map(png, scans), jpeg.getvalue()]
     predictor = Predictor.load(models.digits)
     with Client(served.address) as client:
@@ -56,9 +58,10 @@ def test_images_are_what_their_pixels_are(models: Any, served: Any) -> None:
 @pytest.mark.parametrize(
     ("images", "field", "description"),
     [
-        ([png(np.zeros((8, 8), np.uint8)), b"GIF89a"], "images.encoded[1]", "must be a PNG or JPEG"),
+        ([NOISE, b"GIF89a"], "images.encoded[1]", "must be a PNG or JPEG"),
         ([NOISE[: len(NOISE) // 2]], "images.encoded[0]", "must be a whole PNG or JPEG"),
         ([b""], "images.encoded[0]", "got 0 bytes"),
+        ([png(np.full((8, 8), 255, np.uint8))], "images.encoded[0]", "got a blank one"),
         ([], "images.encoded", "got 0 images"),
         ([b""] * 5000, "images.encoded", "must be at most 4096 rows a request, got 5000"),
     ],
