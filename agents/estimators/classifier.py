@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
 from torso.agents.estimators.estimator import Estimator, validate_sample_weight
-from torso.agents.estimators.row_order import Rows, canonical_rows
+from torso.agents.estimators.row_order import Rows, canonical_rows, hold_out
 from torso.agents.supervised.calibration import fit_calibration, require_calibratable
 from torso.agents.supervised.config import BINARY_LOSSES, ClassifierConfig, Loss, Optimizer, Schedule
 from torso.agents.supervised.example_weights import class_weights
@@ -43,8 +43,8 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
     ``X`` is rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C], which ``layout`` says where the rule of
     `torso.image_layout` is not right; a convolutional net takes rows of a square number of pixels as images too. ``y``
     holds labels of any kind. What is learnt does not depend on the rows' order; a row of weight 2 equals two rows, one
-    of weight 0 none. A saved model takes arrays; image files are for those of `fit_run`, whose data sets say how a
-    picture becomes an input.
+    of weight 0 none; copies of a row are one row of their summed weight, and are held out together. A saved model takes
+    arrays; image files are for those of `fit_run`, whose data sets say how a picture becomes an input.
 
     After ``fit``: ``classes_``; ``network_``, the best epoch's; ``n_iter_``, epochs completed; ``best_epoch_``;
     ``loss_curve_`` and ``validation_scores_`` by epoch; ``n_features_in_``, values of one input.
@@ -109,7 +109,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         if len(classes) < 2:
             raise InputError("y", expected="labels of at least 2 classes", got=f"1 class, {classes[0]!r}")
         rows, labels = self._arrange_rows(config, inputs, targets, weights, classes)
-        held_out = hold_out(labels[rows.order], config.validation_fraction, config.random_state or 0)
+        held_out = hold_out(labels[rows.order], config.validation_fraction, config.random_state or 0, rows.groups)
         if config.calibration is not None and not held_out.any():
             raise ConfigError(
                 f"calibration={config.calibration!r} is fitted on held-out examples, of which there are none; "
@@ -122,7 +122,8 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         validation = self._fit(config, spec, inputs, labels, rows, held_out)
         if config.calibration is not None and validation is not None:
             readout = self._run_network(validation.inputs.cpu().numpy())
-            calibration = fit_calibration(config.calibration, readout, validation.targets.cpu().numpy())
+            weights = None if rows.sample_weights is None else rows.sample_weights[held_out]
+            calibration = fit_calibration(config.calibration, readout, validation.targets.cpu().numpy(), weights)
             self._set_fitted(config, self.network_, epoch=self.best_epoch_, calibration=calibration)
         return self
 
@@ -209,16 +210,14 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         if unknown.any() and (weights is None or weights[unknown].any()):
             raise InputError("y", expected=f"labels among {classes}", got=f"{np.unique(targets[unknown])}")
         rows = canonical_rows(inputs, labels, weights)
-        by_class = class_weights(config.class_weight, labels[rows.order], classes.tolist())
+        by_class = class_weights(config.class_weight, labels[rows.order], classes.tolist(), rows.weights)
         if by_class is None:
             return rows, labels
-        counted = by_class > 0
-        if not counted.any():
+        if not by_class.any():
             raise ConfigError(
                 f"class_weight must give at least one example a weight above 0, got {config.class_weight}"
             )
-        by_class = by_class if rows.weights is None else by_class * rows.weights
-        return Rows(rows.order[counted], by_class[counted]), labels
+        return rows.reweighted(by_class), labels
 
     def _spec(
         self, config: ClassifierConfig, inputs: NDArray[Any], rows: NDArray[np.int64], num_classes: int
@@ -236,13 +235,3 @@ def _labels(y: ArrayLike) -> NDArray[Any]:
     check_classification_targets(y)
     targets: NDArray[Any] = column_or_1d(y, warn=True)
     return targets
-
-
-def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Draw a stratified hold-out: this share of each class, rounded down, by the seed. Returns a mask, bool [N]."""
-    rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        held_out[rng.permutation(rows)[: int(fraction * len(rows))]] = True
-    return held_out

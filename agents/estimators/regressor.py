@@ -13,7 +13,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_consistent_length
 
 from torso.agents.estimators.estimator import Estimator, validate_sample_weight
-from torso.agents.estimators.row_order import canonical_rows
+from torso.agents.estimators.row_order import canonical_rows, hold_out
 from torso.agents.supervised.config import Optimizer, RegressorConfig, Schedule
 from torso.agents.supervised.inputs import input_spec_of, moments
 from torso.agents.supervised.learner import regressor_spec, takes_images
@@ -84,9 +84,8 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         targets = self._targets(y, first=True)
         check_consistent_length(inputs, targets)
         rows = canonical_rows(inputs, targets, validate_sample_weight(sample_weight, len(inputs)))
-        held_out = np.zeros(len(rows.order), dtype=bool)
-        drawn = np.random.default_rng(config.random_state).permutation(len(rows.order))
-        held_out[drawn[: int(config.validation_fraction * len(drawn))]] = True
+        one_class = np.zeros(len(rows.order), dtype=np.int64)
+        held_out = hold_out(one_class, config.validation_fraction, config.random_state or 0, rows.groups)
         spec = self._spec(config, inputs, targets, rows.order[~held_out])
         self._fit(config, spec, inputs, targets, rows, held_out)
         return self

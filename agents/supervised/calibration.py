@@ -25,17 +25,21 @@ from torso.nets.specs.calibration import (
     TemperatureScaling,
     class_scores,
 )
+from torso.plain import shown
 
 MIN_ROWS = 10  # fewer are no evidence about probabilities
 _TEMPERATURES = (1e-2, 1e4)
 
 
-def fit_calibration(method: str, readout: ArrayLike, labels: ArrayLike) -> Calibration:
+def fit_calibration(
+    method: str, readout: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> Calibration:
     """Fit a calibration of a classifier's readout to true labels.
 
     method: temperature, platt or isotonic. Temperature scaling has one parameter and changes no label; Platt's has two
     a class; isotonic regression has as many as the data allow and wants about a thousand rows. readout: [N, K] finite
-    floats, whose softmax are the probabilities as they are. labels: int [N] in [0, K).
+    floats, whose softmax are the probabilities as they are. labels: int [N] in [0, K). weights: [N], above 0, of the
+    rows; None: equal. A row of weight 2 counts as two beside those of weight 1.
 
     Raises:
         ConfigError: an unknown method.
@@ -52,7 +56,19 @@ def fit_calibration(method: str, readout: ArrayLike, labels: ArrayLike) -> Calib
         raise InputError("readout", expected="finite numbers", got="NaN or infinity")
     truth = as_indices("labels", labels, len(logits))
     require_calibratable(method, truth, logits.shape[1])
-    return fits[method](np.clip(logits.astype(np.float64), -LARGEST_READOUT, LARGEST_READOUT), truth)
+    logits = np.clip(logits.astype(np.float64), -LARGEST_READOUT, LARGEST_READOUT)
+    return fits[method](logits, truth, _normalised_weights(weights, len(truth)))
+
+
+def _normalised_weights(weights: ArrayLike | None, num_rows: int) -> Floats:
+    """Return weights of mean 1, [N] float64."""
+    if weights is None:
+        return np.ones(num_rows)
+    array = np.asarray(weights, np.float64)
+    if array.shape != (num_rows,) or not np.isfinite(array).all() or (array <= 0).any():
+        raise InputError("weights", expected=f"{num_rows} finite numbers above 0", got=f"{shown(weights)}")
+    normalised: Floats = array / array.mean()
+    return normalised
 
 
 def require_calibratable(method: str, labels: Ints, num_classes: int) -> None:
@@ -74,7 +90,7 @@ def require_calibratable(method: str, labels: Ints, num_classes: int) -> None:
         )
 
 
-def _fit_temperature(logits: Floats, truth: Ints) -> Calibration:
+def _fit_temperature(logits: Floats, truth: Ints, weights: Floats) -> Calibration:
     """Fit the temperature that makes the labels most probable (Guo et al. 2017).
 
     Where every row is labelled right, the lower the better and no evidence against certainty: then it stays at least 1.
@@ -86,43 +102,44 @@ def _fit_temperature(logits: Floats, truth: Ints) -> Calibration:
 
     def loss(log_temperature: float) -> float:
         beta = math.exp(-log_temperature)
-        return float(np.mean(logsumexp(logits * beta, axis=1) - chosen * beta))
+        return float(np.mean(weights * (logsumexp(logits * beta, axis=1) - chosen * beta)))
 
     bounds = (math.log(lowest), math.log(highest))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     return TemperatureScaling(num_classes=logits.shape[1], temperature=math.exp(found.x))
 
 
-def _fit_platt(logits: Floats, truth: Ints) -> Calibration:
+def _fit_platt(logits: Floats, truth: Ints, weights: Floats) -> Calibration:
     """Fit a sigmoid for each class against the rest (Platt 1999)."""
-    maps = [_sigmoid_map(score, positive) for score, positive in _one_vs_rest(logits, truth)]
+    maps = [_sigmoid_map(score, positive, weights) for score, positive in _one_vs_rest(logits, truth)]
     slopes, intercepts = zip(*maps, strict=True)
     return PlattScaling(num_classes=logits.shape[1], slopes=slopes, intercepts=intercepts)
 
 
-def _sigmoid_map(score: Floats, positive: NDArray[np.bool_]) -> tuple[float, float]:
+def _sigmoid_map(score: Floats, positive: NDArray[np.bool_], weights: Floats) -> tuple[float, float]:
     """Fit slope and intercept of the sigmoid that makes smoothed labels most probable.
 
-    score, positive: [N], with both kinds among them. The targets are Platt's: (n+ + 1) / (n+ + 2) for the n+ positives
-    and 1 / (n- + 2) for the others, so that perfectly separated classes have a finite answer.
+    score, positive: [N], with both kinds among them; weights: [N] of mean 1. The targets are Platt's: (n+ + 1) /
+    (n+ + 2) for the n+ positives and 1 / (n- + 2) for the others, so that perfectly separated classes have a finite
+    answer.
     """
-    num_positive = int(positive.sum())
-    num_negative = len(positive) - num_positive
+    num_positive = float(weights[positive].sum())
+    num_negative = float(weights[~positive].sum())
     target = np.where(positive, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
     scale = float(np.median(np.abs(score))) or 1.0  # not the largest, which one row alone may have
     design = np.stack([score / scale, np.ones_like(score)], axis=1)  # [N, 2]
 
     def loss(parameters: Floats) -> float:
         odds = design @ parameters
-        return float(np.mean(np.logaddexp(0.0, odds) - target * odds))
+        return float(np.mean(weights * (np.logaddexp(0.0, odds) - target * odds)))
 
     def gradient(parameters: Floats) -> Floats:
-        slopes: Floats = design.T @ (_sigmoid(design @ parameters) - target) / len(target)
+        slopes: Floats = design.T @ (weights * (_sigmoid(design @ parameters) - target)) / len(target)
         return slopes
 
     def hessian(parameters: Floats) -> Floats:
         share = _sigmoid(design @ parameters)
-        curvature: Floats = (design * (share * (1 - share))[:, np.newaxis]).T @ design / len(target)
+        curvature: Floats = (design * (weights * share * (1 - share))[:, np.newaxis]).T @ design / len(target)
         return curvature
 
     start = np.array([0.0, math.log((num_positive + 1) / (num_negative + 1))])
@@ -135,11 +152,12 @@ def _sigmoid(odds: Floats) -> Floats:
     return share
 
 
-def _fit_isotonic(logits: Floats, truth: Ints) -> Calibration:
+def _fit_isotonic(logits: Floats, truth: Ints, weights: Floats) -> Calibration:
     """Fit an isotonic regression for each class against the rest (Zadrozny & Elkan 2002)."""
     scores, values = [], []
     for score, positive in _one_vs_rest(logits, truth):
-        fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(score, positive.astype(np.float64))
+        regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+        fitted = regression.fit(score, positive.astype(np.float64), weights)
         scores.append(tuple(fitted.X_thresholds_.tolist()))
         values.append(tuple(np.maximum.accumulate(fitted.y_thresholds_).tolist()))  # whatever was rounded
     return IsotonicCalibration(num_classes=logits.shape[1], scores=tuple(scores), values=tuple(values))

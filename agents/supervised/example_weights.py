@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.class_weight import compute_class_weight
 
 from torso.errors import ConfigError
 
 
 def class_weights(
-    class_weight: Mapping[Any, float] | str | None, labels: NDArray[np.int64], label_names: Sequence[Any]
+    class_weight: Mapping[Any, float] | str | None,
+    labels: NDArray[np.int64],
+    label_names: Sequence[Any],
+    sample_weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64] | None:
     """Weight each example by its class, [N] float64, or None where all count the same.
 
-    ``balanced`` gives every class the same total weight (King & Zeng 2001). A mapping names weights by label; a label
-    that it leaves out weighs 1. labels: [N] int64, indices into ``label_names``.
+    ``balanced`` gives every class the same total weight (King & Zeng 2001), times ``sample_weights`` [N] where there
+    are any. A mapping names weights by label; a label that it leaves out weighs 1. labels: [N] int64, indices into
+    ``label_names``.
 
     Raises:
         ConfigError: a label that there is not, a weight that is negative or not finite, or none above 0.
@@ -26,10 +29,9 @@ def class_weights(
     if class_weight is None:
         return None
     if isinstance(class_weight, str):
-        present = np.unique(labels)
-        weights = np.ones(len(label_names))
-        weights[present] = compute_class_weight("balanced", classes=present, y=labels)
-        return weights[labels]
+        totals = np.bincount(labels, sample_weights).astype(np.float64)
+        shares: NDArray[np.float64] = totals.sum() / (np.count_nonzero(totals) * totals[labels])
+        return shares
     by_name = {str(name): index for index, name in enumerate(label_names)}
     weights = np.ones(len(label_names))
     for label, weight in class_weight.items():

@@ -190,11 +190,14 @@ class _FitRun:
             self._plot_reliability({"before": uncalibrated, method: predictor})
         test_score = score_on_test(predictor, self.data.test)
         best = fitting.epochs[fitting.best_epoch - 1]
+        repeated = self.data.repeated_rows()
         summary = {
             "dataset": self.data.train.name,
             "net": self.config.net_name,
             "init_torso": self.config.init_torso,
             "seed": self.seed,
+            "num_rows": repeated.rows,
+            "num_repeated_rows": repeated.repeated,
             "num_parameters": sum(parameter.numel() for parameter in fitting.learner.network.parameters()),
             "epochs": fitting.epoch,
             "best_epoch": fitting.best_epoch,

@@ -134,7 +134,7 @@ def run(options: FitOptions) -> int:
         return _find_learning_rate(options, data, config)
     max_epochs = config.recipe().max_epochs
     net = config.net_name or f"the{' frozen' * config.freeze_torso} torso of {config.init_torso}"
-    preface = (
+    preface = _describe_data(data) + (
         f"{net} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} for "
         f"validation, at most {max_epochs:,} epochs, seed {options.seed}: {out}\n"
         f"inputs: {spec_of(data.train, config).input.reading}"
@@ -158,6 +158,19 @@ def run(options: FitOptions) -> int:
         return None
 
     return run_until_stopped("fit", out, work)
+
+
+def _describe_data(data: Splits) -> str:
+    """Describe what is learnt from, in lines that end."""
+    repeated = data.repeated_rows()
+    lines = []
+    if repeated.repeated:
+        lines.append(
+            f"{repeated.repeated:,} of {repeated.rows:,} rows repeat another; copies stay on one side of the split"
+        )
+    if repeated.across:
+        lines.append(f"{repeated.across:,} rows equal one in a part that the data set's makers set aside")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _find_learning_rate(options: FitOptions, data: Splits, config: ClassifierConfig | RegressorConfig) -> int:

@@ -2,8 +2,9 @@
 
 Within each class, in file order, of every ten rows the first seven are train, the next one is validation, the last two
 are test; a class of fewer than ten gives its last row to test and the one before to validation. Rows with numbers to
-predict (a regression) are split as one class. Where the makers of a data set have set a part aside, that part stays as
-it is, and train keeps the rows that the rule would have moved to it.
+predict (a regression) are split as one class. Equal rows stay together: where the rule would part copies of a class's
+rows, its distinct rows are counted, and the copies go where the first one goes. Where the makers of a data set have set
+a part aside, that part stays as it is, and train keeps the rows that the rule would have moved to it.
 
 The rule is deterministic and takes no seed, so a figure on ``test`` means the same in every run; and as it works on one
 class at a time, leaving classes out moves no other row.
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from torso.equal_rows import first_equal_rows
 from torso.errors import ConfigError, DatasetError
 from torso.image_spec import ImageSpec
 
@@ -112,6 +114,14 @@ class Dataset:
         return replace(self, inputs=self.inputs[rows], labels=labels[rows], label_names=names)
 
 
+class RepeatedRows(NamedTuple):
+    """Counts: all rows, those that repeat an earlier one, and those whose earlier one is in another part."""
+
+    rows: int
+    repeated: int
+    across: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Splits:
     """One data set in three disjoint parts: train to learn, validation to select, test to report."""
@@ -127,6 +137,13 @@ class Splits:
         """Select these classes in every part; see ``Dataset.keep``."""
         train, validation, test = (part.keep(classes) for part in self)
         return Splits(train=train, validation=validation, test=test)
+
+    def repeated_rows(self) -> RepeatedRows:
+        """Count the rows whose inputs equal an earlier row's, and those in two parts, which their makers set aside."""
+        first = first_equal_rows(np.concatenate([part.inputs for part in self]))
+        part = np.repeat(np.arange(3), [len(part) for part in self])
+        repeated, across = first != np.arange(len(first)), part[first] != part
+        return RepeatedRows(rows=len(first), repeated=int(repeated.sum()), across=int(across.sum()))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,8 +165,9 @@ class Parts:
         Raises ``DatasetError`` for one class only, or for a class, or a part, that has too few rows.
         """
         data = self.train
+        labels = data.labels if data.task == "classification" else np.zeros(len(data), np.int64)
         _check_rows(self)
-        position = cycle_positions(data.labels if data.task == "classification" else np.zeros(len(data), np.int64))
+        position = split_positions(labels, first_equal_rows(data.inputs))
         to_validation = (position == 7) if self.validation is None else np.zeros(len(data), bool)
         to_test = (position >= 8) if self.test is None else np.zeros(len(data), bool)
         return Splits(
@@ -157,6 +175,31 @@ class Parts:
             validation=data.take(np.flatnonzero(to_validation)) if self.validation is None else self.validation,
             test=data.take(np.flatnonzero(to_test)) if self.test is None else self.test,
         )
+
+
+def split_positions(labels: npt.NDArray[np.int64], first: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Position of each row as `cycle_positions` gives it, equal for equal rows.
+
+    Of fewer than three distinct rows of a class the first is train and the second test. labels: [N] int64; first: [N]
+    int64, the first row with the same inputs. Returns [N].
+    """
+    position = cycle_positions(labels)
+    parts = np.clip(position, 6, 8)
+    is_first = _is_first_of_pair(first, labels)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        part_of_first = dict(zip(first[rows][is_first[rows]], parts[rows][is_first[rows]], strict=True))
+        if any(part_of_first[group] != part for group, part in zip(first[rows], parts[rows], strict=True)):
+            distinct = rows[is_first[rows]]
+            position[distinct] = [0, 9][: len(distinct)] if len(distinct) < 3 else cycle_positions(labels[distinct])
+    return position[first]
+
+
+def _is_first_of_pair(first: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Mark the first row of each pair of inputs and label, bool [N]."""
+    mask = np.zeros(len(labels), bool)
+    mask[np.unique(np.stack([first, labels]), axis=1, return_index=True)[1]] = True
+    return mask
 
 
 def cycle_positions(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

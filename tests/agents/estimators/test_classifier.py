@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, load_wine
+from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from torso.agents.estimators.classifier import Classifier, hold_out
+from torso.agents.estimators.classifier import Classifier
+from torso.agents.estimators.row_order import canonical_rows, hold_out
 from torso.envs import load_dataset
 from torso.errors import ConfigError, InputError, ModelNotFoundError
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, ScalarHeadSpec, build_network, save_model
@@ -155,6 +159,68 @@ def test_the_hold_out_takes_its_share_of_each_class() -> None:
     assert np.array_equal(held_out, hold_out(labels, 0.1, 0))
     assert not np.array_equal(held_out, hold_out(labels, 0.1, 1))
     assert not hold_out(labels, 0.0, 0).any()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=80), st.floats(0, 0.9))
+def test_equal_rows_are_held_out_together(rows: list[tuple[int, int]], fraction: float) -> None:
+    groups, labels = (np.array(column) for column in zip(*rows, strict=True))
+    held_out = hold_out(labels, fraction, 0, groups)
+    assert not set(groups[held_out]) & set(groups[~held_out])
+    assert held_out.sum() <= fraction * len(labels)
+
+
+def test_equal_rows_are_one_row_of_their_summed_weight() -> None:
+    inputs = np.array([[1.0], [0.0], [1.0], [-0.0], [1.0]])
+    targets = np.array([0, 1, 0, 1, 1])
+    rows = canonical_rows(inputs, targets, None)
+    assert sorted(zip(inputs[rows.order, 0], targets[rows.order], rows.weights, strict=True)) == [
+        (0.0, 1, 2.0),
+        (1.0, 0, 2.0),
+        (1.0, 1, 1.0),
+    ]
+    assert len(set(rows.groups)) == 2
+    assert canonical_rows(inputs, targets, np.array([1.0, 2.0, 1.0, 0.0, 2.0])).weights is None
+
+
+def noise(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows whose labels are worth nothing."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, 10)), rng.integers(0, 2, size=count)
+
+
+@pytest.mark.parametrize("how", ["weights", "copies", "bagging"])
+def test_what_was_learnt_by_heart_does_not_validate(how: str) -> None:
+    X, y = noise(300, 0)
+    classifier = Classifier(
+        hidden=(128,),
+        learning_rate=0.005,
+        batch_size=16,
+        max_epochs=80,
+        patience=None,
+        validation_fraction=0.2,
+        random_state=0,
+    )
+    if how == "weights":
+        alone = clone(classifier).fit(X, y)
+        found = [classifier.fit(X, y, sample_weight=np.full(300, 2))]
+        assert np.array_equal(found[0].predict_proba(X), alone.predict_proba(X))
+    elif how == "copies":
+        found = [classifier.fit(np.tile(X, (4, 1)), np.tile(y, 4))]
+    else:
+        found = BaggingClassifier(classifier, n_estimators=2, random_state=0).fit(X, y).estimators_
+    for each in found:
+        assert each.loss_curve_[-1] <= 0.35  # of guesses it is 0.69
+        assert max(each.validation_scores_) <= 0.7
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt", "isotonic"])
+def test_calibration_counts_the_weights(method: Any) -> None:
+    X, y = noise(1200, 1)
+    weights = np.where(y == 1, 3.5, 0.5)
+    share = float(weights[y == 1].sum() / weights.sum())  # 0.87
+    classifier = Classifier(net="logistic", calibration=method, max_epochs=5, validation_fraction=0.3, random_state=0)
+    found = classifier.fit(X, y, sample_weight=weights).predict_proba(X)[:, 1].mean()
+    assert found == pytest.approx(share, abs=0.03)
 
 
 def test_verbose_shows_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

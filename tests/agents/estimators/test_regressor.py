@@ -102,6 +102,20 @@ def test_a_share_is_held_out_to_choose_the_best_epoch_by() -> None:
     assert (whole.validation_scores_, len(some.validation_scores_)) == ([], 4)
 
 
+def test_copies_are_held_out_together() -> None:
+    """Targets that are noise are learnt by heart, which must not count as validation."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(120, 8)), rng.normal(size=120)
+    settings = {"hidden": (64,), "learning_rate": 0.01, "max_epochs": 100, "patience": None, "validation_fraction": 0.2}
+    regressor = Regressor(**settings, random_state=0)
+    for found in (
+        clone(regressor).fit(np.tile(X, (4, 1)), np.tile(y, 4)),
+        clone(regressor).fit(X, y, sample_weight=np.full(120, 2)),
+    ):
+        assert found.loss_curve_[-1] < 0.3
+        assert max(found.validation_scores_) < -0.5
+
+
 def test_rows_do_not_depend_on_one_another() -> None:
     X, y = waves(200, 0)
     regressor = Regressor(**QUICK).fit(X, y)

@@ -104,6 +104,25 @@ def test_platt_of_more_classes_equals_logistic_regressions_of_their_log_odds() -
         assert (data["slopes"][k], data["intercepts"][k]) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("method", ["temperature", "platt", "isotonic"])
+def test_a_row_of_weight_3_counts_as_three(method: str) -> None:
+    """Platt's smoothed targets depend on the number of rows a little."""
+    logits, labels = drawn(np.random.default_rng(5), 400, 3)
+    counts = np.random.default_rng(6).integers(1, 5, size=400)
+    weighted = fit_calibration(method, logits, labels, counts).apply(logits)
+    repeated = fit_calibration(method, np.repeat(logits, counts, axis=0), np.repeat(labels, counts)).apply(logits)
+    np.testing.assert_allclose(weighted, repeated, atol=0.02 if method == "platt" else 1e-6)
+    assert np.abs(weighted - fit_calibration(method, logits, labels).apply(logits)).max() > 1e-3
+    half = fit_calibration(method, logits, labels, counts / 2).apply(logits)
+    np.testing.assert_allclose(half, weighted, atol=1e-9)
+
+
+@pytest.mark.parametrize("weights", [np.ones(9), np.zeros(10), np.full(10, np.nan), -np.ones(10)], ids=repr)
+def test_weights_that_cannot_be_calibrated_by(weights: np.ndarray) -> None:
+    with pytest.raises(InputError, match="weights must be 10 finite numbers above 0"):
+        fit_calibration("temperature", np.eye(10), np.arange(10), weights)
+
+
 def test_platt_by_hand_of_one_score() -> None:
     readout = np.zeros((10, 2))  # says nothing: the intercept alone, at the mean of the smoothed targets
     labels = np.array([1] * 8 + [0] * 2)

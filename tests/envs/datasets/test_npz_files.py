@@ -102,7 +102,8 @@ def test_numbers_to_predict(tmp_path: Path):
 
 
 def test_inputs_keep_their_form(tmp_path: Path):
-    for inputs in (IMAGES, IMAGES.reshape(20, 1, 4, 3), IMAGES.reshape(20, 4, 3, 1), IMAGES.astype(np.int64), X > 20):
+    bits = np.unpackbits(IMAGES[:, 0, :1], axis=1) > 0
+    for inputs in (IMAGES, IMAGES.reshape(20, 1, 4, 3), IMAGES.reshape(20, 4, 3, 1), IMAGES.astype(np.int64), bits):
         train = load_dataset(save(tmp_path, X=inputs, y=Y)).train
         np.testing.assert_array_equal(train.inputs, inputs[:14], strict=True)
     for dtype in (np.float16, np.float32, np.float64, ">f8"):

@@ -79,6 +79,61 @@ def test_leaving_classes_out_moves_no_row(labels: np.ndarray, order: list[str], 
         assert first.label_names == second.label_names == tuple(order[:count])
 
 
+# equal rows
+
+
+def with_copies(first: list[int], labels: list[int], task="classification") -> Dataset:
+    """Row i's only feature is ``first[i]``."""
+    inputs = np.array(first, np.float32)[:, np.newaxis]
+    if task == "regression":
+        return Dataset(name="rows", inputs=inputs, labels=2 * inputs, label_names=("twice",), task=task)
+    return Dataset(name="rows", inputs=inputs, labels=np.array(labels), label_names=("a", "b"))
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize(
+    "order",
+    [np.tile(np.arange(60), 4), np.repeat(np.arange(60), 4), np.random.default_rng(0).permutation(240) % 60],
+    ids=["tiled", "repeated", "shuffled"],
+)
+def test_copies_of_a_row_are_on_one_side(order: np.ndarray, task):
+    splits = Parts(train=with_copies(order.tolist(), (order // 3 % 2).tolist(), task)).split()
+    parts = [set(rows) for rows in rows_of(splits)]
+    assert [len(part) for part in parts] == [42, 6, 12]
+    assert [len(split) for split in splits] == [168, 24, 48]
+    assert len(set.union(*parts)) == 60
+    assert splits.repeated_rows() == (240, 180, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1)), min_size=6, max_size=60))
+def test_equal_rows_never_cross_a_split(rows: list[tuple[int, int]]):
+    """Nor do rows of equal inputs and different labels."""
+    first, labels = [20, 21, 22, 23, 24, 25], [0, 0, 0, 1, 1, 1]
+    for number, label in rows:
+        first.append(number)
+        labels.append(label)
+    splits = Parts(train=with_copies(first, labels)).split()
+    train, validation, test = map(set, rows_of(splits))
+    assert not train & validation
+    assert not (train | validation) & test
+    assert sum(map(len, splits)) == len(first)
+    assert len(splits.train)
+
+
+def test_copies_that_no_split_parts_change_nothing():
+    labels = [0] * 20
+    rows = list(range(20))
+    rows[13] = 2  # both in train
+    splits = Parts(train=with_copies([*rows, 100, 101, 102], [*labels, 1, 1, 1])).split()
+    assert rows_of(splits) == [[0, 1, 2, 3, 4, 5, 6, 10, 11, 12, 2, 14, 15, 16, 100], [7, 17, 101], [8, 9, 18, 19, 102]]
+
+
+def test_zeros_of_either_sign_are_equal_and_parts_that_were_set_aside_are_counted():
+    data = with_copies([0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 1, 1])
+    test = Dataset(name="rows", inputs=np.array([[-0.0], [9.0]], np.float32), labels=np.array([0, 1]), label_names="ab")
+    assert Parts(train=data, test=test).split().repeated_rows() == (8, 1, 1)
+
+
 def test_numbers_to_predict_are_split_as_one_class():
     assert rows_of(Parts(train=numbers(12)).split()) == [[0, 1, 2, 3, 4, 5, 6, 10, 11], [7], [8, 9]]
     assert rows_of(Parts(train=numbers(4)).split()) == [[0, 1], [2], [3]]

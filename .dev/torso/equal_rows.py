@@ -1,0 +1,1 @@
+../../base/equal_rows.py
