@@ -69,6 +69,9 @@ class AnyModel(Protocol):
     def provenance(self, kind: str) -> Mapping[str, Any]:
         """Return the provenance of the model; ConfigError where it is not of this kind."""
 
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Return the names of the input's columns, in order; None where the model knows none."""
+
     def interface(self) -> Interface | None:
         """Return what the policy observes and chooses from."""
 
@@ -133,6 +136,10 @@ class LocalModel:
         self._require_kind(kind)
         return self._predictor.card.provenance
 
+    def feature_names(self) -> tuple[str, ...] | None:
+        """See `AnyModel.feature_names`."""
+        return self._predictor.card.feature_names
+
     def interface(self) -> Interface | None:
         """See `AnyModel.interface`."""
         return self._predictor.interface
@@ -177,6 +184,10 @@ class RemoteModel:
         _require_kind(info.kind, kind)
         # On the wire texts are as they are, other values are JSON.
         return {name: json.loads(text) if text[:1] in ("{", "[") else text for name, text in info.provenance.items()}
+
+    def feature_names(self) -> tuple[str, ...] | None:
+        """See `AnyModel.feature_names`."""
+        return self._client.get_model(self._name).feature_names
 
     def interface(self) -> Interface | None:
         """See `AnyModel.interface`."""

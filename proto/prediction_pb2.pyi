@@ -180,7 +180,7 @@ class ImageInfo(_message.Message):
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., polarity: _Optional[str] = ..., centring: _Optional[str] = ..., max_value: _Optional[float] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("name", "version", "kind", "inputs", "outputs", "labels", "image", "provenance", "backend", "observation_space", "action_start")
+    __slots__ = ("name", "version", "kind", "inputs", "outputs", "labels", "image", "provenance", "backend", "observation_space", "action_start", "feature_names")
     class ProvenanceEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +199,7 @@ class GetModelResponse(_message.Message):
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_SPACE_FIELD_NUMBER: _ClassVar[int]
     ACTION_START_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: ModelKind
@@ -210,4 +211,5 @@ class GetModelResponse(_message.Message):
     backend: str
     observation_space: str
     action_start: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., image: _Optional[_Union[ImageInfo, _Mapping]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., backend: _Optional[str] = ..., observation_space: _Optional[str] = ..., action_start: _Optional[int] = ...) -> None: ...
+    feature_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., image: _Optional[_Union[ImageInfo, _Mapping]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., backend: _Optional[str] = ..., observation_space: _Optional[str] = ..., action_start: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
-from torso.agents.estimators.estimator import Estimator, validate_sample_weight
+from torso.agents.estimators.estimator import Estimator, label_columns_of, validate_sample_weight
 from torso.agents.estimators.row_order import Rows, canonical_rows, hold_out
 from torso.agents.supervised.calibration import fit_calibration, require_calibratable
 from torso.agents.supervised.config import BINARY_LOSSES, ClassifierConfig, Loss, Optimizer, Schedule
@@ -103,6 +103,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         """
         config = self._config()
         inputs, targets = self._validate_inputs(X, reset=True), _labels(y)
+        self._label_columns = label_columns_of(y)
         check_consistent_length(inputs, targets)
         weights = validate_sample_weight(sample_weight, len(inputs))
         classes = np.unique(targets if weights is None else targets[weights > 0])
@@ -149,6 +150,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         if not first and not np.array_equal(known, self.classes_):
             raise InputError("classes", expected=f"those of the first call, {self.classes_}", got=str(known))
         inputs, targets = self._validate_inputs(X, reset=first), _labels(y)
+        self._label_columns = label_columns_of(y)
         check_consistent_length(inputs, targets)
         weights = validate_sample_weight(sample_weight, len(inputs))
         rows, labels = self._arrange_rows(config, inputs, targets, weights, known)
@@ -186,6 +188,9 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         loaded = super().load(path, device)
         labels = loaded._card.labels
         loaded.classes_ = np.asarray(range(loaded.network_.spec.num_outputs) if labels is None else labels)
+        if isinstance(loaded.class_weight, Mapping):  # recorded by the labels' text
+            by_text = {str(label): label for label in loaded.classes_.tolist()}
+            loaded.class_weight = {by_text.get(name, name): weight for name, weight in loaded.class_weight.items()}
         return loaded
 
     def __sklearn_tags__(self) -> Any:

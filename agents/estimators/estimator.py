@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -38,6 +38,7 @@ from torso.nets import (
 )
 from torso.nets.models.card import Label
 from torso.nets.modules.devices import resolve_device
+from torso.tables import columns_by_name
 
 _PREDICTION_ROWS = 1024  # rows of one forward
 
@@ -54,6 +55,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
 
     network_: Network
     n_features_in_: int
+    feature_names_in_: NDArray[Any]  # where X had names of columns
     n_iter_: int
     best_epoch_: int
     loss_curve_: list[float]
@@ -61,6 +63,8 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
     _card: ModelCard
     _learner: SupervisedLearner | None = None  # of partial_fit
     _init_torso: dict[str, str] | None = None  # origin of the torso
+    _is_loaded: bool = False  # from files; `fit` begins anew
+    _label_columns: list[str] | None = None  # names of y's columns, where it has some
 
     # -- fitting ----------------------------------------------------------------------------------------------------
 
@@ -141,11 +145,13 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
             network=network.spec,
             weights_sha256="",
             labels=self._labels(),
+            feature_names=self._feature_names(),
             calibration=calibration,
             provenance=make_provenance(
                 f"torso.agents.{type(self).__name__}",
                 seed=config.random_state,
-                config={name: value for name, value in asdict(config).items() if name != "class_weight"},
+                label_columns=self._label_columns,
+                config=config.to_json(),
                 epoch=epoch,
                 init_torso=self._init_torso,
             ),
@@ -154,6 +160,11 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
     def _labels(self) -> tuple[Label, ...] | None:
         """Labels of the outputs in model.json."""
         return None
+
+    def _feature_names(self) -> tuple[str, ...] | None:
+        """Names of the columns that were fitted to, where X was a frame that has some."""
+        names = getattr(self, "feature_names_in_", None)
+        return None if names is None else tuple(map(str, names))
 
     # -- prediction ------------------------------------------------------------------------------------------------
 
@@ -198,6 +209,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
             self.network_,
             kind=card.kind,
             labels=card.labels,
+            feature_names=card.feature_names,
             provenance=card.provenance,
             calibration=card.calibration,
         )
@@ -222,7 +234,10 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         loaded = cls(**settings)
         loaded._card, loaded.network_ = card, network
         loaded._init_torso = card.provenance.get("init_torso")
+        loaded._is_loaded = True
         loaded.n_features_in_ = network.spec.input.size
+        if card.feature_names is not None:
+            loaded.feature_names_in_ = np.array(card.feature_names, dtype=object)
         loaded.n_iter_ = loaded.best_epoch_ = int(card.provenance.get("epoch") or 0)
         loaded.loss_curve_, loaded.validation_scores_ = [], []
         return loaded
@@ -251,6 +266,9 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
 
     def _validate_inputs(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
         """Validate X as an array of finite numbers; rows pass scikit-learn's checks of feature names and counts."""
+        if self._is_loaded and not reset:
+            return self._validate_by_name(X)
+        self._is_loaded = False
         if getattr(X, "ndim", 2) == 2:
             checked: NDArray[Any] = validate_data(self, X, reset=reset, dtype="numeric")
             return checked
@@ -259,10 +277,26 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         checked = check_array(X, dtype="numeric", allow_nd=True)
         return checked
 
+    def _validate_by_name(self, X: ArrayLike) -> NDArray[Any]:
+        """Validate X for a loaded model: of a frame the model's columns are taken by name; arrays have no names."""
+        checked: NDArray[Any] = check_array(
+            columns_by_name(X, self._card.feature_names, "X"), dtype="numeric", allow_nd=True, estimator=self
+        )
+        if checked.ndim == 2 and checked.shape[1] != self.n_features_in_:
+            raise InputError("X", expected=f"{self.n_features_in_} features", got=f"{checked.shape[1]} features")
+        return checked
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def label_columns_of(y: Any) -> list[str] | None:
+    """Return the names of the targets' columns: a frame's columns or a series' name; None where they are no texts."""
+    columns = getattr(y, "columns", None)
+    names: list[Any] = [getattr(y, "name", None)] if columns is None else list(columns)
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 _LOADERS = {"classifier": "Classifier", "regressor": "Regressor", "policy": "DQN"}

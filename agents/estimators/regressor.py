@@ -12,7 +12,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_consistent_length
 
-from torso.agents.estimators.estimator import Estimator, validate_sample_weight
+from torso.agents.estimators.estimator import Estimator, label_columns_of, validate_sample_weight
 from torso.agents.estimators.row_order import canonical_rows, hold_out
 from torso.agents.supervised.config import Optimizer, RegressorConfig, Schedule
 from torso.agents.supervised.inputs import input_spec_of, moments
@@ -20,6 +20,7 @@ from torso.agents.supervised.learner import regressor_spec, takes_images
 from torso.agents.supervised.recipes import BatchSize
 from torso.errors import InputError
 from torso.nets import NetworkSpec
+from torso.nets.models.card import Label
 from torso.nets.modules.initialisation import Init
 from torso.nets.specs.torsos import Activation
 
@@ -81,6 +82,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         """
         config = self._config()
         inputs = self._validate_inputs(X, reset=True)
+        self._label_columns = label_columns_of(y)
         targets = self._targets(y, first=True)
         check_consistent_length(inputs, targets)
         rows = canonical_rows(inputs, targets, validate_sample_weight(sample_weight, len(inputs)))
@@ -100,6 +102,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         """
         config, first = self._config(), not hasattr(self, "network_")
         inputs = self._validate_inputs(X, reset=first)
+        self._label_columns = label_columns_of(y)
         targets = self._targets(y, first=first)
         check_consistent_length(inputs, targets)
         rows = canonical_rows(inputs, targets, validate_sample_weight(sample_weight, len(inputs)))
@@ -117,6 +120,10 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+    def _labels(self) -> tuple[Label, ...] | None:
+        names = self._label_columns
+        return tuple(names) if names is not None and len(names) == self.network_.spec.num_outputs else None
 
     def _spec(
         self,

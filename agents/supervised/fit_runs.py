@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from torso.agents.optim.devices import torch_threads
@@ -88,7 +86,7 @@ def fit_run(
     settings = {
         "dataset": data.train.name,
         "source": {"name": data.train.name} if source is None else dict(source),
-        "data_sha256": _fingerprint(data),
+        "data_sha256": data.sha256(),
         **{name: value for name, value in config.to_json().items() if name not in ("random_state", "verbose")},
         "net": config.net_name,
         "init_torso_sha256": None if config.init_torso is None else read_source(config.init_torso).weights_sha256,
@@ -240,19 +238,27 @@ class _FitRun:
         epoch: int,
         calibration: Calibration | None = None,
     ) -> None:
-        kind, settings = network.spec.kind, self.run.settings
+        kind, settings, train = network.spec.kind, self.run.settings, self.data.train
         provenance = make_provenance(
             f"torso.agents.{kind.capitalize()}",
             seed=self.seed,
             dataset=settings["dataset"],
             source=settings["source"],
+            data_sha256=settings["data_sha256"],
+            label_columns=None if train.label_columns is None else list(train.label_columns),
             config=self.config.to_json(),
             epoch=epoch,
             init_torso=self.fitting.learner.init_torso,
         )
-        labels = self.data.train.label_names
         save_model(
-            directory, network, kind=kind, labels=labels, provenance=provenance, calibration=calibration, onnx=False
+            directory,
+            network,
+            kind=kind,
+            labels=train.label_names,
+            feature_names=train.feature_names,
+            provenance=provenance,
+            calibration=calibration,
+            onnx=False,
         )
 
 
@@ -278,13 +284,3 @@ def examples_of(data: Dataset, network_input: InputSpec, config: FitConfig) -> E
     if isinstance(config, ClassifierConfig):
         weights = normalised(class_weights(config.class_weight, data.labels, data.label_names))
     return as_examples(as_inputs(data.inputs, network_input), data.labels, weights)
-
-
-def _fingerprint(data: Splits) -> str:
-    """Hash all inputs and labels (SHA-256): a resume on other data is refused."""
-    digest = hashlib.sha256()
-    for part in data:
-        digest.update(f"{part.inputs.dtype} {part.inputs.shape}".encode())
-        digest.update(np.ascontiguousarray(part.inputs).data)
-        digest.update(np.ascontiguousarray(part.labels).data)
-    return digest.hexdigest()

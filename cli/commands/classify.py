@@ -12,7 +12,10 @@ import tyro
 from torso.cli.models import AnyModel, ModelOptions, RankedLabels, error_text, open_model, read_npy
 from torso.cli.parsing import Flag
 from torso.cli.terminal.output import print_result
+from torso.envs.datasets.csv_files import read_csv_inputs
 from torso.errors import ConfigError, InputError, InvalidRequestError
+
+_ARRAYS = (".npy", ".csv", ".tsv")
 
 
 @tyro.conf.configure(tyro.conf.DisallowNone)
@@ -21,7 +24,8 @@ class ClassifyOptions(ModelOptions):
     """Classify images or arrays, with a local or a served model."""
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]
-    """PNG or JPEG files, or one .npy file of inputs [N, ...] like those that the model was fitted to."""
+    """PNG or JPEG files, or one file of inputs like those that the model was fitted to: .npy, [N, ...], or .csv, whose
+    columns are taken by name where the model knows their names."""
     top_k: int = 1
     """Number of labels for each input, best first."""
     json: Flag = False
@@ -31,15 +35,17 @@ class ClassifyOptions(ModelOptions):
 def run(options: ClassifyOptions) -> int:
     """Classify the inputs, and print a line for each."""
     if not options.inputs:
-        raise ConfigError("inputs must be PNG or JPEG files, or one .npy file, got none")
-    arrays = [path for path in options.inputs if path.suffix == ".npy"]
+        raise ConfigError("inputs must be PNG or JPEG files, or one .npy or .csv file, got none")
+    arrays = [path for path in options.inputs if path.suffix.lower() in _ARRAYS]
     if arrays and len(options.inputs) > 1:
         raise ConfigError(
-            f"inputs must be image files, or one .npy file alone, got {arrays[0]} among {len(options.inputs)} files"
+            f"inputs must be image files, or one .npy or .csv file alone, got {arrays[0]} among {len(options.inputs)} "
+            "files"
         )
     if arrays:
-        inputs = read_npy(arrays[0])
+        is_table = arrays[0].suffix.lower() != ".npy"
         with open_model(options) as model:
+            inputs = read_csv_inputs(arrays[0], model.feature_names()) if is_table else read_npy(arrays[0])
             labels = model.label(inputs, options.top_k)
         names = [f"{arrays[0]}[{row}]" for row in range(len(labels))]
     else:

@@ -34,8 +34,8 @@ class EvaluateOptions:
     dataset: str | None = None
     """For other models: the data set whose test data to use; None: the one that the model was fitted to.
 
-    A folder of images is read in the model's size and colours; its part ``test`` is used or, where it has none, the
-    images that the rule of `torso fit` sets aside."""
+    Your own files, where they are others than that, are scored whole; a folder of images is read in the model's size
+    and colours."""
     data_dir: Path | None = None
     """For other models: a folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     json: Flag = False
@@ -83,20 +83,22 @@ def _evaluate_policy(options: EvaluateOptions, predictor: Predictor) -> None:
 
 
 def _evaluate_on_test_data(options: EvaluateOptions, predictor: Predictor) -> None:
+    from torso.envs.datasets.splits import listed
     from torso.insight.inspect.held_out import load_test_data
-    from torso.insight.metrics.scoring import score_on_test
+    from torso.insight.metrics.scoring import score_on_test, score_text
 
     test = load_test_data(predictor.card, options.dataset, options.data_dir)
     if test is None:
         raise ConfigError(f"{options.model} does not record the data set it was fitted to; name one with --dataset")
-    scored = score_on_test(predictor, test)
-    figures = {"model": str(options.model), "dataset": test.name, **scored.figures}
-    if scored.metrics is None:
+    if not len(test):
         raise ConfigError(f"{test.name} has no test data to score on")
-    figures["test_metrics"] = scored.metrics.to_json()
-    if predictor.kind == "regressor":
-        score = "test R² {test_r2:.4f}, root mean squared error {test_rmse:,.4g} ({num_test:,} examples)"
-    else:
-        score = "test accuracy {test_accuracy:.2%} ({test_errors} errors in {num_test:,})"
-    text = f"{test.name}: {score.format(**figures)}\n\n{scored.metrics.text()}"
-    print_result(figures, text, as_json=options.json)
+    scored = score_on_test(predictor, test)
+    metrics = scored.metrics
+    figures = {"model": str(options.model), "dataset": test.name, **scored.figures}
+    figures["test_metrics"] = None if metrics is None else metrics.to_json()
+    lines = [f"{test.name}: {score_text(scored.figures)}"]
+    if unknown := test.label_names[predictor.num_outputs :] if predictor.kind == "classifier" else ():
+        count = scored.figures["num_unknown_labels"]
+        lines.append(f"{count:,} of them have labels that the model does not know, {listed(unknown)}: errors")
+    lines += [] if metrics is None else ["", metrics.text()]
+    print_result(figures, "\n".join(lines), as_json=options.json)

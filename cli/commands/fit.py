@@ -18,7 +18,9 @@ from torso.cli.parsing import Flag, option_value
 from torso.cli.runs import config_of_run, default_out, run_to_resume, run_until_stopped
 from torso.cli.terminal.output import print_result
 from torso.cli.terminal.progress import FitProgress
-from torso.envs import Splits, load_dataset
+from torso.envs import Splits, dataset_names, load_dataset
+from torso.insight.metrics.scoring import score_text
+from torso.insight.metrics.text_tables import formatted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,9 @@ class FitOptions:
     label_column: tyro.conf.DisallowNone[str | None] = None
     """For a .csv file: the column to predict (several, with commas, are regression targets). None: the one called
     label, class, target or species, else the last."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """For a .csv file: whether its first line holds column names; without them they are column 1, column 2, ...
+    auto: it does where it has text above numbers."""
     task: tyro.conf.DisallowNone[Literal["classification", "regression"] | None] = None
     """For your own data: whether to predict labels or numbers. None: inferred from the data."""
     data_dir: tyro.conf.DisallowNone[Path | None] = None
@@ -77,6 +82,7 @@ class FitOptions:
             "classes": None if self.classes is None else self.classes.split(","),
             "label_column": columns[0] if columns is not None and len(columns) == 1 else columns,
             "task": self.task,
+            "header": None if self.header == "auto" else self.header,
         }
         return {name: value for name, value in arguments.items() if value is not None}
 
@@ -119,6 +125,7 @@ def presets(arguments: Sequence[str]) -> FitOptions:
         classes=None if source.get("classes") is None else ",".join(source["classes"]),
         label_column=",".join(label_column) if isinstance(label_column, list) else label_column,
         task=source.get("task"),
+        header=source.get("header", "auto"),
         seed=run.config["seed"],
         config=config_of_run(run, FitSettings),
     )
@@ -134,7 +141,8 @@ def run(options: FitOptions) -> int:
         return _find_learning_rate(options, data, config)
     max_epochs = config.recipe().max_epochs
     net = config.net_name or f"the{' frozen' * config.freeze_torso} torso of {config.init_torso}"
-    preface = _describe_data(data) + (
+    notes = _describe_data(data)
+    preface = "\n".join([] if options.json else [*notes, ""]) + (
         f"{net} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} for "
         f"validation, at most {max_epochs:,} epochs, seed {options.seed}: {out}\n"
         f"inputs: {spec_of(data.train, config).input.reading}"
@@ -154,23 +162,31 @@ def run(options: FitOptions) -> int:
             )
         if fitted.summary is None:
             return f"epoch {fitted.epochs:,} of {max_epochs:,}"
-        _print_summary(fitted.summary, fitted.run_directory, as_json=options.json)
+        figures = {**fitted.summary, "notes": notes}
+        _print_summary(figures, fitted.run_directory, as_json=options.json)
         return None
 
     return run_until_stopped("fit", out, work)
 
 
-def _describe_data(data: Splits) -> str:
-    """Describe what is learnt from, in lines that end."""
+def _describe_data(data: Splits) -> list[str]:
+    """Describe a user's own data, a line a fact."""
+    train = data.train
+    if train.name in dataset_names():
+        return []
     repeated = data.repeated_rows()
     lines = []
+    if train.label_columns is not None:
+        rows, columns = f"{repeated.rows:,} rows", f"{train.inputs.shape[1]:,} feature columns"
+        what = "to predict" if train.task == "regression" else f"as label, of {len(train.label_names):,} classes"
+        lines.append(f"{train.name}: {rows}, {columns}, {', '.join(map(repr, train.label_columns))} {what}")
+    lines += train.notes
     if repeated.repeated:
-        lines.append(
-            f"{repeated.repeated:,} of {repeated.rows:,} rows repeat another; copies stay on one side of the split"
-        )
+        count = f"{repeated.repeated:,} of {repeated.rows:,} rows"
+        lines.append(f"{count} repeat the inputs of another; copies stay on one side of the split")
     if repeated.across:
         lines.append(f"{repeated.across:,} rows equal one in a part that the data set's makers set aside")
-    return "".join(f"{line}\n" for line in lines)
+    return lines
 
 
 def _find_learning_rate(options: FitOptions, data: Splits, config: ClassifierConfig | RegressorConfig) -> int:
@@ -184,17 +200,14 @@ def _find_learning_rate(options: FitOptions, data: Splits, config: ClassifierCon
 
 
 def _print_summary(summary: dict[str, Any], run: RunDirectory, *, as_json: bool) -> None:
-    if "test_accuracy" in summary:
-        score = f"test accuracy {summary['test_accuracy']:.2%} ({summary['test_errors']} errors in {{num_test:,}})"
-        validation = "" if summary["validation_accuracy"] is None else "accuracy {validation_accuracy:.2%}"
-    else:
-        score = "test R² {test_r2:.4f}, root mean squared error {test_rmse:,.4g} ({num_test:,} examples)"
-        validation = "" if summary["validation_r2"] is None else "R² {validation_r2:.4f}"
+    name, spec = ("accuracy", ".2%") if "test_accuracy" in summary else ("R²", ".4f")
+    found = summary["validation_accuracy" if "test_accuracy" in summary else "validation_r2"]
+    validation = "" if summary["validation_loss"] is None else f", validation {name} {formatted(found, spec)}"
     model = run.best if run.best.is_dir() else run.model
     text = (
-        f"{summary['dataset']}: {score.format(**summary)}\n"
-        f"best epoch {summary['best_epoch']} of {summary['epochs']}"
-        f"{validation and f', validation {validation.format(**summary)}'}; {summary['num_parameters']:,} parameters\n"
+        f"{summary['dataset']}: {score_text(summary)}\n"
+        f"best epoch {summary['best_epoch']} of {summary['epochs']}{validation}; "
+        f"{summary['num_parameters']:,} parameters\n"
         f"model: {model}\ncurve: {run.learning_curve}"
     )
     print_result({**summary, "run": str(run.path), "model": str(model)}, text, as_json=as_json)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from torso.envs.datasets.bundled import BUNDLED
 from torso.envs.datasets.csv_files import read_csv
+from torso.envs.datasets.csv_tables import Header
 from torso.envs.datasets.idx_datasets import FASHION_MNIST, MNIST
 from torso.envs.datasets.image_folders import read_image_folder
 from torso.envs.datasets.npz_files import read_npz
@@ -41,6 +42,8 @@ def load_dataset(
     classes: Sequence[str] | None = None,
     label_column: str | Sequence[str] | None = None,
     task: Task | None = None,
+    header: Header = "auto",
+    feature_names: Sequence[str] | None = None,
 ) -> Splits:
     """Load a data set by name or path, split by its fixed rule (see this module's docstring).
 
@@ -53,10 +56,14 @@ def load_dataset(
     label_column: the column of a CSV file that holds the labels; several hold numbers to predict. None: the one called
         label, class, target or species, or else the last.
     task: whether the labels name classes or are numbers to predict; None: what they look like.
+    header: whether the first line of a CSV file holds column names: yes, no, or auto, what it looks like.
+    feature_names: the feature columns to take of a file that names them, in this order; None: all but the labels'.
     Raises ``DatasetError``: an unknown name, files that are missing, damaged, cannot be fetched, or hold what cannot be
     learnt from; ``StorageError`` when fetched files cannot be written; ``ConfigError`` for an argument that the data
     set has no use for.
     """
+    if header != "auto" and not _is_csv(name):
+        raise ConfigError(f"header must be omitted for {str(name)!r}, which is no CSV file, got {header!r}")
     if isinstance(name, str) and name in _NAMES:
         if label_column is not None:
             raise ConfigError(f"label_column must be omitted for {name!r}, which has its labels, got {label_column!r}")
@@ -64,7 +71,9 @@ def load_dataset(
         if task not in (None, splits.train.task):
             raise ConfigError(f"task must be {splits.train.task!r} for {name!r}, got {task!r}; leave task out")
         return splits if classes is None else splits.keep(classes)
-    parts = _read_user_files(os.fspath(name), data_dir, label_column, task)
+    parts = read_user_files(
+        os.fspath(name), data_dir, label_column=label_column, task=task, header=header, feature_names=feature_names
+    )
     return (parts if classes is None else parts.keep(classes)).split()
 
 
@@ -82,9 +91,20 @@ def _load_named(name: str, data_dir: Path | None, download: bool, mirrors: Seque
     return Parts(train=load_toy(name) if name in TOY_NAMES else BUNDLED[name]()).split()
 
 
-def _read_user_files(
-    name: str, data_dir: Path | None, label_column: str | Sequence[str] | None, task: Task | None
+def _is_csv(name: str | os.PathLike[str]) -> bool:
+    return Path(name).suffix.lower() in _CSV
+
+
+def read_user_files(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    label_column: str | Sequence[str] | None = None,
+    task: Task | None = None,
+    header: Header = "auto",
+    feature_names: Sequence[str] | None = None,
 ) -> Parts:
+    """Read a user's own files, with the parts that they set aside; see `load_dataset`."""
     path = Path(name).expanduser()
     kind = path.suffix.lower()
     if not path.exists():
@@ -92,11 +112,13 @@ def _read_user_files(
     if data_dir is not None:
         raise ConfigError(f"data_dir must be omitted for {name!r}, which is the data set's own path, got {data_dir}")
     if path.is_file() and kind in _CSV:
-        return read_csv(path, name=name, label_column=label_column, task=task)
+        return read_csv(
+            path, name=name, label_column=label_column, task=task, header=header, feature_names=feature_names
+        )
     if label_column is not None:
         raise ConfigError(f"label_column must be omitted for {name!r}, which is no CSV file, got {label_column!r}")
     if path.is_file() and kind == ".npz":
-        return read_npz(path, name=name, task=task)
+        return read_npz(path, name=name, task=task, columns=feature_names)
     if path.is_dir():
         if task == "regression":
             raise ConfigError(

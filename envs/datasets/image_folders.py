@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torso.envs.datasets.labelling import class_indices, class_names, natural_order
-from torso.envs.datasets.splits import Dataset, Parts, cycle_positions, listed
+from torso.envs.datasets.splits import Dataset, Parts, listed
 from torso.errors import DatasetError, InputError
 from torso.image_spec import ImageSpec
 from torso.pictures import Pixels, decode_pixels
@@ -56,11 +56,13 @@ def read_image_folder(folder: Path, *, name: str) -> Parts:
     return Parts(train=datasets["train"], validation=datasets.get("validation"), test=datasets.get("test"))
 
 
-def list_test_images(folder: Path, labels: Sequence[str]) -> tuple[list[Path], npt.NDArray[np.int64]]:
-    """List a folder's test images, and their classes as indices in ``labels``, [N] int64, for a model that is fitted.
+def list_test_images(
+    folder: Path, labels: Sequence[str]
+) -> tuple[list[Path], npt.NDArray[np.int64], tuple[str, ...]]:
+    """List the images to test a fitted model on: those of the part test or, where there is none, all of the folder.
 
-    They are those of the part test or, where it has no folder, those that the rule of ``splits.py`` sets aside. The
-    folder may lack classes, and hold classes that are not among ``labels``, which are left out; a warning says so.
+    Returns their paths, their classes as indices [N] int64, and the names of the classes: ``labels``, then those that
+    are not among them. The folder may lack classes; a warning says so.
 
     Raises ``DatasetError``: none of the classes is there, or as `read_image_folder`.
     """
@@ -68,22 +70,13 @@ def list_test_images(folder: Path, labels: Sequence[str]) -> tuple[list[Path], n
     if not parts.keys() & {"test", "train"}:
         raise DatasetError(f"{folder} must have a folder test or train, got only {', '.join(parts)}")
     files = list(_files(parts.get("test", parts.get("train", folder))))
-    known = [(label, path) for label, path in files if label in labels]
-    unknown = [label for label, _ in files if label not in labels]
-    if not known:
-        raise DatasetError(
-            f"{folder} must have a folder of one of the classes {listed(labels)}, got {listed(class_names(unknown))}"
-        )
-    if unknown:
-        logger.warning(
-            "%s: images left out, since the model does not know their classes: %d (of %s)",
-            *(folder, len(unknown), listed(class_names(unknown))),
-        )
-    if missing := [label for label in labels if label not in {label for label, _ in known}]:
+    found = class_names([label for label, _ in files])
+    if not set(map(str, found)) & set(labels):
+        raise DatasetError(f"{folder} must have a folder of one of the classes {listed(labels)}, got {listed(found)}")
+    if missing := [label for label in labels if label not in set(map(str, found))]:
         logger.warning("%s: no images of the classes %s", folder, listed(missing))
-    indices = class_indices([label for label, _ in known], labels)
-    rows = np.arange(len(known)) if "test" in parts else np.flatnonzero(cycle_positions(indices) >= 8)
-    return [known[row][1] for row in rows], indices[rows]
+    names = (*labels, *(str(name) for name in found if str(name) not in labels))
+    return [path for _, path in files], class_indices([label for label, _ in files], names), names
 
 
 def read_file(path: Path) -> bytes:

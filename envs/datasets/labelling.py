@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from torso.errors import DatasetError
+
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?")  # without leading zeros, as a code such as 007 has
 
 
 def natural_order(text: str) -> tuple[tuple[tuple[int, str], ...], str]:
@@ -30,6 +33,18 @@ def class_names(texts: Sequence[str]) -> tuple[str | int, ...]:
     if all(_INTEGER.fullmatch(text) for text in distinct):
         return tuple(sorted(int(text) for text in distinct))
     return tuple(sorted(distinct, key=natural_order))
+
+
+def require_one_spelling(source: object, texts: Sequence[str]) -> None:
+    """Raise ``DatasetError`` where two labels are one number written in two ways, such as 1 and 1.0."""
+    spelling: dict[float, str] = {}
+    for name in sorted(set(texts)):
+        other = spelling.setdefault(float(name), name) if _DECIMAL.fullmatch(name) else name
+        if other != name:
+            raise DatasetError(
+                f"{source} must have labels written in one way, got {other!r} and {name!r}, which are one number; "
+                "change one"
+            )
 
 
 def class_indices(texts: Sequence[str], names: Sequence[str | int]) -> npt.NDArray[np.int64]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from torso.envs.datasets.labelling import class_indices, class_names, is_regression_target
+from torso.envs.datasets.labelling import class_indices, class_names, is_regression_target, require_one_spelling
 from torso.envs.datasets.splits import Dataset, Parts, Task, listed
 from torso.errors import ConfigError, DatasetError
 
@@ -47,8 +47,10 @@ class _Labels:
     task: Task
 
 
-def read_npz(path: Path, *, name: str, task: Task | None = None) -> Parts:
+def read_npz(path: Path, *, name: str, task: Task | None = None, columns: Sequence[str] | None = None) -> Parts:
     """Read a .npz file; see ``load_dataset``. Float inputs become float32, others keep their dtype.
+
+    columns: of a file with feature_names those to take, in this order; None: all.
 
     Raises ``DatasetError``: arrays that are lacking, ambiguous, damaged or pickled objects, that hold NaN or infinity,
     or do not fit together; ``ConfigError`` for a task that the labels cannot be.
@@ -65,6 +67,9 @@ def read_npz(path: Path, *, name: str, task: Task | None = None) -> Parts:
         raise DatasetError(f"{path} must have inputs of one shape, got {got}")
     labels = _labels_of(archive, [pair[1] for pair in examples.values()], task)
     feature_names = _names(archive, ("feature_names",))
+    if feature_names is not None and columns is not None:
+        examples = {part: (_columns(archive, x, feature_names, columns), y) for part, (x, y) in examples.items()}
+        feature_names = tuple(columns)
     ends = np.cumsum([len(pair[1]) for pair in examples.values()])
     parts = {
         part: Dataset(
@@ -195,6 +200,7 @@ def _classes(archive: _Archive, labels: _Array, label_names: tuple[str, ...] | N
         texts = [repr(float(label)) for label in labels]
     elif labels.dtype.kind in "US":
         texts = _texts(labels)
+        require_one_spelling(archive.path, texts)
     else:
         numbers = labels.astype(np.int64)
         if label_names is not None and 0 <= numbers.min() <= numbers.max() < len(label_names):
@@ -204,6 +210,15 @@ def _classes(archive: _Archive, labels: _Array, label_names: tuple[str, ...] | N
     if unknown := sorted(set(texts) - set(map(str, names))):
         raise DatasetError(f"{archive.path} must have labels among the names {listed(names)}, got {listed(unknown)}")
     return _Labels(class_indices(texts, names), names, "classification")
+
+
+def _columns(archive: _Archive, inputs: _Array, names: tuple[str, ...], columns: Sequence[str]) -> _Array:
+    """Take the columns of these names, in their order, of rows [N, F]."""
+    if missing := [name for name in columns if name not in names]:
+        raise DatasetError(f"{archive.path} must have the features {listed(missing)}, got {listed(names)}")
+    if inputs.shape[1:] != (len(names),):
+        raise DatasetError(f"{archive.path} must have inputs of {len(names)} features, got {list(inputs.shape[1:])}")
+    return inputs[:, [names.index(name) for name in columns]]
 
 
 def _names(archive: _Archive, keys: Sequence[str]) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ class at a time, leaving classes out moves no other row.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -33,17 +34,20 @@ class Dataset:
 
     inputs: [N, *shape], raw, as the file gave them. labels: for classification [N] int64, indices into
     ``label_names``; for regression [N, K] float32, in the units of the file, and ``label_names`` name the K targets.
-    feature_names: a name for each column of inputs [N, F], where they have any.
+    feature_names: a name for each column of inputs [N, F], where they have any. label_columns: a table's columns that
+    the labels are from. notes: what a reader should know of how the file was read, a line each.
     Raises ``DatasetError`` when these do not fit together.
     """
 
     name: str
     inputs: npt.NDArray[Any]
     labels: npt.NDArray[Any]
-    label_names: tuple[str | int, ...]
+    label_names: tuple[str | int | float | bool, ...]
     image: ImageSpec | None = None
     task: Task = "classification"
     feature_names: tuple[str, ...] | None = None
+    label_columns: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         inputs = np.asarray(self.inputs)
@@ -111,7 +115,19 @@ class Dataset:
         labels = new_label[self.labels]
         rows = np.flatnonzero(labels >= 0)
         names = tuple(self.label_names[label] for label in old)
-        return replace(self, inputs=self.inputs[rows], labels=labels[rows], label_names=names)
+        notes = self.notes
+        if left_out := len(self) - len(rows):
+            notes = (*notes, f"{left_out:,} rows of other classes are left out")
+        return replace(self, inputs=self.inputs[rows], labels=labels[rows], label_names=names, notes=notes)
+
+    def relabelled(self, known: Sequence[str | int | float | bool]) -> Dataset:
+        """Number the labels as in ``known``, compared as text; the names of others come behind."""
+        texts = [str(name) for name in known]
+        own = [str(name) for name in self.label_names]
+        others = [name for name, text in zip(self.label_names, own, strict=True) if text not in texts]
+        index = {text: label for label, text in enumerate([*texts, *map(str, others)])}
+        labels = np.array([index[text] for text in own], np.int64)[self.labels]
+        return replace(self, labels=labels, label_names=(*known, *others))
 
 
 class RepeatedRows(NamedTuple):
@@ -137,6 +153,15 @@ class Splits:
         """Select these classes in every part; see ``Dataset.keep``."""
         train, validation, test = (part.keep(classes) for part in self)
         return Splits(train=train, validation=validation, test=test)
+
+    def sha256(self) -> str:
+        """Hash all inputs and labels (SHA-256)."""
+        digest = hashlib.sha256()
+        for part in self:
+            digest.update(f"{part.inputs.dtype} {part.inputs.shape}".encode())
+            digest.update(np.ascontiguousarray(part.inputs).data)
+            digest.update(np.ascontiguousarray(part.labels).data)
+        return digest.hexdigest()
 
     def repeated_rows(self) -> RepeatedRows:
         """Count the rows whose inputs equal an earlier row's, and those in two parts, which their makers set aside."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from torso.arrays import Array
 from torso.envs import Dataset
 from torso.errors import ConfigError, InputError
-from torso.insight.metrics.scoring import compute_readout
+from torso.insight.inspect.held_out import of_known_labels
+from torso.insight.metrics.scoring import compute_readout, require_known_labels
 from torso.insight.pictures.input_pictures import are_images, as_pictures
 from torso.insight.units.bounds import Bounds, input_bounds
 from torso.nets import Network, Predictor, TorchBackend, find_model, load_model
@@ -44,6 +45,8 @@ class Subject:
         predictor = Predictor(card, TorchBackend(network))
         if data is not None:
             _check_data(predictor, data)
+            if predictor.kind == "classifier" and len(data.label_names) > predictor.num_outputs:
+                data = of_known_labels(data, predictor.num_outputs)
         provenance = card.provenance
         config = provenance.get("config") if isinstance(provenance.get("config"), dict) else {}
         task = provenance.get("dataset") or provenance.get("env_id") or (None if data is None else data.name)
@@ -67,7 +70,9 @@ class Subject:
     @property
     def feature_names(self) -> list[str]:
         """Names of a table's features; x0, x1, ... where they have none."""
-        names = None if self.data is None else self.data.feature_names
+        names = self.predictor.card.feature_names
+        if names is None and self.data is not None:
+            names = self.data.feature_names
         return list(names) if names is not None else [f"x{index}" for index in range(self.predictor.input.size)]
 
     @property
@@ -114,8 +119,7 @@ def _check_data(predictor: Predictor, data: Dataset) -> None:
     kind = "regressor" if data.task == "regression" else "classifier"
     if predictor.kind != kind:
         raise ConfigError(f"the model is a {predictor.kind}, {data.name} is data for a {kind}")
-    if tuple(map(str, predictor.labels)) != tuple(map(str, data.label_names)):
-        raise ConfigError(f"the model knows the labels {predictor.labels}, {data.name} has {data.label_names}")
+    require_known_labels(predictor, data)
     if len(data):
         try:
             predictor.prepare(data.inputs[:1], field=data.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -20,3 +21,8 @@ def figure(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def formatted(value: float | None, spec: str) -> str:
+    """Format a number by a format specification; "undefined" for None and for what is not finite."""
+    return "undefined" if value is None or not math.isfinite(value) else format(value, spec)

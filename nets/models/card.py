@@ -43,6 +43,8 @@ class ModelCard:
     """SHA-256 of the weights file in hexadecimal; empty for a model that was never saved."""
     labels: tuple[Label, ...] | None = None
     """Names of the outputs in order: classes, actions, or a regressor's targets."""
+    feature_names: tuple[str, ...] | None = None
+    """Names of the input's columns, in order, where the model was fitted to a table that names them."""
     action_start: int = 0
     """The env's number for a policy's output 0."""
     observation_space: SpaceSpec | None = None
@@ -70,6 +72,8 @@ class ModelCard:
                 raise SpecError(
                     f"labels must hold {self.network.num_outputs} names, one an output, got {len(self.labels)}"
                 )
+        if self.feature_names is not None:
+            assign(self, feature_names=_as_feature_names(self.feature_names, self.network.input.size))
         if self.observation_space is not None:
             self._check_observation_space(self.observation_space)
         if self.calibration is not None:
@@ -112,13 +116,18 @@ class ModelCard:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the card as plain data; an observation space only where there is one, as older torsos know none."""
+        """Return the card as plain data.
+
+        An observation space and names of features are there only where the model has some: older torsos know none.
+        """
         space = {} if self.observation_space is None else {"observation_space": self.observation_space.to_json()}
+        names = {} if self.feature_names is None else {"feature_names": list(self.feature_names)}
         return {
             "format_version": self.format_version,
             "kind": self.kind,
             "weights": {"file": WEIGHTS, "sha256": self.weights_sha256},
             "labels": None if self.labels is None else list(self.labels),
+            **names,
             "action_start": self.action_start,
             **space,
             "calibration": None if self.calibration is None else self.calibration.to_json(),
@@ -136,6 +145,15 @@ def as_labels(labels: Iterable[Label]) -> tuple[Label, ...]:
         if not isinstance(name, (str, bool, int, float)):
             raise SpecError(f"each label must be text or a number, got {shown(name)}")
     return names
+
+
+def _as_feature_names(names: object, size: int) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise SpecError(f"feature_names must be a sequence of names, got {shown(names)}")
+    found = tuple(names)
+    if not all(isinstance(name, str) for name in found) or len(set(found)) < len(found) or len(found) != size:
+        raise SpecError(f"feature_names must be {size} different texts, one an input value, got {shown(found)}")
+    return found
 
 
 def read_card(directory: str | os.PathLike[str]) -> ModelCard:
@@ -189,6 +207,7 @@ def _card_from_json(data: object, path: Path) -> ModelCard:
             network=NetworkSpec.from_json(data["network"]),
             weights_sha256=data["weights"]["sha256"],
             labels=data["labels"],
+            feature_names=data.get("feature_names"),
             action_start=data["action_start"],
             observation_space=None if space is None else SpaceSpec.from_json(space),
             calibration=None if calibration is None else Calibration.from_json(calibration),

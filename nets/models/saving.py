@@ -31,6 +31,7 @@ def save_model(
     *,
     kind: ModelKind,
     labels: Iterable[Label] | None = None,
+    feature_names: Iterable[str] | None = None,
     action_start: int = 0,
     observation_space: SpaceSpec | None = None,
     calibration: Calibration | None = None,
@@ -43,7 +44,8 @@ def save_model(
     reader ignores a stale one.
 
     Raises:
-        SpecError: a kind, labels or calibration that do not fit the head, or a provenance that JSON cannot hold.
+        SpecError: a kind, labels or calibration that do not fit the head, feature names that do not fit the input, or a
+            provenance that JSON cannot hold.
         StorageError: the directory could not be written; an older model in it is unchanged.
         ModelError: ONNX cannot express the network; the model itself is saved.
     """
@@ -53,6 +55,7 @@ def save_model(
         network=network.spec,
         weights_sha256=sha256_hex(weights),
         labels=None if labels is None else as_labels(labels),
+        feature_names=None if feature_names is None else tuple(feature_names),
         action_start=action_start,
         observation_space=observation_space,
         calibration=calibration,

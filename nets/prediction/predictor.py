@@ -23,6 +23,7 @@ from torso.nets.prediction.recurrent_state import check_state, repeat_rows
 from torso.nets.specs.inputs import InputSpec
 from torso.pictures import MAX_PIXELS
 from torso.space_spec import Interface
+from torso.tables import columns_by_name
 
 _LARGEST = float(np.finfo(np.float32).max)
 _METHOD_OF_KIND = {"classifier": "classify", "policy": "act", "regressor": "regress"}
@@ -88,12 +89,16 @@ class Predictor:
         Strict (for requests): shape and dtype must be exactly those. Otherwise one input may lack its batch axis, a
         batch may be flat [B, size], and any numbers are taken that the model's dtype can hold.
 
+        Of a frame whose columns have names, a model that knows the names takes its own, in its own order.
+
         A policy whose observations were flattened takes them as its env gives them, too, as `SpaceSpec.flatten` says.
 
         Raises:
             InputError: naming the field, what it must be and what it got; also for 0 rows, NaN and infinity.
         """
         expected = f"{self.input.dtype} [{', '.join(map(str, ('batch', *self.input.shape)))}]"
+        if not strict:
+            inputs = columns_by_name(inputs, self.card.feature_names, field)
         if self.observation_space is not None:
             rows, _ = self.observation_space.flatten(inputs, field, strict=strict)
             inputs = inputs if rows is None else rows.astype(self.input.numpy_dtype, copy=False)

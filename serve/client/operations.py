@@ -31,6 +31,7 @@ from torso.serve.client.arguments import check_images, check_text, check_timeout
 from torso.serve.client.results import ActResult, ClassifyResult, ImageInput, ModelInfo, ModelSummary, TensorSpec
 from torso.serve.wire.tensors import SERVICE, array_to_tensor, kind_name, tensor_to_array
 from torso.space_spec import SpaceSpec
+from torso.tables import columns_by_name
 
 T = TypeVar("T")
 
@@ -196,14 +197,14 @@ class RowsToSend:
         self._inputs = inputs
         self._field = field
         structured = is_structured(inputs)  # sent only to a model whose observations were flattened
-        self._array = None if structured else to_array(inputs, field)
+        self._array = None if structured or hasattr(inputs, "columns") else to_array(inputs, field)
 
     def encode(self, info: ModelInfo) -> pb.Tensor:
         """Convert the inputs to a model's dtype and batch, where that loses nothing; the server validates the rest."""
-        space = info.observation_space
-        rows = None if space is None else space.flatten(self._inputs, self._field)[0]
+        space, inputs = info.observation_space, columns_by_name(self._inputs, info.feature_names, self._field)
+        rows = None if space is None else space.flatten(inputs, self._field)[0]
         if rows is None:
-            rows = to_array(self._inputs, self._field) if self._array is None else self._array
+            rows = to_array(inputs, self._field) if self._array is None else self._array
         return array_to_tensor(coerce_to_spec(rows, info.inputs[0]) if info.inputs else rows, self._field)
 
 
@@ -268,6 +269,7 @@ def _model_info(response: pb.GetModelResponse) -> ModelInfo:
         backend=response.backend,
         observation_space=_space_spec(response.observation_space),
         action_start=response.action_start if response.HasField("action_start") else None,
+        feature_names=tuple(response.feature_names) or None,
     )
 
 

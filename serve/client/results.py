@@ -103,6 +103,8 @@ class ModelInfo:
     """The env's own space, where a policy's input is flattened observations, which the client flattens."""
     action_start: int | None = None
     """The env's number for a policy's first action; None where the server does not say."""
+    feature_names: tuple[str, ...] | None = None
+    """Names of the input's columns, in order; None where the model knows none."""
 
     @property
     def interface(self) -> Interface | None:

@@ -181,6 +181,7 @@ def model_description(model: ServedModel) -> pb.GetModelResponse:
             *state,
         ],
         labels=[str(label) for label in predictor.labels] if predictor.kind == "classifier" else [],
+        feature_names=predictor.card.feature_names,
         provenance={
             str(key): value if isinstance(value, str) else json.dumps(value)
             for key, value in predictor.card.provenance.items()

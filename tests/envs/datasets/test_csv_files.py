@@ -166,6 +166,7 @@ def test_text_cannot_be_predicted(tmp_path: Path):
         ("", "must have a header and rows, got an empty file"),
         ("\n", "must have a header and rows, got an empty file"),
         ("a,b\n", "must have rows below the header, got none"),
+        ("a,b,y\n1,2,1.0\n3,4,1\n", "must have labels written in one way, got '1' and '1.0', which are one number"),
         ("1,2\n3,4\n", "must have column names in the first line, got numbers: '1', '2'"),
         (",b,y\n0,1,2\n", r"must have a name for each column, got none for column 1; .*to_csv\(..., index=False\)"),
         ("a,b,a\n0,1,2\n", "must have each column name once, got more of 'a'"),
@@ -193,10 +194,6 @@ def test_text_cannot_be_predicted(tmp_path: Path):
         (flowers(line4="1_0,2,rose"), "got '1_0' in row 3"),
         (flowers(line4="1,-inf,rose"), "must have finite float32 numbers in column 'width', got '-inf' in row 3"),
         (flowers(line4="1e39,2,rose"), "must have finite float32 numbers in column 'length', got '1e39' in row 3"),
-        (
-            "a,b,c,y\n" + "1,2,3,p\n1,4,3,q\n" * 3,
-            "must have features that vary, got constant columns 'a', 'c'; drop them",
-        ),
         ("a,y\n1,p\n2,p\n3,p\n", "must have at least 2 classes, got only 'p'"),
         ("a,y\n1,p\n2,q\n3,p\n4,p\n", "of each class, got 1 row of class 'q'"),
         ('a,y\n1,"p\n', r"must be CSV, got other text \(unexpected end of data\); is a quotation mark left open"),
@@ -207,6 +204,68 @@ def test_mistakes(tmp_path: Path, text: str, message: str):
     with pytest.raises(DatasetError, match=message) as caught:
         load_dataset(path)
     assert str(path) in str(caught.value)
+
+
+def test_constant_columns_are_worth_a_note(tmp_path: Path):
+    train = load_dataset(write(tmp_path / "t.csv", "a,b,c,y\n" + "1,2,3,p\n1,4,3,q\n1,5,3,p\n1,7,3,q\n" * 2)).train
+    assert train.inputs.shape[1] == 3
+    assert "constant columns, of no use: 'a', 'c'" in train.notes
+
+
+# the first line
+
+
+@pytest.mark.parametrize(
+    ("first", "header", "taken"),
+    [
+        ("5.5,0.5,iris", "auto", False),  # as the rows below
+        ("5.5,?,iris", "auto", False),
+        ("5.5,0.5,Wild iris", "auto", False),
+        ("length,width,kind", "auto", True),
+        ("1,2,species", "auto", True),
+        ("length,2,kind", "auto", True),
+        ("1,2,kind", "yes", True),
+        ("1,2,3", "yes", True),
+    ],
+)
+def test_a_first_line_is_names_or_data(tmp_path: Path, first: str, header, taken: bool):
+    rows = "".join(f"{k}.5,{12 - k},{'iris' if k % 2 else 'rose'}\n" for k in range(12))
+    path = write(tmp_path / "t.csv", f"{first}\n{rows}")
+    if "?" in first:
+        with pytest.raises(DatasetError, match="1 in column 'column 2', in row 1"):
+            load_dataset(path, header=header)
+        return
+    if "Wild" in first:
+        with pytest.raises(DatasetError, match="got 1 row of class 'Wild iris'"):
+            load_dataset(path, header=header)
+        return
+    splits = load_dataset(path, header=header)
+    assert sum(map(len, splits)) == 12 + (not taken)
+    assert splits.train.feature_names == (tuple(first.split(",")[:2]) if taken else None)
+    assert splits.train.label_columns == ((first.split(",")[2] if taken else "column 3"),)
+    assert splits.train.notes[0].startswith("the first line")
+
+
+def test_numbers_alone_without_a_header(tmp_path: Path):
+    path = write(tmp_path / "t.csv", "".join(f"{k},{k * k},{k % 2}\n" for k in range(1, 21)))
+    with pytest.raises(DatasetError, match=r"got numbers: '1', '1', '1'; if they are data, .*\(header='no'\)"):
+        load_dataset(path)
+    splits = load_dataset(path, header="no", label_column="column 2", task="regression")
+    assert sum(map(len, splits)) == 20
+    assert splits.train.label_names == ("column 2",)
+    with pytest.raises(ConfigError, match="header must be one of auto, yes, no; got 'maybe'"):
+        load_dataset(path, header="maybe")
+    with pytest.raises(ConfigError, match="header must be omitted for 'iris', which is no CSV file"):
+        load_dataset("iris", header="no")
+
+
+def test_columns_are_taken_by_name(tmp_path: Path):
+    path = write(tmp_path / "t.csv", "y,b,note,a\n" + "".join(f"{k % 2},{k},text,{k * 10}\n" for k in range(12)))
+    splits = load_dataset(path, label_column="y", feature_names=("a", "b"))
+    assert splits.train.inputs[3].tolist() == [30, 3]
+    assert splits.train.feature_names == ("a", "b")
+    with pytest.raises(DatasetError, match="must have the columns 'c', got 'y', 'b', 'note', 'a'"):
+        load_dataset(path, label_column="y", feature_names=("a", "c"))
 
 
 def test_many_columns_with_missing_values_are_counted(tmp_path: Path):
