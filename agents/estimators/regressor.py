@@ -23,6 +23,7 @@ from torso.nets import NetworkSpec
 from torso.nets.models.card import Label
 from torso.nets.modules.initialisation import Init
 from torso.nets.specs.torsos import Activation
+from torso.tables import as_floats
 
 
 class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[misc]
@@ -129,7 +130,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         self,
         config: RegressorConfig,
         inputs: NDArray[Any],
-        targets: NDArray[np.float32],
+        targets: NDArray[Any],
         rows: NDArray[np.int64],
     ) -> NetworkSpec:
         network_input = input_spec_of(
@@ -137,8 +138,8 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         )
         return regressor_spec(config, network_input, *moments(targets, rows))
 
-    def _targets(self, y: ArrayLike, *, first: bool) -> NDArray[np.float32]:
-        """Validate targets and convert them to [N, K] float32, from [N] or [N, K]."""
+    def _targets(self, y: ArrayLike, *, first: bool) -> NDArray[Any]:
+        """Validate targets and convert them to [N, K] float32 or float64, from [N] or [N, K]."""
         if y is None:
             raise InputError("y", expected="targets", got="None: fit requires y to be passed, but the target y is None")
         checked: NDArray[Any] = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
@@ -146,10 +147,11 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
             self._flat_targets = checked.ndim == 1 or (checked.ndim == 2 and checked.shape[1] == 1)
         if self._flat_targets and checked.ndim == 2:
             checked = column_or_1d(checked)
+        targets = checked.reshape(len(checked), -1)
         with np.errstate(over="ignore"):
-            targets = checked.reshape(len(checked), -1).astype(np.float32)
-        if not np.isfinite(targets).all():
+            finite = np.isfinite(targets.astype(np.float32)).all()
+        if not finite:
             raise InputError("y", expected="finite float32 numbers", got="larger ones")
         if not first and targets.shape[1] != self.network_.spec.num_outputs:
             raise InputError("y", expected=f"{self.network_.spec.num_outputs} targets", got=f"{targets.shape[1]}")
-        return targets
+        return as_floats(targets)

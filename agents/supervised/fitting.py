@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -259,8 +260,9 @@ class Fitting:
 
 
 def as_examples(inputs: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any] | None = None) -> Examples:
-    """Copy arrays to tensors; labels become int64, regression targets float32."""
-    dtype = torch.float32 if targets.dtype.kind == "f" else torch.int64
+    """Copy arrays to tensors; labels become int64, regression targets float32 if they are not float64."""
+    dtype = torch.float64 if targets.dtype == np.float64 else torch.float32
+    dtype = dtype if targets.dtype.kind == "f" else torch.int64
     return Examples(
         torch.tensor(inputs),
         torch.tensor(targets, dtype=dtype),

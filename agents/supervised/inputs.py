@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from torso.arrays import Array
+from torso.arrays import Array, Floats
 from torso.errors import InputError
 from torso.image_layout import Range, chosen_layout, image_layout, pixel_scale
 from torso.image_spec import ImageSpec
 from torso.nets.specs.inputs import InputSpec
+from torso.tables import is_constant, needs_float64
 
 _BLOCK_ROWS = 256  # converted to float64 at once: what stays in a core's cache
 _IMAGE_DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64")  # what torch computes with
@@ -30,9 +31,10 @@ def input_spec_of(
 
     inputs: [N, F] rows, images [N, H, W], [N, C, H, W] or [N, H, W, C], or stacks of images, with T after N; bool,
     integers or floats. ``layout`` says which (``flat``: rows); None: the rule of `torso.image_layout` does, and to a
-    convolutional network all but rows are images, and so are rows whose length is a square. Images keep
-    their dtype and are scaled to [0, 1] within the network, by ``image.max_value`` or else by their largest value. Rows
-    become float32 and are standardised within the network, by the mean and deviation of each column.
+    convolutional network all but rows are images, and so are rows whose length is a square. Images keep their dtype and
+    are scaled to [0, 1] within the network, by ``image.max_value`` or else by their largest value. Rows become float32,
+    or float64 where float32 would blur a column, and are standardised within the network, by the mean and deviation of
+    each column.
 
     Raises:
         InputError: an array that is none of these, holds NaN or infinity, or rows whose columns are all constant.
@@ -55,11 +57,13 @@ def input_spec_of(
     inferred = image_layout(shape, inputs.dtype.name, values, are_whole=len(shape) != 2 or _are_whole(inputs))
     axes = chosen_layout(shape, layout, inferred, convolutional=convolutional or image is not None)
     if axes is None:
-        mean, std = moments(inputs, training_rows)
+        means, stds = _raw_moments(inputs, training_rows)
+        mean, std = _usable(means, stds)
         first = inputs[0 if training_rows is None else training_rows[0]]
         if len(inputs) > 1 and all((block == first).all() for block in _blocks(inputs, training_rows)):
             raise InputError("X", expected="rows with at least one column that varies", got="constant columns alone")
-        return InputSpec(shape=shape, dtype="float32", mean=mean, std=std)
+        wide = inputs.dtype.itemsize > 2 and inputs.dtype != np.float32 and needs_float64(means, stds)
+        return InputSpec(shape=shape, dtype="float64" if wide else "float32", mean=mean, std=std)
     dtype = inputs.dtype.name if inputs.dtype.name in _IMAGE_DTYPES else "float32"
     if inputs.ndim == 2 and inputs.dtype != np.uint8:
         dtype = "float32"  # a table of pixels: later inputs may be fractions
@@ -80,7 +84,7 @@ def as_inputs(inputs: Array, spec: InputSpec) -> Array:
         raise InputError("X", expected=required, got=str(list(inputs.shape)))
     cast = inputs.astype(spec.numpy_dtype, copy=False)
     if not _all_finite(cast):
-        raise InputError("X", expected="finite float32 numbers", got="NaN, infinity or larger ones")
+        raise InputError("X", expected=f"finite {spec.dtype} numbers", got="NaN, infinity or larger ones")
     if cast.dtype.kind != "f" and not np.array_equal(cast, inputs):
         raise InputError("X", expected=f"values that {spec.dtype} can hold", got=f"other {inputs.dtype} values")
     return np.ascontiguousarray(cast)
@@ -107,6 +111,15 @@ def _square(num_features: int) -> tuple[int, ...]:
 
 def moments(values: Array, rows: NDArray[np.int64] | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute mean and deviation by column of [N, ...], over some rows or all; a constant column keeps deviation 1."""
+    return _usable(*_raw_moments(values, rows))
+
+
+def _usable(mean: Floats, std: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(mean.tolist()), tuple(np.where(is_constant(mean, std), 1.0, std).tolist())
+
+
+def _raw_moments(values: Array, rows: NDArray[np.int64] | None) -> tuple[Floats, Floats]:
+    """Compute mean and deviation by column, [F] float64 each."""
     table = values.reshape(len(values), -1)
     num_rows = len(table) if rows is None else len(rows)
     total, squares = np.zeros(table.shape[1]), np.zeros(table.shape[1])
@@ -115,9 +128,7 @@ def moments(values: Array, rows: NDArray[np.int64] | None = None) -> tuple[tuple
     mean = total / num_rows
     for block in _blocks(table, rows):
         squares += np.square(block - mean).sum(axis=0)
-    std = np.sqrt(squares / num_rows)
-    std[std <= 1e-12 * np.maximum(1.0, np.abs(mean))] = 1.0
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return mean, np.sqrt(squares / num_rows)
 
 
 def _blocks(values: Array, rows: NDArray[np.int64] | None) -> Iterator[Array]:

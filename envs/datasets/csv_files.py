@@ -27,6 +27,7 @@ from torso.envs.datasets.csv_tables import (
 from torso.envs.datasets.labelling import class_indices, class_names, is_regression_target, require_one_spelling
 from torso.envs.datasets.splits import Dataset, Parts, Task, listed
 from torso.errors import ConfigError, DatasetError
+from torso.tables import as_floats
 
 
 def read_csv(
@@ -70,12 +71,12 @@ def read_csv(
         names = class_names(texts)
         labels = class_indices(texts, names)
     require_no_missing_values(table, features)
-    inputs = numbers_of(table, features, "a feature").astype(np.float32)
+    inputs = numbers_of(table, features, "a feature")
     return Parts(
         train=Dataset(
             name=name,
-            inputs=inputs,
-            labels=labels.astype(np.float32) if task == "regression" else labels,
+            inputs=as_floats(inputs),
+            labels=as_floats(labels) if task == "regression" else labels,
             label_names=names,
             task=task,
             feature_names=tuple(features) if table.has_header else None,

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from torso.envs.datasets.labelling import class_indices, class_names, is_regression_target, require_one_spelling
 from torso.envs.datasets.splits import Dataset, Parts, Task, listed
 from torso.errors import ConfigError, DatasetError
+from torso.tables import as_floats
 
 _INPUTS = ("x", "data", "inputs", "images", "features")
 _LABELS = ("y", "target", "targets", "label", "labels")
@@ -148,10 +149,10 @@ def _checked_inputs(archive: _Archive, key: str) -> _Array:
             f"{archive.path} must have rows [N, F] or images [N, H, W], [N, C, H, W] or [N, H, W, C] in {key!r}, got "
             f"{list(inputs.shape)}"
         )
-    return _as_float32(archive, key, inputs) if inputs.dtype.kind == "f" else inputs
+    return _as_floats(archive, key, inputs) if inputs.dtype.kind == "f" else inputs
 
 
-def _as_float32(archive: _Archive, key: str, values: _Array) -> npt.NDArray[np.float32]:
+def _as_floats(archive: _Archive, key: str, values: _Array) -> _Array:
     with np.errstate(over="ignore"):
         numbers = values.astype(np.float32, copy=False)
     finite = np.isfinite(numbers)
@@ -162,7 +163,7 @@ def _as_float32(archive: _Archive, key: str, values: _Array) -> npt.NDArray[np.f
             f"{archive.path} must have finite float32 numbers in {key!r}, got {values[index]} in {key}[{position}] "
             f"({int((~finite).sum())} such values); fill them in, or drop those rows"
         )
-    return numbers
+    return as_floats(values)
 
 
 def _labels_of(archive: _Archive, parts: list[_Array], task: Task | None) -> _Labels:
@@ -172,7 +173,7 @@ def _labels_of(archive: _Archive, parts: list[_Array], task: Task | None) -> _La
         raise DatasetError(f"{archive.path} must have labels that are all numbers, or all text, of one form, got {got}")
     labels = np.concatenate(parts).reshape(sum(map(len, parts)), -1)  # [N, K]
     if labels.dtype.kind == "f":
-        labels = _as_float32(archive, "the labels", labels)
+        labels = _as_floats(archive, "the labels", labels)
     several, is_text = labels.shape[1] > 1, labels.dtype.kind in "US"
     one_hot = several and not is_text and bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
     if several and (is_text or task == "classification" or (task is None and one_hot)):
@@ -190,7 +191,7 @@ def _labels_of(archive: _Archive, parts: list[_Array], task: Task | None) -> _La
         default = tuple(f"target {k}" for k in range(labels.shape[1])) if several else ("target",)
         if names is not None and len(names) != labels.shape[1]:
             raise DatasetError(f"{archive.path} must have {labels.shape[1]} names of targets, got {listed(names)}")
-        return _Labels(labels.astype(np.float32), names or default, task)
+        return _Labels(as_floats(labels), names or default, task)
     return _classes(archive, labels[:, 0], names)
 
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from torso.equal_rows import first_equal_rows
 from torso.errors import ConfigError, DatasetError
 from torso.image_spec import ImageSpec
+from torso.tables import as_floats
 
 Task = Literal["classification", "regression"]
 _MAX_LISTED = 12  # names in a message
@@ -33,7 +34,8 @@ class Dataset:
     """Labelled examples: inputs with labels. Its arrays are read-only.
 
     inputs: [N, *shape], raw, as the file gave them. labels: for classification [N] int64, indices into
-    ``label_names``; for regression [N, K] float32, in the units of the file, and ``label_names`` name the K targets.
+    ``label_names``; for regression [N, K] float32 or float64, in the units of the file, and ``label_names`` name the K
+    targets.
     feature_names: a name for each column of inputs [N, F], where they have any. label_columns: a table's columns that
     the labels are from. notes: what a reader should know of how the file was read, a line each.
     Raises ``DatasetError`` when these do not fit together.
@@ -69,9 +71,11 @@ class Dataset:
                 raise DatasetError(
                     f"{self.name} must have numbers [N, {num_names}] to predict, got {labels.shape} {labels.dtype}"
                 )
-            if not np.isfinite(targets := labels.astype(np.float32, copy=False)).all():
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(labels.astype(np.float32)).all()
+            if not finite:
                 raise DatasetError(f"{self.name} must have finite float32 numbers to predict, got NaN or infinity")
-            return targets
+            return as_floats(labels)
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise DatasetError(f"{self.name} must have labels [N] of integers, got {labels.shape} {labels.dtype}")
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_names:

@@ -15,6 +15,7 @@ from torso.nets.specs.heads import (
     SigmoidHeadSpec,
     StepHeadSpec,
 )
+from torso.tables import needs_float64
 
 
 class LogitsHead(LabelHead):
@@ -114,8 +115,10 @@ class RegressionHead(TargetHead):
         self.linear = nn.Linear(num_features, spec.num_targets)
         # Not in the weights file: the spec holds them. As buffers they follow the network's device and precision.
         mean, std = spec.mean or (0.0,) * spec.num_targets, spec.std or (1.0,) * spec.num_targets
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.reads_out_float64 = needs_float64(mean, std)
+        dtype = torch.float64 if self.reads_out_float64 else None
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=dtype), persistent=False)
 
     def predict(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
         """Compute standardised estimates, [B, K]."""
@@ -127,5 +130,5 @@ class RegressionHead(TargetHead):
         return losses.sum_of_squared_errors(prediction.output, standardised.to(prediction.output.dtype))
 
     def readout(self, prediction: Prediction) -> Tensor:
-        """Return the estimates in the targets' own units, [B, K]."""
+        """Return the estimates in the targets' own units, [B, K]; in float64 where float32 would blur the targets."""
         return prediction.output * self.std + self.mean

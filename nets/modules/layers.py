@@ -28,7 +28,7 @@ RUNNING_NORMS = (
 class InputScaling(nn.Module):
     """Input scaling of raw ``[B, *shape]``, any dtype, to float ``[B, F]`` or ``[B, C, H, W]``.
 
-    It computes ``(x * scale - mean) / std``.
+    It computes ``(x * scale - mean) / std``; of normalised float64 inputs in float64, before float32 could blur them.
     """
 
     mean: Tensor
@@ -40,26 +40,29 @@ class InputScaling(nn.Module):
         self.layout = spec.layout
         self.identity = spec.scale == 1.0
         self.normalised = spec.mean is not None
+        self.wide = self.normalised and spec.dtype == "float64"
         # Not in the weights file: the spec holds them. As buffers they follow the network's device and precision.
         self.register_buffer("scale", torch.tensor(float(spec.scale)), persistent=False)
         self.per_channel = (-1,) if spec.layout is None else (-1, 1, 1)
-        self.register_buffer("mean", torch.tensor(spec.mean or (0.0,)).reshape(self.per_channel), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std or (1.0,)).reshape(self.per_channel), persistent=False)
+        dtype = torch.float64 if self.wide else None
+        for name, values in (("mean", spec.mean or (0.0,)), ("std", spec.std or (1.0,))):
+            statistics = torch.tensor(values, dtype=dtype).reshape(self.per_channel)
+            self.register_buffer(name, statistics, persistent=False)
 
     @torch.no_grad()
     def set_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         """Set another mean and std in place, in the buffers' memory; one value a feature or channel each."""
-        self.mean.copy_(torch.tensor(mean).reshape(self.per_channel))
-        self.std.copy_(torch.tensor(std).reshape(self.per_channel))
+        self.mean.copy_(torch.tensor(mean, dtype=self.mean.dtype).reshape(self.per_channel))
+        self.std.copy_(torch.tensor(std, dtype=self.std.dtype).reshape(self.per_channel))
 
     def forward(self, obs: Tensor) -> Tensor:
         """Scale ``[B, *shape]`` raw to ``[B, F]`` or ``[B, C, H, W]`` in the network's precision."""
-        x = self.rearrange(obs.to(self.scale.dtype))
+        x = self.rearrange(obs.to(self.mean.dtype if self.wide else self.scale.dtype))
         if not self.identity:
             x = x * self.scale
         if self.normalised:
             x = (x - self.mean) / self.std
-        return x
+        return x.to(self.scale.dtype) if self.wide else x
 
     def rearrange(self, obs: Tensor) -> Tensor:
         """Flatten or permute ``[B, *shape]`` to ``[B, F]`` or ``[B, C, H, W]``, values unchanged."""

@@ -48,6 +48,7 @@ class Network(nn.Module):
         if not isinstance(head, Head):
             raise SpecError(f"the head {type(head).__name__} must be a ValueHead, a LabelHead or a TargetHead")
         self.head = head
+        self.reads_out_float64 = bool(getattr(head, "reads_out_float64", False))
         self.torso_is_frozen = False  # until `freeze_torso`
 
     def train(self, mode: bool = True) -> Self:
@@ -132,12 +133,14 @@ class Network(nn.Module):
         return f"initial_state(batch_size) of the torso {type(self.torso).__name__}"
 
     def step(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """Compute the readout of raw ``obs``, [B, *shape], and the next state. The readout is [B, K] float32.
+        """Compute the readout of raw ``obs``, [B, *shape], and the next state. The readout is [B, K] float32,
+        or float64 from a regression head whose targets float32 would blur.
 
         It holds a classifier's scores, a policy's action values or a regressor's targets.
         """
         prediction, state = self(obs, state)
-        return self.head.readout(prediction).float(), state
+        readout = self.head.readout(prediction)
+        return readout if self.reads_out_float64 else readout.float(), state
 
     def readout(self, obs: Tensor) -> Tensor:
         """Compute the readout of raw ``obs``, [B, *shape], as `step` does from an episode's start; [B, K] float32."""

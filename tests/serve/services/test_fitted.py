@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
-from torso.agents import ClassifierConfig, RegressorConfig, fit_run
+from torso.agents import Classifier, ClassifierConfig, RegressorConfig, fit_run
 from torso.envs import load_dataset
-from torso.errors import ServerError
+from torso.errors import InputError, ServerError
 from torso.insight.metrics.scoring import compute_readout
 from torso.nets import Predictor, read_card
 from torso.serve import Client, ServeConfig, create_server
@@ -33,6 +34,22 @@ def test_a_calibrated_fit_is_served_as_calibrated(
     np.testing.assert_allclose(served, calibration.apply(readout), atol=1e-5)
     assert np.abs(served[:, 1] - 1 / (1 + np.exp(readout[:, 0] - readout[:, 1]))).max() > 0.01
     assert {label for row in answer.labels for label in row} == {"malignant", "benign"}
+
+
+def test_columns_by_name_and_far_from_0(tmp_path: Path, config: Callable[..., ServeConfig], running: Any) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"time": 1.7e9 + rng.uniform(-1, 1, 200), "noise": rng.normal(size=200)})
+    classifier = Classifier(max_epochs=20, random_state=0).fit(frame, frame["time"] > 1.7e9)
+    classifier.save(tmp_path / "noon")
+    for backend in ("torch", "onnx"):
+        with running(config(tmp_path / "noon", backend=backend)) as server, Client(server.address) as client:
+            info = client.get_model("noon")
+            assert (info.feature_names, info.inputs[0].dtype) == (("time", "noise"), "float64")
+            shuffled = frame.assign(comment="text")[["comment", "noise", "time"]]
+            labels = [row[0] for row in client.classify("noon", shuffled).labels]
+            with pytest.raises(InputError, match="a frame with the columns 'time'"):
+                client.classify("noon", frame[["noise"]])
+        assert labels == [str(label) for label in classifier.predict(frame)]
 
 
 def test_a_fitted_regressor_is_refused(tmp_path: Path, config: Callable[..., ServeConfig]) -> None:
