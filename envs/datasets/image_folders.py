@@ -56,9 +56,7 @@ def read_image_folder(folder: Path, *, name: str) -> Parts:
     return Parts(train=datasets["train"], validation=datasets.get("validation"), test=datasets.get("test"))
 
 
-def list_test_images(
-    folder: Path, labels: Sequence[str]
-) -> tuple[list[Path], npt.NDArray[np.int64], tuple[str, ...]]:
+def list_test_images(folder: Path, labels: Sequence[str]) -> tuple[list[Path], npt.NDArray[np.int64], tuple[str, ...]]:
     """List the images to test a fitted model on: those of the part test or, where there is none, all of the folder.
 
     Returns their paths, their classes as indices [N] int64, and the names of the classes: ``labels``, then those that

@@ -197,17 +197,21 @@ def names_of(paths: list[Path]) -> list[str]:
     return [path.name for path in paths]
 
 
-def test_the_test_images_are_those_that_a_fit_sets_aside(folder: Path):
-    paths, labels = list_test_images(folder, ["dog", "cat"])
-    assert names_of(paths) == ["cat9.png", "cat10.png", "dog3.png"]
-    assert labels.tolist() == [1, 1, 0]
+def test_all_images_are_tested_on(folder: Path):
+    paths, labels, names = list_test_images(folder, ["dog", "cat"])
+    assert names_of(paths) == [
+        *(f"cat{index}.png" for index in range(1, 11)),
+        *(f"dog{index}.png" for index in range(1, 4)),
+    ]
+    assert labels.tolist() == [1] * 10 + [0] * 3
+    assert names == ("dog", "cat")
 
 
 @pytest.mark.parametrize("part", ["test", "Test"])
 def test_a_folder_of_test_images_alone(folder: Path, part: str):
     (folder.parent / "held").mkdir()
     folder.rename(folder.parent / "held" / part)
-    _, labels = list_test_images(folder.parent / "held", ["cat", "dog"])
+    _, labels, _ = list_test_images(folder.parent / "held", ["cat", "dog"])
     assert labels.tolist() == [0] * 10 + [1] * 3
     with pytest.raises(DatasetError, match=r"held must have a folder train, got only test"):
         load_dataset(folder.parent / "held")
@@ -215,13 +219,10 @@ def test_a_folder_of_test_images_alone(folder: Path, part: str):
 
 def test_classes_that_lack_or_are_unknown_are_named(folder: Path, caplog: pytest.LogCaptureFixture):
     save(folder / "fox" / "0.png", pixels(0))
-    paths, labels = list_test_images(folder, ["bee", "dog", "cat"])
-    assert names_of(paths) == ["cat9.png", "cat10.png", "dog3.png"]
-    assert labels.tolist() == [2, 2, 1]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{folder}: images left out, since the model does not know their classes: 1 (of 'fox')",
-        f"{folder}: no images of the classes 'bee'",
-    ]
+    _, labels, names = list_test_images(folder, ["bee", "dog", "cat"])
+    assert labels.tolist() == [2] * 10 + [1] * 3 + [3]
+    assert names == ("bee", "dog", "cat", "fox")
+    assert [record.getMessage() for record in caplog.records] == [f"{folder}: no images of the classes 'bee'"]
     with pytest.raises(
         DatasetError, match=r"must have a folder of one of the classes 'bee', 'ant', got 'cat', 'dog', 'fox'"
     ):
