@@ -31,6 +31,12 @@ class Steps:
         self._model = info.name
         self._version = version
 
+    def adapt(self, info: ModelInfo) -> bool:
+        """Encode for a model's description from now on; return whether it takes other observations than before."""
+        before = self._input, self._space
+        self._input, self._space = info.inputs[0], info.observation_space
+        return before != (self._input, self._space)
+
     def step(
         self, observation: ArrayLike, episode: int, start: bool, epsilon: float, seed: int | None
     ) -> pb.ActStreamRequest:

@@ -22,7 +22,7 @@ import grpc.aio
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from torso.errors import DeadlineError, ServiceError, UnavailableError
+from torso.errors import DeadlineError, InputError, InvalidRequestError, ServiceError, UnavailableError
 from torso.proto import prediction_pb2 as pb
 from torso.serve.client.arguments import check_timeout
 from torso.serve.client.pool import Connection, Endpoint
@@ -40,8 +40,10 @@ class ActStream:
         timeout_s: float,
         info: ModelInfo,
         version: str,
+        describe: Callable[[], ModelInfo],
     ) -> None:
         self._steps = Steps(info, version)
+        self._describe = describe
         self._timeout_s = _wait_limit(timeout_s)
         self._endpoint = endpoint
         self._exit_stack = ExitStack()  # the connection, until the stream is closed
@@ -74,12 +76,21 @@ class ActStream:
         Raises the errors of `Client.act`, after which the episode is as it was; WrongKindError also for an episode that
         was not started; DeadlineError where no answer comes in time, and none knows how far the episode is.
         """
-        future = self.submit(observation, episode=episode, start=start, epsilon=epsilon, seed=seed)
         limit_s = self._timeout_s if timeout_s is None else _wait_limit(check_timeout(timeout_s))
+
+        def act() -> StepResult:
+            future = self.submit(observation, episode=episode, start=start, epsilon=epsilon, seed=seed)
+            try:
+                return future.result(limit_s)
+            except TimeoutError:
+                raise _deadline_error(limit_s) from None
+
         try:
-            return future.result(limit_s)
-        except TimeoutError:
-            raise _deadline_error(limit_s) from None
+            return act()
+        except (InputError, InvalidRequestError):
+            if not self._steps.adapt(self._describe()):
+                raise
+        return act()  # the model was replaced by one that takes other observations
 
     def submit(
         self,
@@ -198,18 +209,27 @@ class AsyncActStream:
         timeout_s: float | None = None,
     ) -> StepResult:
         """See `ActStream.act`."""
-        request = self._steps.step(observation, episode, start, epsilon, seed)
-        if self._error is not None:
-            raise self._error
-        future: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
-        self._pending.append(future)
-        self._outgoing.put_nowait(self._steps.with_model(request))
         limit_s = self._timeout_s if timeout_s is None else _wait_limit(check_timeout(timeout_s))
+
+        async def act() -> StepResult:
+            request = self._steps.step(observation, episode, start, epsilon, seed)
+            if self._error is not None:
+                raise self._error
+            future: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
+            self._pending.append(future)
+            self._outgoing.put_nowait(self._steps.with_model(request))
+            try:
+                async with asyncio.timeout(limit_s):
+                    return await future
+            except TimeoutError:
+                raise _deadline_error(limit_s) from None
+
         try:
-            async with asyncio.timeout(limit_s):
-                return await future
-        except TimeoutError:
-            raise _deadline_error(limit_s) from None
+            return await act()
+        except (InputError, InvalidRequestError):
+            if not self._steps.adapt(await self._describe()):
+                raise
+        return await act()  # the model was replaced by one that takes other observations
 
     async def end(self, episode: int = 0) -> None:
         """See `ActStream.end`."""

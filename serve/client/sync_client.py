@@ -127,7 +127,14 @@ class Client:
     def act_stream(self, model: str, *, version: str = "") -> ActStream:
         """Open a stream of episodes whose state the server holds, a context manager; see `ActStream.act`."""
         info = self.get_model(model, version=version)
-        return ActStream(self._pool.acquire(), self._endpoint, self._timeout_s, info, version)
+        return ActStream(
+            self._pool.acquire(),
+            self._endpoint,
+            self._timeout_s,
+            info,
+            version,
+            lambda: self.get_model(model, version=version),
+        )
 
     def list_models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:
         """List the served models, sorted by name."""

@@ -218,7 +218,6 @@ def test_a_new_version_with_other_numbers_of_one_size_is_noticed(
         np.testing.assert_allclose(second.values, expected, rtol=1e-5)
         with pytest.raises(errors.InputError, match="whole numbers from -1 to 1"):
             client.act("m", 2)
-        server.run(server.server.stop())
 
 
 def test_the_async_client_does_the_same(models: Any, config: Any) -> None:
@@ -242,6 +241,34 @@ def test_the_async_client_does_the_same(models: Any, config: Any) -> None:
             assert caught.value.violations[0][0] == "images.encoded[0]"
 
     asyncio.run(scenario(config()))
+
+
+def test_a_stream_goes_on_with_a_model_that_takes_other_observations(
+    models: Any, lake: Callable[[int], Path], folder: Path, poll: Any, running: Any
+) -> None:
+    (folder / "m").mkdir()
+
+    def replace(server: Any, version: str, model: Path) -> None:
+        (folder / "m" / version).symlink_to(model)
+        server.run(server.server.control.reconcile())
+
+    async def awaited(server: Any) -> None:
+        async with AsyncClient(server.address) as client, client.act_stream("m") as stream:
+            assert (await stream.act(6, start=True)).version == "2"
+            await asyncio.to_thread(replace, server, "3", models.frames)
+            assert (await stream.act(np.zeros((4, 84, 84), int), start=True)).version == "3"
+            with pytest.raises(errors.InvalidRequestError, match="shape"):
+                await stream.act(6)
+
+    (folder / "m" / "1").symlink_to(models.cartpole)
+    with running(poll(port=0)) as server:
+        with Client(server.address) as client, client.act_stream("m") as stream:
+            assert stream.act([0, 0, 0, 0], start=True).version == "1"
+            replace(server, "2", lake(5))
+            assert stream.act(6, start=True).version == "2"
+            with pytest.raises(errors.InputError, match="whole numbers from 5 to 7"):
+                stream.act(0, start=True)
+        asyncio.run(awaited(server))
 
 
 @pytest.mark.parametrize(
