@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
 from torso.agents.estimators.estimator import Estimator, label_columns_of, validate_sample_weight
+from torso.agents.estimators.labels import as_class_labels
 from torso.agents.estimators.row_order import Rows, canonical_rows, hold_out
 from torso.agents.supervised.calibration import fit_calibration, require_calibratable
 from torso.agents.supervised.config import BINARY_LOSSES, ClassifierConfig, Loss, Optimizer, Schedule
@@ -42,9 +41,10 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
 
     ``X`` is rows [N, F], or images [N, H, W], [N, C, H, W] or [N, H, W, C], which ``layout`` says where the rule of
     `torso.image_layout` is not right; a convolutional net takes rows of a square number of pixels as images too. ``y``
-    holds labels of any kind. What is learnt does not depend on the rows' order; a row of weight 2 equals two rows, one
-    of weight 0 none; copies of a row are one row of their summed weight, and are held out together. A saved model takes
-    arrays; image files are for those of `fit_run`, whose data sets say how a picture becomes an input.
+    holds labels: text, numbers or booleans. What is learnt does not depend on the rows' order; a row of weight 2 equals
+    two rows, one of weight 0 none; copies of a row are one row of their summed weight, and are held out together. A
+    saved model takes arrays and frames; image files are for those of `fit_run`, whose data sets say how a picture
+    becomes an input.
 
     After ``fit``: ``classes_``; ``network_``, the best epoch's; ``n_iter_``, epochs completed; ``best_epoch_``;
     ``loss_curve_`` and ``validation_scores_`` by epoch; ``n_features_in_``, values of one input.
@@ -102,7 +102,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
             ConfigError: settings that cannot work. InputError: examples or labels that cannot be learnt from.
         """
         config = self._config()
-        inputs, targets = self._validate_inputs(X, reset=True), _labels(y)
+        inputs, targets = self._validate_inputs(X, reset=True), as_class_labels(y)
         self._label_columns = label_columns_of(y)
         check_consistent_length(inputs, targets)
         weights = validate_sample_weight(sample_weight, len(inputs))
@@ -149,7 +149,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         known = np.unique(np.asarray(classes)) if classes is not None else self.classes_
         if not first and not np.array_equal(known, self.classes_):
             raise InputError("classes", expected=f"those of the first call, {self.classes_}", got=str(known))
-        inputs, targets = self._validate_inputs(X, reset=first), _labels(y)
+        inputs, targets = self._validate_inputs(X, reset=first), as_class_labels(y)
         self._label_columns = label_columns_of(y)
         check_consistent_length(inputs, targets)
         weights = validate_sample_weight(sample_weight, len(inputs))
@@ -231,12 +231,3 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
             inputs, convolutional=takes_images(config), layout=config.layout, training_rows=rows
         )
         return classifier_spec(config, network_input, num_classes)
-
-
-def _labels(y: ArrayLike) -> NDArray[Any]:
-    dtype = getattr(y, "dtype", None)
-    if dtype is not None and dtype.kind == "f" and not np.isfinite(np.asarray(y)).all():
-        raise InputError("y", expected="labels", got="NaN or infinity")
-    check_classification_targets(y)
-    targets: NDArray[Any] = column_or_1d(y, warn=True)
-    return targets

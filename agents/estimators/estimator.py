@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from torso.agents.estimators.labels import as_numpy, require_no_dates
 from torso.agents.estimators.row_order import Rows
 from torso.agents.optim.devices import torch_threads
 from torso.agents.supervised.config import ClassifierConfig, FitConfig, RegressorConfig
@@ -266,6 +267,8 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
 
     def _validate_inputs(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
         """Validate X as an array of finite numbers; rows pass scikit-learn's checks of feature names and counts."""
+        X = as_numpy(X)
+        require_no_dates("X", X)
         if self._is_loaded and not reset:
             return self._validate_by_name(X)
         self._is_loaded = False

@@ -13,6 +13,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_consistent_length
 
 from torso.agents.estimators.estimator import Estimator, label_columns_of, validate_sample_weight
+from torso.agents.estimators.labels import as_numpy, require_no_dates
 from torso.agents.estimators.row_order import canonical_rows, hold_out
 from torso.agents.supervised.config import Optimizer, RegressorConfig, Schedule
 from torso.agents.supervised.inputs import input_spec_of, moments
@@ -142,6 +143,8 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         """Validate targets and convert them to [N, K] float32 or float64, from [N] or [N, K]."""
         if y is None:
             raise InputError("y", expected="targets", got="None: fit requires y to be passed, but the target y is None")
+        y = as_numpy(y)
+        require_no_dates("y", y)
         checked: NDArray[Any] = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
         if first:
             self._flat_targets = checked.ndim == 1 or (checked.ndim == 2 and checked.shape[1] == 1)

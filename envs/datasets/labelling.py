@@ -35,16 +35,23 @@ def class_names(texts: Sequence[str]) -> tuple[str | int, ...]:
     return tuple(sorted(distinct, key=natural_order))
 
 
-def require_one_spelling(source: object, texts: Sequence[str]) -> None:
-    """Raise ``DatasetError`` where two labels are one number written in two ways, such as 1 and 1.0."""
+def two_spellings(texts: Sequence[str]) -> tuple[str, str] | None:
+    """Find two labels that are one number, such as 1 and 1.0; None where there are none."""
     spelling: dict[float, str] = {}
     for name in sorted(set(texts)):
         other = spelling.setdefault(float(name), name) if _DECIMAL.fullmatch(name) else name
         if other != name:
-            raise DatasetError(
-                f"{source} must have labels written in one way, got {other!r} and {name!r}, which are one number; "
-                "change one"
-            )
+            return other, name
+    return None
+
+
+def require_one_spelling(source: object, texts: Sequence[str]) -> None:
+    """Raise ``DatasetError`` where two labels are one number written in two ways."""
+    if (found := two_spellings(texts)) is not None:
+        raise DatasetError(
+            f"{source} must have labels written in one way, got {found[0]!r} and {found[1]!r}, which are one number; "
+            "change one"
+        )
 
 
 def class_indices(texts: Sequence[str], names: Sequence[str | int]) -> npt.NDArray[np.int64]:

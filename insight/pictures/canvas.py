@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 
 from torso.arrays import Array
 from torso.files import atomic_write_bytes
@@ -21,6 +25,7 @@ CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, "#7c5cb8", "#8a5a44", "#cf6fa8", "#70
 DIVERGING, SEQUENTIAL = "RdBu_r", "magma"  # signed values, blue below 0 and red above; values from 0 up
 
 _DPI = 140
+_LONGEST_NAME = 40  # characters
 
 
 def class_colour(index: int) -> str:
@@ -64,11 +69,30 @@ def hide_axes(axes: Axes) -> Axes:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as a PNG, atomically; StorageError where that fails."""
+    """Write a figure as a PNG, atomically; StorageError where that fails. Its texts are drawn as they are."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":  # whose usual labels are formulas
+                axis.set_major_formatter(LogFormatter())
+                axis.set_minor_formatter(LogFormatter())
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():  # for texts that are made while drawing
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(buffer, format="png")
     atomic_write_bytes(path, buffer.getvalue())
     return path
+
+
+def display_name(name: object, limit: int = _LONGEST_NAME) -> str:
+    """Return a user's name as a line for a picture: shortened, without line breaks and other control characters.
+
+    A leading underscore, by which Matplotlib leaves a line out of legends, follows a space.
+    """
+    text = "".join(character if character.isprintable() else " " for character in str(name))
+    text = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return f" {text}" if text.startswith("_") else text
 
 
 class Tiles:
