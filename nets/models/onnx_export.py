@@ -1,15 +1,20 @@
 """ONNX export, ``model.onnx``: the network for ONNX Runtime, raw input to readout, any batch size.
 
-A recurrent network's graph also takes its state, ``state_0`` and on, and returns the next, ``next_state_0`` and on.
+A recurrent network's graph also takes its state, ``state_0`` and on, and returns the next, ``next_state_0`` and on. A
+calibrated classifier's has the calibrated ``probabilities`` as its last output. The metadata say what inputs and
+outputs mean, and name the labels.
 
 The file ends in metadata entries: the SHA-256 of the weights it was exported from, that of all bytes before the entries
-and, since format 3, that of the means and deviations of a normalised input, which may change while the weights do not.
-So a stale or damaged file is detected without an ONNX library.
+and, where there are any, those of what may change while the weights do not: since format 3 the means and deviations of
+a normalised input, and a classifier's calibration. So a stale or damaged file is detected without an ONNX library.
+Files of older torsos have no calibration, neither in the graph nor among the entries; their readout is as good.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import logging
 import os
 import threading
@@ -17,6 +22,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from google.protobuf.message import Message
@@ -29,28 +35,33 @@ from torso.nets.models.directory import find_model, remove_temporary_files
 from torso.nets.models.loading import load_model
 from torso.nets.models.weights import weights_bytes
 from torso.nets.modules.network import Network
+from torso.nets.modules.probability_maps import CalibrationModule
+from torso.nets.specs.calibration import Calibration
 from torso.private_apis import ONNX_EXPORTER_LOGGER
 
 ONNX = "model.onnx"
-WEIGHTS_KEY, GRAPH_KEY, STATISTICS_KEY = "torso.weights_sha256", "torso.graph_sha256", "torso.statistics_sha256"
+WEIGHTS_KEY, GRAPH_KEY = "torso.weights_sha256", "torso.graph_sha256"
+STATISTICS_KEY, CALIBRATION_KEY = "torso.statistics_sha256", "torso.calibration_sha256"
 INPUT_NAME, OUTPUT_NAME = "obs", "readout"
 STATE_NAME, NEXT_STATE_NAME = "state_", "next_state_"  # each with the tensor's index in the state
-PROBABILITIES = "probabilities"  # an output that `with_probabilities` adds
+PROBABILITIES = "probabilities"  # the output of a calibrated classifier, and that which `with_probabilities` adds
 _LARGEST = float(torch.finfo(torch.float32).max)
 
 _export_lock = threading.Lock()  # held while the process' filters of warnings are changed
 
 
 class _Readout(nn.Module):
-    """Module from tensors to tensors, for the exporter: input and state to readout and next state."""
+    """Module from tensors to tensors, for the exporter: input and state to readout, next state and probabilities."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, calibration: Calibration | None) -> None:
         super().__init__()
         self.network = network
+        self.calibration = None if calibration is None else CalibrationModule(calibration)
 
     def forward(self, obs: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         readout, next_state = self.network.step(obs, state)
-        return readout, *next_state
+        probabilities = () if self.calibration is None else (self.calibration(readout),)
+        return readout, *next_state, *probabilities
 
 
 def export_onnx(path: str | os.PathLike[str], network: Network | None = None) -> Path:
@@ -80,7 +91,8 @@ def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]
     """Export a loaded model to the bytes of a ``model.onnx``; ``source`` is named in errors.
 
     The graph takes ``obs`` [batch, *shape] in the model's dtype and returns ``readout`` [batch, K] float32; a recurrent
-    network's takes and returns the tensors of the state, too, [batch, ...] each.
+    network's takes and returns the tensors of the state, too, [batch, ...] each, and a calibrated one returns
+    ``probabilities`` [batch, K] float32.
 
     Raises:
         ModelError: the network holds an operation that ONNX cannot express.
@@ -92,12 +104,15 @@ def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]
     with _export_lock, _suppressed_warnings():
         try:
             program = torch.onnx.export(
-                _Readout(network).eval(),
+                _Readout(network, card.calibration).eval(),
                 (example, *state),
                 dynamo=True,
                 dynamic_shapes=(batch, (batch,) * len(state)) if state else (batch,),
                 input_names=[INPUT_NAME, *state_names(STATE_NAME, len(state))],
-                output_names=[OUTPUT_NAME, *state_names(NEXT_STATE_NAME, len(state))],
+                output_names=[
+                    *(OUTPUT_NAME, *state_names(NEXT_STATE_NAME, len(state))),
+                    *([] if card.calibration is None else [PROBABILITIES]),
+                ],
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -107,6 +122,8 @@ def onnx_bytes(card: ModelCard, network: Network, source: str | os.PathLike[str]
         raise ModelError(f"cannot export {source} to ONNX: the exporter returned no program")
     model = program.model_proto
     _strip_metadata(model)
+    for key, value in _descriptions(card, len(state)).items():
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     return append_metadata(model.SerializeToString(deterministic=True), card)
 
 
@@ -129,19 +146,65 @@ def read_onnx(path: str | os.PathLike[str], card: ModelCard) -> bytes | None:
         data = Path(path).read_bytes()
     except OSError:
         return None
-    return data if data == append_metadata(data[: -len(append_metadata(b"", card))], card) else None
+    seals = (_seal(card, b""), _seal(card, b"", calibrated=False))  # the second is that of older torsos
+    for calibrated, seal in zip((True, False), seals, strict=True):
+        graph = data[: -len(seal)]
+        if data == graph + _seal(card, graph, calibrated=calibrated):
+            return data
+    return None
 
 
 def append_metadata(graph: bytes, card: ModelCard) -> bytes:
     """Append the metadata entries by which `onnx_path` verifies a serialised ONNX graph."""
+    return graph + _seal(card, graph)
+
+
+def _seal(card: ModelCard, graph: bytes, *, calibrated: bool = True) -> bytes:
+    """Build the entries of a graph. calibrated: whether that of a classifier's calibration is among them."""
     values = {WEIGHTS_KEY: card.weights_sha256, GRAPH_KEY: sha256_hex(graph)}
     normalisation = card.network.input
     if card.format_version >= 3 and normalisation.mean is not None:
         values[STATISTICS_KEY] = sha256_hex(json_bytes([normalisation.mean, normalisation.std]))
+    if calibrated and card.kind == "classifier":
+        values[CALIBRATION_KEY] = sha256_hex(
+            json_bytes(None if card.calibration is None else card.calibration.to_json())
+        )
     entries = b""  # of ModelProto.metadata_props, in protobuf's bytes, which may follow a serialised message
     for key, value in values.items():
         entries += _field(14, _field(1, key.encode()) + _field(2, value.encode()))
-    return graph + entries
+    return entries
+
+
+def _descriptions(card: ModelCard, num_states: int) -> dict[str, Any]:
+    """Describe a graph for those who have nothing but the file: texts, and plain data that become JSON."""
+    spec = card.network.input
+    inputs = {INPUT_NAME: f"raw inputs, {spec.dtype} [batch, {', '.join(map(str, spec.shape))}]; the graph scales them"}
+    outputs = {OUTPUT_NAME: _readout_meaning(card)}
+    for index in range(num_states):
+        inputs[f"{STATE_NAME}{index}"] = "recurrent state before the inputs"
+        outputs[f"{NEXT_STATE_NAME}{index}"] = "recurrent state after them"
+    if card.calibration is not None:
+        outputs[PROBABILITIES] = f"probability of each label, calibrated ({card.calibration.method})"
+    found: dict[str, Any] = {"torso.kind": card.kind, "torso.inputs": inputs, "torso.outputs": outputs}
+    if spec.image is not None:
+        found["torso.image"] = dataclasses.asdict(spec.image)
+    if card.labels is not None:
+        found["torso.labels"] = list(card.labels)
+    if card.kind == "policy":
+        found["torso.action_start"] = card.action_start
+    return found
+
+
+def _readout_meaning(card: ModelCard) -> str:
+    if card.kind == "policy":
+        return "value of each action; the best is the argmax, counted from torso.action_start"
+    if card.kind == "regressor":
+        return "estimate of each target, in its own units"
+    if not card.network.probabilistic:
+        return "score of each label; the predicted one is the argmax"
+    if card.calibration is None:
+        return "log-odds of each label; their softmax is the probabilities"
+    return "uncalibrated log-odds of each label; use the probabilities"
 
 
 def with_probabilities(model: bytes) -> bytes:

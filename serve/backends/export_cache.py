@@ -54,8 +54,9 @@ def cached_onnx(card: ModelCard, network: Network, source: Path, cache_dir: Path
 
 
 def _cache_path(card: ModelCard, cache_dir: Path | None) -> Path | None:
-    """Build a file's name from all that determines an export: weights, network specification and torso's version."""
-    network = sha256_hex(json_bytes([card.network.to_json(), torso.__version__]))
+    """Build a file's name from all that an export depends on: weights, network specification, calibration, version."""
+    calibration = None if card.calibration is None else card.calibration.to_json()
+    network = sha256_hex(json_bytes([card.network.to_json(), calibration, torso.__version__]))
     try:
         folder = default_cache_dir() if cache_dir is None else cache_dir.expanduser()
     except RuntimeError:  # a user without a home, as in containers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -39,6 +40,13 @@ from torso.nets import (
     save_model,
 )
 from torso.nets.models.onnx_export import append_metadata
+from torso.nets.specs.calibration import (
+    CALIBRATION_METHODS,
+    Calibration,
+    IsotonicCalibration,
+    PlattScaling,
+    TemperatureScaling,
+)
 
 Array = np.ndarray[Any, Any]
 MakeNetwork = Callable[..., Network]
@@ -245,12 +253,94 @@ def test_what_an_onnx_says_of_itself(model: Path) -> None:
     proto = onnx.load_model_from_string(whole)
     onnx.checker.check_model(proto)
     entries = {entry.key: entry.value for entry in proto.metadata_props}
-    assert set(entries) == {"torso.weights_sha256", "torso.graph_sha256"}
+    assert list(entries)[-3:] == ["torso.weights_sha256", "torso.graph_sha256", "torso.calibration_sha256"]
     assert entries["torso.weights_sha256"] == load_model(model)[0].weights_sha256
-    del proto.metadata_props[:]
+    del proto.metadata_props[-3:]
     assert append_metadata(proto.SerializeToString(deterministic=True), read_card(model)) == whole
     dimensions = proto.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in dimensions] == ["batch", 8, 8]
+
+
+def described(directory: Path) -> dict[str, Any]:
+    entries = session(directory / "model.onnx").get_modelmeta().custom_metadata_map
+    found = {key.removeprefix("torso."): value for key, value in entries.items() if not key.endswith("_sha256")}
+    return {key: value if key == "kind" else json.loads(value) for key, value in found.items()}
+
+
+def test_an_onnx_describes_its_inputs_outputs_and_labels(
+    tmp_path: Path, make_classifier: MakeNetwork, make_policy: MakeNetwork
+) -> None:
+    calibration = TemperatureScaling(num_classes=3, temperature=2.0)
+    save_model(tmp_path / "c", make_classifier(), kind="classifier", labels=("é", 7, True), calibration=calibration)
+    assert described(tmp_path / "c") == {
+        "kind": "classifier",
+        "labels": ["é", 7, True],
+        "inputs": {"obs": "raw inputs, uint8 [batch, 8, 8]; the graph scales them"},
+        "outputs": {
+            "readout": "uncalibrated log-odds of each label; use the probabilities",
+            "probabilities": "probability of each label, calibrated (temperature)",
+        },
+        "image": {
+            **{"channels": 1, "height": 8, "width": 8, "polarity": "light-on-dark", "centring": "box"},
+            "max_value": 16.0,
+        },
+    }
+    save_model(tmp_path / "p", make_policy(), kind="policy", action_start=2)
+    assert described(tmp_path / "p") == {
+        "kind": "policy",
+        "inputs": {"obs": "raw inputs, float32 [batch, 4]; the graph scales them"},
+        "outputs": {"readout": "value of each action; the best is the argmax, counted from torso.action_start"},
+        "action_start": 2,
+    }
+
+
+def identity_classifier(directory: Path, num_classes: int, calibration: Calibration | None, **options: Any) -> Path:
+    """Save a model whose log-odds are its inputs."""
+    head = LogitsHeadSpec(num_classes=num_classes)
+    network = build_network(NetworkSpec(input=InputSpec(shape=(num_classes,)), torso=MLPSpec(hidden=()), head=head))
+    with torch.no_grad():
+        network.head.linear.weight.copy_(torch.eye(num_classes))
+        network.head.linear.bias.zero_()
+    return save_model(directory, network, kind="classifier", calibration=calibration, **options)
+
+
+def calibrations(num_classes: int) -> dict[str, Calibration]:
+    rng, maps = np.random.default_rng(0), 1 if num_classes == 2 else num_classes
+    scores = [tuple(np.sort(3 * rng.normal(size=size))) for size in rng.integers(1, 7, maps)]
+    values = [tuple(np.sort(rng.uniform(size=len(row))) * (index % 3 != 1)) for index, row in enumerate(scores)]
+    slopes, intercepts = rng.uniform(0.2, 2, maps), rng.normal(size=maps)
+    return {
+        "temperature": TemperatureScaling(num_classes=num_classes, temperature=2.5),
+        "platt": PlattScaling(num_classes=num_classes, slopes=tuple(slopes), intercepts=tuple(intercepts)),
+        "isotonic": IsotonicCalibration(num_classes=num_classes, scores=tuple(scores), values=tuple(values)),
+    }
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 6])
+@pytest.mark.parametrize("method", CALIBRATION_METHODS)
+def test_a_calibration_is_part_of_the_graph(tmp_path: Path, method: str, num_classes: int) -> None:
+    calibration = calibrations(num_classes)[method]
+    directory = identity_classifier(tmp_path, num_classes, calibration)
+    onnx = session(directory / "model.onnx")
+    assert [value.name for value in onnx.get_outputs()] == ["readout", "probabilities"]
+    rows = np.random.default_rng(1).normal(size=(64, num_classes)).astype(np.float32)
+    for size in (1, 30, 1e4, 1e38, 0):
+        batch = rows * np.float32(size)
+        readout, probabilities = onnx.run(None, {"obs": batch})
+        np.testing.assert_allclose(readout, batch, rtol=1e-6)
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities, calibration.apply(readout), rtol=1e-5, atol=1e-7)
+
+
+def test_an_onnx_of_another_calibration_is_ignored(tmp_path: Path) -> None:
+    first, second = (calibrations(3)[method] for method in ("temperature", "platt"))
+    for exported, current in ((None, first), (first, second), (first, None)):
+        identity_classifier(tmp_path, 3, exported)
+        assert onnx_path(tmp_path) is not None
+        identity_classifier(tmp_path, 3, current, onnx=False)
+        assert onnx_path(tmp_path) is None
+        export_onnx(tmp_path)
+        assert onnx_path(tmp_path) is not None
 
 
 def test_an_onnx_says_nothing_of_the_machine_that_exported_it(model: Path) -> None:

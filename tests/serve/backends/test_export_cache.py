@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from torso.nets import ModelCard, Network, load_model
+from torso.nets.specs.calibration import TemperatureScaling
 from torso.serve.backends import export_cache
 from torso.serve.backends.export_cache import cached_onnx, default_cache_dir
 from torso.serve.backends.onnx_backend import OnnxBackend
@@ -83,6 +84,21 @@ def test_the_same_weights_in_another_network_are_another_file(
     probe = probe_batch(card.network.input, 4)
     assert not equal_readouts(OnnxBackend(first).run(probe)[0], OnnxBackend(second).run(probe)[0])
     assert len(is_kept(tmp_path)) == 2
+
+
+def test_the_same_weights_with_another_calibration_are_another_file(
+    plain: tuple[ModelCard, Network], models: Any, tmp_path: Path
+) -> None:
+    card, network = plain
+    files = set()
+    for temperature in (2.0, 3.0, None):
+        calibration = None if temperature is None else TemperatureScaling(num_classes=2, temperature=temperature)
+        calibrated = dataclasses.replace(card, calibration=calibration)
+        assert cached_onnx(calibrated, network, models.plain, tmp_path) == cached_onnx(
+            calibrated, network, models.plain, tmp_path
+        )
+        files.add(cached_onnx(calibrated, network, models.plain, tmp_path))
+    assert len(files) == len(is_kept(tmp_path)) == 3
 
 
 def test_a_full_disk_costs_a_warning(

@@ -167,6 +167,9 @@ def test_a_calibrated_models_probabilities_are_the_calibrations(tmp_path: Path) 
     assert not isinstance(served.backend, OnnxClassifier)
     inputs = probe_batch(served.input, 5)
     np.testing.assert_allclose(served.answer(inputs), reference.answer(inputs), rtol=1e-5)
+    plain, _ = predictors(classifier(tmp_path / "plain"))
+    np.testing.assert_allclose(served.run(inputs), plain.run(inputs), rtol=1e-5)  # nor is it applied twice
+    assert np.abs(served.answer(inputs) - plain.answer(inputs)).max() > 0.1
 
 
 def test_answers_are_their_callers_own_from_any_thread(tmp_path: Path) -> None:
