@@ -44,10 +44,8 @@ class FitConfig:
     head: str | None = None
     """Registered head of your own, which brings its loss; None: torso's."""
     layout: str | None = None
-    """How inputs are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for rows.
-
-    None: by their shape and values.
-    """
+    """How inputs are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for rows; None: by their
+    shape and values."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers; None: the net's own."""
     activation: Activation | None = None
