@@ -34,9 +34,9 @@ class ServeConfig:
     model_control: ModelControl = "none"
     """Reloading of the repository's models: never (none), every poll_s (poll), on an admin's request (explicit)."""
     load_models: tuple[str, ...] = ()
-    """With explicit control: the models of the repository to load at the start."""
+    """With model_control explicit: the models of the repository to load at the start."""
     poll_s: float = 5.0
-    """With poll: seconds between two scans of the repository."""
+    """With model_control poll: seconds between two scans of the repository."""
     import_modules: tuple[str, ...] = ()
     """Python modules to import first, such as those that register torsos of your own."""
     host: str = "127.0.0.1"
@@ -48,9 +48,9 @@ class ServeConfig:
     ops_host: str = "127.0.0.1"
     """The address of /livez, /readyz and /metrics, which need no authentication."""
     ops_port: int | None = None
-    """Their TCP port; 0 picks a free one; unset: they are not served."""
+    """The TCP port of /livez, /readyz and /metrics; 0 picks a free one; unset: they are not served."""
     ops_port_file: Path | None = None
-    """A file that holds the ops port, as port_file does."""
+    """A file that holds the ops port while the server is ready, as port_file does the port."""
     workers: int = 1
     """Processes that share the port; more than 1 adds a supervisor."""
     backend: BackendChoice = "auto"

@@ -39,10 +39,10 @@ class FitConfig:
     """Settings that classifiers and regressors share. None means the net's own, which ``recipe`` resolves."""
 
     net: str | None = None
-    """Network: mlp (None), linear, lenet, cnn, vgg, nature, a registered one;
-    for classifiers also perceptron, logistic, softmax."""
+    """Architecture of the network: mlp, linear, lenet, cnn, vgg or nature, or a registered one; for classifiers also
+    perceptron, logistic or softmax; None: mlp."""
     head: str | None = None
-    """Registered head of your own, which brings its loss; None: torso's."""
+    """Head of the network, a registered one of your own, which brings its loss; None: torso's."""
     layout: str | None = None
     """How inputs are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for rows; None: by their
     shape and values."""
@@ -51,29 +51,29 @@ class FitConfig:
     activation: Activation | None = None
     """Activation function between layers; None: the net's own."""
     dropout: float | None = None
-    """Dropout: share of features dropped (Srivastava et al. 2014); None: the net's own."""
+    """Dropout: share of features dropped in training (Srivastava et al. 2014); None: the net's own."""
     layer_norm: bool = False
     """Layer normalisation after each layer (Ba et al. 2016)."""
     batch_norm: bool | None = None
     """Batch normalisation after each layer (Ioffe & Szegedy 2015); None: the net's own."""
     init_torso: str | None = None
-    """A model or run directory, a policy's too, whose torso this one begins as, in place of net."""
+    """A model or run directory, a policy's too, whose torso the network begins with; None: random weights."""
     freeze_torso: bool = False
-    """Keep that torso as it is: only the head learns."""
+    """Keep the torso of init_torso as it is: only the head learns."""
     init: Init | None = None
     """Initial weights: PyTorch's default, zeros, normal, xavier, he or orthogonal; None: the net's own."""
     optimizer: Optimizer | None = None
-    """Optimizer; None: the net's own, which is adamw for all but the linear ones."""
+    """Optimizer of the weights; None: the net's own, which is adamw for all but the linear ones."""
     learning_rate: float | None = None
     """Learning rate at the peak of its schedule; None: the net's or the optimizer's own."""
     momentum: float = 0.9
     """Momentum of the optimizers momentum and nesterov (Polyak 1964; Sutskever et al. 2013)."""
     schedule: Schedule | None = None
-    """Schedule of the learning rate; None: the net's own, for most nets one-cycle (Smith & Topin 2018)."""
+    """Schedule of the learning rate over the fit (one-cycle: Smith & Topin 2018); None: the net's own."""
     batch_size: BatchSize | None = None
-    """Examples a gradient step; full: all of them, which is gradient descent; None: the net's own."""
+    """Examples in each gradient step; full takes all of them, which is gradient descent; None: the net's own."""
     max_epochs: int | None = None
-    """Most passes over the training data; None: the net's own."""
+    """Most epochs, which are passes over the training data; None: the net's own."""
     weight_decay: float | None = None
     """Decoupled weight decay, for adamw only (Loshchilov & Hutter 2019); None: the net's own."""
     l1: float = 0.0
@@ -81,29 +81,30 @@ class FitConfig:
     l2: float = 0.0
     """L2 penalty: this times half the sum of the weights' squares is added to the loss."""
     max_grad_norm: float | None = None
-    """Norm to which a longer gradient is clipped; None: never."""
+    """Largest norm of the gradient; a longer one is scaled down to it; None: no limit."""
     max_shift_px: float = 0.0
-    """Augmentation: training images are shifted by up to so many pixels."""
+    """Augmentation: shift training images by up to so many pixels."""
     max_rotation_deg: float = 0.0
-    """Augmentation: training images are rotated by up to so many degrees."""
+    """Augmentation: rotate training images by up to so many degrees."""
     max_scale: float = 0.0
-    """Augmentation: the sides of training images are scaled by up to this share."""
+    """Augmentation: scale the sides of training images by up to this share."""
     elastic_px: float = 0.0
-    """Augmentation: elastic distortion with displacements of this deviation in pixels (Simard et al. 2003)."""
+    """Augmentation: distort training images elastically, by displacements of this standard deviation in pixels (Simard
+    et al. 2003)."""
     validation_fraction: float = 0.1
     """Share of the examples given to fit() that is held out to choose the best epoch by; scikit-learn's default."""
     patience: int | None = 20
     """Early stopping: epochs without a better one before the fit ends; None: never."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of forward and backward; auto: bfloat16 where it is faster."""
+    """Number format of forward and backward passes: float32, bfloat16, or auto: bfloat16 where it is faster."""
     device: str = "auto"
     """Device to train on: auto, cpu or cuda."""
     num_threads: int | None = None
-    """Torch's threads; None: 1 for small minibatches, which are slower with more, else torch's own number."""
+    """Threads of PyTorch on the CPU; None: 1 for small minibatches, which are slower with more, else PyTorch's own."""
     random_state: int | None = None
     """Seed of everything random; None: drawn."""
     verbose: int = 0
-    """1 shows a progress bar."""
+    """1 shows progress on stderr, as torso fit does."""
 
     def __post_init__(self) -> None:
         _check_numbers(self)
@@ -141,15 +142,16 @@ class ClassifierConfig(FitConfig):
     """Settings of a classifier, the same that `Classifier` takes."""
 
     loss: Loss = "auto"
-    """Names the output too. softmax: one output a class, cross-entropy. binary: one sigmoid output for two classes,
-    binary cross-entropy; logistic is the same number written for labels -1 and +1. one-vs-rest: a sigmoid a class.
-    perceptron: a step unit. auto: the net's own, which is binary for two classes and softmax for more."""
+    """Loss, and the output that goes with it. softmax: one output a class, cross-entropy. binary: one sigmoid output
+    for two classes, binary cross-entropy; logistic is the same number written for labels -1 and +1. one-vs-rest: a
+    sigmoid a class. perceptron: a step unit. auto: the net's own, which is binary for two classes and softmax for
+    more."""
     label_smoothing: float = 0.0
-    """Share of a label spread over all classes (Szegedy et al. 2016)."""
+    """Label smoothing: share of each label that is spread over all classes (Szegedy et al. 2016)."""
     class_weight: Mapping[Any, float] | Literal["balanced"] | None = None
-    """Weights of examples, by label; balanced: every class has the same total weight, however rare."""
+    """Weights of examples, by label; balanced: every class has the same total weight; None: all weigh 1."""
     calibration: CalibrationMethod | None = None
-    """Of the probabilities, on validation data."""
+    """Calibration of the probabilities, on validation data; None: they stay as the network gives them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -160,6 +162,11 @@ class ClassifierConfig(FitConfig):
                 f"calibration must be one of {', '.join(CALIBRATION_METHODS)}, or None; got {self.calibration!r}"
             )
         object.__setattr__(self, "label_smoothing", fraction("label_smoothing", self.label_smoothing))
+        if self.label_smoothing and self.loss == "logistic":
+            raise ConfigError(
+                f"label_smoothing must be 0 with loss='logistic', got {self.label_smoothing}: labels of -1 or +1 "
+                "cannot be smoothed; use loss='binary'"
+            )
         if self.head is not None:
             _check_head(self)
         weight = self.class_weight

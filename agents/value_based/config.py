@@ -33,17 +33,13 @@ class DQNConfig:
     """
 
     algorithm: str = "dqn"
-    """Row of the algorithm table: dqn, double, dueling, prioritized or n-step; or a registered one."""
+    """Algorithm: dqn, double, dueling, prioritized or n-step, or a registered one."""
     net: str = "auto"
-    """Torso architecture: mlp, cnn, lenet, nature, minatar or vgg; or a registered one.
-
-    auto: nature for images of at least 36 pixels a side, cnn for smaller ones, mlp for vectors.
-    """
+    """Architecture of the network: mlp, cnn, lenet, nature, minatar or vgg, or a registered one; auto: nature for images
+    of at least 36 pixels a side, cnn for smaller ones, mlp for vectors."""
     layout: str | None = None
-    """How observations are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for vectors.
-
-    None: by their shape and the space's bounds.
-    """
+    """How observations are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for vectors; None: by
+    their shape and the space's bounds."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the fully connected layers."""
     activation: Activation = "relu"
@@ -51,89 +47,89 @@ class DQNConfig:
     layer_norm: bool = False
     """Layer normalisation after each layer (Ba et al. 2016)."""
     init_torso: str | None = None
-    """A run or model directory whose torso this one begins as."""
+    """A run or model directory whose torso the network begins with; None: random weights."""
     freeze_torso: bool = False
-    """Keep that torso as it is: only the head learns."""
+    """Keep the torso of init_torso as it is: only the head learns."""
     normalise_observations: bool = False
     """Normalise flat observations by their running mean and deviation, which the model keeps."""
     num_envs: int = 1
-    """Envs stepped together; no other setting changes its meaning with it."""
+    """Envs stepped together; all other settings keep their meaning, and steps are those of all envs together."""
     gamma: float = 0.99
-    """Discount factor of a step (Mnih et al. 2015)."""
+    """Discount factor of rewards, for each step (Mnih et al. 2015)."""
     n_step: int = _OF_ALGORITHM
-    """Rewards in a target before it bootstraps (Sutton 1988; Hessel et al. 2018)."""
+    """Number of rewards in a TD target before it bootstraps (Sutton 1988; Hessel et al. 2018)."""
     clip_rewards: bool = False
-    """Clip rewards to [-1, 1], in targets alone (Mnih et al. 2015)."""
+    """Clip rewards to [-1, 1] in TD targets; reported returns are never clipped (Mnih et al. 2015)."""
     normalise_rewards: bool = False
-    """Divide rewards, clipped first if at all, by the running deviation of the discounted return, in targets alone."""
+    """Divide rewards in TD targets, clipped first if at all, by the running deviation of the discounted return."""
     learning_rate: float = 5e-4
-    """Learning rate of Adam."""
+    """Learning rate of the optimizer, Adam."""
     learning_rate_end: float | None = None
-    """Learning rate after the decay; None: it does not decay."""
+    """Learning rate to which it falls linearly over learning_rate_decay_steps; None: it stays as it is."""
     learning_rate_decay_steps: int = 100_000
-    """Steps of the linear decay from start to end."""
+    """Steps over which the learning rate falls from learning_rate to learning_rate_end."""
     adam_eps: float = 1e-8
-    """Adam's epsilon (Kingma & Ba 2015)."""
+    """Epsilon in the denominator of Adam (Kingma & Ba 2015)."""
     max_grad_norm: float | None = 10.0
-    """Norm to which a longer gradient is clipped (Wang et al. 2016); None: never."""
+    """Largest norm of the gradient; a longer one is scaled down to it (Wang et al. 2016); None: no limit."""
     huber_delta: float | None = 1.0
-    """TD error beyond which the loss is linear (Mnih et al. 2015); None: squared error."""
+    """TD error beyond which the Huber loss is linear (Mnih et al. 2015); None: squared error."""
     batch_size: int = 64
-    """Transitions in a gradient step."""
+    """Transitions sampled from the replay for each gradient step."""
     replay_capacity: int = 100_000
-    """Steps that the replay holds."""
+    """Steps that the replay holds; the oldest are overwritten."""
     min_replay_size: int = 1_000
-    """Steps before the first update."""
+    """Steps in the replay before the first gradient step."""
     learn_period: int = 4
-    """Steps from one learning phase to the next (Mnih et al. 2015)."""
+    """Steps in the env from one learning phase to the next (Mnih et al. 2015)."""
     updates_per_phase: int = 1
-    """Gradient steps in a learning phase."""
+    """Gradient steps in each learning phase."""
     target_update_period: int = 1_000
     """Steps between updates of the target network."""
     target_update_rate: float = 1.0
-    """Share of the way to the online network in each update; 1: a copy (Mnih et al. 2015)."""
+    """Share of the way that an update moves the target network to the online one; 1 copies it (Mnih et al. 2015)."""
     head: str = _OF_ALGORITHM
-    """Head that values actions: scalar, or a registered one."""
+    """Head of the network, which values actions: scalar, or a registered one."""
     double: bool = _OF_ALGORITHM
-    """The online network picks the next action, the target network values it (van Hasselt 2016)."""
+    """Double Q-learning: the online network picks the next action, the target network values it (van Hasselt 2016)."""
     dueling: bool = _OF_ALGORITHM
-    """A value and an advantage stream, each with the last of the hidden layers (Wang et al. 2016)."""
+    """Dueling network: a value and an advantage stream, each with the last of the hidden layers (Wang et al. 2016)."""
     prioritized: bool = _OF_ALGORITHM
-    """Sample in proportion to TD errors instead of evenly (Schaul et al. 2016)."""
+    """Prioritized replay: sample in proportion to TD errors instead of evenly (Schaul et al. 2016)."""
     priority_exponent: float = 0.6
-    """Exponent of TD errors as priorities; 0: evenly (Schaul et al. 2016)."""
+    """Exponent of TD errors as priorities, with prioritized replay; 0 samples evenly (Schaul et al. 2016)."""
     importance_start: float = 0.4
-    """Exponent of importance weights at step 0; 1: the bias of priorities is fully corrected."""
+    """Exponent of importance weights at step 0, with prioritized replay; 1 corrects the bias of priorities fully."""
     importance_end: float = 1.0
-    """Exponent of importance weights after the last of importance_steps."""
+    """Exponent of importance weights after importance_steps, with prioritized replay."""
     importance_steps: int = 100_000
-    """Steps of the linear schedule from start to end."""
+    """Steps over which the exponent goes from importance_start to importance_end, with prioritized replay."""
     epsilon_start: float = 1.0
     """Probability of a random action at step 0."""
     epsilon_end: float = 0.05
-    """Probability of a random action after the decay."""
+    """Probability of a random action after epsilon_decay_steps."""
     epsilon_decay_steps: int = 10_000
-    """Steps of the linear decay from start to end."""
+    """Steps over which the probability of a random action falls from epsilon_start to epsilon_end."""
     evaluation_period: int | None = 5_000
-    """Steps between evaluations; None: never, and the latest network is the one that is kept."""
+    """Steps between evaluations, which decide on the best network; None: never, and the latest is kept."""
     evaluation_episodes: int = 20
-    """Greedy episodes in an evaluation."""
+    """Greedy episodes in each evaluation."""
     evaluation_envs: int = 32
-    """Envs of an evaluation at a time, beside those that are learnt in; 0: num_envs, for which those are closed."""
+    """Most envs that an evaluation steps together, beside those of the training; 0: num_envs, in place of those."""
     evaluation_max_steps: int = 27_000
-    """Steps after which an episode of an evaluation is cut; 27,000 are 30 minutes of Atari."""
+    """Steps after which an episode of an evaluation is truncated; 27,000 are 30 minutes of Atari."""
     checkpoint_period: int | None = None
     """Steps between checkpoints; None: 20,000 of each env."""
     stop_return: float | None = None
-    """End the training once an evaluation's mean return reaches this."""
+    """End the training once the mean return of an evaluation reaches this; None: train all steps."""
     log_period: int = 1_000
     """Steps between lines of progress.jsonl."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of forward and backward; auto: bfloat16 where it pays."""
+    """Number format of forward and backward passes: float32, bfloat16, or auto: bfloat16 where it is faster."""
     device: str = "auto"
     """Device of the networks and the replay: auto, cpu or cuda."""
     num_threads: int = 1
-    """Torch's threads; small networks run slower with more."""
+    """Threads of PyTorch on the CPU; small networks run slower with more."""
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
