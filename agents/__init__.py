@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from torso.agents.acting.evaluation import evaluate, evaluation_seeds
     from torso.agents.estimators.classifier import Classifier
     from torso.agents.estimators.regressor import Regressor
+    from torso.agents.protocols import Episode
     from torso.agents.runs.callbacks import Callback
-    from torso.agents.runs.events import Evaluation
+    from torso.agents.runs.events import Checkpointed, Evaluated, Evaluation, Logged, Tick
     from torso.agents.runs.learning_curves import plot_fit, plot_training
     from torso.agents.runs.run_directory import RunDirectory
     from torso.agents.supervised.config import ClassifierConfig, RegressorConfig
@@ -31,20 +32,25 @@ if TYPE_CHECKING:
 _HOMES = {
     "Algorithm": "value_based.algorithms",
     "Callback": "runs.callbacks",
+    "Checkpointed": "runs.events",
     "Classifier": "estimators.classifier",
     "ClassifierConfig": "supervised.config",
     "DQN": "training.agent",
     "DQNConfig": "value_based.config",
+    "Episode": "protocols",
+    "Evaluated": "runs.events",
     "Evaluation": "runs.events",
     "FitResult": "supervised.fit_runs",
     "Forwards": "value_based.next_policies",
     "GREEDY_ONLINE": "value_based.next_policies",
     "GREEDY_TARGET": "value_based.next_policies",
+    "Logged": "runs.events",
     "NextPolicy": "value_based.next_policies",
     "Preset": "value_based.presets",
     "Regressor": "estimators.regressor",
     "RegressorConfig": "supervised.config",
     "RunDirectory": "runs.run_directory",
+    "Tick": "runs.events",
     "Training": "training.driver",
     "TrainingResult": "training.train_runs",
     "World": "torso.envs.vector.world",
@@ -64,17 +70,22 @@ __all__ = [
     "GREEDY_TARGET",
     "Algorithm",
     "Callback",
+    "Checkpointed",
     "Classifier",
     "ClassifierConfig",
     "DQNConfig",
+    "Episode",
+    "Evaluated",
     "Evaluation",
     "FitResult",
     "Forwards",
+    "Logged",
     "NextPolicy",
     "Preset",
     "Regressor",
     "RegressorConfig",
     "RunDirectory",
+    "Tick",
     "Training",
     "TrainingResult",
     "World",

@@ -1,4 +1,4 @@
-"""Signal handling: Ctrl-C, SIGTERM and SIGHUP raise an exception, or request a stop where state must be saved."""
+"""Signal handling: Ctrl-C, SIGTERM and SIGHUP end a process, raise an exception, or request a stop to save first."""
 
 from __future__ import annotations
 
@@ -50,11 +50,24 @@ class StopRequest:
             os.write(2, b"\nstopping: saving first; press Ctrl-C again to stop at once\n")
 
 
+def exit_on_signals() -> None:
+    """End this process quietly on Ctrl-C, SIGTERM and SIGHUP from now on, while it has nothing to clean up."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit)
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into Interrupted, so that ``finally`` and ``with`` blocks run."""
+def interruptible(*, exits_while_importing: bool = False) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into Interrupted, so that ``finally`` and ``with`` blocks run.
+
+    exits_while_importing: end the process where a signal comes during an import. An exception raised in the middle of
+    one may be lost in a callback or leave a half-initialised module.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if exits_while_importing and _is_importing(frame):
+            _exit(number)
         raise Interrupted(number)
 
     with _signal_handlers(interrupt):
@@ -70,6 +83,21 @@ def stoppable(numbers: Collection[int] = _SIGNALS) -> Iterator[StopRequest]:
     request = StopRequest()
     with _signal_handlers(request.handle, numbers):
         yield request
+
+
+def _exit(number: int, frame: FrameType | None = None) -> None:
+    """End the process as an interrupted command ends, without running anything more of it."""
+    with suppress(OSError):  # a terminal that was closed
+        os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import sys
 
-from torso.cli.entry import main
+from torso.cli import main
+from torso.cli.imports import leave_out_working_folder
 
+leave_out_working_folder()
 sys.exit(main())

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,7 +19,13 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from torso import __version__
-from torso.cli.imports import take_imports
+from torso.cli.arguments.flags import in_flags
+from torso.cli.arguments.help_page import command_list, terminal_width, wrapped
+from torso.cli.arguments.options import options_of
+from torso.cli.imports import modules_of, take_imports, trust
+from torso.cli.parsing import option_value, option_values, parse_options
+from torso.cli.terminal.output import log_to_stderr
+from torso.cli.terminal.streams import drop_broken_streams, open_standard_streams
 from torso.errors import ConfigError, TorsoError
 from torso.interrupts import Interrupted, interruptible
 
@@ -42,30 +47,41 @@ class Command:
 
 
 COMMANDS = {
-    "quickstart": Command(
-        "QuickstartOptions", "the whole workflow in a minute: fit digits, train CartPole, serve both, send requests"
-    ),
+    "quickstart": Command("QuickstartOptions", "the whole workflow in a minute: fit, train, serve, send requests"),
     "fit": Command("FitOptions", "fit a classifier or a regressor to a data set", has_presets=True),
     "train": Command("TrainOptions", "train an agent in an environment", has_presets=True),
-    "evaluate": Command("EvaluateOptions", "evaluate a model: accuracy on test data, or returns of fresh episodes"),
-    "inspect": Command("InspectOptions", "plot what a model has learned: weights, units, adversarial attacks, errors"),
+    "evaluate": Command("EvaluateOptions", "score a model: accuracy on test data, or returns of new episodes"),
+    "inspect": Command("InspectOptions", "plot what a model has learned: weights, units, attacks, errors"),
     "export": Command("ExportOptions", "export a model to ONNX (model.onnx)"),
     "serve": Command("ServeOptions", "serve models over gRPC", log="%(asctime)s %(levelname)s %(message)s"),
     "classify": Command("ClassifyOptions", "classify images or arrays, with a local or a served model"),
     "act": Command("ActOptions", "choose actions for observations, with a local or a served model"),
-    "bench-serve": Command(
-        "BenchServeOptions", "load test a server: latency, throughput and goodput, as a table and a plot"
-    ),
+    "bench-serve": Command("BenchServeOptions", "load test a server: latency, throughput and goodput"),
     "play": Command("PlayOptions", "play episodes, with a local or a served model"),
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+class _RefusedError(TorsoError):
+    """A torso error of a command, whose message names flags."""
+
+
+def run_command_line(arguments: Sequence[str] | None) -> int:
     """Run a command line (None: this process's) and return its exit code; errors are printed and not raised."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    open_standard_streams()
+    try:
+        code = _run_and_report(words, is_process=arguments is None)
+        sys.stderr.flush()
+        return code
+    except BrokenPipeError:
+        drop_broken_streams()
+        return BROKEN_PIPE
+
+
+def _run_and_report(words: list[str], *, is_process: bool) -> int:
     debug = "--debug" in words
     try:
-        with interruptible():
+        with interruptible(exits_while_importing=is_process):
             code = _dispatch([word for word in words if word != "--debug"])
             sys.stdout.flush()
             return code
@@ -73,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error("interrupted", debug=debug)
         return interrupted.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit raises again
-        return BROKEN_PIPE
+        raise
     except TorsoError as error:
         _print_error(f"error: {error}", debug=debug)
         return USER_ERROR
@@ -90,8 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     words, modules = take_imports(words)
+    if len(words) > 1 and words[0] == "help":
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_help_text())
+        print(_help_text(terminal_width()))
         return SUCCESS
     if words[0] == "--version":
         print(f"torso {__version__}")
@@ -109,16 +126,19 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    from torso.cli.parsing import parse_options
-    from torso.cli.terminal.output import log_to_stderr
-
     command, module = COMMANDS[name], import_module(f"torso.cli.commands.{name.replace('-', '_')}")
-    presets = module.presets(arguments) if command.has_presets else None
-    options = parse_options(getattr(module, command.options), arguments, name, presets)
-    if options is None:
-        return SUCCESS
-    with log_to_stderr(command.log):
-        return int(module.run(options))
+    options_class = getattr(module, command.options)
+    trust(modules_of([option_value(arguments, "--env"), *option_values(arguments, "--wrapper")]))
+    try:
+        presets = module.presets(arguments) if command.has_presets else None
+        options = parse_options(options_class, arguments, name, presets)
+        if options is None:
+            return SUCCESS
+        with log_to_stderr(command.log):
+            return int(module.run(options))
+    except TorsoError as error:
+        names = [option.name for option in options_of(options_class)]
+        raise _RefusedError(in_flags(str(error), names)) from error
 
 
 def _unknown_command_message(name: str) -> str:
@@ -129,21 +149,24 @@ def _unknown_command_message(name: str) -> str:
     return f"command must be one of {', '.join(COMMANDS)}, got {name!r}; {hint}"
 
 
-def _help_text() -> str:
-    width = max(map(len, COMMANDS))
-    rows = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+def _help_text(width: int) -> str:
+    intro = "One kind of network, a torso and a head, trained to label or to act, and served over gRPC."
+    outro = [
+        "torso help COMMAND, or torso COMMAND --help, lists a command's options, with defaults and units.",
+        "torso --version prints the version; --debug, anywhere, shows the traceback of an error.",
+        "--import MODULE, anywhere, imports a module first: one that registers torsos, heads or envs of your own.",
+    ]
+    commands = command_list({name: command.summary for name, command in COMMANDS.items()}, width)
     return "\n".join(
         [
             "usage: torso COMMAND ...",
             "",
-            "One kind of network, a torso and a head, trained to label or to act, and served over gRPC.",
+            wrapped(intro, width),
             "",
             "commands:",
-            *rows,
+            commands,
             "",
-            "torso COMMAND --help lists a command's options, with defaults and units.",
-            "torso --version prints the version; --debug, anywhere, shows the traceback of an error.",
-            "--import MODULE, anywhere, imports a module first: one that registers torsos or heads of your own.",
+            *(wrapped(line, width) for line in outro),
         ]
     )
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torso.arrays import Array
-from torso.cli.parsing import Flag
+from torso.cli.arguments.options import Sections
 from torso.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,13 +29,18 @@ if TYPE_CHECKING:
 class ModelOptions:
     """Options that select a model, local or served."""
 
+    sections: ClassVar[Sections] = {
+        "a served model": ("address", "timeout_s", "token_file", "tls", "tls_ca", "tls_cert", "tls_key"),
+    }
+    """Headings of the help, and the options below each."""
+
     model: str
     """A model or run directory; with --address, the name of a served model."""
     address: str | None = None
     """HOST:PORT or unix:PATH of a torso server; None: the model is loaded in this process."""
     token_file: Path | None = None
     """With --address: a file that holds the token for authentication."""
-    tls: Flag = False
+    tls: bool = False
     """With --address: use TLS, and trust the system's certificates."""
     tls_ca: Path | None = None
     """With --address: use TLS, and trust the certificates in this PEM file."""

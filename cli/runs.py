@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.runs.run_directory import RunDirectory, RunKind, is_free
 from torso.cli.imports import with_imports
+from torso.cli.parsing import option_value
 from torso.cli.terminal.output import print_status
+from torso.errors import RunError
 from torso.interrupts import Interrupted, stoppable
 
 T = TypeVar("T")
@@ -21,12 +23,27 @@ def default_out(*parts: object) -> Path:
     return Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(map(str, parts)))
 
 
-def run_to_resume(arguments: Sequence[str], kind: str, out: Path) -> RunDirectory | None:
-    """Return the run that ``--resume`` continues; None without --resume or without a run of that kind in ``out``."""
-    if "--resume" not in arguments or not (out / "config.json").is_file():
+def run_to_resume(arguments: Sequence[str], kind: RunKind, out: Path, needed: str) -> RunDirectory | None:
+    """Return the run that ``--resume`` continues; None without --resume, or where ``out`` is free and one can begin.
+
+    needed: the option that says what a new run is of, without which none can begin.
+
+    Raises:
+        RunError: what is there is no run, or one of another kind; or there is nothing, and ``needed`` is not given.
+    """
+    if "--resume" not in arguments:
+        return None
+    if is_free(out):
+        reason = "it is empty" if out.exists() else "it does not exist"
+        if option_value(arguments, needed) is None:
+            raise RunError(
+                f"{out} holds no run to resume: {reason}; give the out= of a run, or begin one with {needed}"
+            )
+        print_status(f"{out} holds no run to resume, {reason}: a new one begins")
         return None
     run = RunDirectory.open(out)
-    return run if run.kind == kind else None
+    run.require_kind(kind)
+    return run
 
 
 def config_of_run(run: RunDirectory, config_class: type[T]) -> T:
@@ -46,8 +63,11 @@ def run_until_stopped(command: str, out: Path, work: Callable[[Callable[[], bool
         try:
             stopped_at = work(request.requested)
         except Interrupted:
-            print_status(f"stopped at once; to resume from the last checkpoint in {out}: {resume_command}")
+            if not is_free(out):
+                print_status(f"stopped at once; to resume from the last checkpoint in {out}: {resume_command}")
             raise
-    if stopped_at is not None:
+    if stopped_at is not None and is_free(out):
+        print_status("stopped before the first step; nothing was written")
+    elif stopped_at is not None:
         print_status(f"stopped at {stopped_at}, saved in {out}; to resume: {resume_command}")
     return request.exit_code

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from torso.cli.imports import import_recorded
 from torso.envs import SeededVectorEnv, has_raw_frames
 from torso.envs.vector.registry import make_registered
 from torso.envs.vector.world import World, recorded_world
@@ -29,6 +30,8 @@ def choose_world(env: str | None, env_kwargs: str | None, provenance: Mapping[st
     env_id = env or provenance.get("env_id")
     if not isinstance(env_id, str):
         raise ConfigError("the model does not record the env it was trained in; name one with --env")
+    wrappers = map(str, provenance.get("wrappers") or ()) if env in (None, provenance.get("env_id")) else ()
+    import_recorded([*([env_id] if env is None else []), *wrappers], "the model")
     return recorded_world(provenance, env_id, env_kwargs=None if env_kwargs is None else read_env_kwargs(env_kwargs))
 
 

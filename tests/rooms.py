@@ -39,7 +39,7 @@ TIERS: dict[str, list[set[str]]] = {
         {"workers"},
         {"run"},
     ],
-    "cli": [{"imports", "parsing", "terminal"}, {"models", "worlds", "runs"}, {"commands"}, {"entry"}],
+    "cli": [{"arguments", "imports", "terminal"}, {"parsing"}, {"models", "worlds", "runs"}, {"commands"}, {"entry"}],
 }
 
 # Distributions that belong to some folders only, and rooms that do without a heavy one.
@@ -48,7 +48,6 @@ THIRD_PARTY: dict[str, set[str]] = {
     "onnxruntime": {"serve"},
     "gymnasium": {"envs", "agents"},
     "ale_py": {"envs"},
-    "tyro": {"cli"},
 }
 WITHOUT: dict[str, set[str]] = {
     "torch": {"base", "envs", "nets/specs", "serve/client", "serve/wire", "serve/observability", "serve/load_test"},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from itertools import pairwise
 from numbers import Integral
@@ -21,7 +22,8 @@ from torso.agents.estimators.labels import as_numpy, require_no_dates
 from torso.agents.estimators.row_order import Rows
 from torso.agents.optim.devices import torch_threads
 from torso.agents.supervised.config import ClassifierConfig, FitConfig, RegressorConfig
-from torso.agents.supervised.fitting import EpochDone, FitEvent, Fitting, as_examples, minibatch_bounds, resolve_fit
+from torso.agents.supervised.fit_progress import FitProgress
+from torso.agents.supervised.fitting import Fitting, as_examples, minibatch_bounds, resolve_fit
 from torso.agents.supervised.inputs import as_inputs
 from torso.agents.supervised.learner import Examples, SupervisedLearner
 from torso.errors import ConfigError, InputError
@@ -90,10 +92,13 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
             seed=_seed_of(config),
             resolved=resolve_fit(config, spec),
         )
-        events = fitting.run()
-        with torch_threads(fitting.resolved["num_threads"]):
-            for _ in _with_progress(events, fitting) if config.verbose else events:
-                pass
+        with (
+            torch_threads(fitting.resolved["num_threads"]),
+            FitProgress(fitting.recipe.max_epochs) if config.verbose else nullcontext() as progress,
+        ):
+            for event in fitting.run():
+                if progress is not None:
+                    progress.on_event(event)
         self._learner, self._init_torso = None, fitting.learner.init_torso
         self.n_iter_ = fitting.epoch
         self.loss_curve_ = [epoch.loss for epoch in fitting.epochs]
@@ -337,21 +342,3 @@ def _examples(inputs: NDArray[Any], targets: NDArray[Any], rows: Rows, network_i
 def _seed_of(config: FitConfig) -> int:
     assert config.random_state is not None  # noqa: S101 - _config draws one
     return config.random_state
-
-
-def _with_progress(events: Iterable[FitEvent], fitting: Fitting) -> Iterator[FitEvent]:
-    """Yield the events, and show them as a progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        total = fitting.recipe.max_epochs * fitting.num_batches
-        task = progress.add_task("", total=total, epoch=1)
-        for event in events:
-            if isinstance(event, EpochDone):
-                validation = "" if event.validation is None else f", validation {event.validation.text()}"
-                progress.update(task, description=f"loss {event.loss:.4f}{validation}", epoch=event.epoch)
-            else:
-                progress.update(task, advance=1)
-            yield event

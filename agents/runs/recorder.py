@@ -6,6 +6,7 @@ It knows files and no algorithm: what there is to save is handed to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torso.agents.optim.states import state_of_parts
@@ -45,6 +46,10 @@ class Recorder:
         """Log the figures of a step (an epoch, in a fit)."""
         if self._tracker is not None:
             self._tracker.log(step, figures)
+
+    def not_stepping(self) -> AbstractContextManager[None]:
+        """Leave a block, such as an evaluation, out of the logged speed."""
+        return nullcontext() if self._tracker is None else self._tracker.not_stepping()
 
     def checkpoint(
         self,

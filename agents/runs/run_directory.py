@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from torso.agents.runs.trackers import PROGRESS, TENSORBOARD, TIMING
 from torso.errors import RunError, StorageError
 from torso.files import atomic_write_json, make_directory, remove_all_leftovers
+from torso.nets.models.directory import CARD
 from torso.nets.models.provenance import versions
 
 try:
@@ -36,6 +40,10 @@ RunKind = Literal["fit", "train"]
 _FORMAT = "torso_run"  # the field of config.json that identifies a run directory
 _CONFIG, _SUMMARY = "config.json", "summary.json"
 _MISSING = object()
+_FILES = (
+    *(_CONFIG, _SUMMARY, PROGRESS, TIMING, TENSORBOARD),
+    *("model", "best", "checkpoint", "learning_curve.png", "videos", "reliability.png"),
+)
 
 
 class RunDirectory:
@@ -45,6 +53,11 @@ class RunDirectory:
         self.path = path
         self.config = config
         self._lock: int | None = None
+        self._is_new = False  # begun by this object, rather than opened
+        self._made: list[Path] = []  # directories that were made for it, innermost first
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r}: {self.kind} run)"
 
     @classmethod
     def prepare(
@@ -62,7 +75,7 @@ class RunDirectory:
     ) -> RunDirectory:
         """Create or open the directory that a trainer writes into, and lock it until ``close``.
 
-        A new run needs a path that does not exist or an empty directory. ``resume`` continues an existing run with the
+        A new run needs a path that `is_free`. ``resume`` continues an existing run with the
         same settings and seed, except for ``extendable`` ones, which are updated in config.json; without an existing
         run it begins one. ``resolved`` are the values chosen for ``auto``; a resume keeps the first ones: read
         ``run.resolved``. ``upgrade`` brings settings that an older torso recorded to the form of today.
@@ -71,10 +84,10 @@ class RunDirectory:
         False, has other settings, or is in use by another process; StorageError when it cannot be written.
         """
         path = Path(path)
-        if not _is_empty(path):
+        if not is_free(path):
             run = cls.open(path)
             if not resume:
-                raise RunError(f"{path} already holds a run: add --resume to continue it, or give another --out")
+                raise RunError(f"{path} already holds a run: add resume=True to continue it, or give another out=")
             run.lock()
             try:
                 run._resume(kind=kind, settings=settings, seed=seed, extendable=extendable, upgrade=upgrade)
@@ -85,6 +98,7 @@ class RunDirectory:
                 run.close()
                 raise
             return run
+        made = [each for each in (path, *path.parents) if not each.exists()]
         make_directory(path)
         config = {
             _FORMAT: RUN_FORMAT_VERSION,
@@ -97,6 +111,7 @@ class RunDirectory:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         run = cls(path, config)
+        run._is_new, run._made = True, made
         run.lock()
         try:
             atomic_write_json(path / _CONFIG, config)
@@ -216,7 +231,36 @@ class RunDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None and not self._has_record():
+            self.discard()
         self.close()
+
+    def discard(self) -> None:
+        """Remove what a new run has written, which ended before its first step; a run that was opened stays."""
+        if not self._is_new:
+            return
+        for name in _FILES:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        remove_all_leftovers(self.path)
+        for directory in self._made:
+            with suppress(OSError):  # something else is in it
+                directory.rmdir()
+
+    def _has_record(self) -> bool:
+        """Whether there is something to continue or to look at: a checkpoint, a best model or a line of figures."""
+        progress = self.path / PROGRESS
+        has_figures = progress.is_file() and progress.stat().st_size > 0
+        has_checkpoint = (self.checkpoint / "latest.json").is_file()  # checkpoints.py: its commit point
+        return has_figures or has_checkpoint or (self.best / CARD).is_file()
+
+    def require_kind(self, kind: RunKind) -> None:
+        """Raise RunError unless this is a run of that kind."""
+        if self.kind != kind:
+            raise RunError(f"{self.path} holds a {self.kind} run, this is {kind}; give another out=")
 
     def _resume(
         self,
@@ -228,8 +272,7 @@ class RunDirectory:
         upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     ) -> None:
         """Check a resume's kind, settings and seed against this run's; update extended settings in config.json."""
-        if self.kind != kind:
-            raise RunError(f"{self.path} holds a {self.kind} run, this is {kind}; give another --out")
+        self.require_kind(kind)
         new = _json_round_trip({**settings, "seed": seed})
         old = {**_json_round_trip(upgrade(self.settings)), "seed": self.config["seed"]}
         changed = [name for name in sorted({*old, *new}) if old.get(name, _MISSING) != new.get(name, _MISSING)]
@@ -240,7 +283,7 @@ class RunDirectory:
             )
             raise RunError(
                 f"{self.path} was begun with other settings: {differences}. Resume with those it was begun with, "
-                "or give another --out"
+                "or give another out="
             )
         if changed:
             self.config = {**self.config, "settings": {**self.settings, **{name: new[name] for name in changed}}}
@@ -252,14 +295,17 @@ def _all_versions() -> dict[str, str]:
     return {**versions(), **{name: metadata.version(name) for name in ("gymnasium", "scikit-learn")}}
 
 
-def _is_empty(path: Path) -> bool:
-    """Whether a new run may begin here: no path, or a directory with only temporary files of an interrupted start."""
+def is_free(path: Path) -> bool:
+    """Whether a new run may begin here: no path, or a directory with only temporary files of an interrupted start.
+
+    RunError where the path is a file or cannot be read.
+    """
     try:
         names = [entry.name for entry in path.iterdir()]
     except FileNotFoundError:
         return True
     except NotADirectoryError as error:
-        raise RunError(f"{path} is a file, or below one; a run needs a directory: give another --out") from error
+        raise RunError(f"{path} is a file, or below one; a run needs a directory: give another out=") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     return all(name.startswith(f".{_CONFIG}.") and name.endswith(".tmp") for name in names)

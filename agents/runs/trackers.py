@@ -12,8 +12,8 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -52,6 +52,7 @@ class Tracker:
         self._clock = clock
         self._started_s: float = clock() - start["elapsed_s"]
         self._last_step, self._last_s = int(start["step"]), float(start["elapsed_s"])
+        self._steps_per_s: float | None = None
         self._progress = _open_truncated(self.directory / PROGRESS, start["progress_bytes"])
         self._timing = _open_truncated(self.directory / TIMING, start["timing_bytes"])
         self._events = _open_event_file(self.directory / TENSORBOARD, purge_step=self._last_step + 1)
@@ -62,14 +63,26 @@ class Tracker:
         """Seconds spent on this run, over all its resumes, up to their last checkpoints."""
         return self._clock() - self._started_s
 
+    @contextmanager
+    def not_stepping(self) -> Iterator[None]:
+        """Leave a block, such as an evaluation, out of the speed: no steps are made in it."""
+        began_s = self._clock()
+        try:
+            yield
+        finally:
+            self._last_s += self._clock() - began_s
+
     def log(self, step: int, figures: Mapping[str, Any]) -> None:
         """Log the reproducible figures of a step (an epoch, in a fit).
 
         Numbers that are not finite become null. Speed and time are added to ``timing.jsonl`` here.
         """
         elapsed_s = self.elapsed_s
-        steps_per_s = (step - self._last_step) / max(elapsed_s - self._last_s, 1e-9)
-        timing = {"elapsed_s": round(elapsed_s, 3), "steps_per_s": round(steps_per_s, 3)}
+        if step > self._last_step:  # a second line of the same step, an evaluation's, has the speed of the first
+            self._steps_per_s = (step - self._last_step) / max(elapsed_s - self._last_s, 1e-9)
+        timing = {"elapsed_s": round(elapsed_s, 3)}
+        if self._steps_per_s is not None:
+            timing["steps_per_s"] = round(self._steps_per_s, 3)
         self._last_step, self._last_s = step, elapsed_s
         figures = {name: _json_scalar(value) for name, value in figures.items()}
         try:

@@ -39,11 +39,12 @@ from torso.nets import (
     read_source,
     save_model,
 )
+from torso.nets.modules.network import count_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """Result of a fit. ``summary`` is None when it was stopped; ``--resume`` continues it."""
+    """Result of a fit. ``summary`` is None when it was stopped; ``resume`` continues it."""
 
     run_directory: RunDirectory
     epochs: int
@@ -156,6 +157,10 @@ class _FitRun:
 
     def _fit(self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float) -> bool:
         """Fit until the end (True) or until ``stop`` returns True (False); either way all is saved."""
+        if stop():
+            if self.fitting.is_fresh:
+                self.run.discard()
+            return False
         last_save_s = time.monotonic()
         for event in self.fitting.run():
             if isinstance(event, EpochDone):
@@ -196,7 +201,7 @@ class _FitRun:
             "seed": self.seed,
             "num_rows": repeated.rows,
             "num_repeated_rows": repeated.repeated,
-            "num_parameters": sum(parameter.numel() for parameter in fitting.learner.network.parameters()),
+            "num_parameters": count_parameters(fitting.learner.network),
             "epochs": fitting.epoch,
             "best_epoch": fitting.best_epoch,
             **{name: figure for name, figure in best.figures().items() if name not in ("is_best", "learning_rate")},

@@ -7,7 +7,7 @@ import difflib
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
 from torso.agents.runs.callbacks import Callback, Hooks
 from torso.agents.runs.events import Evaluation
-from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.runs.progress import TrainingProgress
+from torso.agents.runs.run_directory import RunDirectory, is_free
 from torso.agents.training.driver import Training
 from torso.agents.training.session import build_network_for
 from torso.agents.training.train_runs import config_of, open_run
@@ -31,6 +32,7 @@ from torso.errors import ConfigError, EnvError, InputError, ModelNotFoundError, 
 from torso.interrupts import stoppable
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
 from torso.nets.models.directory import CARD
+from torso.nets.modules.network import count_parameters
 from torso.plain import shown
 
 
@@ -87,6 +89,7 @@ class DQN:
         if loaded is not None and (policy := loaded[0].interface) is not None:
             require_fit(policy, interface_of(world.spec), world.name)
         self._built: Network | None = build_network_for(world, config, seed, initial)  # until a training takes it
+        self._num_parameters = count_parameters(self._built)
         self.world, self.config, self.seed = world, config, seed
         self._loaded: tuple[ModelCard, Network] | None = loaded
         self._initial_network: Network | None = initial  # initial weights, of a model directory that was loaded
@@ -101,6 +104,13 @@ class DQN:
             self._loaded = loaded
             self._predictor = Predictor(card, TorchBackend(copy.deepcopy(network)))
 
+    def __repr__(self) -> str:
+        steps = self.total_steps
+        if not steps and self._loaded is not None:
+            steps = int(self._loaded[0].provenance.get("total_steps") or 0)
+        parts = [repr(self.world.name), f"algorithm={self.config.algorithm!r}", f"net={self.config.net!r}"]
+        return f"DQN({', '.join(parts)}: {self._num_parameters:,} parameters, {steps:,} steps)"
+
     @property
     def total_steps(self) -> int:
         """Steps learnt since this agent was created or loaded."""
@@ -112,12 +122,14 @@ class DQN:
         *,
         out: str | os.PathLike[str] | None = None,
         callbacks: Sequence[Callback] = (),
+        progress: bool = False,
     ) -> DQN:
         """Train up to ``total_steps`` steps in all; afterwards the best network by evaluation acts.
 
         ``out`` creates a run directory, which `DQN.load` and ``torso train --resume`` continue bit-exactly. Callbacks
         (`torso.agents.Callback`) are notified of events, and may stop the training earlier: ``total_steps`` of the
-        agent tells where, and learning continues from there.
+        agent tells where, and learning continues from there. ``progress`` shows what ``torso train`` shows on stderr: a
+        progress bar, or a line every few seconds where that is no terminal.
 
         Ctrl-C ends the training after the tick that is under way, and is raised as KeyboardInterrupt once everything is
         as at any other end: the agent acts, can be saved and learns on from there, a run directory has a checkpoint. A
@@ -142,10 +154,20 @@ class DQN:
         if out is None and self._run_path is None:
             self._training = self._training or self._new_training(None)
             with stoppable([signal.SIGINT]) as request:
-                self._run_training(self._training, total_steps, callbacks, request.requested)
+                self._run_training(self._training, total_steps, callbacks, request.requested, progress)
             request.raise_if_requested()
             return self
         path, resume = Path(out if out is not None else self._run_path or ""), self._run_path is not None
+        try:
+            self._learn_into(path, total_steps, callbacks, progress, resume=resume)
+        finally:
+            if self._run_path is not None and is_free(self._run_path):  # it ended before its first step
+                self._run_path = None
+        return self
+
+    def _learn_into(
+        self, path: Path, total_steps: int, callbacks: Sequence[Callback], progress: bool, *, resume: bool
+    ) -> None:
         with open_run(
             self.world,
             self.config,
@@ -160,12 +182,11 @@ class DQN:
             training, self._training = self._training or self._new_training(run), None  # None if what follows fails
             training.recorder.run = run
             with stoppable([signal.SIGINT]) as request:
-                self._run_training(training, total_steps, callbacks, request.requested)
+                self._run_training(training, total_steps, callbacks, request.requested, progress)
                 if training.is_done(total_steps):
                     training.finish(self.config.evaluation_episodes)
             self._training = training
         request.raise_if_requested()
-        return self
 
     def _new_training(self, run: RunDirectory | None) -> Training:
         built, self._built = self._built, None
@@ -180,11 +201,19 @@ class DQN:
         )
 
     def _run_training(
-        self, training: Training, total_steps: int, callbacks: Sequence[Callback], stop: Callable[[], bool]
+        self,
+        training: Training,
+        total_steps: int,
+        callbacks: Sequence[Callback],
+        stop: Callable[[], bool],
+        progress: bool,
     ) -> None:
         try:
-            for _ in training.run(total_steps, stop, callbacks):
-                pass
+            with TrainingProgress(total_steps) if progress else nullcontext() as display:
+                displays = [] if display is None else [display]
+                for event in training.run(total_steps, stop, [*callbacks, *displays]):
+                    for each in displays:
+                        each.on_event(event)
         finally:
             if training.total_steps:
                 self._predictor = training.predictor()

@@ -125,14 +125,16 @@ class Training:
 
         Yields events, after the callbacks were notified. ``stop`` is called after each tick; each of these ends writes
         a checkpoint. An exception, or a caller that abandons the generator, writes none: a run directory then holds its
-        latest checkpoint, which a new `Training` resumes.
+        latest checkpoint, which a new `Training` resumes. A new run that ends before its first step leaves none.
         """
         self._hooks = Hooks(callbacks)
         if self.is_done(until_steps):
             return
         core = self.session.core
-        self.recorder.begin()
         try:
+            if stop():
+                return
+            self.recorder.begin()
             with torch_threads(self.config.num_threads):
                 if self._is_warm_start and self.total_steps == 0:
                     self._write_checkpoint()  # or a run killed before its first one would resume from the seed
@@ -148,6 +150,8 @@ class Training:
         finally:
             core.close()
             self.recorder.close()
+            if self.total_steps == 0 and self.run_directory is not None:
+                self.run_directory.discard()
             self._hooks = Hooks()
 
     def predictor(self) -> Predictor:
@@ -239,7 +243,8 @@ class Training:
             yield self._notify("on_evaluation", self._evaluate())
         if self._camera is not None and multiples_passed(before, after, self._camera.period_steps):
             network = copy.deepcopy(self.session.learner.online).eval()
-            self._camera.record_video(self._as_predictor(network).act, after)
+            with self.recorder.not_stepping():
+                self._camera.record_video(self._as_predictor(network).act, after)
         if multiples_passed(before, after, self._checkpoint_period):
             yield self._notify("on_checkpoint", self._checkpoint(planned=True))
 
@@ -284,7 +289,8 @@ class Training:
         seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
         if self._evaluates_in_place:
             session.cut(goes_on=False)
-        evaluation = self._evaluate_network(network, seeds)
+        with self.recorder.not_stepping():
+            evaluation = self._evaluate_network(network, seeds)
         if self._evaluates_in_place:
             session.core.begin()
         is_best = session.best.challenge(network, evaluation.mean, total_steps)

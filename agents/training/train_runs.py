@@ -42,7 +42,7 @@ def open_run(
     ``initial`` is the network with the initial weights, where they do not follow from the seed.
     """
     if total_steps < 1:
-        raise ConfigError(f"total steps must be at least 1, got {total_steps}")
+        raise ConfigError(f"total_steps must be at least 1, got {total_steps}")
     if world.is_constructed:
         raise ConfigError(
             f"the env of a run directory must be one that can be built anew, got the constructed env {world.name}; "

@@ -35,8 +35,8 @@ class DQNConfig:
     algorithm: str = "dqn"
     """Algorithm: dqn, double, dueling, prioritized or n-step, or a registered one."""
     net: str = "auto"
-    """Architecture of the network: mlp, cnn, lenet, nature, minatar or vgg, or a registered one; auto: nature for images
-    of at least 36 pixels a side, cnn for smaller ones, mlp for vectors."""
+    """Architecture of the network: mlp, cnn, lenet, nature, minatar or vgg, or a registered one; auto: nature for
+    images of at least 36 pixels a side, cnn for smaller ones, mlp for vectors."""
     layout: str | None = None
     """How observations are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for vectors; None: by
     their shape and the space's bounds."""

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
+from torso.cli.arguments.options import POSITIONAL
 from torso.cli.models import ModelOptions, error_text, open_model, read_npy
-from torso.cli.parsing import Flag
 from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError
 
 _EXAMPLE = "'[0.1, 0, 0.02, 0]'"
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class ActOptions(ModelOptions):
     """Choose the best action for observations, with a local or a served model."""
 
-    observations: tyro.conf.Positional[str]
+    observations: str = field(metadata=POSITIONAL)
     """One observation or a list of them: JSON numbers such as '[0.1, 0, 0.02, 0]', objects for an env that observes a
     Dict, a .npy or .json file, or - to read JSON from stdin."""
-    json: Flag = False
+    json: bool = False
     """Print one JSON object."""
 
 

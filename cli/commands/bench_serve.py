@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import tyro
-
+from torso.cli.arguments.options import Sections
 from torso.cli.models import read_token
-from torso.cli.parsing import Flag
 from torso.cli.terminal.output import print_result, print_status
 from torso.errors import ConfigError
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 IN_FLIGHT = (1, 4, 16)
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class BenchServeOptions:
     """Load test a server with random inputs, and print latency, throughput, goodput and errors at each load.
@@ -32,12 +29,19 @@ class BenchServeOptions:
     the server does, and measures latency from the time at which a request was scheduled. Give either or both.
     """
 
+    sections: ClassVar[Sections] = {
+        "load": ("in_flight", "rate", "arrivals", "rows", "connections", "protocol", "echo"),
+        "timing": ("duration_s", "warmup_s", "deadline_s"),
+        "security": ("token_file", "tls", "tls_ca", "tls_cert", "tls_key"),
+    }
+    """Headings of the help, and the options below each."""
+
     address: str = "127.0.0.1:8500"
     """HOST:PORT or unix:PATH of a torso server."""
     model: str | None = None
     """The name of a served model; None: the only served model."""
     in_flight: tuple[int, ...] = ()
-    """Closed loops, one after the other: concurrent requests. Without --in-flight and --rate: 1 4 16."""
+    """Closed loops, one after the other: concurrent requests; None: 1 4 16, where no --rate is given."""
     rate: tuple[float, ...] = ()
     """Open loops, one after the other: requests a second."""
     arrivals: Literal["poisson", "constant"] = "poisson"
@@ -56,13 +60,13 @@ class BenchServeOptions:
     """Each request's deadline, in seconds; goodput counts the responses within it."""
     seed: int = 0
     """Seed of the random inputs and arrival times."""
-    echo: Flag = False
+    echo: bool = False
     """Also load test a bare local gRPC echo server with the same bytes: the upper bound on this machine."""
     plot: Path | None = None
     """A .png file for a plot of latency against load."""
     token_file: Path | None = None
     """A file that holds the token for authentication."""
-    tls: Flag = False
+    tls: bool = False
     """Use TLS, and trust the system's certificates."""
     tls_ca: Path | None = None
     """Use TLS, and trust the certificates in this PEM file."""
@@ -70,7 +74,7 @@ class BenchServeOptions:
     """The client certificate, PEM, for a server that requires one; goes with --tls-key."""
     tls_key: Path | None = None
     """The client certificate's private key, PEM."""
-    json: Flag = False
+    json: bool = False
     """Print one JSON object."""
 
     def __post_init__(self) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
+from torso.cli.arguments.options import POSITIONAL
 from torso.cli.models import AnyModel, ModelOptions, RankedLabels, error_text, open_model, read_npy
-from torso.cli.parsing import Flag
 from torso.cli.terminal.output import print_result
 from torso.envs.datasets.csv_files import read_csv_inputs
 from torso.errors import ConfigError, InputError, InvalidRequestError
@@ -18,24 +16,21 @@ from torso.errors import ConfigError, InputError, InvalidRequestError
 _ARRAYS = (".npy", ".csv", ".tsv")
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions(ModelOptions):
     """Classify images or arrays, with a local or a served model."""
 
-    inputs: tyro.conf.Positional[tuple[Path, ...]]
+    inputs: tuple[Path, ...] = field(metadata=POSITIONAL)
     """PNG or JPEG files, or one file of inputs like those that the model was fitted to: .npy, [N, ...], or .csv, whose
     columns are taken by name where the model knows their names."""
     top_k: int = 1
     """Number of labels for each input, best first."""
-    json: Flag = False
+    json: bool = False
     """Print one JSON object."""
 
 
 def run(options: ClassifyOptions) -> int:
     """Classify the inputs, and print a line for each."""
-    if not options.inputs:
-        raise ConfigError("inputs must be PNG or JPEG files, or one .npy or .csv file, got none")
     arrays = [path for path in options.inputs if path.suffix.lower() in _ARRAYS]
     if arrays and len(options.inputs) > 1:
         raise ConfigError(

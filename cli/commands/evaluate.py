@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from torso.cli.parsing import Flag
+from torso.cli.arguments.options import POSITIONAL
 from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError
 
@@ -16,12 +14,11 @@ if TYPE_CHECKING:
     from torso.nets import Predictor
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """Evaluate a model: a policy by the returns of fresh greedy episodes, a classifier or a regressor on test data."""
 
-    model: tyro.conf.Positional[Path]
+    model: Path = field(metadata=POSITIONAL)
     """A model directory, or a run directory, whose best model is used."""
     episodes: int | None = None
     """For a policy: number of episodes; None: 20."""
@@ -38,7 +35,7 @@ class EvaluateOptions:
     and colours."""
     data_dir: Path | None = None
     """For other models: a folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
-    json: Flag = False
+    json: bool = False
     """Print one JSON object."""
 
 

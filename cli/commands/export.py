@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
-from torso.cli.parsing import Flag
+from torso.cli.arguments.options import POSITIONAL
 from torso.cli.terminal.output import print_result
 
 
@@ -18,9 +16,9 @@ class ExportOptions:
     Runs export their models when they end; this is for models saved without it. A server never writes the file.
     """
 
-    model: tyro.conf.Positional[Path]
+    model: Path = field(metadata=POSITIONAL)
     """A model directory, or a run directory, whose best model is used."""
-    json: Flag = False
+    json: bool = False
     """Print one JSON object."""
 
 

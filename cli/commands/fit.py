@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, ClassVar, Literal
 
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.supervised.config import DEFAULT_NET, ClassifierConfig, RegressorConfig, as_regression
+from torso.agents.supervised.fit_progress import FitProgress
 from torso.agents.supervised.fit_runs import fit_run, spec_of
 from torso.agents.supervised.lr_finder import plot_range_test, range_test_of
 from torso.agents.supervised.recipes import RECIPES, fit_preset
-from torso.cli.parsing import Flag, option_value
+from torso.cli.arguments.options import HIDDEN, Sections
+from torso.cli.parsing import option_value
 from torso.cli.runs import config_of_run, default_out, run_to_resume, run_until_stopped
 from torso.cli.terminal.output import print_result
-from torso.cli.terminal.progress import FitProgress
 from torso.envs import Splits, dataset_names, load_dataset
 from torso.insight.metrics.scoring import score_text
 from torso.insight.metrics.text_tables import formatted
@@ -28,12 +27,13 @@ class FitSettings(ClassifierConfig):
     """Settings of a fit, without those that apply to `torso.agents.Classifier` only."""
 
     class_weight: Literal["balanced"] | None = None
-    """Balanced: every class has the same weight in the loss, however rare it is."""
-    validation_fraction: tyro.conf.Suppress[float] = 0.1
+    """Weights of examples by class; balanced: every class weighs the same in the loss, however rare it is; None: every
+    example weighs the same."""
+    validation_fraction: float = field(default=0.1, metadata=HIDDEN)
     """Hidden: data sets have a validation split."""
-    random_state: tyro.conf.Suppress[int | None] = None
+    random_state: int | None = field(default=None, metadata=HIDDEN)
     """Hidden: the seed is --seed."""
-    verbose: tyro.conf.Suppress[int] = 0
+    verbose: int = field(default=0, metadata=HIDDEN)
     """Hidden: progress is always displayed."""
 
 
@@ -45,32 +45,49 @@ class FitOptions:
     gives the same bits as one that was never stopped.
     """
 
+    sections: ClassVar[Sections] = {
+        "basics": ("dataset", "net", "max_epochs", "patience", "seed", "out", "resume", "json"),
+        "data": ("classes", "label_column", "header", "task", "data_dir", "layout", "class_weight"),
+        "network": (
+            *("hidden", "activation", "dropout", "layer_norm", "batch_norm", "head"),
+            *("init", "init_torso", "freeze_torso"),
+        ),
+        "loss": ("loss", "label_smoothing", "l1", "l2", "calibration"),
+        "optimiser": (
+            *("optimizer", "learning_rate", "schedule", "batch_size", "momentum"),
+            *("weight_decay", "max_grad_norm", "find_learning_rate"),
+        ),
+        "augmentation of training images": ("max_shift_px", "max_rotation_deg", "max_scale", "elastic_px"),
+        "device": ("device", "precision", "num_threads"),
+    }
+    """Headings of the help, and the options below each."""
+
     dataset: str = "digits"
-    """digits, mnist, fashion-mnist, iris, wine, breast-cancer, diabetes, xor, circles, moons, spirals; or your own: a
-    .npz or .csv file, or a folder with one folder of images for each class."""
-    classes: tyro.conf.DisallowNone[str | None] = None
-    """Only examples of these labels, in this order, such as 0,1. None: all."""
-    label_column: tyro.conf.DisallowNone[str | None] = None
-    """For a .csv file: the column to predict (several, with commas, are regression targets). None: the one called
+    """The data set: digits, mnist, fashion-mnist, iris, wine, breast-cancer, diabetes, xor, circles, moons, spirals; or
+    your own: a .npz or .csv file, or a folder with one folder of images for each class."""
+    classes: str | None = None
+    """Learn only these labels, in this order, such as 0,1; None: all."""
+    label_column: str | None = None
+    """For a .csv file: the column to predict; several, with commas, are regression targets; None: the one called
     label, class, target or species, else the last."""
     header: Literal["auto", "yes", "no"] = "auto"
     """For a .csv file: whether its first line holds column names; without them they are column 1, column 2, ...
     auto: it does where it has text above numbers."""
-    task: tyro.conf.DisallowNone[Literal["classification", "regression"] | None] = None
+    task: Literal["classification", "regression"] | None = None
     """For your own data: whether to predict labels or numbers. None: inferred from the data."""
-    data_dir: tyro.conf.DisallowNone[Path | None] = None
+    data_dir: Path | None = None
     """A folder that holds the data set's files; None: $TORSO_DATA/DATASET or the user's cache."""
     seed: int = 0
-    """Seed of everything random."""
-    out: tyro.conf.DisallowNone[Path | None] = None
+    """Seed of everything random: the same seed gives the same bits."""
+    out: Path | None = None
     """The run directory; None: runs/DATASET-NET-SEED."""
-    resume: Flag = False
-    """Resume the run in the run directory; start one if there is none yet."""
-    find_learning_rate: Flag = False
+    resume: bool = False
+    """Continue the run in the run directory; with --dataset, begin it if there is none yet."""
+    find_learning_rate: bool = False
     """Run a learning-rate range test instead of a fit: plot the loss by rate, and suggest a rate (Smith 2017)."""
-    json: Flag = False
+    json: bool = False
     """Print the summary as one JSON object."""
-    config: Annotated[FitSettings, tyro.conf.arg(name="")] = field(default_factory=FitSettings)
+    config: FitSettings = field(default_factory=FitSettings)
     """Settings of the network and its training."""
 
     @property
@@ -115,7 +132,7 @@ def presets(arguments: Sequence[str]) -> FitOptions:
         out=None if option_value(arguments, "--out") is None else Path(str(option_value(arguments, "--out"))),
         config=FitSettings(**settings),
     )
-    run = run_to_resume(arguments, "fit", defaults.run_path)
+    run = run_to_resume(arguments, "fit", defaults.run_path, "--dataset")
     if run is None:
         return FitOptions(config=defaults.config)
     source = run.settings.get("source", {"name": run.settings["dataset"]})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from torso.cli.arguments.options import POSITIONAL
 from torso.cli.models import error_text, read_npy
-from torso.cli.parsing import Flag
 from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from torso.insight.inspect.inspecting import Inspection
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
     """Plot what a model has learned, as PNG files: all plots that apply to the model and its test data.
@@ -27,7 +24,7 @@ class InspectOptions:
     matrix with the most confident errors; the reliability diagram of the probabilities.
     """
 
-    model: tyro.conf.Positional[Path]
+    model: Path = field(metadata=POSITIONAL)
     """A model directory, or a run directory, whose best model is used."""
     dataset: str | None = None
     """The data set whose test data to use; None: the one that the model was fitted to.
@@ -42,10 +39,10 @@ class InspectOptions:
     """The input whose activations are plotted: a row of the test data, a PNG or JPEG file, or a .npy file of one input;
     None: row 0."""
     unit: tuple[str, ...] = ()
-    """Units to plot, each LAYER:INDEX, such as conv1:3; none: the most selective units of each layer."""
+    """Units to plot, each LAYER:INDEX, such as conv1:3; None: the most selective units of each layer."""
     epsilons: tuple[float, ...] = ()
-    """Sizes of adversarial attacks, as fractions of the input's range; none: from 0.01 to 0.2."""
-    json: Flag = False
+    """Sizes of adversarial attacks, as fractions of the input's range; None: from 0.01 to 0.2."""
+    json: bool = False
     """Print one JSON object, with the figures that the plots show."""
 
 

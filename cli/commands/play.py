@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from torso.cli.models import AnyModel, ModelOptions, open_model
-from torso.cli.parsing import Flag
 from torso.cli.terminal.output import print_result
 from torso.errors import ConfigError
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from torso.envs.vector.world import World
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions(ModelOptions):
     """Play episodes greedily, with a local or a served model, and print each return.
@@ -39,11 +36,11 @@ class PlayOptions(ModelOptions):
     """Number of episodes."""
     seed: int = 0
     """Seed of the episodes: a seed gives the same episodes each time, and in torso evaluate."""
-    render: Flag = False
+    render: bool = False
     """Show the env in a window."""
     video: Path | None = None
     """Record the episodes, one after the other, into this .mp4 file."""
-    json: Flag = False
+    json: bool = False
     """Print one JSON object."""
 
 

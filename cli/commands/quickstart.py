@@ -23,12 +23,12 @@ from rich.text import Text
 
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
 from torso.agents.runs.events import Evaluation
+from torso.agents.runs.progress import TrainingProgress
 from torso.agents.supervised.config import ClassifierConfig
+from torso.agents.supervised.fit_progress import FitProgress
 from torso.agents.supervised.fit_runs import fit_run
 from torso.agents.training.train_runs import train_run
 from torso.agents.value_based.presets import preset
-from torso.cli.parsing import Flag
-from torso.cli.terminal.progress import FitProgress, TrainingProgress
 from torso.envs import Dataset, load_dataset
 from torso.envs.vector.world import World
 from torso.errors import RunError, ServerError
@@ -55,7 +55,7 @@ class QuickstartOptions:
     """Directory of the two runs; None: runs/quickstart, or the first unused of runs/quickstart-2, -3, ..."""
     seed: int = 0
     """Seed of everything random."""
-    plain: Flag = False
+    plain: bool = False
     """Print without colours."""
 
 

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import tyro
-
+from torso.cli.arguments.options import POSITIONAL, Sections
 from torso.errors import TorsoError
 from torso.serve.config import ServeConfig
 
 logger = logging.getLogger(__name__)
 
 
-@tyro.conf.configure(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(ServeConfig):
     """Serve models over gRPC until Ctrl-C or SIGTERM; then finish requests in flight, and end with exit code 0."""
 
-    models: tyro.conf.Positional[tuple[str, ...]] = ()
+    sections: ClassVar[Sections] = {
+        "model repository": ("repository", "version_policy", "model_control", "load_models", "poll_s", "skip_broken"),
+        "inference": ("backend", "threads", "cache_dir", "max_batch_rows", "max_delay_us", "max_queue_rows"),
+        "limits": (
+            *("max_message_mib", "max_metadata_kib", "max_concurrent_streams", "max_connections"),
+            *("max_connection_age_s", "keepalive_s", "max_episodes", "stream_idle_s"),
+        ),
+        "shutdown": ("drain_s", "finish_s"),
+        "security": (
+            *("token_file", "tls_cert", "tls_key", "tls_client_ca"),
+            *("allow_plaintext", "allow_anonymous"),
+        ),
+        "logs, metrics and traces": (
+            *("log_format", "log_requests", "ops_host", "ops_port", "ops_port_file", "otlp_endpoint"),
+        ),
+    }
+    """Headings of the help, and the options below each."""
+
+    models: tuple[str, ...] = field(default=(), metadata=POSITIONAL)
     """Model or run directories. A model's name is its directory's name; NAME=DIR chooses another."""
 
 

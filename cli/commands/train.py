@@ -6,26 +6,26 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
-import tyro
-
+from torso.agents.runs.progress import TrainingProgress
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.train_runs import config_of, train_run
 from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.network import input_spec, resolved_net
 from torso.agents.value_based.presets import preset
-from torso.cli.parsing import Flag, option_value
+from torso.cli.arguments.options import POSITIONAL, REPEATED, Sections
+from torso.cli.imports import import_recorded
+from torso.cli.parsing import UNSET, option_value
 from torso.cli.runs import default_out, run_to_resume, run_until_stopped
 from torso.cli.terminal.output import print_result
-from torso.cli.terminal.progress import TrainingProgress
 from torso.cli.worlds import format_score, read_env_kwargs
 from torso.envs import load_wrapper
 from torso.envs.vector.world import World, recorded_env_kwargs
 from torso.errors import ConfigError
 
-_ALGORITHM_HELP = f"The algorithm: {', '.join(algorithm_names())}, or a registered one; None: as the preset recommends."
+_ALGORITHM_HELP = f"The algorithm: {', '.join(algorithm_names())}, or a registered one; None: the preset's."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,28 +38,54 @@ class TrainOptions:
     at that step, its episodes truncated.
     """
 
-    algorithm: Annotated[
-        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[ALGORITHM]", help=_ALGORITHM_HELP)
-    ] = None
+    sections: ClassVar[Sections] = {
+        "basics": ("algorithm", "env", "env_kwargs", "wrapper", "num_envs", "steps", "seed", "out", "resume"),
+        "network": (
+            *("net", "layout", "hidden", "activation", "layer_norm", "head", "dueling"),
+            *("init_torso", "freeze_torso", "normalise_observations"),
+        ),
+        "learning": (
+            *("gamma", "n_step", "double", "clip_rewards", "normalise_rewards", "huber_delta"),
+            *("target_update_period", "target_update_rate"),
+        ),
+        "optimiser": (
+            *("learning_rate", "learning_rate_end", "learning_rate_decay_steps"),
+            *("adam_eps", "max_grad_norm", "batch_size", "learn_period", "updates_per_phase"),
+        ),
+        "replay": (
+            *("replay_capacity", "min_replay_size", "prioritized", "priority_exponent"),
+            *("importance_start", "importance_end", "importance_steps"),
+        ),
+        "exploration": ("epsilon_start", "epsilon_end", "epsilon_decay_steps"),
+        "evaluation": (
+            *("evaluation_period", "evaluation_episodes", "evaluation_envs", "evaluation_max_steps", "stop_return"),
+            "video_period",
+        ),
+        "logging and checkpoints": ("log_period", "checkpoint_period", "json"),
+        "device": ("device", "precision", "num_threads"),
+    }
+    """Headings of the help, and the options below each."""
+
+    algorithm: str | None = field(default=None, metadata={**POSITIONAL, "help": _ALGORITHM_HELP})
     env: str
-    """A Gymnasium id with Discrete actions; module:Env-v0 imports the module first."""
+    """The env, by its Gymnasium id; module:Env-v0 imports the module first, also one in the current folder."""
     env_kwargs: str = "{}"
     """Arguments of the env's constructor, as a JSON object."""
-    wrapper: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    wrapper: tuple[str, ...] = field(default=(), metadata=REPEATED)
     """A Gymnasium wrapper around each env, as MODULE:NAME; may be given several times, innermost first."""
     steps: int
-    """Total steps (decisions), including those before a --resume."""
+    """Steps (decisions) in all, including those before a --resume."""
     seed: int = 0
-    """Seed of everything random."""
-    out: tyro.conf.DisallowNone[Path | None] = None
+    """Seed of everything random: the same seed gives the same bits."""
+    out: Path | None = None
     """The run directory; None: runs/ENV-ALGORITHM-SEED."""
     video_period: int = 0
-    """Steps from one video of a greedy episode to the next, in videos/ of the run directory; 0: none."""
-    resume: Flag = False
-    """Resume the run in the run directory; start one if there is none yet."""
-    json: Flag = False
+    """Steps between videos of a greedy episode, in videos/ of the run directory; 0 records none."""
+    resume: bool = False
+    """Continue the run in the run directory; with --env, begin it if there is none yet."""
+    json: bool = False
     """Print the summary as one JSON object."""
-    config: Annotated[DQNConfig, tyro.conf.arg(name="")] = field(default_factory=DQNConfig)
+    config: DQNConfig = field(default_factory=DQNConfig)
     """Settings of the algorithm."""
 
     @property
@@ -81,12 +107,14 @@ def presets(arguments: Sequence[str]) -> TrainOptions:
         raise ConfigError(f"algorithm must be given once, got {first} and --algorithm {named}; leave one of them out")
     env, seed = option_value(arguments, "--env"), option_value(arguments, "--seed")
     known = preset(first or named, env or "")
-    out = option_value(arguments, "--out") or default_out(env, known.config.algorithm, seed or 0)
-    run = run_to_resume(arguments, "train", Path(out))
+    out = option_value(arguments, "--out") or (env and default_out(env, known.config.algorithm, seed or 0))
+    run = run_to_resume(arguments, "train", Path(out), "--env") if out else None
     if run is not None:
-        return _options_of_run(run, wrappers_given=option_value(arguments, "--wrapper") is not None)
+        options = _options_of_run(run, wrappers_given=option_value(arguments, "--wrapper") is not None)
+        import_recorded([*([] if env else [options.env]), *options.wrapper], f"the run in {out}")
+        return options
     return TrainOptions(
-        env=env or tyro.MISSING,
+        env=env or UNSET,
         env_kwargs=json.dumps(known.env_kwargs),
         steps=known.total_steps,
         config=known.config,

@@ -1,4 +1,4 @@
-"""Output on the terminal: results, status messages, a progress bar.
+"""Output on the terminal: results on stdout, status messages and logs on stderr.
 
-Begin with `output.py`: results on stdout, status messages on stderr.
+Begin with `output.py`.
 """

@@ -70,7 +70,7 @@ def inspect_model(
     subject = Subject.load(model, data)
     chosen = _load_example(subject, example)
     if settings.units and data is None:
-        raise ConfigError(f"unit {settings.units[0]} needs test data; give some with --dataset")
+        raise ConfigError(f"unit {settings.units[0]} needs test data; give some with data=")
     target = make_directory(Path(model) / "inspection" if out is None else out)
     return Inspection(out=target, drawn=tuple(_draw_all(subject, settings, target, chosen)))
 
@@ -119,7 +119,7 @@ def _load_example(subject: Subject, example: bytes | NDArray[Any] | int | None) 
         return _Example(values, "an input")
     if subject.data is None or len(subject.data) == 0:
         if example is not None:
-            raise ConfigError(f"input {example} is a row of test data, and there are none; give some with --dataset")
+            raise ConfigError(f"input {example} is a row of test data, and there are none; give some with data=")
         return None
     row = 0 if example is None else example
     if not 0 <= row < len(subject.data):

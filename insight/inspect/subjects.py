@@ -83,7 +83,7 @@ class Subject:
     def test(self) -> Dataset:
         """Test data; ConfigError where there is none."""
         if self.data is None or len(self.data) == 0:
-            raise ConfigError("no test data to inspect the model with; give some with --dataset")
+            raise ConfigError("no test data to inspect the model with; give some with data=")
         return self.data
 
     @cached_property

@@ -147,6 +147,11 @@ class Network(nn.Module):
         return self.step(obs)[0]
 
 
+def count_parameters(network: nn.Module) -> int:
+    """Count the parameters of a network, those that are learnt."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def build_network(spec: NetworkSpec, generator: torch.Generator | None = None, init: Init = "default") -> Network:
     """Build a network with initial weights, on the CPU.
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torso.arrays import Array, ArrayState
 from torso.errors import InputError
 from torso.nets.models.card import Label, ModelCard
+from torso.nets.models.describing import describe
 from torso.nets.models.directory import find_model
 from torso.nets.models.loading import load_model
 from torso.nets.prediction.backend import Backend, ProbabilitiesBackend, TorchBackend
@@ -58,6 +59,9 @@ class Predictor:
         self.is_recurrent = bool(getattr(backend, "initial_state", ()))
         self._softmax = backend.probabilities if isinstance(backend, ProbabilitiesBackend) else None
         self.labels: tuple[Label, ...] = card.labels if card.labels is not None else tuple(range(self.num_outputs))
+
+    def __repr__(self) -> str:
+        return f"Predictor({describe(self.card)})"
 
     @classmethod
     def load(

@@ -204,7 +204,7 @@ def test_mistakes_here(run: Run, models: Any, scans: list[Path], tmp_path: Path)
         ("play", "--model"),
     )
     for arguments, message in (
-        (("classify", "--model", models.digits), "inputs must be PNG or JPEG files, or one .npy file, got none"),
+        (("classify", "--model", models.digits), "missing from torso classify: INPUTS"),
         (
             (*classify, scans[0], tmp_path / "no.png"),
             f"{tmp_path / 'no.png'} cannot be read: No such file or directory",
@@ -215,7 +215,7 @@ def test_mistakes_here(run: Run, models: Any, scans: list[Path], tmp_path: Path)
             (*classify, tmp_path / "objects.npy", scans[0]),
             f"inputs must be image files, or one .npy file alone, got {tmp_path / 'objects.npy'} among 2 files",
         ),
-        ((*classify, scans[0], "--top-k", 0), "top_k must be "),
+        ((*classify, scans[0], "--top-k", 0), "--top-k must be "),
         ((*classify, scans[0], "--tls"), "--tls must go with --address, got none: a local model has no connection"),
         (
             ("classify", scans[0], "--model", models.cartpole),
@@ -286,7 +286,7 @@ def test_mistakes_behind_a_server(run: Run, address: str, scans: list[Path], tmp
         ),
         (
             ("act", "[1]", "--model", "cartpole", *there, "--timeout-s", 0),
-            "timeout_s must be more than 0 seconds, got 0",
+            "--timeout-s must be more than 0 seconds, got 0",
         ),
     ):
         error = run(*arguments).error
@@ -369,7 +369,7 @@ def test_serve_refuses_what_cannot_be_meant(run: Run, models: Any, tmp_path: Pat
             "host 0.0.0.0 can be reached from other machines and must have --tls-cert",
         ),
         ([models.digits, "--port", 65536], "port must lie in [0, 65535], got 65536"),
-        ([models.digits, "--tls-cert", tmp_path / "cert.pem"], "tls_cert and tls_key must go together, got one"),
+        ([models.digits, "--tls-cert", tmp_path / "cert.pem"], "--tls-cert and --tls-key must go together, got one"),
         ([models.digits, models.digits], "two models are named 'digits': "),
     ):
         error = run("serve", *arguments, *([] if "--port" in arguments else ["--port", 0])).error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from torso.agents.supervised.config import ClassifierConfig
 from torso.agents.supervised.recipes import fit_preset
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.presets import preset
+from torso.cli.arguments.flags import in_flags
+from torso.cli.arguments.options import options_of
 from torso.cli.commands.fit import FitOptions, FitSettings
 from torso.cli.commands.fit import presets as fit_presets
 from torso.cli.commands.train import TrainOptions
 from torso.cli.commands.train import presets as train_presets
+from torso.cli.entry import COMMANDS
 from torso.cli.parsing import option_value, parse_options
-from torso.errors import ConfigError
+from torso.errors import ConfigError, RunError
 
 Run = Callable[..., Any]
 CARTPOLE = ["dqn", "--env", "CartPole-v1"]
@@ -107,7 +112,8 @@ def test_a_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
     assert (
         train(*CARTPOLE, "--out", out).config == preset("dqn", "CartPole-v1").config
     )  # without --resume, it is not read
-    assert fit("--out", out, "--resume") == replace(fit(), out=out, resume=True)  # nor by another kind
+    with pytest.raises(RunError, match="holds a train run, this is fit"):
+        fit("--out", out, "--resume")
 
 
 def test_option_value() -> None:
@@ -119,19 +125,20 @@ def test_option_value() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["export"],
-            "missing from torso export: MODEL A model directory, or a run directory, whose best model is used.",
-        ),
-        (["train"], "missing from torso train: --env"),
+        (["export"], "missing from torso export: MODEL; torso export --help lists the options"),
+        (["train"], "missing from torso train: --env ENV; "),
+        (["act", "[0]"], "missing from torso act: --model MODEL; "),
         (
             ["train", *CARTPOLE, "--batch-siz", "3"],
             "unrecognized options: --batch-siz, 3; perhaps you meant: --batch-size",
         ),
-        (["train", *CARTPOLE, "--steps", "many"], "--steps: invalid literal for int() with base 10: 'many'"),
-        (["train", *CARTPOLE, "--steps"], "missing value for argument '--steps'. Expected 1 values."),
-        (["train", *CARTPOLE, "--precision", "half"], "invalid choice 'half' for argument '--precision'."),
-        (["train", *CARTPOLE, "--batch-size", "0"], "batch_size must be a whole number of at least 1, got 0"),
+        (["train", *CARTPOLE, "--steps", "many"], "--steps must be a whole number such as 1000 or 1e3, got 'many'"),
+        (
+            ["train", *CARTPOLE, "--steps"],
+            "--steps must be followed by a whole number such as 1000 or 1e3, got nothing; ",
+        ),
+        (["train", *CARTPOLE, "--precision", "half"], "--precision must be one of auto, float32, bfloat16, got 'half'"),
+        (["train", *CARTPOLE, "--batch-size", "0"], "--batch-size must be a whole number of at least 1, got 0"),
         (["fit", "--validation-fraction", "0.5"], "unrecognized options: --validation-fraction, 0.5"),
         (["serve"], "models must hold at least one model or run directory, got none; name one, or a repository"),
     ],
@@ -140,3 +147,122 @@ def test_what_is_wrong_is_said_in_a_line(run: Run, arguments: list[str], message
     error = run(*arguments).error
     assert error.startswith(message)
     assert not any(mark in error for mark in "│╭╰─")
+
+
+@pytest.mark.parametrize("written", ["100000", "100_000", "1e5", "1E5", "100e3", "+100000", "100000.0"])
+def test_a_whole_number_may_be_written_as_one_likes(written: str) -> None:
+    assert train(*CARTPOLE, "--steps", written).steps == 100_000
+    assert train(*CARTPOLE, f"--replay-capacity={written}").config.replay_capacity == 100_000
+    assert fit("--max-epochs", written).config.max_epochs == 100_000
+    assert train(*CARTPOLE, "--evaluation-period", written).config.evaluation_period == 100_000
+
+
+@pytest.mark.parametrize(
+    "written", ["1.5", "1e-3", "1e99", "1e999999999", "nan", "inf", "100k", "0x10", "1 000", "", "1,5"]
+)
+def test_what_is_no_whole_number_is_refused(run: Run, written: str) -> None:
+    error = run("train", *CARTPOLE, "--steps", written).error
+    assert error.startswith(f"--steps must be a whole number such as 1000 or 1e3, got {written!r}")
+
+
+def test_values_by_type() -> None:
+    given = train(
+        *(*CARTPOLE, "--hidden", "64,32", "--learning-rate", "1e-3", "--huber-delta", "NONE", "--stop-return", "-5"),
+        *("--no-double", "--video-period", "-5", "--init-torso", "none", "--wrapper", "a:B", "--wrapper=c:D"),
+    )
+    assert (given.config.hidden, given.config.learning_rate, given.config.huber_delta) == ((64, 32), 1e-3, None)
+    assert (given.config.stop_return, given.config.double, given.video_period) == (-5.0, False, -5)
+    assert (given.config.init_torso, given.wrapper) == (None, ("a:B", "c:D"))
+    assert train(*CARTPOLE, "--hidden").config.hidden == ()
+    assert train(*CARTPOLE, "--batch_size", "32").config.batch_size == 32
+    assert fit("--batch-size", "full").config.batch_size == "full"
+    assert fit("--batch-norm").config.batch_norm is True
+    assert fit("--no-batch-norm").config.batch_norm is False
+    assert fit("--batch-norm", "False").config.batch_norm is False
+    assert fit("--batch-norm", "None").config.batch_norm is None
+    assert fit("--out", "None").out == Path("None")
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "meant"),
+    [
+        ("train", "--lr", "--learning-rate"),
+        ("train", "--total-steps", "--steps"),
+        ("train", "--total_timesteps", "--steps"),
+        ("train", "--step", "--steps"),
+        ("train", "--epochs", "--steps"),
+        ("train", "--discount", "--gamma"),
+        ("train", "--batch", "--batch-size"),
+        ("train", "--buffer-size", "--replay-capacity"),
+        ("train", "--environment", "--env"),
+        ("train", "-o", "--out"),
+        ("train", "--tau", "--target-update-rate"),
+        ("fit", "--lr", "--learning-rate"),
+        ("fit", "--epochs", "--max-epochs"),
+        ("fit", "--batch", "--batch-size"),
+        ("fit", "--data", "--dataset"),
+        ("fit", "--learning_rat", "--learning-rate"),
+        ("fit", "--no-layer-nrm", "--layer-norm"),
+        ("evaluate", "--n-episodes", "--episodes"),
+        ("serve", "-p", "--port"),
+    ],
+)
+def test_other_names_are_hinted_at(run: Run, command: str, word: str, meant: str) -> None:
+    needed = {"evaluate": ["model"], "serve": ["model"], "train": CARTPOLE}.get(command, [])
+    error = run(command, *needed, word, "1").error
+    assert error == (
+        f"unrecognized options: {word}, 1; perhaps you meant: {meant}; torso {command} --help lists the options"
+    )
+
+
+def test_several_mistakes_are_said_together(run: Run) -> None:
+    assert run("fit", "--lr", "1", "--gpu", "--xyzzy").error == (
+        "unrecognized options: --lr, 1, --gpu, --xyzzy; perhaps you meant: --learning-rate, --device; torso "
+        "fit --help lists the options"
+    )
+    assert run("fit", "digits").error.startswith("unrecognized arguments: digits; ")
+    assert run("export", "a", "b").error.startswith("unrecognized arguments: b; ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_in_the_help_once_and_has_a_text(run: Run, name: str) -> None:
+    options = getattr(import_module(f"torso.cli.commands.{name.replace('-', '_')}"), COMMANDS[name].options)
+    known = options_of(options)
+    assert all(option.text for option in known)
+    sectioned = [each for names in getattr(options, "sections", {}).values() for each in names]
+    assert len(sectioned) == len(set(sectioned))
+    assert set(sectioned) <= {option.name for option in known}
+    page = run(name, "--help").out
+    for option in {option.name: option for option in reversed(known)}.values():
+        assert len(re.findall(rf"^  {re.escape(option.label)}\b(?!-)", page, re.MULTILINE)) == 1, option.label
+    assert not re.search(r"\bNone\b|[{}|]\{|\bINT\b|\bFLOAT\b|\bSTR\b", page.replace("N|full", "N")), page
+    if name in ("train", "fit", "serve"):
+        assert not re.search(r"^options:$", page, re.MULTILINE) or name == "serve"
+
+
+def test_help_has_the_presets_of_the_env(run: Run) -> None:
+    page = " ".join(run("train", "--env", "ALE/Pong-v5", "--help").out.split())
+    assert '(default: {"protocol": "dqn2015"})' in page
+    assert "Steps that the replay holds; the oldest are overwritten (default: 1_000_000)" in page
+    assert run("help", "train").out == run("train", "--help").out
+
+
+def test_an_error_names_the_flags_of_the_command(run: Run) -> None:
+    assert run("fit", "--net", "linear", "--weight-decay", "0.1", "--optimizer", "sgd").error == (
+        "--weight-decay is adamw's; with --optimizer sgd use --l2 0.1"
+    )
+
+
+def test_in_flags() -> None:
+    names = ("out", "resume", "batch_size", "steps", "optimizer")
+    for text, expected in (
+        ("add resume=True, or give another out=", "add --resume, or give another --out"),
+        ("batch_size was 8; optimizer='sgd'", "--batch-size was 8; --optimizer sgd"),
+        ("total_steps must be at least 1.", "--steps must be at least 1."),
+        (
+            "out of steps in /a/batch_size/b, 'batch_size', x.batch_size",
+            "out of steps in /a/batch_size/b, 'batch_size', x.batch_size",
+        ),
+        ("gamma_max=3 and out=runs/a-1.", "gamma_max=3 and --out runs/a-1."),
+    ):
+        assert in_flags(text, names) == expected

@@ -61,7 +61,7 @@ def test_train_then_evaluate_play_and_resume(run: Run, tmp_path: Path) -> None:
     assert (settings["algorithm"], settings["wrappers"], settings["video_period"]) == ("dqn", [], 0)
     assert run(*TRAIN, *SMALL, "--out", out).error.startswith(f"{out} already holds a run: add --resume")
     refused = run("train", "--out", out, "--resume", "--batch-size", 4).error
-    assert refused.startswith(f"{out} was begun with other settings: batch_size was 8, now 4.")
+    assert refused.startswith(f"{out} was begun with other settings: --batch-size was 8, now 4.")
     assert run("fit", "--out", out, "--resume").error == f"{out} holds a train run, this is fit; give another --out"
 
 
@@ -95,7 +95,7 @@ def test_wrappers_algorithm_and_videos_are_kept_with_the_run(
     assert run("play", "--model", out).out.splitlines()[0] == "episode 1: return 7.0, 7 steps"
     for again in (["train"], [*train, "--video-period", 0]):  # its settings are found, or given again
         refused = run(*again, "--out", out, "--resume", "--batch-size", 4).error
-        assert refused.startswith(f"{out} was begun with other settings: batch_size was 8, now 4. Resume with ")
+        assert refused.startswith(f"{out} was begun with other settings: --batch-size was 8, now 4. Resume with ")
     assert "wrappers was" in run("train", "--out", out, "--resume", "--wrapper", names[0]).error
     (tmp_path / "wrapped_for_cli.py").write_text("")
     monkeypatch.delitem(sys.modules, "wrapped_for_cli")
@@ -135,7 +135,7 @@ NOTHING_WRITTEN = [
     ),
     ([*TRAIN, "--net", "cnn"], "a convolutional torso takes images (layout hw, chw or hwc), this input is a vector"),
     ([*TRAIN, "--net", "resnet"], "unknown net 'resnet'; known are mlp, cnn, lenet, nature"),
-    ([*TRAIN, "--steps", "0"], "total steps must be at least 1, got 0"),
+    ([*TRAIN, "--steps", "0"], "--steps must be at least 1, got 0"),
     ([*TRAIN, "--env-kwargs", "[1]"], "--env-kwargs must be a JSON object such as '{\"size\": 3}', got [1]"),
     ([*TRAIN, "--env-kwargs", "{"], "--env-kwargs must be a JSON object such as '{}', got '{' ("),
     ([*TRAIN, "--device", "gpu"], "device must be auto, cpu or cuda, got 'gpu'"),
@@ -145,7 +145,7 @@ NOTHING_WRITTEN = [
         [*TRAIN, "--wrapper", "Nothing"],
         "wrapper must be 'module:Name', such as 'gymnasium.wrappers:TimeAwareObservation', got 'Nothing'",
     ),
-    ([*TRAIN, "--video-period", "-5"], "video_period must be a number of steps, or 0 for no videos; got -5"),
+    ([*TRAIN, "--video-period", "-5"], "--video-period must be a number of steps, or 0 for no videos; got -5"),
     (
         ["train", "dqn", "--env", "torso/Identity-v0", "--video-period", "5"],
         "torso/Identity-v0 cannot be rendered as 'rgb_array'",
@@ -153,10 +153,10 @@ NOTHING_WRITTEN = [
     (["fit", "--dataset", "digit"], "unknown data set 'digit'; known: digits, mnist, fashion-mnist, iris, "),
     (["fit", "--net", "resnet"], "unknown net 'resnet'; known are perceptron, logistic, softmax, linear, mlp, lenet, "),
     (["fit", "--net", "nature"], "an image of 8x8 pixels is too small for these convolutions, which need at least"),
-    (["fit", "--max-epochs", "0"], "max_epochs must be a whole number of at least 1; got 0"),
+    (["fit", "--max-epochs", "0"], "--max-epochs must be a whole number of at least 1; got 0"),
     (
         ["fit", "--data-dir", "."],
-        "data_dir must be omitted for 'digits', which comes with scikit-learn and reads no files, got .",
+        "--data-dir must be omitted for 'digits', which comes with scikit-learn and reads no files, got .",
     ),
     (["fit", "--dataset", "mnist", "--data-dir", "."], "mnist must have train-images-idx3-ubyte.gz, "),
 ]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tyro
 import yaml
 
 from torso.cli.commands.serve import ServeOptions
+from torso.cli.parsing import parse_options
 from torso.errors import ServerError
 from torso.serve.server.auth import check_bind
 
@@ -57,7 +57,9 @@ def entry() -> list[str]:
 
 
 def parsed(arguments: list[str]) -> ServeOptions:
-    return tyro.cli(ServeOptions, args=arguments)
+    options = parse_options(ServeOptions, arguments, "serve")
+    assert options is not None
+    return options
 
 
 def documents() -> dict[str, Any]:

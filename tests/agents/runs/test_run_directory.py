@@ -83,7 +83,7 @@ def test_a_file_is_not_a_run(tmp_path: Path) -> None:
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     prepare(tmp_path).close()
     before = content(tmp_path)
-    with pytest.raises(RunError, match=r"--resume .* another --out"):
+    with pytest.raises(RunError, match=r"resume=True .* another out="):
         prepare(tmp_path)
     assert content(tmp_path) == before
 

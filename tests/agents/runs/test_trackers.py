@@ -45,6 +45,26 @@ def test_figures_and_times_are_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_an_evaluation_has_the_speed_of_the_steps_before_it(tmp_path: Path) -> None:
+    now = [0.0]
+    with Tracker(tmp_path / "run", clock=lambda: now[0]) as tracker:
+        tracker.log(0, {"evaluation_return": 1.0})  # nothing is known yet
+        for step in (10, 20):
+            now[0] += 2
+            tracker.log(step, {"loss": 0.5})
+            with tracker.not_stepping():
+                now[0] += 100
+            tracker.log(step, {"evaluation_return": 1.0})
+        now[0] += 1
+        with tracker.not_stepping():
+            now[0] += 50
+        now[0] += 1
+        tracker.log(40, {"evaluation_return": 1.0})
+    lines = read_jsonl(tmp_path / "run" / TIMING)
+    assert [line.get("steps_per_s") for line in lines] == [None, 5.0, 5.0, 5.0, 5.0, 10.0]
+    assert [line["elapsed_s"] for line in lines] == [0.0, 2.0, 102.0, 104.0, 204.0, 256.0]
+
+
 def test_tensorboard_gets_the_same_scalars(tmp_path: Path) -> None:
     with Tracker(tmp_path) as tracker:
         tracker.log(10, {"loss": 0.5, "note": "not a number"})

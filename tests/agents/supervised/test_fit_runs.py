@@ -119,7 +119,7 @@ def test_a_resume_on_other_terms_is_refused(tmp_path: Path) -> None:
     data = few_digits()
     other = Splits(train=data.train, validation=data.validation, test=data.test.take(slice(59)))
     for how, message in (
-        ({}, "--resume"),
+        ({}, "resume=True"),
         ({"resume": True, "seed": 1}, "seed was 0, now 1"),
         ({"resume": True, "data": other}, "data_sha256 was"),
         ({"resume": True, "config": ClassifierConfig(**{**vars(CONFIG), "dropout": 0.2})}, "dropout was null, now 0.2"),

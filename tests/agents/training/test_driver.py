@@ -450,7 +450,7 @@ def test_a_run_is_not_resumed_as_another(tmp_path: Path) -> None:
     path = tmp_path / "run"
     train(path, total_steps=60)
     before = left_behind(path), (path / "config.json").read_bytes()
-    with pytest.raises(RunError, match="--resume"):
+    with pytest.raises(RunError, match="resume=True"):
         train(path, total_steps=60)
     with pytest.raises(RunError, match=r"gamma was 0\.99, now 0\.5"):
         train(path, replace(CONFIG, gamma=0.5), resume=True)

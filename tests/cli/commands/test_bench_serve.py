@@ -70,9 +70,9 @@ def test_mistakes_end_in_a_line(run: Run, address: str, tmp_path: Path) -> None:
         run(*command).error == f"--model must be one of the served models, got none; {address} serves cartpole, digits"
     )
     assert "unknown model 'nobody'" in run(*command, "--model", "nobody").error
-    assert "in_flight must be at least 1, got 0" in run(*command, "--model", "digits", "--in-flight", 0).error
+    assert "--in-flight must be at least 1, got 0" in run(*command, "--model", "digits", "--in-flight", 0).error
     assert "--plot must be a file name that ends in .png" in run(*command, "--plot", tmp_path / "load.pdf").error
     assert "--connections must be at least 1" in run(*command, "--connections", 0).error
-    assert "duration_s must be more than 0" in run("bench-serve", "--duration-s", 0).error
+    assert "--duration-s must be more than 0" in run("bench-serve", "--duration-s", 0).error
     assert "no answer from 127.0.0.1:1" in run("bench-serve", "--address", "127.0.0.1:1").error
     assert "go together" in run(*command, "--tls-cert", tmp_path / "cert.pem").error

@@ -15,15 +15,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torso.agents.protocols import Episode
 from torso.agents.runs.callbacks import Callback
 from torso.agents.runs.events import Evaluated, Logged, Tick, TrainingEvent
-from torso.agents.supervised.fitting import EpochDone, FitEvent
-from torso.cli.terminal.output import print_status
 
 _LINE_PERIOD_S = 5.0  # minimum time between two lines
 _SPEED_WINDOW_S = 20.0  # speed is averaged over this window: learning begins later than acting
 _REFRESH_PERIOD_S = 0.2  # minimum time between two refreshes while there are steps but no events
 
 
-class _Display:
+class ProgressDisplay:
     """Progress bar where stderr is a terminal, else lines such as ``epoch 12/60  loss 0.03``.
 
     ``preface`` is printed before the first progress: a run that fails to start prints only its error.
@@ -54,10 +52,10 @@ class _Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def _show(self, completed: float, figures: str, *, is_line: bool) -> None:
+    def show(self, completed: float, figures: str, *, is_line: bool) -> None:
         """Update the bar; without a bar, print a line if ``is_line`` and the last line is old enough."""
         if self._preface:
-            print_status(self._preface)
+            _write_line(self._preface)
             self._preface = ""
         if self._bar is not None:
             if self._task is None:  # created at the first update: a resumed run does not begin at 0
@@ -65,10 +63,15 @@ class _Display:
             self._bar.update(self._task, completed=completed, description=figures)
         elif is_line and time.monotonic() - self._last_line_s >= _LINE_PERIOD_S:
             self._last_line_s = time.monotonic()
-            print_status(f"{self._unit} {int(completed):,}/{self._total:,}  {figures}")
+            _write_line(f"{self._unit} {int(completed):,}/{self._total:,}  {figures}")
 
 
-class TrainingProgress(_Display, Callback):
+def _write_line(text: str) -> None:
+    sys.stderr.write(f"{text}\n")  # looked up at each call: a bar replaces sys.stderr
+    sys.stderr.flush()
+
+
+class TrainingProgress(ProgressDisplay, Callback):
     """Progress of a training run: episode return, greedy evaluation return, speed, time left.
 
     It is a callback as well, so that it is notified of each step and long episodes do not stall the bar.
@@ -86,7 +89,7 @@ class TrainingProgress(_Display, Callback):
         now = time.monotonic()
         if now - self._last_refresh_s >= _REFRESH_PERIOD_S:
             self._last_refresh_s = now
-            self._show(tick.total_steps, self._figures(tick.total_steps), is_line=True)
+            self.show(tick.total_steps, self._figures(tick.total_steps), is_line=True)
 
     def on_event(self, event: TrainingEvent) -> None:
         """Update the display with an event."""
@@ -94,7 +97,7 @@ class TrainingProgress(_Display, Callback):
             self._return = event.figures["episode_return"]
         elif isinstance(event, Evaluated):
             self._greedy_return = event.evaluation.mean
-        self._show(event.total_steps, self._figures(event.total_steps), is_line=not isinstance(event, Episode))
+        self.show(event.total_steps, self._figures(event.total_steps), is_line=not isinstance(event, Episode))
 
     def _figures(self, total_steps: int) -> str:
         now = time.monotonic()
@@ -110,21 +113,3 @@ class TrainingProgress(_Display, Callback):
         if steps and seconds:
             shown.append(f"{steps / seconds:,.0f} steps/s")
         return "  ".join(shown)
-
-
-class FitProgress(_Display):
-    """Progress of a fit: training loss, validation score, time left without early stopping."""
-
-    def __init__(self, max_epochs: int, preface: str = "") -> None:
-        super().__init__("epoch", max_epochs, preface)
-        self._figures = ""
-
-    def on_event(self, event: FitEvent) -> None:
-        """Update the display with an event."""
-        if isinstance(event, EpochDone):
-            self._figures = f"loss {event.loss:.4f}"
-            if event.validation is not None:
-                self._figures += f"  validation {event.validation.text()}"
-            self._show(event.epoch, self._figures, is_line=True)
-        else:
-            self._show(event.epoch - 1 + event.batch / event.num_batches, self._figures, is_line=False)

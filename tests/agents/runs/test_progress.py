@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from torso.agents.protocols import Episode
+from torso.agents.runs import progress as progress_module
 from torso.agents.runs.events import Checkpointed, Evaluated, Evaluation, Logged, Tick
+from torso.agents.runs.progress import TrainingProgress
+from torso.agents.supervised.fit_progress import FitProgress
 from torso.agents.supervised.fitting import BatchDone, EpochDone
-from torso.cli.terminal import progress as progress_module
-from torso.cli.terminal.progress import FitProgress, TrainingProgress
 
 EVENTS = [
     Episode(total_steps=20, env=0, episode_return=20.0, length_steps=20),
