@@ -27,7 +27,7 @@ class RewardScale:
 
     @property
     def deviation(self) -> float:
-        """What rewards are divided by; above 0.
+        """Divisor of rewards, above 0.
 
         Where all returns were equal it is their magnitude, and 1 where that is 0 or before the first step.
         """
