@@ -92,7 +92,7 @@ class _Stream:
     def _open(self, request: pb.ActStreamRequest) -> None:
         if not request.model:
             raise InputError("model", expected="given by name in a stream's first request", got="none")
-        self._call.use(self._repository.get(request.model, request.version)).require("policy")
+        self._repository.get(request.model, request.version).count(self._call).require("policy")
         self._model, self._version = request.model, request.version
 
     async def answer(self, request: pb.ActStreamRequest) -> pb.ActStreamResponse | None:
@@ -118,8 +118,8 @@ class _Stream:
         return pb.ActStreamResponse(episode=number, error=_details(response))
 
     async def _act(self, request: pb.ActStreamRequest, call: Call) -> pb.ActStreamResponse:
-        model = call.use(self._repository.get(self._model, self._version))  # as it is served now
-        self._call.use(model).require("policy")
+        model = self._repository.get(self._model, self._version)  # as it is served now
+        model.count(call).count(self._call).require("policy")
         self._check(request)
         seed = request.seed if request.HasField("seed") else None
         with self._episodes.acquire(request.episode, start=request.start, seed=seed) as episode:

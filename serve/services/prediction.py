@@ -49,7 +49,7 @@ class PredictionServicer:
 
     async def classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
         """Classify each row: its ``top_k`` labels with their probabilities."""
-        model = call.use(self._repository.get(request.model, request.version)).require("classifier")
+        model = self._repository.get(request.model, request.version).count(call).require("classifier")
         top_k = request.top_k if request.HasField("top_k") else 1
         if top_k < 1:
             raise InputError("top_k", expected="at least 1", got=str(top_k))
@@ -64,7 +64,7 @@ class PredictionServicer:
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
         """Choose each row's greedy action; a recurrent model's next state is part of the answer."""
-        model = call.use(self._repository.get(request.model, request.version)).require("policy")
+        model = self._repository.get(request.model, request.version).count(call).require("policy")
         if not request.HasField("observations"):
             raise InputError("observations", expected="a tensor", got="none")
         state: ArrayState = ()

@@ -29,7 +29,6 @@ from torso.serve.wire.status import WireStatus, to_wire
 
 if TYPE_CHECKING:
     from torso.serve.inference.batcher import Batcher
-    from torso.serve.models.served_model import ServedModel
     from torso.serve.observability.tracing import RequestSpan, Tracing
 
 logger = logging.getLogger(__name__)
@@ -71,11 +70,6 @@ class Call:
         self._metrics.in_flight -= self._in_flight
         metrics.in_flight += self._in_flight
         self._metrics = metrics
-
-    def use(self, model: ServedModel) -> ServedModel:
-        """Count the call to a model from now on, whatever becomes of it; returns the model."""
-        self.metrics = model.metrics
-        return model
 
     @property
     def request_id(self) -> str:

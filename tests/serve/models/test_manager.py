@@ -14,7 +14,6 @@ import pytest
 from managed import Served, started, truncate, until
 
 from torso.errors import ServerError, UnavailableError, UnknownModelError, WrongKindError
-from torso.nets import InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
 
 Publish = Callable[[Path, float], Path]
 
@@ -92,18 +91,12 @@ def newer(directory: Path) -> None:
     (directory / "model.json").write_text(json.dumps({**card, "format_version": 99}))
 
 
-def regress(directory: Path) -> None:
-    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(), head=RegressionHeadSpec(num_targets=2))
-    save_model(directory, build_network(spec), kind="regressor", onnx=False)
-
-
 @pytest.mark.parametrize(
     ("breaks", "message"),
     [
         (vanish, "no model at .*broken: there is no such directory"),
         (truncate, "weights.safetensors is truncated or altered"),
         (newer, "format 99"),
-        (regress, "a regressor cannot be served"),
     ],
 )
 def test_a_broken_model_is_named_or_skipped(

@@ -23,7 +23,6 @@ from torso.errors import (
     UnknownModelError,
     WrongKindError,
 )
-from torso.nets import InputSpec, MLPSpec, NetworkSpec, RegressionHeadSpec, build_network, save_model
 from torso.serve import ServeConfig
 from torso.serve.inference.batcher import Batcher
 from torso.serve.models.control import VersionSource
@@ -150,22 +149,12 @@ def newer(directory: Path) -> None:
     (directory / "model.json").write_text(json.dumps({**card, "format_version": 99}))
 
 
-def of_another_kind(directory: Path) -> None:
-    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(), head=RegressionHeadSpec(num_targets=2))
-    save_model(directory, build_network(spec), kind="regressor", onnx=False)
-
-
 @pytest.mark.parametrize(
     ("breaks", "error", "message"),
     [
         (missing, ModelNotFoundError, "no such directory"),
         (truncated, ModelDamagedError, "weights.safetensors is truncated or altered"),
         (newer, ModelError, "format 99"),
-        (
-            of_another_kind,
-            ServerError,
-            "a regressor cannot be served; use .*Predictor .*: .* classifiers and policies",
-        ),
     ],
 )
 def test_what_cannot_be_loaded_changes_nothing(

@@ -1,8 +1,7 @@
-"""Fitted models on the wire: calibrated probabilities reach the caller; a regressor is refused at load."""
+"""Fitted models on the wire: calibrated probabilities reach the caller; a regressor estimates by V2."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
+import tritonclient.grpc as triton
 
 from torso.agents import Classifier, ClassifierConfig, RegressorConfig, fit_run
 from torso.envs import load_dataset
-from torso.errors import InputError, ServerError
+from torso.errors import InputError
 from torso.insight.metrics.scoring import compute_readout
 from torso.nets import Predictor, read_card
-from torso.serve import Client, ServeConfig, create_server
+from torso.serve import Client, ServeConfig
 
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
@@ -52,7 +52,16 @@ def test_columns_by_name_and_far_from_0(tmp_path: Path, config: Callable[..., Se
         assert labels == [str(label) for label in classifier.predict(frame)]
 
 
-def test_a_fitted_regressor_is_refused(tmp_path: Path, config: Callable[..., ServeConfig]) -> None:
-    fit_run(load_dataset("diabetes"), RegressorConfig(net="linear", max_epochs=1), seed=0, out=tmp_path / "diabetes")
-    with pytest.raises(ServerError, match="regressor"):
-        asyncio.run(create_server(config(tmp_path / "diabetes")))
+def test_a_fitted_regressor_estimates_in_its_targets_units(
+    tmp_path: Path, config: Callable[..., ServeConfig], running: Any
+) -> None:
+    data = load_dataset("diabetes")
+    fit_run(data, RegressorConfig(net="linear", max_epochs=1), seed=0, out=tmp_path / "diabetes")
+    inputs = data.test.inputs[:3].astype(np.float32)
+    expected = Predictor.load(tmp_path / "diabetes").regress(inputs)
+    with running(config(tmp_path / "diabetes")) as server, triton.InferenceServerClient(server.address) as client:
+        rows = triton.InferInput("tensor", list(inputs.shape), "FP32")
+        rows.set_data_from_numpy(inputs)
+        estimates = client.infer("diabetes", [rows]).as_numpy("predictions")
+    np.testing.assert_allclose(estimates, expected, rtol=1e-4)
+    assert 50 < estimates.mean() < 300
