@@ -86,12 +86,13 @@ def read_csv(
     )
 
 
-def read_csv_inputs(path: Path, feature_names: Sequence[str] | None, header: Header = "auto") -> npt.NDArray[Any]:
+def read_csv_inputs(path: Path, feature_names: Sequence[str] | None) -> npt.NDArray[np.float64]:
     """Read the inputs of a model from a CSV file, [N, F], without labels; see `read_csv`.
 
-    The columns are those of ``feature_names``, in their order, whatever others there are; None: all.
+    The columns are those of ``feature_names``, in their order, whatever others there are; None: all. A first line of
+    numbers alone is a row.
     """
-    table = read_table(path, header)
+    table = read_table(path, numbers_are_data=True)
     features = _named_columns(table, list(table.columns), feature_names or list(table.columns))
     require_no_missing_values(table, features)
     return numbers_of(table, features, "a feature")

@@ -37,11 +37,12 @@ class CsvTable:
         return f"row {row + 1} (line {self.line_numbers[row]})"
 
 
-def read_table(path: Path, header: Header = "auto") -> CsvTable:
+def read_table(path: Path, header: Header = "auto", *, numbers_are_data: bool = False) -> CsvTable:
     """Read a CSV file's cells, without the spaces around them.
 
     header: whether the first line holds column names. auto: it does where it has text above numbers, or a usual name of
-    the labels; it is a row of data where it only has numbers above numbers.
+    the labels; it is a row of data where it only has numbers above numbers. numbers_are_data: so is a first line of
+    numbers alone.
 
     Raises ``DatasetError``: no rows, ragged ones, unnamed or duplicate columns, text that is no CSV in UTF-8, a first
     line of numbers alone with ``auto``; ``ConfigError`` for another ``header``.
@@ -55,6 +56,8 @@ def read_table(path: Path, header: Header = "auto") -> CsvTable:
     for row, line in zip(rows, line_numbers[1:], strict=True):
         if len(row) != len(first):
             raise DatasetError(f"{path} must have {len(first)} cells in line {line}, as in the header, got {len(row)}")
+    if header == "auto" and numbers_are_data and parse_numbers(first) is not None:
+        header = "no"
     has_header = _is_header(path, first, rows) if header == "auto" else header == "yes"
     if has_header:
         _check_header(path, first)

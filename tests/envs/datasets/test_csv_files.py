@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torso.envs import Splits, load_dataset
+from torso.envs.datasets.csv_files import read_csv_inputs
 from torso.errors import ConfigError, DatasetError
 
 FLOWERS = [
@@ -257,6 +258,18 @@ def test_numbers_alone_without_a_header(tmp_path: Path):
         load_dataset(path, header="maybe")
     with pytest.raises(ConfigError, match="header must be omitted for 'iris', which is no CSV file"):
         load_dataset("iris", header="no")
+
+
+def test_inputs_alone(tmp_path: Path):
+    path = write(tmp_path / "t.csv", "1,2\n3,4\n")
+    for names in (None, ("a", "b")):
+        assert read_csv_inputs(path, names).tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(DatasetError, match="must have 3 feature columns, got 2 and no column names"):
+        read_csv_inputs(path, ("a", "b", "c"))
+    path = write(tmp_path / "t.csv", "b,text,a\n1,x,2\n")
+    assert read_csv_inputs(path, ("a", "b")).tolist() == [[2, 1]]
+    with pytest.raises(DatasetError, match="must have numbers in column 'text'"):
+        read_csv_inputs(path, None)
 
 
 def test_columns_are_taken_by_name(tmp_path: Path):
