@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.runs.trackers import PROGRESS, read_jsonl
 from torso.errors import RunError
-from torso.insight.pictures.canvas import BLUE, GREEN, ORANGE, new_panels, save_with_legends
+from torso.insight.pictures.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    log_scale_y,
+    new_panels,
+    save_with_legends,
+    whole_number_ticks,
+)
 
 _CURVE = "learning_curve.png"
 
@@ -30,20 +38,23 @@ def plot_fit(run: Path | str) -> Path:
     _curve(loss_axes, lines, "loss", color=BLUE, label="training")
     _curve(loss_axes, lines, "validation_loss", color=ORANGE, label="validation")
     if all(line["loss"] > 0 for line in lines):  # a perceptron's may be 0
-        loss_axes.set_yscale("log")
+        log_scale_y(loss_axes)
     regression = any(line.get("validation_r2") is not None for line in lines)
     loss_axes.set_ylabel("squared error (targets' deviations)" if regression else "loss of an example")
     score, name = ("validation_r2", "R²") if regression else ("validation_accuracy", "accuracy")
     _curve(score_axes, lines, score, color=ORANGE)
     score_axes.set_ylabel(f"{name} in validation")
     if not regression:
+        low, high = score_axes.get_ylim()
+        score_axes.set_ylim(max(low, -0.01), min(high, 1.01))  # of one epoch, they are around its point
         score_axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
     later = [line[score] for line in lines[len(lines) // 8 :] if line.get(score) is not None]
     if later and max(later) > min(
         later
     ):  # the first epochs may fall below the axis: the differences of the last ones matter
         margin = 0.08 * (max(later) - min(later))
-        score_axes.set_ylim(min(later) - margin, max(later) + margin)
+        most = 1 + margin / 4  # of accuracy and R²; the line stays whole
+        score_axes.set_ylim(min(later) - margin, min(max(later) + margin, most))
     best = [line for line in lines if line.get("is_best") and line.get(score) is not None]
     if best:
         step, best_score = best[-1]["step"], best[-1][score]
@@ -51,7 +62,7 @@ def plot_fit(run: Path | str) -> Path:
         score_axes.plot([step], [best_score], "o", color=GREEN, zorder=3, label=label)
     for axes in (loss_axes, score_axes):
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_number_ticks(axes, sorted({line["step"] for line in lines}))
     return save_with_legends(figure, run / _CURVE)
 
 

@@ -17,7 +17,7 @@ from torso.agents.supervised.fitting import Fitting, resolve_fit
 from torso.envs import Splits
 from torso.errors import ConfigError
 from torso.files import make_directory
-from torso.insight.pictures.canvas import BLUE, GREEN, new_panels, save_with_legends
+from torso.insight.pictures.canvas import BLUE, GREEN, log_scale_y, new_panels, save_with_legends
 
 _SMOOTHING = 0.9  # decay of the exponential average of losses: over about ten steps
 _LAG = round(_SMOOTHING / (1 - _SMOOTHING))  # steps, the mean age of what is averaged
@@ -113,6 +113,8 @@ def plot_range_test(found: RangeTest, path: Path) -> Path:
     axes.plot(found.learning_rates, found.smoothed, color=BLUE, label="smoothed")
     axes.axvline(found.suggestion, color=GREEN, linestyle="--", label=f"steepest descent: {found.suggestion:.2g}")
     axes.set_xscale("log")
+    if (found.losses > 0).all() and (found.smoothed > 0).all():  # a perceptron's may be 0
+        log_scale_y(axes)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     make_directory(path.parent)

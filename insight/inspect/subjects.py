@@ -16,7 +16,7 @@ from torso.envs import Dataset
 from torso.errors import ConfigError, InputError
 from torso.insight.inspect.held_out import of_known_labels
 from torso.insight.metrics.scoring import compute_readout, require_known_labels
-from torso.insight.pictures.canvas import display_name
+from torso.insight.pictures.canvas import display_name, short_names
 from torso.insight.pictures.input_pictures import are_images, as_pictures
 from torso.insight.units.bounds import Bounds, input_bounds
 from torso.nets import Network, Predictor, TorchBackend, find_model, load_model
@@ -63,20 +63,20 @@ class Subject:
 
     @property
     def names(self) -> list[str]:
-        """Names of the outputs for pictures: classes, actions or targets."""
+        """Names of the outputs for pictures, long ones shortened: classes, actions or targets."""
         start = self.predictor.card.action_start if self.predictor.kind == "policy" else 0
         if self.predictor.card.labels is None:
             return [str(start + index) for index in range(self.predictor.num_outputs)]
-        return [display_name(label) for label in self.predictor.labels]
+        return short_names(self.predictor.labels)
 
     @property
     def feature_names(self) -> list[str]:
-        """Names of a table's features for pictures; x0, x1, ... where they have none."""
+        """Names of a table's features for pictures, long ones shortened; x0, x1, ... where they have none."""
         names = self.predictor.card.feature_names
         if names is None and self.data is not None:
             names = self.data.feature_names
         if names is not None:
-            return [display_name(name) for name in names]
+            return short_names(names, 32)
         return [f"x{index}" for index in range(self.predictor.input.size)]
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
@@ -96,9 +97,14 @@ def plot_reliability(path: str | os.PathLike[str], found: Mapping[str, Reliabili
         if column == 0:
             diagram.set_ylabel("accuracy")
             histogram.set_ylabel("examples")
-    handles_and_labels = diagram.get_legend_handles_labels()
+    handles = [
+        *diagram.get_lines(),
+        Patch(facecolor=BLUE, label="accuracy"),
+        Patch(facecolor=_PALE_ORANGE, edgecolor=ORANGE, label="gap: too sure"),
+        Patch(facecolor=_PALE_GREEN, edgecolor=GREEN, label="gap: not sure enough"),
+    ]
     columns = 4 if len(found) > 1 else 2
-    figure.legend(*handles_and_labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return save(figure, Path(path))
 
 
@@ -109,14 +115,11 @@ def _draw_diagram(axes: Axes, found: Reliability) -> None:
     accuracy = np.array([found.accuracy[index] for index in filled], dtype=np.float64)
     confidence = np.array([found.confidence[index] for index in filled], dtype=np.float64)
     style: dict[str, Any] = {"width": found.edges[1], "align": "edge", "linewidth": 0.8}
-    axes.bar(left, accuracy, color=BLUE, edgecolor="white", label="accuracy", **style)
+    axes.bar(left, accuracy, color=BLUE, edgecolor="white", **style)
     overconfident = confidence > accuracy
-    for label, bins, face, edge in (
-        ("gap: too sure", overconfident, _PALE_ORANGE, ORANGE),
-        ("gap: not sure enough", ~overconfident, _PALE_GREEN, GREEN),
-    ):
+    for bins, face, edge in ((overconfident, _PALE_ORANGE, ORANGE), (~overconfident, _PALE_GREEN, GREEN)):
         gap = (confidence - accuracy)[bins]
-        axes.bar(left[bins], gap, bottom=accuracy[bins], color=face, edgecolor=edge, label=label, **style)
+        axes.bar(left[bins], gap, bottom=accuracy[bins], color=face, edgecolor=edge, **style)
     axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="calibrated")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

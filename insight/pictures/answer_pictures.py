@@ -20,6 +20,7 @@ from torso.insight.pictures.canvas import (
     RED,
     Tiles,
     hide_axes,
+    legend_above,
     light_axes,
     new_figure,
     save,
@@ -180,7 +181,7 @@ def draw_adversarial(
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("epsilon, as a share of the input's range")
     axes.set_ylabel("test accuracy")
-    axes.legend(frameon=False, fontsize=9)
+    legend_above(axes)
     _draw_attacks(tiles, attacks, curve_in + 0.35, tile, shown_epsilon)
     return save(figure, path)
 

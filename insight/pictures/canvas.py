@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from torso.arrays import Array
 from torso.files import atomic_write_bytes
@@ -40,7 +42,8 @@ def new_figure(title: str | None, width_in: float, height_in: float, *, constrai
     if title is None:
         return figure
     if constrained:
-        figure.suptitle(title, fontsize=11, color=GREY)
+        wrapped = textwrap.fill(title, max(20, int((width_in - 0.3) / 0.088)))
+        figure.suptitle(wrapped, fontsize=11, color=GREY)
     else:
         figure.text(0.5, 1 - 0.12 / height_in, title, fontsize=11, color=GREY, ha="center", va="top")
     return figure
@@ -175,8 +178,40 @@ def new_panels(title: str, *, panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def save_with_legends(figure: Figure, path: Path) -> Path:
-    """Save a figure whose axes have a legend wherever a line has a label; returns the path."""
+    """Save a figure whose axes have a legend above them wherever a line has a label; returns the path."""
     for axes in figure.axes:
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9)
+        legend_above(axes)
     return save(figure, path)
+
+
+def legend_above(axes: Axes) -> None:
+    """Put the legend, where a line has a label, above the axes, so that it hides no curve."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+
+
+def short_names(names: Sequence[object], limit: int = 24) -> list[str]:
+    """Shorten `display_name`s to so many characters, in the middle; those that become equal are numbered."""
+    tail = limit // 3
+    texts = [display_name(name, limit=len(str(name))) for name in names]
+    short = [text if len(text) <= limit else f"{text[: limit - tail - 1]}…{text[-tail:]}" for text in texts]
+    if len(set(short)) == len(short):
+        return short
+    return [f"{index}: {text}" if short.count(text) > 1 else text for index, text in enumerate(short)]
+
+
+def whole_number_ticks(axes: Axes, steps: Sequence[int]) -> None:
+    """Put the ticks of the x axis on whole numbers, and a single one on a single step."""
+    axes.xaxis.set_major_locator(FixedLocator(list(steps)) if len(steps) == 1 else MaxNLocator(integer=True))
+
+
+def log_scale_y(axes: Axes) -> None:
+    """Scale the y axis by the logarithm, its ticks written as plain numbers."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 3 * low:  # too few powers of ten and their multiples
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    elif high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -51,11 +51,14 @@ def draw_weight_images(path: Path, title: str, weights: Array, names: Sequence[s
     rows = -(-len(shown) // columns)
     tile_in = tile_height_in(tiles_of[0], size)
     row_in = tile_in + (0.26 if names else _GAP_IN)
-    height = 0.5 + rows * row_in + 0.2
-    if len(shown) < len(weights):
-        title += f", the {len(shown)} largest of {len(weights)}"
+    height = 0.5 + rows * row_in + 0.4
+    title += _selection(len(shown), len(weights))
     bar_in = 0.7 if tiles_of[0].ndim == 2 else 0.0  # the width of the colour bar
-    width = max(title_width_in(title), columns * (size + _GAP_IN) + 0.3 + bar_in)
+    width = max(
+        title_width_in(title),
+        0.3 + 0.055 * len(_weights_note(largest, colours=not bar_in)),
+        columns * (size + _GAP_IN) + 0.3 + bar_in,
+    )
     figure = new_figure(title, width, height, constrained=False)
     tiles = Tiles(figure)
     left = (width - bar_in - columns * (size + _GAP_IN)) / 2
@@ -68,7 +71,18 @@ def draw_weight_images(path: Path, title: str, weights: Array, names: Sequence[s
         tall = min(height - 0.75, 2.4)
         axes = figure.add_axes((1 - 0.62 / width, 1 - (0.47 + tall) / height, 0.1 / width, tall / height))
         _colour_bar(axes, largest)
+    tiles.write(_weights_note(largest, colours=not bar_in), 0.15, height - 0.25, colour=GREY, ha="left")
     return save(figure, path)
+
+
+def _selection(num_shown: int, num_units: int) -> str:
+    return "" if num_shown == num_units else f", the {num_shown} largest of {num_units} units"
+
+
+def _weights_note(largest: float, *, colours: bool = False) -> str:
+    """Say what weights are measured in, and what the picture leaves out."""
+    about = f"; medium gray is 0, a colour's ends are ±{largest:.2g}" if colours else ""
+    return f"change of a unit's input for one unit of the scaled input; biases are left out{about}"
 
 
 def _weight_picture(weights: Array) -> Array:
@@ -83,6 +97,7 @@ def _colour_bar(axes: Axes, largest: float) -> None:
     ramp = np.linspace(1, -1, 256)[:, np.newaxis]
     axes.imshow(ramp, cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto", extent=(0, 1, -largest, largest))
     axes.yaxis.tick_right()
+    axes.set_title("weight", fontsize=7.5, color=GREY)
     axes.set_xticks([])
     axes.set_yticks([-largest, 0, largest], [f"{-largest:.2g}", "0", f"{largest:.2g}"], fontsize=7.5, color=INK)
     axes.spines[:].set_visible(False)
@@ -101,7 +116,9 @@ def draw_weight_table(
     values = weights[shown].T  # [F, units]
     largest = float(np.abs(values).max()) or 1.0
     height = min(10.0, 1.3 + 0.24 * len(values))
-    figure = new_figure(title, min(11.0, max(4.5, 2.6 + 0.2 * len(shown))), height)
+    title += _selection(len(shown), len(weights))
+    figure = new_figure(title, min(11.0, max(6.0, title_width_in(title), 2.6 + 0.2 * len(shown))), height + 0.3)
+    figure.supxlabel(_weights_note(largest), fontsize=7.5, color=GREY)
     axes = hide_axes(figure.add_subplot())
     image = axes.imshow(values, cmap=DIVERGING, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
     if len(values) <= 60:
@@ -112,6 +129,7 @@ def draw_weight_table(
     axes.set_xlabel("class" if names else "unit", color=GREY)
     axes.tick_params(length=0)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
+    bar.set_label("weight", fontsize=7.5, color=GREY)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5, length=0)
     return save(figure, path)

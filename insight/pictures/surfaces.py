@@ -85,7 +85,9 @@ def draw_decision_surface(
     axes.set_xlabel(feature_names[0], color=GREY)
     axes.set_ylabel(feature_names[1], color=GREY)
     axes.tick_params(labelsize=8)
-    figure.legend(loc="outside lower center", ncols=min(6, num_classes + 2), frameon=False, fontsize=9)
+    longest = max(len(str(name)) for name in label_names)
+    columns = max(1, min(6, num_classes + 2, int(6.4 / (0.6 + 0.075 * longest))))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return save(figure, path)
 
 
@@ -163,7 +165,7 @@ def draw_unit_surfaces(
         axes.plot(
             stimulus[0], stimulus[1], "*", color="#f2c230", markeredgecolor=INK, markersize=13, label="optimal stimulus"
         )
-        axes.set_title(f"{name}: from {sheet.min():.2g} to {sheet.max():.2g}", fontsize=9, color=INK)
+        axes.set_title(f"{name}\nfrom {sheet.min():.2g} to {sheet.max():.2g}", fontsize=9, color=INK)
         axes.set_xlabel(feature_names[0], fontsize=8, color=GREY)
         axes.set_ylabel(feature_names[1], fontsize=8, color=GREY)
     handles = axes.get_legend_handles_labels()
