@@ -30,7 +30,7 @@ class ModelOptions:
     """Options that select a model, local or served."""
 
     sections: ClassVar[Sections] = {
-        "a served model": ("address", "timeout_s", "token_file", "tls", "tls_ca", "tls_cert", "tls_key"),
+        "a served model": ("address", "timeout_s", "wait_s", "token_file", "tls", "tls_ca", "tls_cert", "tls_key"),
     }
     """Headings of the help, and the options below each."""
 
@@ -50,6 +50,8 @@ class ModelOptions:
     """With --address: the client certificate's private key, PEM."""
     timeout_s: float = 30.0
     """With --address: timeout of a call, in seconds."""
+    wait_s: float = 0.0
+    """With --address: most seconds to wait for a server that is not ready yet."""
 
 
 RankedLabels = list[list[tuple[str, float]]]
@@ -111,6 +113,8 @@ def open_model(options: ModelOptions) -> Iterator[AnyModel]:
             tls_cert=options.tls_cert,
             tls_key=options.tls_key,
         ) as client:
+            if options.wait_s:
+                client.wait_ready(options.wait_s)
             yield RemoteModel(client, options.model)
 
 

@@ -349,6 +349,18 @@ def test_a_port_that_is_taken_is_an_error(run: Run, models: Any, tmp_path: Path)
     assert not (tmp_path / "port").exists()
 
 
+def test_a_call_waits_for_a_server_that_is_not_ready(models: Any, start: Run, scans: list[Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    asked = start("classify", scans[0], "--address", f"127.0.0.1:{port}", "--model", "digits", "--wait-s", 120)
+    server = start("serve", models.digits, "--port", port)
+    out, error = asked.communicate(timeout=120)
+    assert (asked.returncode, error) == (0, "")
+    assert scans[0].name in out
+    server.send_signal(signal.SIGTERM)
+    server.communicate(timeout=60)
+
+
 def test_a_broken_model_is_named(run: Run, models: Any, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
