@@ -36,8 +36,9 @@ _TILE_IN, _GAP_IN = 0.72, 0.09
 def draw_weight_images(path: Path, title: str, weights: Array, names: Sequence[str] | None = None) -> Path:
     """Draw the weights of each unit as an image, red where they are positive and blue where they are negative.
 
-    weights: [units, C, h, w]. Units without names are sorted by the size of their weights, and the 64 largest are
-    shown. Three channels are colours about a medium gray; channels of any other number stand side by side.
+    weights: [units, C, h, w]. Units without names have their numbers, and are sorted by the size of their weights; the
+    64 largest are shown. Three channels are colours about a medium gray; channels of any other number stand side by
+    side.
     """
     order = np.arange(len(weights)) if names else np.argsort(-np.linalg.norm(weights.reshape(len(weights), -1), axis=1))
     shown = order[:_MAX_TILES]
@@ -50,7 +51,7 @@ def draw_weight_images(path: Path, title: str, weights: Array, names: Sequence[s
         columns = min(columns, 5)  # the ten digits
     rows = -(-len(shown) // columns)
     tile_in = tile_height_in(tiles_of[0], size)
-    row_in = tile_in + (0.26 if names else _GAP_IN)
+    row_in = tile_in + 0.26
     height = 0.5 + rows * row_in + 0.4
     title += _selection(len(shown), len(weights))
     bar_in = 0.7 if tiles_of[0].ndim == 2 else 0.0  # the width of the colour bar
@@ -65,7 +66,7 @@ def draw_weight_images(path: Path, title: str, weights: Array, names: Sequence[s
     for place, picture in enumerate(tiles_of):
         row, column = divmod(place, columns)
         x, y = left + column * (size + _GAP_IN), 0.45 + row * row_in
-        caption = names[shown[place]] if names else ""
+        caption = names[shown[place]] if names else str(shown[place])
         tiles.show(picture, x, y, size, caption=caption, cmap=DIVERGING, low=-1, high=1)
     if bar_in:
         tall = min(height - 0.75, 2.4)
@@ -82,7 +83,7 @@ def _selection(num_shown: int, num_units: int) -> str:
 def _weights_note(largest: float, *, colours: bool = False) -> str:
     """Say what weights are measured in, and what the picture leaves out."""
     about = f"; medium gray is 0, a colour's ends are ±{largest:.2g}" if colours else ""
-    return f"change of a unit's input for one unit of the scaled input; biases are left out{about}"
+    return f"weights of the scaled input; biases are left out{about}"
 
 
 def _weight_picture(weights: Array) -> Array:
@@ -109,7 +110,7 @@ def draw_weight_table(
 ) -> Path:
     """Draw the weights of each unit for each feature of a table, red where positive and blue where negative.
 
-    weights: [units, F]. Units without names are sorted by the size of their weights.
+    weights: [units, F]. Units without names have their numbers, and are sorted by the size of their weights.
     """
     order = np.arange(len(weights)) if names else np.argsort(-np.linalg.norm(weights, axis=1))
     shown = order[:_MAX_TILES]
@@ -123,9 +124,9 @@ def draw_weight_table(
     image = axes.imshow(values, cmap=DIVERGING, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
     if len(values) <= 60:
         axes.set_yticks(range(len(values)), list(feature_names), fontsize=8, color=INK)
-    if names or len(shown) <= 40:
-        ticks = list(names) if names else [str(index) for index in shown]
-        axes.set_xticks(range(len(shown)), ticks, fontsize=8, color=INK)
+    ticks = [names[index] for index in shown] if names else [str(index) for index in shown]
+    upright = 0.2 * len(shown) < 0.1 * sum(map(len, ticks))
+    axes.set_xticks(range(len(shown)), ticks, fontsize=7, rotation=90 if upright else 0, color=INK)
     axes.set_xlabel("class" if names else "unit", color=GREY)
     axes.tick_params(length=0)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
