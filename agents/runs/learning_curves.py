@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,9 +77,8 @@ def plot_training(run: Path | str) -> Path:
     if evaluations:
         steps = [line["step"] for line in evaluations]
         means = [line["evaluation_return"] for line in evaluations]
-        stds = [line.get("evaluation_std") or 0.0 for line in evaluations]
-        low = [mean - std for mean, std in zip(means, stds, strict=True)]
-        high = [mean + std for mean, std in zip(means, stds, strict=True)]
+        bands = [_band(line) for line in evaluations]
+        low, high = [band[0] for band in bands], [band[1] for band in bands]
         axes.fill_between(steps, low, high, color=ORANGE, alpha=0.2, linewidth=0)
         axes.plot(steps, means, "o-", color=ORANGE, markersize=3.5, label="greedy evaluation, mean ± deviation")
         best = [line for line in evaluations if line.get("is_best")]
@@ -89,6 +89,12 @@ def plot_training(run: Path | str) -> Path:
     axes.set_ylabel("return of an episode")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     return save_with_legends(figure, run / _CURVE)
+
+
+def _band(line: Line) -> tuple[float, float]:
+    """Mean return less and plus its deviation, within the least and the most of the evaluation's returns."""
+    mean, std = line["evaluation_return"], line.get("evaluation_std") or 0.0
+    return max(mean - std, line.get("evaluation_min", -math.inf)), min(mean + std, line.get("evaluation_max", math.inf))
 
 
 def _title(run: Path) -> str:

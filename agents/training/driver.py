@@ -299,6 +299,8 @@ class Training:
         figures = {
             "evaluation_return": evaluation.mean,
             "evaluation_std": evaluation.std,
+            "evaluation_min": min(evaluation.returns),
+            "evaluation_max": max(evaluation.returns),
             "evaluation_length": float(np.mean(evaluation.lengths_steps)),
             "is_best": is_best,
         }

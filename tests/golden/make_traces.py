@@ -105,14 +105,13 @@ def lines_of_then(run: Path) -> list[dict[str, Any]]:
     return [figures_of_then(line) for line in lines]
 
 
+_LATER_FIGURES = ("max_q", "target", "evaluation_min", "evaluation_max")
+
+
 def figures_of_then(line: Mapping[str, Any]) -> dict[str, Any]:
     """A log line's figures under the names of the version that made the traces."""
-    if "updates" not in line:
-        return dict(line)
-    return {
-        **{name: value for name, value in line.items() if name not in ("max_q", "target")},
-        "target": line.get("target"),
-    }
+    then = {name: value for name, value in line.items() if name not in _LATER_FIGURES}
+    return {**then, "target": line.get("target")} if "updates" in line else then
 
 
 def digests_of_run(run: Path, *, replay: bool = True) -> Digests:

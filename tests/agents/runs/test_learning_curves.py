@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from torso.agents.runs import learning_curves
 from torso.agents.runs.learning_curves import plot_fit, plot_training
 
 FIT = [
@@ -47,3 +48,9 @@ def test_a_run_is_drawn(tmp_path: Path, plot: Any, lines: list[dict[str, Any]]) 
 def test_missing_figures_are_left_out(tmp_path: Path) -> None:
     bare = [{"step": line["step"], "loss": line["loss"], "validation_accuracy": None} for line in FIT]
     drawn(tmp_path, bare, plot_fit)
+
+
+def test_the_band_of_returns_ends_where_they_do() -> None:
+    line = {"evaluation_return": 495.0, "evaluation_std": 15.0, "evaluation_min": 440.0, "evaluation_max": 500.0}
+    assert learning_curves._band(line) == (480.0, 500.0)
+    assert learning_curves._band({"evaluation_return": 3.0, "evaluation_std": 2.0}) == (1.0, 5.0)  # of a run of before
