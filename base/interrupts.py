@@ -23,11 +23,13 @@ class Interrupted(KeyboardInterrupt):
 class StopRequest:
     """Stop request set by the first signal; a loop checks ``requested()`` after each step."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, saves_from_start: bool = True) -> None:
         self._number: int | None = None
+        self._can_save = saves_from_start
 
     def requested(self) -> bool:
         """Return whether a signal was received."""
+        self._can_save = True
         return self._number is not None
 
     @property
@@ -41,8 +43,8 @@ class StopRequest:
             raise Interrupted(self._number)
 
     def handle(self, number: int, frame: FrameType | None = None) -> None:
-        """Handle a signal: record the first, raise Interrupted at the second."""
-        if self._number is not None:
+        """Handle a signal: record the first, raise Interrupted at the second, or where there is nothing to save yet."""
+        if self._number is not None or not (self._can_save or _is_importing(frame)):
             raise Interrupted(number)
         self._number = number
         # Not through sys.stderr, which may be in the middle of a write when a signal arrives.
@@ -75,12 +77,13 @@ def interruptible(*, exits_while_importing: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def stoppable(numbers: Collection[int] = _SIGNALS) -> Iterator[StopRequest]:
+def stoppable(numbers: Collection[int] = _SIGNALS, *, saves_from_start: bool = True) -> Iterator[StopRequest]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into a stop request that the loop checks; the second raises Interrupted.
 
-    numbers: the signals, if not these.
+    numbers: the signals, if not these. saves_from_start: whether there is something to save before the loop's first
+    check; if not, the first signal raises Interrupted until then.
     """
-    request = StopRequest()
+    request = StopRequest(saves_from_start=saves_from_start)
     with _signal_handlers(request.handle, numbers):
         yield request
 

@@ -59,15 +59,13 @@ def run_until_stopped(command: str, out: Path, work: Callable[[Callable[[], bool
     progress as text. A second signal ends it at once; the last checkpoint stays.
     """
     resume_command = with_imports(f"torso {command} --out {shlex.quote(str(out))} --resume")
-    with stoppable() as request:
+    with stoppable(saves_from_start=False) as request:
         try:
             stopped_at = work(request.requested)
         except Interrupted:
-            if not is_free(out):
+            if not is_free(out):  # else it ended before its first step
                 print_status(f"stopped at once; to resume from the last checkpoint in {out}: {resume_command}")
             raise
-    if stopped_at is not None and is_free(out):
-        print_status("stopped before the first step; nothing was written")
-    elif stopped_at is not None:
+    if stopped_at is not None:
         print_status(f"stopped at {stopped_at}, saved in {out}; to resume: {resume_command}")
     return request.exit_code

@@ -157,10 +157,6 @@ class _FitRun:
 
     def _fit(self, on_event: Callable[[FitEvent], None], stop: Callable[[], bool], period_s: float) -> bool:
         """Fit until the end (True) or until ``stop`` returns True (False); either way all is saved."""
-        if stop():
-            if self.fitting.is_fresh:
-                self.run.discard()
-            return False
         last_save_s = time.monotonic()
         for event in self.fitting.run():
             if isinstance(event, EpochDone):

@@ -146,11 +146,6 @@ class Fitting:
         stops_early = patience is not None and self.validation is not None and epochs_since_best >= patience
         return self.epoch >= self.recipe.max_epochs or stops_early
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether no step was made yet."""
-        return self.epoch == 0 and self._batch == 0
-
     def run(self) -> Iterator[FitEvent]:
         """Iterate over the remaining events; callers stop the fit by not iterating on, and may save its ``state``."""
         while not self.is_done:

@@ -132,8 +132,6 @@ class Training:
             return
         core = self.session.core
         try:
-            if stop():
-                return
             self.recorder.begin()
             with torch_threads(self.config.num_threads):
                 if self._is_warm_start and self.total_steps == 0:

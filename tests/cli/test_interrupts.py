@@ -115,3 +115,13 @@ def test_ctrl_c_before_there_is_anything_to_save(start: Start, models: Any) -> N
     os.kill(playing.pid, signal.SIGINT)
     _, stderr = playing.communicate()
     assert (playing.returncode, stderr) == (130, "interrupted\n")
+
+
+def test_a_signal_before_there_is_anything_to_save_ends_it_at_once() -> None:
+    with stoppable(saves_from_start=False) as request, pytest.raises(Interrupted):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not request.requested()
+    with stoppable(saves_from_start=False) as request:
+        assert not request.requested()  # after the first step
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.requested()

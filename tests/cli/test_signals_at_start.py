@@ -67,7 +67,7 @@ class Slow(gym.Env):
     def reset(self, *, seed=None, options=None):
         if self.is_trained:
             open("resetting", "w").close()
-            time.sleep(3)
+            time.sleep(60)
         return np.zeros(2, np.float32), {}
     def step(self, action): return np.zeros(2, np.float32), 0.0, False, False, {}
 gym.register("Slow-v0", Slow)
@@ -75,7 +75,7 @@ gym.register("Slow-v0", Slow)
 
 
 def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path: Path, start: Any) -> None:
-    """While the envs are reset for the first time the run is there already; a second one ends it at once."""
+    """While the envs are reset for the first time the run directory is there already."""
     (tmp_path / "slow.py").write_text(NEVER_STEPS)
     words = ("train", "dqn", "--env", "slow:Slow-v0", "--out", "runs/a/b")
     process = start(*words, cwd=tmp_path)
@@ -86,10 +86,6 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path: Path, start: Any)
         time.sleep(0.01)
     assert (tmp_path / "runs" / "a" / "b" / "config.json").exists()
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
     assert process.wait() == 130
-    err = process.stderr.read()
-    assert "Traceback" not in err
-    assert "resume" not in err
+    assert process.stderr.read() == "interrupted\n"
     assert not (tmp_path / "runs").exists()

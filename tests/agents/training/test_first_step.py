@@ -74,15 +74,6 @@ def test_what_has_figures_stays(tmp_path: Path, breaking_at: Callable[[int], Any
         run_of("CartPole-v1", tmp_path / "run")
 
 
-def test_a_stop_before_the_first_step(tmp_path: Path) -> None:
-    stopped = run_of("CartPole-v1", tmp_path / "train", stop=lambda: True)
-    assert (stopped.total_steps, stopped.summary) == (0, None)
-    data = load_dataset("iris")
-    fitted = fit_run(data, ClassifierConfig(), seed=0, out=tmp_path / "fit", stop=lambda: True)
-    assert (fitted.epochs, fitted.summary) == (0, None)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_run_of_before_and_a_folder_of_before_stay(tmp_path: Path, breaking_at: Callable[[int], Any]) -> None:
     with pytest.raises(EnvError):
         run_of(breaking_at(1), tmp_path)
