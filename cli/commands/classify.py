@@ -34,8 +34,8 @@ def run(options: ClassifyOptions) -> int:
     arrays = [path for path in options.inputs if path.suffix.lower() in _ARRAYS]
     if arrays and len(options.inputs) > 1:
         raise ConfigError(
-            f"inputs must be image files, or one .npy or .csv file alone, got {arrays[0]} among {len(options.inputs)} "
-            "files"
+            f"inputs must be image files, or one .npy file alone, got {arrays[0]} among {len(options.inputs)} files; "
+            "one .csv file alone is taken too"
         )
     if arrays:
         is_table = arrays[0].suffix.lower() != ".npy"

@@ -158,12 +158,12 @@ def run(options: FitOptions) -> int:
         return _find_learning_rate(options, data, config)
     max_epochs = config.recipe().max_epochs
     net = config.net_name or f"the{' frozen' * config.freeze_torso} torso of {config.init_torso}"
-    notes = _describe_data(data)
-    preface = "\n".join([] if options.json else [*notes, ""]) + (
+    notes = [*_describe_data(data), f"inputs: {spec_of(data.train, config).input.reading}"]
+    preface = (
         f"{net} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} for "
-        f"validation, at most {max_epochs:,} epochs, seed {options.seed}: {out}\n"
-        f"inputs: {spec_of(data.train, config).input.reading}"
+        f"validation, at most {max_epochs:,} epochs, seed {options.seed}: {out}"
     )
+    preface = "\n".join([preface] if options.json else [preface, *notes])  # in JSON the notes are on stdout
 
     def work(stop: Callable[[], bool]) -> str | None:
         with FitProgress(max_epochs, preface) as progress:
