@@ -54,6 +54,7 @@ class RunDirectory:
         self.config = config
         self._lock: int | None = None
         self._is_new = False  # begun by this object, rather than opened
+        self._is_kept = False
         self._made: list[Path] = []  # directories that were made for it, innermost first
 
     def __repr__(self) -> str:
@@ -231,9 +232,13 @@ class RunDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is not None and not self._has_record():
+        if kind is not None and not (self._is_kept or self._has_record()):
             self.discard()
         self.close()
+
+    def keep(self) -> None:
+        """Keep the run however it ends: it has made its first step."""
+        self._is_kept = True
 
     def discard(self) -> None:
         """Remove what a new run has written, which ended before its first step; a run that was opened stays."""

@@ -159,6 +159,7 @@ class _FitRun:
         """Fit until the end (True) or until ``stop`` returns True (False); either way all is saved."""
         last_save_s = time.monotonic()
         for event in self.fitting.run():
+            self.run.keep()
             if isinstance(event, EpochDone):
                 self.recorder.log(event.epoch, event.figures())
             on_event(event)

@@ -269,9 +269,9 @@ def test_the_documented_algorithm_is_a_word_of_the_command_line(folder: Path) ->
     shown = torso(folder, "train", "--import", "quantiles", "--help").stdout
     assert "quantile-regression" in " ".join(shown.split())
     refused = torso(folder, *train, "--huber-delta", "2", "--resume")
-    assert "huber_delta was 1.0, now 2.0" in refused.stderr
+    assert "--huber-delta was 1.0, now 2.0" in refused.stderr
     refused = torso(folder, *train[:-1], "runs/other", "--huber-delta", "2")
-    assert "huber_delta must be left out for head 'quantiles'" in refused.stderr
+    assert "--huber-delta must be left out for head 'quantiles'" in refused.stderr
     unknown = torso(folder, "train", "quantile-regression", "--env", "CartPole-v1")
     assert "unknown algorithm 'quantile-regression'; known are dqn," in unknown.stderr
 

@@ -12,7 +12,6 @@ import pytest
 
 from torso.agents import DQN, ClassifierConfig, DQNConfig, World, fit_run, train_run
 from torso.agents.runs.run_directory import RunDirectory
-from torso.agents.supervised.fitting import EpochDone
 from torso.envs import load_dataset
 from torso.errors import EnvError, RunError
 
@@ -86,22 +85,18 @@ def test_a_run_of_before_and_a_folder_of_before_stay(tmp_path: Path, breaking_at
     assert RunDirectory.open(tmp_path).settings["total_steps"] == 300
 
 
-def test_a_fit_that_fails_in_its_first_epoch(tmp_path: Path) -> None:
+def test_a_fit_that_fails_before_its_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(event: object) -> None:
         raise RuntimeError("boom")
 
     data = load_dataset("iris")
+    with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="boom"):
+        broken.setattr("torso.agents.supervised.fitting.Fitting._step", fail)
+        fit_run(data, ClassifierConfig(), seed=0, out=tmp_path / "fit")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match="boom"):
         fit_run(data, ClassifierConfig(), seed=0, out=tmp_path / "fit", on_event=fail)
-    assert list(tmp_path.iterdir()) == []
-
-    def fail_later(event: object) -> None:
-        if isinstance(event, EpochDone):
-            raise RuntimeError("boom")
-
-    with pytest.raises(RuntimeError, match="boom"):
-        fit_run(data, ClassifierConfig(), seed=0, out=tmp_path / "fit", on_event=fail_later)
-    assert (tmp_path / "fit" / "progress.jsonl").exists()
+    assert (tmp_path / "fit" / "config.json").exists()
 
 
 def test_an_agent_may_learn_into_another_directory_then(tmp_path: Path, breaking_at: Callable[[int], Any]) -> None:
