@@ -90,9 +90,10 @@ def test_a_fit_that_fails_before_its_first_step(tmp_path: Path, monkeypatch: pyt
         raise RuntimeError("boom")
 
     data = load_dataset("iris")
-    with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="boom"):
+    with monkeypatch.context() as broken:
         broken.setattr("torso.agents.supervised.fitting.Fitting._step", fail)
-        fit_run(data, ClassifierConfig(), seed=0, out=tmp_path / "fit")
+        with pytest.raises(RuntimeError, match="boom"):
+            fit_run(data, ClassifierConfig(), seed=0, out=tmp_path / "fit")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match="boom"):
         fit_run(data, ClassifierConfig(), seed=0, out=tmp_path / "fit", on_event=fail)
