@@ -15,7 +15,7 @@ from pathlib import Path
 
 from report import Report
 
-from torso.cli.entry import main as torso
+from torso.cli import main as torso
 
 DEEP = (
     "--dataset digits --net mlp --hidden 32 32 32 32 32 32 32 32 "

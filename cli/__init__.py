@@ -16,6 +16,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         exit_on_signals()
-    from torso.cli.entry import run_command_line
+    from torso.cli import entry
 
-    return run_command_line(arguments)
+    return entry.main(arguments)

@@ -65,7 +65,7 @@ class _RefusedError(TorsoError):
     """A torso error of a command, whose message names flags."""
 
 
-def run_command_line(arguments: Sequence[str] | None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (None: this process's) and return its exit code; errors are printed and not raised."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_standard_streams()

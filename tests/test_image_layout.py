@@ -84,7 +84,7 @@ def test_stacked_vectors_are_vectors() -> None:
         for size in (4, 6, 8):
             world = World(env=lambda: gym.wrappers.FrameStackObservation(gym.make(env_id), size))  # noqa: B023
             assert (world.spec.layout, world.spec.scale) == (None, 1.0)
-            assert input_spec(DQNConfig(normalise_observations=True), world.spec).layout is None
+            assert input_spec(world.spec, DQNConfig(normalise_observations=True)).layout is None
 
 
 def test_three_axes_without_bounds_are_an_image_where_they_are_square() -> None:
@@ -135,15 +135,15 @@ def test_images_get_a_convolutional_network_by_default(
 
 def test_a_layout_overrides_the_rule() -> None:
     window = World(env=Sees, env_kwargs={"shape": (8, 3)}).spec
-    assert input_spec(DQNConfig(layout="hw"), window).tensor_shape == (1, 8, 3)
-    assert input_spec(DQNConfig(layout="hw"), window).scale == 1 / 255
-    assert input_spec(DQNConfig(net="cnn"), window).layout == "hw"  # which takes images alone
+    assert input_spec(window, DQNConfig(layout="hw")).tensor_shape == (1, 8, 3)
+    assert input_spec(window, DQNConfig(layout="hw")).scale == 1 / 255
+    assert input_spec(window, DQNConfig(net="cnn")).layout == "hw"  # which takes images alone
     planes = World(env=Sees, env_kwargs={"shape": (6, 9, 9)}).spec
-    assert input_spec(DQNConfig(layout="hwc"), planes).tensor_shape == (9, 6, 9)
-    flat = input_spec(DQNConfig(layout="flat"), planes)
+    assert input_spec(planes, DQNConfig(layout="hwc")).tensor_shape == (9, 6, 9)
+    flat = input_spec(planes, DQNConfig(layout="flat"))
     assert (flat.layout, flat.scale, flat.tensor_shape) == (None, 1.0, (486,))
     with pytest.raises(ConfigError, match=r"layout must be one for inputs of shape \[8, 3\], got 'hwc', which has 3"):
-        input_spec(DQNConfig(layout="hwc"), window)
+        input_spec(window, DQNConfig(layout="hwc"))
     with pytest.raises(ConfigError, match=r"layout must be one of hw, chw, hwc, tchw, thwc, flat"):
         DQNConfig(layout="nhwc")
 
@@ -204,5 +204,5 @@ def test_runs_that_recorded_no_layout_keep_the_rule_of_then() -> None:
         ((4, 9, 9), np.uint8, "chw", 1 / 255),
         ((4, 9, 9, 3), np.uint8, None, 1.0),
     ):
-        spec = input_spec(old, World(env=lambda: Sees(shape, dtype)).spec)  # noqa: B023
+        spec = input_spec(World(env=lambda: Sees(shape, dtype)).spec, old)  # noqa: B023
         assert (spec.layout, spec.scale) == (layout, scale)

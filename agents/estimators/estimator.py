@@ -94,7 +94,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         )
         with (
             torch_threads(fitting.resolved["num_threads"]),
-            FitProgress(fitting.recipe.max_epochs) if config.verbose else nullcontext() as progress,
+            FitProgress(fitting.recipe.max_epochs, shows_end=True) if config.verbose else nullcontext() as progress,
         ):
             for event in fitting.run():
                 if progress is not None:

@@ -24,10 +24,12 @@ _REFRESH_PERIOD_S = 0.2  # minimum time between two refreshes while there are st
 class ProgressDisplay:
     """Progress bar where stderr is a terminal, else lines such as ``epoch 12/60  loss 0.03``.
 
-    ``preface`` is printed before the first progress: a run that fails to start prints only its error.
+    ``preface`` is printed before the first progress: a run that fails to start prints only its error. ``shows_end``:
+    the last line is printed even where the one before it is not old enough.
     """
 
-    def __init__(self, unit: str, total: int, preface: str) -> None:
+    def __init__(self, unit: str, total: int, preface: str, *, shows_end: bool) -> None:
+        self._shows_end, self._held_back = shows_end, ""
         self._unit, self._total, self._preface = unit, total, preface
         self._task: TaskID | None = None
         self._last_line_s = time.monotonic()
@@ -51,6 +53,8 @@ class ProgressDisplay:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif self._shows_end and self._held_back:
+            _write_line(self._held_back)
 
     def show(self, completed: float, figures: str, *, is_line: bool) -> None:
         """Update the bar; without a bar, print a line if ``is_line`` and the last line is old enough."""
@@ -61,9 +65,12 @@ class ProgressDisplay:
             if self._task is None:  # created at the first update: a resumed run does not begin at 0
                 self._task = self._bar.add_task(figures, total=self._total, completed=int(completed))
             self._bar.update(self._task, completed=completed, description=figures)
-        elif is_line and time.monotonic() - self._last_line_s >= _LINE_PERIOD_S:
-            self._last_line_s = time.monotonic()
-            _write_line(f"{self._unit} {int(completed):,}/{self._total:,}  {figures}")
+        elif is_line:
+            self._held_back = f"{self._unit} {int(completed):,}/{self._total:,}  {figures}"
+            if time.monotonic() - self._last_line_s >= _LINE_PERIOD_S:
+                self._last_line_s = time.monotonic()
+                _write_line(self._held_back)
+                self._held_back = ""
 
 
 def _write_line(text: str) -> None:
@@ -77,8 +84,8 @@ class TrainingProgress(ProgressDisplay, Callback):
     It is a callback as well, so that it is notified of each step and long episodes do not stall the bar.
     """
 
-    def __init__(self, total_steps: int, preface: str = "") -> None:
-        super().__init__("step", total_steps, preface)
+    def __init__(self, total_steps: int, preface: str = "", *, shows_end: bool = False) -> None:
+        super().__init__("step", total_steps, preface, shows_end=shows_end)
         self._history: deque[tuple[int, float]] = deque()  # steps and clock, over the speed window
         self._return: float | None = None
         self._greedy_return: float | None = None

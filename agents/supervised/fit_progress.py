@@ -9,8 +9,8 @@ from torso.agents.supervised.fitting import EpochDone, FitEvent
 class FitProgress(ProgressDisplay):
     """Progress of a fit: training loss, validation score, time left without early stopping."""
 
-    def __init__(self, max_epochs: int, preface: str = "") -> None:
-        super().__init__("epoch", max_epochs, preface)
+    def __init__(self, max_epochs: int, preface: str = "", *, shows_end: bool = False) -> None:
+        super().__init__("epoch", max_epochs, preface, shows_end=shows_end)
         self._figures = ""
 
     def on_event(self, event: FitEvent) -> None:

@@ -196,6 +196,7 @@ class _FitRun:
             "net": self.config.net_name,
             "init_torso": self.config.init_torso,
             "seed": self.seed,
+            "inputs": network.spec.input.reading,
             "num_rows": repeated.rows,
             "num_repeated_rows": repeated.repeated,
             "num_parameters": count_parameters(fitting.learner.network),

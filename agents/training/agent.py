@@ -24,6 +24,7 @@ from torso.agents.training.driver import Training
 from torso.agents.training.session import build_network_for
 from torso.agents.training.train_runs import config_of, open_run
 from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.network import input_spec, resolved_net
 from torso.agents.value_based.presets import preset
 from torso.envs import EnvSource, Wrapper
 from torso.envs.vector.model_fit import interface_of, require_fit
@@ -108,7 +109,8 @@ class DQN:
         steps = self.total_steps
         if not steps and self._loaded is not None:
             steps = int(self._loaded[0].provenance.get("total_steps") or 0)
-        parts = [repr(self.world.name), f"algorithm={self.config.algorithm!r}", f"net={self.config.net!r}"]
+        net = resolved_net(self.config, input_spec(self.world.spec, self.config))
+        parts = [repr(self.world.name), f"algorithm={self.config.algorithm!r}", f"net={net!r}"]
         return f"DQN({', '.join(parts)}: {self._num_parameters:,} parameters, {steps:,} steps)"
 
     @property
@@ -209,7 +211,7 @@ class DQN:
         progress: bool,
     ) -> None:
         try:
-            with TrainingProgress(total_steps) if progress else nullcontext() as display:
+            with TrainingProgress(total_steps, shows_end=True) if progress else nullcontext() as display:
                 displays = [] if display is None else [display]
                 for event in training.run(total_steps, stop, [*callbacks, *displays]):
                     for each in displays:

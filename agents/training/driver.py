@@ -44,7 +44,7 @@ def resolve_training(world: World, config: DQNConfig) -> dict[str, Any]:
     """Resolve the ``auto`` settings on this machine, as JSON for config.json."""
     device = resolve_device(config.device)
     widths = zip(config.hidden, config.hidden[1:], strict=False)
-    pays = resolved_net(config, input_spec(config, world.spec)) != "mlp" or any(
+    pays = resolved_net(config, input_spec(world.spec, config)) != "mlp" or any(
         a * b >= LARGE_WEIGHTS for a, b in widths
     )
     precision = resolve_precision(config.precision, device, pays=pays)
@@ -187,6 +187,7 @@ class Training:
         summary = {
             "env_id": self.world.name,
             "seed": self.seed,
+            "observations": self.session.learner.online.spec.input.reading,
             "total_steps": self.total_steps,
             "num_updates": self.session.learner.num_updates,
             "num_episodes": figures.num_episodes,

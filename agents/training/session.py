@@ -52,7 +52,7 @@ def build_network_for(world: World, config: DQNConfig, seed: int, initial: Netwo
         )
     env = world.spec
     require_room_for_returns(config, env)
-    spec = q_network_spec(config, input_spec(config, env), env.num_actions, initial)
+    spec = q_network_spec(config, input_spec(env, config), env.num_actions, initial)
     if initial is not None:
         _require_same_spec(initial.spec, spec)
     network = initial_network(config, spec, seed) if initial is None else copy.deepcopy(initial)

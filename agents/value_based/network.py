@@ -20,12 +20,13 @@ from torso.nets.specs.named_torsos import is_convolutional, registered_fields, r
 _NATURE_MIN_SIDE_PX = 36  # of its three convolutions
 
 
-def input_spec(config: DQNConfig, env: WorldSpec) -> InputSpec:
-    """Input specification for an env's raw observations, as the setting ``layout`` reads them.
+def input_spec(env: WorldSpec, config: DQNConfig | None = None) -> InputSpec:
+    """Input specification for an env's raw observations, as ``layout`` and ``net`` of a configuration read them.
 
     Raises:
         ConfigError: a layout for observations of another number of axes.
     """
+    config = DQNConfig() if config is None else config
     if config.layout == LEGACY:
         layout = _legacy_layout(env.shape)
         scale = pixel_scale(env.values) if layout is not None and env.dtype == "uint8" else 1.0

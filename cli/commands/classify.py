@@ -10,7 +10,6 @@ from pathlib import Path
 from torso.cli.arguments.options import POSITIONAL
 from torso.cli.models import AnyModel, ModelOptions, RankedLabels, error_text, open_model, read_npy
 from torso.cli.terminal.output import print_result
-from torso.envs.datasets.csv_files import read_csv_inputs
 from torso.errors import ConfigError, InputError, InvalidRequestError
 
 _ARRAYS = (".npy", ".csv", ".tsv")
@@ -38,6 +37,8 @@ def run(options: ClassifyOptions) -> int:
             "one .csv file alone is taken too"
         )
     if arrays:
+        from torso.envs.datasets.csv_files import read_csv_inputs
+
         is_table = arrays[0].suffix.lower() != ".npy"
         with open_model(options) as model:
             inputs = read_csv_inputs(arrays[0], model.feature_names()) if is_table else read_npy(arrays[0])

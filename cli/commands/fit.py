@@ -158,12 +158,13 @@ def run(options: FitOptions) -> int:
         return _find_learning_rate(options, data, config)
     max_epochs = config.recipe().max_epochs
     net = config.net_name or f"the{' frozen' * config.freeze_torso} torso of {config.init_torso}"
-    notes = [*_describe_data(data), f"inputs: {spec_of(data.train, config).input.reading}"]
+    notes = _describe_data(data)
     preface = (
         f"{net} on {data.train.name}, {len(data.train):,} examples and {len(data.validation):,} for "
         f"validation, at most {max_epochs:,} epochs, seed {options.seed}: {out}"
     )
-    preface = "\n".join([preface] if options.json else [preface, *notes])  # in JSON the notes are on stdout
+    if not options.json:  # where they are on stdout
+        preface = "\n".join([preface, *notes, f"inputs: {spec_of(data.train, config).input.reading}"])
 
     def work(stop: Callable[[], bool]) -> str | None:
         with FitProgress(max_epochs, preface) as progress:
@@ -179,7 +180,7 @@ def run(options: FitOptions) -> int:
             )
         if fitted.summary is None:
             return f"epoch {fitted.epochs:,} of {max_epochs:,}"
-        figures = {**fitted.summary, "notes": notes}
+        figures = {**fitted.summary, **({"notes": notes} if notes else {})}
         _print_summary(figures, fitted.run_directory, as_json=options.json)
         return None
 

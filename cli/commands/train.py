@@ -129,13 +129,10 @@ def run(options: TrainOptions) -> int:
     if not (out / "config.json").is_file():  # a run goes on with what it began with
         options.settings.require_used(_given_settings(options))
 
-    network_input = input_spec(options.settings, world.spec)
-    torso = options.settings.init_torso
-    net = resolved_net(options.settings, network_input) if torso is None else f"the torso of {torso}"
-    reading = f"{network_input.reading}; net {net}"
+    preface = _preface(options) + ("" if options.json else f"\n{_reading(world, options.settings)}")
 
     def work(stop: Callable[[], bool]) -> str | None:
-        with TrainingProgress(options.steps, f"{_preface(options)}\nobservations: {reading}") as progress:
+        with TrainingProgress(options.steps, preface) as progress:
             trained = train_run(
                 world,
                 options.settings,
@@ -168,6 +165,13 @@ def _options_of_run(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
         video_period=settings.get("video_period", 0),
         config=config_of(settings),
     )
+
+
+def _reading(world: World, settings: DQNConfig) -> str:
+    """Describe how observations are read, and by which net."""
+    network_input, torso = input_spec(world.spec, settings), settings.init_torso
+    net = resolved_net(settings, network_input) if torso is None else f"the torso of {torso}"
+    return f"observations: {network_input.reading}; net {net}"
 
 
 def _preface(options: TrainOptions) -> str:

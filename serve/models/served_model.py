@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from torso.errors import WrongKindError
 from torso.nets import Predictor
@@ -19,13 +18,6 @@ METHODS = {  # the method for a model of each kind
     "policy": "Act",
     "regressor": f"the Open Inference Protocol's ModelInfer ({OIP_SERVICE})",
 }
-
-
-class CountedCall(Protocol):
-    """A call that metrics count."""
-
-    metrics: ModelMetrics
-    """Metrics of the model that it calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +36,6 @@ class ServedModel:
     batcher: Batcher
     metrics: ModelMetrics
     records: StateRecords | None = None
-
-    def count(self, call: CountedCall) -> ServedModel:
-        """Count a call to this model from now on, whatever becomes of it; returns the model."""
-        call.metrics = self.metrics
-        return self
 
     def require(self, kind: str) -> ServedModel:
         """Return the model; WrongKindError where it is of another kind."""

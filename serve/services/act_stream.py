@@ -92,7 +92,9 @@ class _Stream:
     def _open(self, request: pb.ActStreamRequest) -> None:
         if not request.model:
             raise InputError("model", expected="given by name in a stream's first request", got="none")
-        self._repository.get(request.model, request.version).count(self._call).require("policy")
+        model = self._repository.get(request.model, request.version)
+        self._call.metrics = model.metrics
+        model.require("policy")
         self._model, self._version = request.model, request.version
 
     async def answer(self, request: pb.ActStreamRequest) -> pb.ActStreamResponse | None:
@@ -119,7 +121,8 @@ class _Stream:
 
     async def _act(self, request: pb.ActStreamRequest, call: Call) -> pb.ActStreamResponse:
         model = self._repository.get(self._model, self._version)  # as it is served now
-        model.count(call).count(self._call).require("policy")
+        call.metrics = self._call.metrics = model.metrics
+        model.require("policy")
         self._check(request)
         seed = request.seed if request.HasField("seed") else None
         with self._episodes.acquire(request.episode, start=request.start, seed=seed) as episode:

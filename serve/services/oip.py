@@ -145,7 +145,9 @@ class OipServicer:
 
     async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> bytes:
         """Compute a request's rows; returns a serialised ModelInferResponse."""
-        model = _stateless(self._repository.get(request.model_name, request.model_version).count(call))
+        model = self._repository.get(request.model_name, request.model_version)
+        call.metrics = model.metrics
+        _stateless(model)
         signature = model.signature
         requested = requested_outputs(request, signature)
         request_input = check_input(request, signature)

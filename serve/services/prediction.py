@@ -49,7 +49,9 @@ class PredictionServicer:
 
     async def classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
         """Classify each row: its ``top_k`` labels with their probabilities."""
-        model = self._repository.get(request.model, request.version).count(call).require("classifier")
+        model = self._repository.get(request.model, request.version)
+        call.metrics = model.metrics  # whatever becomes of the call
+        model.require("classifier")
         top_k = request.top_k if request.HasField("top_k") else 1
         if top_k < 1:
             raise InputError("top_k", expected="at least 1", got=str(top_k))
@@ -64,7 +66,9 @@ class PredictionServicer:
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
         """Choose each row's greedy action; a recurrent model's next state is part of the answer."""
-        model = self._repository.get(request.model, request.version).count(call).require("policy")
+        model = self._repository.get(request.model, request.version)
+        call.metrics = model.metrics  # whatever becomes of the call
+        model.require("policy")
         if not request.HasField("observations"):
             raise InputError("observations", expected="a tensor", got="none")
         state: ArrayState = ()

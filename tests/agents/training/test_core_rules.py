@@ -66,7 +66,7 @@ class RecordingLearner(DQNLearner):
 
 def core(*, masked: bool = False, **settings: Any) -> TrainingCore:
     config = DQNConfig(**{"hidden": (4,), "batch_size": 4, "min_replay_size": 10, **settings})
-    spec = q_network_spec(config, input_spec(config, World(env=Lives).spec), 3)
+    spec = q_network_spec(config, input_spec(World(env=Lives).spec, config), 3)
     learner = RecordingLearner(
         config,
         initial_network(config, spec, 0),

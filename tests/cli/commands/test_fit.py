@@ -167,9 +167,16 @@ def test_held_out_images_are_read_as_the_model_takes_them(run: Run, tmp_path: Pa
     tinted = Image.new("RGB", (8, 8), (90, 10, 10))
     tinted.save(coloured / "below" / "0.png")  # not of the test part, but it makes the folder one of colours
     for held_out in (coloured, changed("larger", lambda image: image.resize((32, 32), Image.Resampling.NEAREST))):
-        figures = evaluated(run, model, "--dataset", held_out)
-        assert figures.pop("dataset") == str(held_out)
-        assert figures == {name: value for name, value in expected.items() if name != "dataset"}
+        shutil.copytree(held_out, tmp_path / "parts" / held_out.name / "test")
+        for whole in (held_out, tmp_path / "parts" / held_out.name):
+            assert evaluated(run, model, "--dataset", whole)["num_test"] == 40
+    held_out = tmp_path / "its-test-part"
+    for name in ("below", "above"):
+        for path in sorted((folder / name).iterdir())[16:]:  # of a class of 20: those that the fit sets aside
+            (held_out / "test" / name).mkdir(parents=True, exist_ok=True)
+            Image.open(path).convert("RGB").save(held_out / "test" / name / path.name)
+    figures = evaluated(run, model, "--dataset", held_out)
+    assert figures["num_test"] == expected["num_test"]
     ended = run("inspect", model, "--dataset", coloured, "--out", tmp_path / "drawn")
     assert ended.code == 0, ended
 
@@ -177,8 +184,8 @@ def test_held_out_images_are_read_as_the_model_takes_them(run: Run, tmp_path: Pa
     shutil.copytree(coloured / "above", tmp_path / "held" / "test" / "fox")
     ended = run("evaluate", model, "--dataset", tmp_path / "held", "--json")
     assert ended.code == 0, ended
-    assert json.loads(ended.out)["num_test"] == 20
-    assert "images left out, since the model does not know their classes: 20 (of 'fox')" in ended.err
+    figures = json.loads(ended.out)
+    assert (figures["num_test"], figures["num_unknown_labels"]) == (40, 20)
     assert "no images of the classes 'above'" in ended.err
     (tmp_path / "held" / "test" / "below" / "0.png").write_bytes(b"none")
     ended = run("evaluate", model, "--dataset", tmp_path / "held", "--json")

@@ -216,7 +216,7 @@ HUGE = 10**400
         ({"dtype": ">f4"}, "dtype must be one of"),
         ({"dtype": object}, "dtype must be one of"),
         ({"dtype": 3}, "dtype must be one of"),
-        ({"layout": "wh"}, "layout must be one of hw, chw, hwc; got 'wh'"),
+        ({"layout": "wh"}, "layout must be one of hw, chw, hwc, tchw, thwc; got 'wh'"),
         ({"layout": "hw"}, r"shape must have 2 axes for layout 'hw', got \(4,\)"),
         ({"scale": 0}, "scale must be a number other than 0"),
         ({"scale": 1e-300}, "scale must be a number other than 0"),
