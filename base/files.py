@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torso.errors import StorageError
 
@@ -38,6 +39,32 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         sync_directory(target.parent)
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; others (a FIFO, a device, on which a reader may wait for ever) are refused.
+
+    Raises:
+        OSError: as `open`; also for what is no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it must be a regular file", str(path))
+
+
+def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Read a regular file; OSError as `open_regular`, and for one that is larger than ``max_bytes``."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"it must have at most {max_bytes} bytes, got {size}", str(path))
+        return file.read()
 
 
 def atomic_write_json(path: str | os.PathLike[str], value: Any) -> None:

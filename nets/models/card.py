@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from torso.checks import assign, choice, whole
 from torso.errors import ModelDamagedError, ModelFormatError, ModelNotFoundError, SpecError
+from torso.files import read_regular
 from torso.nets.specs.calibration import Calibration
 from torso.nets.specs.network import NetworkSpec
 from torso.nets.specs.registry import COUNT_FIELDS, ModelKind
@@ -20,6 +21,7 @@ from torso.space_spec import Interface, SpaceSpec
 
 FORMAT_VERSION = 3  # 2 adds regressors and calibration; 3 dueling heads
 CARD = "model.json"
+MAX_CARD_BYTES = 1 << 28  # a million labels have a tenth of this
 WEIGHTS = "weights.safetensors"
 
 _SHA256 = re.compile("([0-9a-f]{64})?")  # empty for a model that was never saved
@@ -166,7 +168,7 @@ def read_card(directory: str | os.PathLike[str]) -> ModelCard:
     """
     path = Path(directory) / CARD
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path, MAX_CARD_BYTES).decode("utf-8")
     except FileNotFoundError as error:
         raise ModelNotFoundError(
             f"no model in {directory}: {CARD} is missing; expected a model or run directory"

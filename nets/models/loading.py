@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from torso.errors import (
     ModelNotFoundError,
     SpecError,
 )
-from torso.files import sha256_hex
+from torso.files import open_regular, sha256_hex
 from torso.nets.models.card import CARD, WEIGHTS, ModelCard, read_card
 from torso.nets.models.directory import PREVIOUS_WEIGHTS, find_model
 from torso.nets.modules.devices import resolve_device
 from torso.nets.modules.network import Network, build_network
 
+SMALL_BYTES = 1 << 20  # a file that is read whatever it holds: what is wrong with it is said later
+MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _READ_ATTEMPTS = 20  # a reader needs another only where a whole save falls between two of its reads
 
 
@@ -29,12 +32,12 @@ def _read_weights(directory: Path, card: ModelCard) -> bytes:
     found = []
     for name in (WEIGHTS, PREVIOUS_WEIGHTS):
         try:
-            data = (directory / name).read_bytes()
+            data = _read_safetensors(directory / name)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise ModelDamagedError(f"cannot read {directory / name}: {error}") from error
-        if sha256_hex(data) == card.weights_sha256:
+        if data is not None and sha256_hex(data) == card.weights_sha256:
             return data
         found.append(name)
     if not found:
@@ -42,6 +45,25 @@ def _read_weights(directory: Path, card: ModelCard) -> bytes:
     raise ModelDamagedError(
         f"{directory / WEIGHTS} is truncated or altered: its SHA-256 is not the one that {CARD} names"
     )
+
+
+def _read_safetensors(path: Path) -> bytes | None:
+    """Read a safetensors file; None for a large one whose size is not what its header says. Raises OSError."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= SMALL_BYTES:
+            return file.read()
+        start = file.read(8)
+        header_bytes = int.from_bytes(start, "little")
+        if header_bytes > MAX_HEADER_BYTES:
+            return None
+        header = file.read(header_bytes)
+        try:
+            tensors = [value for name, value in json.loads(header).items() if name != "__metadata__"]
+            explained = 8 + header_bytes + max((tensor["data_offsets"][1] for tensor in tensors), default=0) == size
+        except (ValueError, RecursionError, AttributeError, TypeError, LookupError):
+            return None
+        return start + header + file.read() if explained else None
 
 
 def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[ModelCard, Network]:

@@ -29,7 +29,7 @@ from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from torso.errors import ModelError
-from torso.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
+from torso.files import atomic_write_bytes, json_bytes, read_regular, remove_leftovers, sha256_hex
 from torso.nets.models.card import ModelCard, read_card
 from torso.nets.models.directory import find_model, remove_temporary_files
 from torso.nets.models.loading import load_model
@@ -40,6 +40,7 @@ from torso.nets.specs.calibration import Calibration
 from torso.private_apis import ONNX_EXPORTER_LOGGER
 
 ONNX = "model.onnx"
+MAX_ONNX_BYTES = 2**31  # protobuf's own limit
 WEIGHTS_KEY, GRAPH_KEY = "torso.weights_sha256", "torso.graph_sha256"
 STATISTICS_KEY, CALIBRATION_KEY = "torso.statistics_sha256", "torso.calibration_sha256"
 INPUT_NAME, OUTPUT_NAME = "obs", "readout"
@@ -143,7 +144,7 @@ def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
 def read_onnx(path: str | os.PathLike[str], card: ModelCard) -> bytes | None:
     """Read an ONNX file's bytes; None where it is missing, damaged or of another model than ``card``'s."""
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path, MAX_ONNX_BYTES)
     except OSError:
         return None
     seals = (_seal(card, b""), _seal(card, b"", calibrated=False))  # the second is that of older torsos

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import math
+import os
 import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -49,6 +50,8 @@ from torso.nets import (
     read_card,
     save_model,
 )
+from torso.nets.models.card import CARD, WEIGHTS
+from torso.nets.models.loading import SMALL_BYTES
 from torso.nets.specs.calibration import IsotonicCalibration, PlattScaling, TemperatureScaling
 
 MakeNetwork = Callable[..., Network]
@@ -331,6 +334,32 @@ def test_a_folder_where_a_file_should_be(saved: Path) -> None:
     (saved / "weights.safetensors").mkdir()
     with pytest.raises(ModelDamagedError, match="cannot read"):
         load(saved)
+
+
+def test_files_that_no_reader_gets_to_the_end_of_are_refused(saved: Path) -> None:
+    for name, read in ((WEIGHTS, load), (CARD, read_card)):
+        (saved / name).unlink()
+        os.mkfifo(saved / name)
+        with pytest.raises(ModelDamagedError, match="must be a regular file"):
+            read(saved)
+    with pytest.raises(ModelNotFoundError):  # a card that is no file is none
+        load(saved)
+
+
+def test_a_vast_file_that_its_header_does_not_explain_is_not_read(saved: Path) -> None:
+    os.truncate(saved / WEIGHTS, 1 << 40)  # without a block of its own on most file systems
+    with pytest.raises(ModelDamagedError, match="truncated or altered"):
+        load(saved)
+
+
+def test_large_weights_are_read(tmp_path: Path) -> None:
+    spec = NetworkSpec(input=InputSpec(shape=(600,)), torso=MLPSpec(hidden=(600,)), head=LogitsHeadSpec(num_classes=2))
+    network = build_network(spec)
+    assert (
+        save_model(tmp_path / "m", network, kind="classifier", onnx=False).joinpath(WEIGHTS).stat().st_size
+        > SMALL_BYTES
+    )
+    assert weights_equal(load(tmp_path / "m"), network)
 
 
 def test_every_truncation_of_the_weights_is_noticed(saved: Path) -> None:
