@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import threading
@@ -36,8 +37,6 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_warnings_lock = threading.Lock()  # warnings' filters belong to the process, not to a thread
-
 
 def decode_pixels(
     data: bytes,
@@ -57,26 +56,41 @@ def decode_pixels(
         InputError: about ``field``; not a PNG or JPEG, damaged, or of more than ``max_pixels`` pixels, which is
             checked before decoding.
     """
+    with _suppressed_warnings(), _open(data, field, max_pixels) as image:
+        try:
+            image.load()
+            return _pixels(_apply_orientation(image), channels, contrast)
+        except _DECODE_ERRORS as error:
+            raise InputError(
+                field, expected="a whole PNG or JPEG", got=f"one that cannot be decoded ({error})"
+            ) from error
+
+
+def count_pixels(data: bytes, *, field: str = "image", max_pixels: int = MAX_PIXELS) -> int:
+    """Count the pixels of an image file by its header, without decoding it.
+
+    Raises:
+        InputError: about ``field``; not a PNG or JPEG, or of more than ``max_pixels`` pixels.
+    """
+    with _suppressed_warnings(), _open(data, field, max_pixels) as image:
+        return image.width * image.height
+
+
+def _open(data: bytes, field: str, max_pixels: int) -> Image.Image:
+    """Open an image file's bytes: the header is read, and checked, and no more."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise InputError(field, expected="the bytes of a PNG or JPEG", got=type(data).__name__)
-    with _suppressed_warnings():
-        try:
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)  # reads the header only
-        except Image.DecompressionBombError as error:
-            raise InputError(field, expected=f"at most {max_pixels} decoded pixels", got="far more") from error
-        except _DECODE_ERRORS as error:
-            raise InputError(field, expected="a PNG or JPEG", got=f"{len(data)} bytes that are neither") from error
-        with image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise InputError(field, expected=f"at most {max_pixels} decoded pixels", got=f"{width} x {height}")
-            try:
-                image.load()
-                return _pixels(_apply_orientation(image), channels, contrast)
-            except _DECODE_ERRORS as error:
-                raise InputError(
-                    field, expected="a whole PNG or JPEG", got=f"one that cannot be decoded ({error})"
-                ) from error
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise InputError(field, expected=f"at most {max_pixels} decoded pixels", got="far more") from error
+    except _DECODE_ERRORS as error:
+        raise InputError(field, expected="a PNG or JPEG", got=f"{len(data)} bytes that are neither") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise InputError(field, expected=f"at most {max_pixels} decoded pixels", got=f"{width} x {height}")
+    return image
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
@@ -118,7 +132,38 @@ def _contrasting_ground(image: Image.Image) -> str:
 
 @contextmanager
 def _suppressed_warnings() -> Iterator[None]:
-    """Suppress Pillow's warnings: those that matter are raised as an InputError."""
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Suppress Pillow's warnings: those that matter are raised as an InputError.
+
+    Warnings' filters belong to the process, not to a thread: they are replaced from the first to the last of all calls
+    that overlap, which run side by side.
+    """
+    _suppression.begin()
+    try:
         yield
+    finally:
+        _suppression.end()
+
+
+class _Suppression:
+    """Filters that ignore all warnings, for as long as anybody needs them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._filters = contextlib.ExitStack()  # restores those of before
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self._count += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                self._filters.close()
+
+
+_suppression = _Suppression()

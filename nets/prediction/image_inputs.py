@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,16 @@ _TRAINING_INK = 192  # of 255; the strongest of a scan of digits or MNIST has at
 
 
 def decode_inputs(
-    images: Sequence[bytes], spec: InputSpec, *, fields: Sequence[str], max_pixels: int = MAX_PIXELS
+    images: Sequence[bytes],
+    spec: InputSpec,
+    *,
+    fields: Sequence[str],
+    max_pixels: int = MAX_PIXELS,
+    before_each: Callable[[], object] | None = None,
 ) -> Array:
     """Decode image files to a network's raw inputs: [B, *shape] in the input's dtype. fields: an error's name for each.
+
+    before_each: called before each image is decoded; what it raises ends the work.
 
     Raises:
         InputError: about the image's field; see `decode_image`, or a network that takes no image files.
@@ -36,6 +43,8 @@ def decode_inputs(
         raise InputError(fields[0], expected=f"tensors of {spec.dtype} {list(spec.shape)}", got="image files")
     rows = []
     for data, field in zip(images, fields, strict=True):
+        if before_each is not None:
+            before_each()
         pixels = decode_image(data, spec.image, field=field, max_pixels=max_pixels)  # [H, W, C]
         if spec.layout in ("chw", "tchw"):
             pixels = pixels.transpose(2, 0, 1)

@@ -156,8 +156,17 @@ class Predictor:
             raise InputError(field, expected=f"values that {self.input.dtype} can hold", got=_value_range(array))
         return cast
 
-    def prepare_images(self, images: Sequence[bytes], *, field: str = "images", max_pixels: int = MAX_PIXELS) -> Array:
+    def prepare_images(
+        self,
+        images: Sequence[bytes],
+        *,
+        field: str = "images",
+        max_pixels: int = MAX_PIXELS,
+        before_each: Callable[[], object] | None = None,
+    ) -> Array:
         """Decode PNG or JPEG files and convert them for the backend: [B, *shape], the model's dtype.
+
+        before_each: called before each image is decoded; what it raises ends the work.
 
         Raises:
             InputError: a model without an image input, no images, or one that cannot be read, by its index.
@@ -171,7 +180,7 @@ class Predictor:
         if len(images) == 0:
             raise InputError(field, expected="a list of at least 1 image", got="0 images")
         fields = [f"{field}[{index}]" for index in range(len(images))]
-        return decode_inputs(images, self.input, fields=fields, max_pixels=max_pixels)
+        return decode_inputs(images, self.input, fields=fields, max_pixels=max_pixels, before_each=before_each)
 
     @property
     def initial_state(self) -> ArrayState:
