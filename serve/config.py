@@ -15,9 +15,9 @@ LogFormat = Literal["text", "json"]
 
 _POSITIVE = (
     *("threads", "workers", "max_batch_rows", "max_queue_rows", "max_message_mib", "max_metadata_kib"),
-    *("max_concurrent_streams", "max_connections", "max_episodes"),
+    *("max_request_pixels", "max_concurrent_streams", "max_connections", "max_episodes"),
 )
-_POSITIVE_SECONDS = ("poll_s", "stream_idle_s", "keepalive_s")
+_POSITIVE_SECONDS = ("poll_s", "load_s", "stream_idle_s", "keepalive_s")
 _SECONDS = ("drain_s", "finish_s", "max_connection_age_s")
 
 
@@ -37,6 +37,9 @@ class ServeConfig:
     """With model_control explicit: the models of the repository to load at the start."""
     poll_s: float = 5.0
     """With model_control poll: seconds between two scans of the repository."""
+    load_s: float = 300.0
+    """The most seconds that loading one version of a model may take; then it is given up, as one that cannot be
+    loaded."""
     import_modules: tuple[str, ...] = ()
     """Python modules to import first, such as those that register torsos of your own."""
     host: str = "127.0.0.1"
@@ -68,6 +71,9 @@ class ServeConfig:
     that the queue leaves no time for before their deadline."""
     max_message_mib: int = 64
     """The largest request, in MiB."""
+    max_request_pixels: int = 67_108_864
+    """The most pixels of all image files of a request together, as their headers say; the default is four images of
+    4096 x 4096. One image may have 16,777,216."""
     max_metadata_kib: int = 16
     """The most headers of a request, in KiB."""
     max_concurrent_streams: int = 1024

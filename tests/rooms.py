@@ -30,7 +30,7 @@ TIERS: dict[str, list[set[str]]] = {
         {"training"},
     ],
     "serve": [
-        {"config", "event_loop", "wire"},
+        {"config", "event_loop", "wire", "worker_threads"},
         {"backends", "client", "observability"},
         {"inference", "load_test"},
         {"models"},

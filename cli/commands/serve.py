@@ -18,10 +18,13 @@ class ServeOptions(ServeConfig):
     """Serve models over gRPC until Ctrl-C or SIGTERM; then finish requests in flight, and end with exit code 0."""
 
     sections: ClassVar[Sections] = {
-        "model repository": ("repository", "version_policy", "model_control", "load_models", "poll_s", "skip_broken"),
+        "model repository": (
+            *("repository", "version_policy", "model_control", "load_models", "poll_s"),
+            *("load_s", "skip_broken"),
+        ),
         "inference": ("backend", "threads", "cache_dir", "max_batch_rows", "max_delay_us", "max_queue_rows"),
         "limits": (
-            *("max_message_mib", "max_metadata_kib", "max_concurrent_streams", "max_connections"),
+            *("max_message_mib", "max_request_pixels", "max_metadata_kib", "max_concurrent_streams", "max_connections"),
             *("max_connection_age_s", "keepalive_s", "max_episodes", "stream_idle_s"),
         ),
         "shutdown": ("drain_s", "finish_s"),

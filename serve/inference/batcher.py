@@ -152,6 +152,7 @@ class Batcher:
         finally:
             if admission.queued:  # its caller was cancelled
                 self._queue.remove(admission)
+            admission.abandoned = not admission.done
         if admission.error is not None:
             try:
                 raise admission.error
@@ -227,7 +228,7 @@ class Batcher:
     def _compute(self, batch: QueuedBatch) -> None:
         """Compute a batch, on the event loop or in the thread."""
         started = monotonic()
-        batch.outcomes = self._forward.outcomes([request.inputs for request in batch.requests])
+        batch.outcomes = self._forward.outcomes([request.inputs for request in batch.requests], batch.check_wanted)
         batch.computed_at = monotonic()
         batch.seconds = batch.computed_at - started
 
@@ -255,9 +256,12 @@ class Batcher:
     def _fail_requests(self, batch: QueuedBatch, failures: list[Exception]) -> None:
         """Fail requests: one logged incident where the model fails for all, else one for each that it fails for."""
         where = f"a forward of model {self.name!r}"
-        common = internal_error(failures[0], where) if len(failures) == len(batch.requests) else None
+        shared = len(failures) == len(batch.requests) and not isinstance(failures[0], DeadlineError)
+        common = internal_error(failures[0], where) if shared else None
         for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, DeadlineError):  # of a request that nobody waits for any more
+                request.fail(outcome)
+            elif isinstance(outcome, Exception):
                 request.fail(common or internal_error(outcome, where))
 
     # -- shutdown -----------------------------------------------------------------------------------------------------
@@ -277,12 +281,12 @@ class Batcher:
             self._drain_waiters.clear()
 
     def close(self) -> None:
-        """Refuse queued and new requests, and wait for the running forward."""
+        """Refuse queued and new requests. A running forward is not waited for: see `wait_drained`."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._queue.clear(UnavailableError("the server is shutting down"))
-        self._thread.close()
+        self._thread.close(is_idle=self._computing is None)
 
 
 def _retry_s(expected_s: float) -> float:

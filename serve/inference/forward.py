@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from torso.arrays import Array, Readout
+from torso.serve.worker_threads import at_work
 
 T = TypeVar("T")
 
@@ -29,11 +30,15 @@ class Forward:
         self._forward = forward
         self._max_rows = max_rows
 
-    def __call__(self, rows: Array) -> Readout:
-        """Compute rows, [B, *shape] to [B, K]."""
+    def __call__(self, rows: Array, check_wanted: Callable[[], object] | None = None) -> Readout:
+        """Compute rows, [B, *shape] to [B, K]. Between two pieces ``check_wanted`` is called; its exception ends it."""
         if len(rows) > self._max_rows:
-            starts = range(0, len(rows), self._max_rows)
-            return np.concatenate([self(rows[start : start + self._max_rows]) for start in starts])
+            pieces = []
+            for start in range(0, len(rows), self._max_rows):
+                if check_wanted is not None:
+                    check_wanted()
+                pieces.append(self(rows[start : start + self._max_rows]))
+            return np.concatenate(pieces)
         self.calls += 1
         self.rows += len(rows)
         readout = self._forward(rows)
@@ -41,19 +46,24 @@ class Forward:
             raise RuntimeError(f"model {self._name!r} must answer {len(rows)} rows, got {len(readout)}")
         return readout
 
-    def outcomes(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
+    def outcomes(
+        self, inputs: Sequence[Array], check_wanted: Callable[[], object] | None = None
+    ) -> list[Readout | Exception]:
         """Compute several requests' inputs, [b, *shape] each; return each one's readout, [b, K], or its exception.
 
-        Where the batch fails, each request is computed alone, so that none fails for another's inputs.
+        Where the batch fails, each request is computed alone, so that none fails for another's inputs. A request that
+        is computed in pieces calls ``check_wanted`` as `__call__` does.
         """
         try:
-            return self._compute_together(inputs)
+            return self._compute_together(inputs, check_wanted)
         except Exception as error:  # noqa: BLE001 - the boundary: callers get the error, and the model goes on serving
             return [error] if len(inputs) == 1 else [self._compute_alone(rows) for rows in inputs]
 
-    def _compute_together(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
+    def _compute_together(
+        self, inputs: Sequence[Array], check_wanted: Callable[[], object] | None
+    ) -> list[Readout | Exception]:
         if len(inputs) == 1:
-            return [self(inputs[0])]
+            return [self(inputs[0], check_wanted)]
         readout = self(np.concatenate(inputs))
         split: list[Readout | Exception] = []
         end = 0
@@ -85,17 +95,19 @@ class InferenceThread:
             self._thread.start()
         self._jobs.put((loop, work, item, then))
 
-    def close(self) -> None:
-        """Wait for the running job, and end the thread."""
+    def close(self, *, is_idle: bool) -> None:
+        """End the thread, which is waited for if it is idle. A running job ends it later: it may take for ever."""
         if self._thread is not None:
             self._jobs.put(None)
-            self._thread.join()
+            if is_idle:
+                self._thread.join()
             self._thread = None
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             loop, work, item, then = job
-            work(item)
+            with at_work():
+                work(item)
             with contextlib.suppress(RuntimeError):  # the loop ended meanwhile, and with it the callers
                 loop.call_soon_threadsafe(then, item)
             del job, item  # free its memory before waiting for the next

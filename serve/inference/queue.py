@@ -8,6 +8,7 @@ from __future__ import annotations
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from types import TracebackType
 
 from torso.arrays import Array, Readout
@@ -16,6 +17,7 @@ from torso.serve.inference.forward_times import LatencyEstimate
 
 INFINITY = float("inf")
 HEADROOM = 1.5  # a forward may take 1/1.5 of the time that a deadline leaves: the answer is still to be sent
+UNWANTED = "the deadline passed, or the caller left, while the request was computed"
 LATE = "the deadline passed, or came too near, while the request was queued"
 
 
@@ -26,7 +28,7 @@ class Admission:
     """
 
     __slots__ = (
-        *("_count", "batch", "deadline", "done", "error", "inputs"),
+        *("_count", "abandoned", "batch", "deadline", "done", "error", "inputs"),
         *("queued", "queued_at", "readout", "rows", "start_by", "wake"),
     )
 
@@ -42,6 +44,7 @@ class Admission:
         self.rows = rows  # that count as queued
         self.queued = False  # it waits for a batch
         self.done = False  # there is a readout, or an error
+        self.abandoned = False  # its caller left while it was computed
         self.error: ServiceError | None = None
         self.wake: Future[None] | None = None  # its task awaits it, if it waits
         count(rows, 1)
@@ -88,6 +91,12 @@ class QueuedBatch:
         self.requests = requests
         self.rows = rows
         self.taken_at = taken_at
+
+    def check_wanted(self) -> None:
+        """Check, in any thread, that somebody still waits for an answer; DeadlineError where nobody does."""
+        now = monotonic()
+        if all(request.abandoned or request.deadline <= now for request in self.requests):
+            raise DeadlineError(UNWANTED)
 
 
 class RequestQueue:

@@ -7,9 +7,11 @@ served before go on; index and log have the reason. The replica is this process'
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torso.errors import ServerError, UnavailableError, UnknownModelError, WrongKindError
 from torso.serve.config import ServeConfig
@@ -17,8 +19,12 @@ from torso.serve.models.catalogue import TAKEN, Catalogue, Listing, SelectionPol
 from torso.serve.models.control import ModelState, Replica, VersionSource, VersionState
 from torso.serve.models.version_policy import NotLoadedError, Versions, VersionSelector
 from torso.serve.observability.metrics import Snapshot
+from torso.serve.worker_threads import run_in_daemon
 
 logger = logging.getLogger(__name__)
+
+SCAN_S = 30.0  # the most seconds that a scan of the repository may take
+CANCEL_S = 0.2  # the most seconds that cancelled tasks may take to end
 
 
 class Manager:
@@ -37,7 +43,12 @@ class Manager:
         self._logged: set[tuple[str, str]] = set()  # ignored paths and reasons that are in the log
         self._serving: dict[str, Versions] = {}
         self._started = False
-        self._lock = asyncio.Lock()  # one change at a time
+        self._start_ended = asyncio.Event()
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a model's one change at a time
+        self._switching = asyncio.Lock()
+        self._scanning = asyncio.Lock()
+        self._scan_result: asyncio.Future[tuple[Sequence[VersionSource], Listing]] | None = None
+        self._following: set[str] = set()  # models that are being compared with the repository
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- lifecycle ----------------------------------------------------------------------------------------------------
@@ -52,18 +63,18 @@ class Manager:
 
         Raises ServerError for a model that is missing or damaged; with ``skip_broken``, only where none is left.
         """
-        async with self._lock:
-            await self._scan()
-            for name, path in self._catalogue.direct.items():
-                if self._listing.ignored.get(name) == TAKEN:
-                    raise ServerError(f"two models are named {name!r}: {path} and one of {self._catalogue.folder}")
-            names = self._initial_names()
-            for name in names:
-                self._set_serving(name, await self._initial_versions(name))
-            if not self._serving and (names or self._config.model_control == "none"):
-                raise ServerError(self._no_models_text(len(names)))
-            await self._replica.switch(self.serving)
-            self._started = True
+        await self._scan()
+        for name, path in self._catalogue.direct.items():
+            if self._listing.ignored.get(name) == TAKEN:
+                raise ServerError(f"two models are named {name!r}: {path} and one of {self._catalogue.folder}")
+        names = self._initial_names()
+        for name in names:
+            self._set_serving(name, await self._initial_versions(name))
+        if not self._serving and (names or self._config.model_control == "none"):
+            raise ServerError(self._no_models_text(len(names)))
+        await self._replica.switch(self.serving)
+        self._started = True
+        self._start_ended.set()
         if self._config.model_control == "poll":
             self._start_task(self._poll())
 
@@ -96,11 +107,12 @@ class Manager:
         return f"repository {folder} must hold folders MODEL/VERSION, got {ignored or 'none'}"
 
     async def close(self) -> None:
-        """Stop polling and cancel a change in progress. The replica is not closed."""
+        """Stop polling and cancel a change in progress, as far as it can be. The replica is not closed."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_S)
 
     # -- control ------------------------------------------------------------------------------------------------------
 
@@ -149,10 +161,12 @@ class Manager:
         control = self._config.model_control
         if control != "explicit":
             raise WrongKindError(f"model_control must be explicit for models to change on demand, got {control}")
-        await asyncio.shield(self._start_task(change(name)))
+        changing = self._start_task(change(name))
+        changing.add_done_callback(lambda task: task.cancelled() or task.exception())  # its caller may have left
+        await asyncio.shield(changing)
 
     async def _load(self, name: str) -> None:
-        async with self._lock:
+        async with self._change(name):
             await self._scan_on_demand()
             try:
                 versions = await self._selector.prepare_all(self._versions(name), self._policy(name))
@@ -161,15 +175,26 @@ class Manager:
                 raise WrongKindError(
                     f"model {name!r} cannot be loaded, the versions that served before still do: {error.reason}"
                 ) from error
-            self._set_serving(name, versions)
-            await self._replica.switch(self.serving)
+            await self._switch(name, versions)
 
     async def _unload(self, name: str) -> None:
-        async with self._lock:
+        async with self._change(name):
             await self._scan_on_demand()
             if name not in self._serving and name not in self._listing.unreadable:
                 self._versions(name)
-            self._set_serving(name, {})
+            await self._switch(name, {})
+
+    @contextlib.asynccontextmanager
+    async def _change(self, name: str) -> AsyncIterator[None]:
+        """Change one model, once the start has ended and after other changes of it. Other models change beside it."""
+        await self._start_ended.wait()
+        async with self._changing.setdefault(name, asyncio.Lock()):
+            yield
+
+    async def _switch(self, name: str, versions: Versions) -> None:
+        """Have the replica serve these versions of a model from now on."""
+        async with self._switching:
+            self._set_serving(name, versions)
             await self._replica.switch(self.serving)
 
     async def _scan_on_demand(self) -> None:
@@ -186,12 +211,18 @@ class Manager:
 
         Raises ServerError as `Catalogue.scan`.
         """
-        async with self._lock:
-            await self._scan()
-        for name in sorted({*self._listing.models, *self._serving}):
-            if name in self._direct or name in self._listing.unreadable:
-                continue
-            async with self._lock:
+        await asyncio.gather(*await self._begin_following())
+
+    async def _begin_following(self) -> list[asyncio.Task[None]]:
+        """Scan the repository, and begin to follow each model's changes, but for those that are still loading."""
+        await self._scan()
+        names = sorted({*self._listing.models, *self._serving} - set(self._direct) - set(self._listing.unreadable))
+        return [self._start_task(self._follow(name)) for name in names if name not in self._following]
+
+    async def _follow(self, name: str) -> None:
+        self._following.add(name)
+        try:
+            async with self._change(name):
                 available, serving = self._listing.models.get(name), self._serving.get(name, {})
                 versions = (
                     {}
@@ -199,15 +230,20 @@ class Manager:
                     else await self._selector.prepare_loadable(available, self._policy(name), serving)
                 )
                 if versions != serving:
-                    self._set_serving(name, versions)
-                    await self._replica.switch(self.serving)
+                    await self._switch(name, versions)
+        finally:
+            self._following.discard(name)
 
     async def _poll(self) -> None:
         last = ""
         while True:
             await asyncio.sleep(self._config.poll_s)
             try:
-                await self.reconcile()
+                following = await self._begin_following()
+                if following:  # models that take longer are followed beside the others
+                    done, _ = await asyncio.wait(following, timeout=self._config.poll_s)
+                    for task in done:
+                        task.result()
                 last = ""
             except Exception as error:
                 if str(error) != last:
@@ -216,14 +252,26 @@ class Manager:
                 last = str(error)
 
     async def _scan(self) -> None:
-        direct = await asyncio.to_thread(self._catalogue.direct_sources)
-        self._listing = await asyncio.to_thread(self._catalogue.scan)
+        async with self._scanning:
+            direct, self._listing = await self._list()
         self._direct = {source.name: (source,) for source in direct}
         self._selector.forget(set(self._available()))
         ignored = {*self._listing.ignored.items(), *self._listing.unreadable.items()}
         for path, reason in sorted(ignored - self._logged):
             logger.info("repository %s: %s is ignored: %s", self._catalogue.folder, path, reason)
         self._logged = ignored
+
+    async def _list(self) -> tuple[Sequence[VersionSource], Listing]:
+        """List the models on disk, in a thread: a file system may hang. ServerError where that takes too long."""
+        where = f"repository {self._catalogue.folder} cannot be listed"
+        if self._scan_result is not None and not self._scan_result.done():
+            raise ServerError(f"{where}: an earlier scan of it has not ended")
+        catalogue = self._catalogue
+        self._scan_result = run_in_daemon("scan", lambda: (catalogue.direct_sources(), catalogue.scan()))
+        await asyncio.wait((self._scan_result,), timeout=SCAN_S)
+        if not self._scan_result.done():
+            raise ServerError(f"{where}: it does not answer within {SCAN_S:g} s")
+        return self._scan_result.result()
 
     def _available(self) -> Sequence[VersionSource]:
         """List all versions on disk."""

@@ -12,7 +12,6 @@ import logging
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from torso.errors import ServerError, UnavailableError, UnknownModelError
 from torso.serve.backends.selection import WrapBackend
@@ -23,6 +22,7 @@ from torso.serve.models.catalogue import parse_models
 from torso.serve.models.control import VersionSource
 from torso.serve.models.served_model import METHODS, ServedModel
 from torso.serve.observability.metrics import Metrics, ModelKey, Snapshot
+from torso.serve.worker_threads import run_in_daemon
 
 __all__ = ["METHODS", "Repository", "ServedModel", "WrapBackend", "parse_models"]
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 SHOWN_NAMES = 10
 LOADING_RETRY_S = 1.0
+TURN_S = 5.0  # after which a load no longer holds up the next one
 
 OnChange = Callable[[Mapping[str, bool]], None]
 
@@ -55,14 +56,16 @@ class Repository:
         self._served: dict[str, dict[str, ServedModel]] = {}  # by name and version, oldest first
         self._newest: dict[str, ServedModel] = {}  # by name
         self._prepared: dict[ModelKey, ServedModel] = {}
-        self._loading: Counter[str] = Counter()  # by name, versions that are being prepared
+        self._prepared_sources: dict[ModelKey, VersionSource] = {}
+        self._loading: Counter[ModelKey] = Counter()  # that are being prepared
+        self._abandoned: set[ModelKey] = set()  # whose loads took too long, and have not ended
+        self._turn = asyncio.Semaphore()
         self._missing: set[ModelKey] = set()  # versions that should serve and are not loaded here
         self._states = dict.fromkeys(parse_models(config.models), False)
         self._switched = False  # whether `switch` was called
         self._closed = False
         self._retired: set[Batcher] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
 
     # -- lookup -------------------------------------------------------------------------------------------------------
 
@@ -104,9 +107,7 @@ class Repository:
         shown = name[:128]
         if any(key[0] == name and version in ("", key[1]) for key in self._missing):
             return UnavailableError(f"model {shown!r} could not be loaded here", retry_after_s=LOADING_RETRY_S)
-        if not versions and (
-            not self._switched or self._loading[name] or any(key[0] == name for key in self._prepared)
-        ):
+        if not versions and (not self._switched or any(key[0] == name for key in (*+self._loading, *self._prepared))):
             return UnavailableError(f"model {shown!r} is loading", retry_after_s=LOADING_RETRY_S)
         if not versions:
             return UnknownModelError(f"unknown model {shown!r}: {_served_text(self._newest)}")
@@ -120,26 +121,58 @@ class Repository:
         key = (source.name, source.version)
         if self._closed:
             raise ServerError("the server is shutting down")
-        self._loading[source.name] += 1
+        if key in self._abandoned:
+            raise ServerError("an earlier load of it has not ended; restart the server if it never does")
+        self._loading[key] += 1
         if source.name not in self._states:
             self._states[source.name] = False
             self._notify()
-        counts = self._metrics.model(*key)
-        loading = asyncio.get_running_loop().run_in_executor(
-            self._loader, load_served_model, *key, source.directory, self._config, counts, self._wrap_backend
-        )
         try:
-            model = await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            loading.add_done_callback(_close_abandoned)
-            raise
+            model = await self._load(key, source)
         finally:
-            self._loading[source.name] -= 1
+            self._loading[key] -= 1
         await self.discard(source)
         if self._closed:
             model.batcher.close()
             raise ServerError("the server is shutting down")
-        self._prepared[key] = model
+        self._prepared[key], self._prepared_sources[key] = model, source
+
+    async def _load(self, key: ModelKey, source: VersionSource) -> ServedModel:
+        """Load a version in a thread of its own. ServerError where that takes too long; the thread is left behind then.
+
+        Loads take turns, since each measures its model's latency, but one that takes long holds up no other.
+        """
+        counts = self._metrics.model(*key)
+        limit_s = self._config.load_s
+        async with self._turn:
+            loading = run_in_daemon(
+                f"load-{source.name}",
+                *(load_served_model, *key, source.directory, self._config, counts, self._wrap_backend),
+            )
+            try:
+                await asyncio.wait((loading,), timeout=min(TURN_S, limit_s))
+            except asyncio.CancelledError:
+                self._abandon(key, loading)
+                raise
+        try:
+            await asyncio.wait((loading,), timeout=max(limit_s - TURN_S, 0))
+        finally:
+            if not loading.done():
+                self._abandon(key, loading)
+        if not loading.done():
+            raise ServerError(f"it was not loaded within {limit_s:g} s; see load_s")
+        return loading.result()
+
+    def _abandon(self, key: ModelKey, loading: asyncio.Future[ServedModel]) -> None:
+        """Leave a load behind, whose thread cannot be stopped, and close its model should it ever end."""
+        self._abandoned.add(key)
+
+        def close(loaded: asyncio.Future[ServedModel]) -> None:
+            self._abandoned.discard(key)
+            if loaded.exception() is None:
+                loaded.result().batcher.close()
+
+        loading.add_done_callback(close)
 
     async def switch(self, serving: Sequence[VersionSource]) -> None:
         """Serve exactly these from now on, atomically; requests in flight finish on the version they began with."""
@@ -148,7 +181,9 @@ class Repository:
         self._missing.clear()
         for source in sorted(serving, key=lambda source: (source.name, int(source.version))):
             key = (source.name, source.version)
-            model = self._prepared.pop(key, None) or before.get(source.name, {}).get(source.version)
+            model = before.get(source.name, {}).get(source.version)
+            if key in self._prepared and self._prepared_sources[key] == source:  # not that of a change in progress
+                model = self._prepared.pop(key)
             if model is None:
                 self._missing.add(key)
             else:
@@ -164,7 +199,8 @@ class Repository:
             for model in versions.values():
                 if id(model) not in kept:
                     self._retire(model)
-        self._metrics.forget({(model.name, model.version) for model in self.served})
+        served = {(model.name, model.version) for model in self.served}
+        self._metrics.forget({*served, *self._prepared, *+self._loading})
 
     async def discard(self, source: VersionSource) -> None:
         """Unload a prepared version that is not to serve; nothing happens where it is not prepared."""
@@ -177,15 +213,23 @@ class Repository:
         return self._metrics.snapshot()
 
     def close(self) -> None:
-        """Stop every model's inference thread, and refuse queued requests. Nothing can be loaded any more."""
+        """Refuse queued requests, and end every model's inference thread. Nothing can be loaded any more.
+
+        Forwards that run, and loads, are not waited for.
+        """
         self._closed = True
-        self._loader.shutdown(wait=False, cancel_futures=True)
-        for model in (*self.served, *self._prepared.values()):
-            model.batcher.close()
-        for batcher in tuple(self._retired):
+        for batcher in self._batchers():
             batcher.close()
-        self._prepared.clear()
-        self._retired.clear()
+
+    async def wait_drained(self, limit_s: float) -> None:
+        """Wait until no model computes any more, but no longer than ``limit_s`` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                for batcher in self._batchers():
+                    await batcher.wait_drained()
+
+    def _batchers(self) -> set[Batcher]:
+        return {model.batcher for model in (*self.served, *self._prepared.values())} | self._retired
 
     def _notify(self) -> None:
         if self.on_change is not None:
@@ -213,12 +257,6 @@ class Repository:
         await batcher.wait_drained()
         batcher.close()
         self._retired.discard(batcher)
-
-
-def _close_abandoned(loading: asyncio.Future[ServedModel]) -> None:
-    """Close a model whose `prepare` was cancelled while it was loading."""
-    if not loading.cancelled() and loading.exception() is None:
-        loading.result().batcher.close()
 
 
 def _served_text(names: Iterable[str]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from torso.errors import ServerError
 from torso.serve.backends.selection import WrapBackend
@@ -21,6 +22,7 @@ from torso.serve.models.repository import Repository
 from torso.serve.observability.exposition import to_text
 from torso.serve.observability.metrics import Metrics
 from torso.serve.observability.ops_port import OpsServer
+from torso.serve.server.health import HEALTH_SERVICE, HealthServicer
 from torso.serve.server.lifecycle import import_modules
 from torso.serve.server.listener import Listener, raise_open_file_limit
 from torso.serve.services.oip import OipServicer
@@ -29,6 +31,7 @@ from torso.serve.services.reflection import enable_reflection
 from torso.serve.services.request_handler import RequestHandler
 from torso.serve.wire.oip_tensors import OIP_SERVICE
 from torso.serve.wire.tensors import SERVICE
+from torso.serve.worker_threads import run_in_daemon
 
 if TYPE_CHECKING:
     from torso.serve.observability.tracing import Tracing
@@ -37,9 +40,9 @@ logger = logging.getLogger(__name__)
 
 LINGER_S = 0.2  # requests that are on their way when the server drains still get a status
 FLUSH_S = 1.0  # the most seconds that sending replies may take once the last request is answered
+END_S = 0.4  # the most seconds that the end may take beyond the time for requests in flight
+LAST_S = 0.1  # of which the ops port and the last traces have at least so many
 SERVER_NAMES = (SERVICE, OIP_SERVICE, "")  # names of the server, not of a model, in the health service
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Server:
@@ -60,6 +63,7 @@ class Server:
     ) -> None:
         self.config = config
         self.ready = False  # whether requests should be sent here
+        self._stopped = False
         self.address, self.port, self.ops_port = "", 0, 0
         self._tracing = _tracing(config)
         self.handler = RequestHandler(Metrics(), log_requests=config.log_requests, tracing=self._tracing)
@@ -72,8 +76,7 @@ class Server:
             PredictionServicer(self.repository, self.handler, config),
             OipServicer(self.repository, self.handler, self.control, config, lambda: self.ready),
         )
-        self._health = health.aio.HealthServicer()
-        self._health_updates: set[asyncio.Task[None]] = set()  # in progress
+        self._health = HealthServicer()
         self._reuse_port = reuse_port
         self._listener: Listener | None = None
         self._ops: OpsServer | None = None
@@ -90,9 +93,8 @@ class Server:
             self._ops = OpsServer(self.config.ops_host, self.config.ops_port, lambda: self.ready, self._metrics)
             await self._ops.start()
             self.ops_port = self._ops.port
-        for name in SERVER_NAMES:
-            await self._health.set(name, NOT_SERVING)
-        await self._set_health(dict.fromkeys(self.repository.names, False))
+        for name in (*SERVER_NAMES, *self.repository.names):
+            self._health.set(name, False)
         self._listener = Listener(
             self.config, self._register, reuse_port=self._reuse_port, on_refusal=self._count_refusal
         )
@@ -104,41 +106,53 @@ class Server:
         if self._manager is not None:
             await self._manager.start()
         self.ready = True
-        await self._set_health(self.repository.states)
-        for name in SERVER_NAMES:
-            await self._health.set(name, SERVING)
+        self._update_health({**self.repository.states, **dict.fromkeys(SERVER_NAMES, True)})
         logger.info("serving %s on %s", ", ".join(self.repository.models) or "no model yet", self.address)
 
     async def announce_shutdown(self) -> None:
         """Announce the shutdown by health and ``/readyz``. Requests are still answered."""
         self.ready = False
-        await self._health.enter_graceful_shutdown()
+        self._health.announce_shutdown()
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Shut down gracefully: announce it, refuse new requests as UNAVAILABLE, finish those in flight, then stop.
 
-        After ``grace_s`` seconds (default: the configuration's ``finish_s``) requests still in flight are cancelled.
+        After ``grace_s`` seconds (default: the configuration's ``finish_s``) requests still in flight are cancelled,
+        and soon afterwards this returns, whatever callers and models do.
         """
+        if self._stopped:
+            return
         await self.announce_shutdown()
         self.handler.closed = True
+        end = monotonic() + (self.config.finish_s if grace_s is None else grace_s)
         if self._manager is not None:
             await self._manager.close()
         try:
-            async with asyncio.timeout(self.config.finish_s if grace_s is None else grace_s):
+            async with asyncio.timeout(max(end - monotonic(), 0)):
                 await self.handler.wait_idle()
                 if self._listener is not None:
                     await asyncio.sleep(LINGER_S)
-            flush_s = FLUSH_S
         except TimeoutError:
-            flush_s = 0
+            pass
+        self._health.end_watches()
+        flush_s = min(FLUSH_S, max(end - monotonic(), 0))
         if self._listener is not None:
-            await self._listener.stop(flush_s)  # health watchers and reflection streams end here at the latest
+            await self._listener.stop(flush_s)  # reflection streams end here at the latest
         self.handler.shutdown()
         self.repository.close()
+        await self.repository.wait_drained(max(end + END_S - monotonic(), 0))
+        await self._end_reports(max(end + END_S - monotonic(), LAST_S))
+        self._stopped = True
+
+    async def _end_reports(self, limit_s: float) -> None:
+        """Send the last traces and close the ops port, or leave both behind after ``limit_s``."""
+        endings: list[asyncio.Future[None]] = []
         if self._tracing is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._tracing.end)
+            endings.append(run_in_daemon("end-of-traces", self._tracing.end))
         if self._ops is not None:
-            await self._ops.stop()
+            endings.append(asyncio.ensure_future(self._ops.stop()))
+        if endings:
+            await asyncio.wait(endings, timeout=limit_s)
 
     async def stop(self) -> None:
         """Stop at once; requests in flight are cancelled."""
@@ -163,7 +177,7 @@ class Server:
         for servicer in self._servicers:
             servicer.add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        enable_reflection(server, (SERVICE, OIP_SERVICE, health.SERVICE_NAME))
+        enable_reflection(server, (SERVICE, OIP_SERVICE, HEALTH_SERVICE))
 
     def _count_refusal(self, status: str) -> None:
         self.handler.metrics.unknown.ended(status, 0.0)
@@ -171,13 +185,8 @@ class Server:
     def _update_health(self, states: Mapping[str, bool]) -> None:
         """Update the health of models, each by its name, once the server is ready."""
         if self.ready:
-            update = asyncio.ensure_future(self._set_health(dict(states)))
-            self._health_updates.add(update)
-            update.add_done_callback(self._health_updates.discard)
-
-    async def _set_health(self, states: Mapping[str, bool]) -> None:
-        for name, serves in states.items():
-            await self._health.set(name, SERVING if serves else NOT_SERVING)
+            for name, serves in states.items():
+                self._health.set(name, serves)
 
     async def _metrics(self) -> bytes:
         return to_text(await self.control.snapshot(), named_states(await self.control.index()))

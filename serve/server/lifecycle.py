@@ -11,19 +11,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
+import math
+import os
 import signal
+import socket
+import threading
 from collections.abc import Coroutine
 from importlib import import_module
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from torso.errors import ServerError, TorsoError
 from torso.files import atomic_write_bytes
 from torso.serve.config import ServeConfig
+from torso.serve.worker_threads import flush_output
 
 logger = logging.getLogger(__name__)
+
+FORCE_S = 0.5  # after the second signal, for a last word to callers
+LAST_WORDS_S = 0.2
+LOOK_S = 3600.0  # the longest wait for a signal in one piece: a socket takes no longer one than some days
+OVERTIME_S = 0.8  # beyond ``drain_s`` and ``finish_s``, before the process is ended from outside of its event loop
 
 
 class Service(Protocol):
@@ -80,33 +92,91 @@ def freeze_garbage_collector() -> None:
 
 
 class Signals:
-    """Signal handlers of the process, and the events that they set."""
+    """Signal handlers of the process, and the events that they set.
 
-    def __init__(self) -> None:
+    A thread receives the signals, so that they count even while the event loop is stuck in a model's code. It ends the
+    process, with exit code 0, where the loop does not in time: ``FORCE_S`` after the second signal, or, after the
+    first, once the configuration's ``drain_s`` and ``finish_s`` and another ``limit_s`` seconds have passed.
+    Create it in the main thread, inside the running loop, and `close` it when the loop has ended.
+    """
+
+    def __init__(self, config: ServeConfig, limit_s: float = OVERTIME_S) -> None:
         self.shutdown = asyncio.Event()
         self.force = asyncio.Event()
         self.drains = True  # whether requests are still answered for ``drain_s``
         self.reload = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+        self._config = config
+        self._limit_s = limit_s
+        self._loop = asyncio.get_running_loop()
+        self._received, self._arrivals = socket.socketpair()
+        self._arrivals.setblocking(False)
+        signal.set_wakeup_fd(self._arrivals.fileno(), warn_on_full_buffer=False)
+        numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+        self._before = {number: signal.signal(number, lambda _number, _frame: None) for number in numbers}
+        threading.Thread(target=self._receive, name="signals", daemon=True).start()
+
+    def close(self) -> None:
+        """Restore the handlers of before."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._arrivals.close()  # ends the thread
+
+    def _receive(self) -> None:
+        """Receive signals, in the thread, until `close`; end the process where the loop does not."""
+        stop_at = math.inf
+        stopping = False
+        while True:
+            self._received.settimeout(min(max(stop_at - monotonic(), 0.001), LOOK_S))
+            try:
+                numbers = self._received.recv(64)
+            except TimeoutError:
+                if monotonic() < stop_at:
+                    continue
+                self._end_process()
+                return
+            if not numbers:
+                self._received.close()
+                return
+            for number in numbers:
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    drain_s = self._config.drain_s if number == signal.SIGTERM else 0.0
+                    rest_s = FORCE_S if stopping else drain_s + self._config.finish_s + self._limit_s
+                    stop_at = min(stop_at, monotonic() + rest_s)
+                    stopping = True
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    self._loop.call_soon_threadsafe(self._on_signal, number)
 
     def _on_signal(self, number: int) -> None:
-        if self.shutdown.is_set():
+        if hasattr(signal, "SIGHUP") and number == signal.SIGHUP:
+            self.reload.set()
+        elif number not in (signal.SIGTERM, signal.SIGINT):
+            return
+        elif self.shutdown.is_set():
             self.force.set()
         else:
             self.drains = number == signal.SIGTERM
             self.shutdown.set()
+
+    def _end_process(self) -> None:
+        """End the process with exit code 0. Last words have a limit, too: stderr may be a pipe that nobody reads."""
+        last_words = threading.Thread(target=self._say_last_words, daemon=True)
+        last_words.start()
+        last_words.join(LAST_WORDS_S)
+        os._exit(0)
+
+    def _say_last_words(self) -> None:
+        with contextlib.suppress(ServerError):
+            remove_port_files(self._config)
+        logger.warning("the process ends without waiting any longer for what still runs")
+        flush_output()
 
 
 async def run_service(service: Service, config: ServeConfig, signals: Signals) -> None:
     """Run a service through its lifecycle until signals end it. ServerError where it cannot start."""
     reloading = asyncio.ensure_future(_reload_on_request(service, signals.reload))
     try:
-        await service.start()
-        if await _run_until(service.load(), signals.shutdown.wait()):
+        if await _run_until(_begin(service), signals.shutdown.wait()):
             _write_port_file(config.ops_port_file, service.ops_port)
             _write_port_file(config.port_file, service.port or service.address)
             await signals.shutdown.wait()
@@ -116,6 +186,11 @@ async def run_service(service: Service, config: ServeConfig, signals: Signals) -
         await service.stop()
         remove_port_files(config)
     logger.info("the server has stopped")
+
+
+async def _begin(service: Service) -> None:
+    await service.start()
+    await service.load()
 
 
 async def _shut_down(service: Service, config: ServeConfig, signals: Signals) -> None:

@@ -24,6 +24,7 @@ ANSWER_S = 20.0  # the most seconds that a peer may take for its part of a hands
 PING_INTERVAL_S = 10.0  # a connection that is pinged more often than this, again and again, is ended
 MAX_PENDING = 1 << 20
 FOREVER_MS = 2**31 - 1  # gRPC's own value for it
+STOP_S = 0.5  # the most seconds that ending calls may take once they are cancelled
 SPARE_FILES = 256  # file descriptors for all but connections
 
 
@@ -54,7 +55,7 @@ class Listener:
         self._auth = AuthInterceptor(config.token_file, "admin" if is_local(config.host) else "predict", on_refusal)
         self._interceptors = (self._auth,) if self._auth.can_refuse else ()
         self._certificates = Certificates(config)
-        self._failed: set[asyncio.Task[None]] = set()  # servers that broke down and are stopping
+        self._failed: dict[asyncio.Task[None], grpc.aio.Server] = {}  # servers that broke down and are stopping
         self._monitor: asyncio.Task[None] | None = None
         self.port = config.port
         self._server = self._listen()
@@ -75,11 +76,14 @@ class Listener:
         self._monitor = asyncio.ensure_future(self._keep_listening())
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls at once, and cancel those that still run after ``grace_s`` seconds."""
+        """Refuse new calls at once, and cancel those that still run after ``grace_s`` seconds.
+
+        Calls that have not ended soon after that are left behind.
+        """
         if self._monitor is not None:
             self._monitor.cancel()
-        await self._server.stop(grace_s)
-        await asyncio.gather(*self._failed)
+        stopping = [asyncio.ensure_future(server.stop(grace_s)) for server in (self._server, *self._failed.values())]
+        await asyncio.wait((*stopping, *self._failed), timeout=grace_s + STOP_S)
 
     def _listen(self) -> grpc.aio.Server:
         address = format_address(self._config.host, self.port)
@@ -106,8 +110,8 @@ class Listener:
             except grpc.aio.UsageError:
                 logger.error("the gRPC server on %s broke down; another takes over", self.address)
                 ending = asyncio.ensure_future(self._server.stop(self._config.finish_s))
-                self._failed.add(ending)
-                ending.add_done_callback(self._failed.discard)
+                self._failed[ending] = self._server
+                ending.add_done_callback(self._failed.pop)
                 await self._listen_again()
 
     async def _listen_again(self) -> None:

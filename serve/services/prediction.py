@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from torso.arrays import Array, ArrayState
 from torso.errors import InputError
+from torso.pictures import count_pixels
 from torso.proto import prediction_pb2 as pb
 from torso.serve.config import ServeConfig
 from torso.serve.inference.state_records import StateRecords
@@ -24,6 +25,7 @@ from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHan
 from torso.serve.wire.tensors import INPUTS, KINDS, READOUTS, SERVICE, array_to_tensor, tensor_to_array
 
 OFFLOAD_ROWS = 256
+IMAGES = "images.encoded"
 
 
 class PredictionServicer:
@@ -32,6 +34,7 @@ class PredictionServicer:
     def __init__(self, repository: Repository, handler: RequestHandler, config: ServeConfig) -> None:
         self._repository = repository
         self._handler = handler
+        self._max_pixels = config.max_request_pixels
         self._streams = ActStreams(repository, handler, config)
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -124,11 +127,9 @@ class PredictionServicer:
 
     async def _predict_images(self, model: ServedModel, images: list[bytes], call: Call) -> NDArray[np.float32]:
         """Decode image files and compute their rows, [B, K]. They count as queued before any is decoded."""
-        where = "images.encoded"
-        _, answers = await self._handler.compute(
-            model.batcher, call, len(images), where, True, _prepare_images, model, images
-        )
-        return answers
+        with model.batcher.admit(len(images), IMAGES) as admission:
+            inputs = await self._handler.decode_images(_prepare_images, model, images, self._max_pixels, call)
+            return await model.batcher.submit(inputs, admission, call.deadline)
 
 
 def _claimed_rows(tensor: pb.Tensor) -> int:
@@ -146,8 +147,17 @@ def _prepare_step(model: ServedModel, records: StateRecords, request: pb.ActRequ
     return records.pack(observations, state)
 
 
-def _prepare_images(model: ServedModel, images: list[bytes]) -> Array:
-    return model.predictor.prepare_images(images, field="images.encoded")
+def _prepare_images(model: ServedModel, images: list[bytes], max_pixels: int, call: Call) -> Array:
+    """Decode image files, [B, *shape], as long as their caller waits; all headers are read before any is decoded."""
+    if model.predictor.input.image is not None:
+        pixels = 0
+        for index, data in enumerate(images):
+            call.check_wanted()
+            pixels += count_pixels(data, field=f"{IMAGES}[{index}]")
+            if pixels > max_pixels:
+                got = f"{pixels} in the first {index + 1} of {len(images)} images"
+                raise InputError(IMAGES, expected=f"images of at most {max_pixels} pixels in all", got=got)
+    return model.predictor.prepare_images(images, field=IMAGES, before_each=call.check_wanted)
 
 
 def _rank(model: ServedModel, answers: NDArray[np.float32], top_k: int) -> pb.ClassifyResponse:

@@ -6,11 +6,9 @@ Calls arrive as bytes, so that whatever a client sends, parsable or not, ends in
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic  # the event loop's clock, but for uvloop's, which stands still within a millisecond
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -21,11 +19,12 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from torso.arrays import Array
-from torso.errors import UnavailableError
+from torso.errors import DeadlineError, UnavailableError
 from torso.serve.observability.logs import ID_KEY, caller_request_id, current_call
 from torso.serve.observability.metrics import Metrics, ModelMetrics
 from torso.serve.wire.messages import Request, parse_message
 from torso.serve.wire.status import WireStatus, to_wire
+from torso.serve.worker_threads import DaemonPool
 
 if TYPE_CHECKING:
     from torso.serve.inference.batcher import Batcher
@@ -37,14 +36,18 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 T = TypeVar("T")
 
 OFFLOAD_BYTES = 1 << 18  # work on more than this is done in a thread, not on the event loop
-WORKERS = 2  # threads that decode images and handle large messages
+CODECS = 2  # threads that handle large messages
+DECODERS = 2  # threads that decode images, which take longer than any message
 DEADLINE_SLACK_S = 0.01  # a caller's clock starts earlier than ours: a call cancelled by then was at its deadline
 
 
 class Call:
     """One request, or one stream, in progress. ``deadline`` is on the event loop's clock; None: there is none."""
 
-    __slots__ = ("_in_flight", "_metrics", "_request_id", "context", "deadline", "method", "span", "started")
+    __slots__ = (
+        *("_in_flight", "_metrics", "_request_id"),
+        *("context", "deadline", "ended", "method", "span", "started"),
+    )
 
     def __init__(
         self, method: str, context: Context, metrics: ModelMetrics, started: float, *, in_flight: int = 0
@@ -54,6 +57,7 @@ class Call:
         self.started = started
         remaining_s = context.time_remaining()
         self.deadline = None if remaining_s is None else started + remaining_s
+        self.ended = False
         self.span: RequestSpan | None = None
         self._metrics = metrics
         self._in_flight = in_flight  # 1: it counts as a request in flight; a stream does not, its messages do
@@ -70,6 +74,11 @@ class Call:
         self._metrics.in_flight -= self._in_flight
         metrics.in_flight += self._in_flight
         self._metrics = metrics
+
+    def check_wanted(self) -> None:
+        """Check, in any thread, that somebody still waits for an answer; DeadlineError where nobody does."""
+        if self.ended or (self.deadline is not None and monotonic() >= self.deadline):
+            raise DeadlineError("the deadline passed, or the caller left, before the request was computed")
 
     @property
     def request_id(self) -> str:
@@ -96,7 +105,8 @@ class RequestHandler:
             metrics.trace = tracing.computed
         self._in_flight = 0
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self._workers = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="codec")
+        self._codecs = DaemonPool("codec", CODECS)
+        self._decoders = DaemonPool("images", DECODERS)
 
     @property
     def busy(self) -> bool:
@@ -111,8 +121,9 @@ class RequestHandler:
             await waiter
 
     def shutdown(self) -> None:
-        """Shut the worker threads down."""
-        self._workers.shutdown(wait=True)
+        """End the threads, each once its work is done; nothing is waited for."""
+        self._codecs.close()
+        self._decoders.close()
 
     def _count_in(self) -> None:
         """Count one request, or one message of a stream, as in flight. UnavailableError once the server drains."""
@@ -223,9 +234,12 @@ class RequestHandler:
     async def offload(self, heavy: bool, work: Callable[..., T], *arguments: Any) -> T:
         """Call ``work`` on the event loop, or, where it is heavy, in a thread."""
         if heavy:
-            run = contextvars.copy_context().run  # so that log records there have the request's id, too
-            return await asyncio.get_running_loop().run_in_executor(self._workers, run, work, *arguments)
+            return await self._codecs.run(work, *arguments)
         return work(*arguments)
+
+    async def decode_images(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Call ``work``, which decodes images, in a thread of those that do nothing else."""
+        return await self._decoders.run(work, *arguments)
 
     async def compute(
         self,
@@ -264,6 +278,7 @@ class RequestHandler:
     def _end(self, call: Call, status: str, refusal: WireStatus | None) -> None:
         """End a call: count it if it is a request, end its span, log it."""
         seconds = monotonic() - call.started
+        call.ended = True
         metrics = call.metrics
         if call._in_flight:
             metrics.in_flight -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 from torso.serve import ServeConfig, serve
 
 folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
-settings |= {name: Path(settings[name]) for name in ("token_file",) if name in settings}
+settings |= {name: Path(settings[name]) for name in ("token_file", "repository") if name in settings}
 logging.basicConfig(level=logging.INFO)
 
 class Waits:
@@ -37,7 +38,7 @@ class Waits:
 def wrap(name, backend):
     return Waits(backend) if name == "cartpole" else backend
 
-serve(ServeConfig(port=0, port_file=folder / "port", drain_s=0, **settings), wrap)
+serve(ServeConfig(**{"port": 0, "port_file": folder / "port", "drain_s": 0, **settings}), wrap)
 print("done")
 """
 
@@ -45,18 +46,21 @@ print("done")
 class Process:
     """Server in a process of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], **settings: Any) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], *, ready: bool = True, **settings: Any) -> None:
+        """Start it, and wait until it is ready; without ``ready`` only until it listens on its ``port`` setting."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         command = [sys.executable, "-c", DRIVER, str(folder), json.dumps(settings)]
+        path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": path, **environment}  # so that modules beside this can be imported
         with (folder / "log").open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
-            self.wait_for((folder / "port").exists)
+            self.wait_for((folder / "port").exists if ready else lambda: _listens(settings["port"]))
         except BaseException:
             self.process.kill()
             raise
-        self.port = int((folder / "port").read_text())
+        self.port = int((folder / "port").read_text()) if ready else settings["port"]
         self.address = f"127.0.0.1:{self.port}"
 
     @property
@@ -78,3 +82,16 @@ class Process:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0, self.log
         assert "Traceback" not in self.log
+
+
+def free_port() -> int:
+    """Choose a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

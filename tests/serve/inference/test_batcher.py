@@ -102,6 +102,37 @@ def test_what_queues_behind_a_forward_goes_together_in_order(forward: Doubler) -
     run(forward, scenario)
 
 
+def test_the_pieces_of_a_request_whose_caller_left_are_not_computed(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        asking = asyncio.create_task(ask(batcher, *range(12)))
+        await until_entered(forward)
+        asking.cancel()
+        await turn()
+        forward.go.set()
+        assert await ask(batcher, 20) == [40]
+        assert forward.batches == [[0, 1, 2, 3], [20]]
+
+    run(forward, scenario, max_batch_rows=4)
+
+
+def test_the_pieces_of_a_request_whose_deadline_passed_are_not_computed(
+    forward: Doubler, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        asking = asyncio.create_task(ask(batcher, *range(12), deadline=time.monotonic() + 0.2))
+        await until_entered(forward)
+        await asyncio.sleep(0.3)
+        forward.go.set()
+        with pytest.raises(DeadlineError, match="while the request was computed"):
+            await asking
+        assert forward.batches == [[0, 1, 2, 3]]
+
+    run(forward, scenario, max_batch_rows=4)
+    assert not caplog.records  # it is no fault of the model
+
+
 def test_a_batch_ends_where_the_next_request_would_not_fit(forward: Doubler) -> None:
     async def scenario(batcher: Batcher) -> None:
         await asyncio.gather(ask(batcher, 1, 1, 1), ask(batcher, 2, 2), ask(batcher, 3))

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
+import time
+import warnings
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
-from torso import errors
-from torso.nets import Predictor
+from torso import errors, pictures
+from torso.nets import ImageSpec, Predictor
+from torso.nets.prediction import image_inputs
 from torso.proto import prediction_pb2 as pb
-from torso.serve import Client
+from torso.proto.prediction_pb2_grpc import PredictionServiceStub
+from torso.serve import Client, ServeConfig
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -26,15 +34,17 @@ def png(pixels: np.ndarray) -> bytes:
 NOISE = png(np.random.default_rng(0).integers(0, 256, size=(64, 64), dtype=np.uint8))
 
 
-def png_bomb(side: int) -> bytes:
-    """A small PNG of side x side white pixels, written without ever holding them."""
+def png_bomb(side: int, *, ink: bool = False) -> bytes:
+    """A small PNG of side x side white pixels, with ``ink`` around a black block, written without ever holding them."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     squeeze = zlib.compressobj(9)
-    row = b"\0" + b"\xff" * (side // 8)  # 1 bit a pixel
-    data = b"".join([*(squeeze.compress(row) for _ in range(side)), squeeze.flush()])
+    white = b"\0" + b"\xff" * (side // 8)  # 1 bit a pixel
+    black = b"\0" + b"\xff" * (side // 32) + bytes(side // 16) + b"\xff" * (side // 32)
+    rows = (black if ink and side // 4 <= row < side * 3 // 4 else white for row in range(side))
+    data = b"".join([*map(squeeze.compress, rows), squeeze.flush()])
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
@@ -78,6 +88,71 @@ def test_a_png_bomb_is_refused_by_its_header(stub: Any, refused: Any) -> None:
     assert len(bomb) < 200_000
     with refused(errors.InvalidRequestError, field="images.encoded[0]", description="decoded pixels"):
         stub.Classify(pb.ClassifyRequest(model="digits", images=pb.Images(encoded=[bomb])))
+
+
+def test_the_pixels_of_a_request_are_limited_before_any_is_decoded(
+    models: Any, config: Callable[..., ServeConfig], running: Any, refused: Any
+) -> None:
+    size = png_bomb(128, ink=True)
+    settings = config(models.digits, max_request_pixels=3 * 128 * 128)
+    with running(settings) as server, grpc.insecure_channel(server.address) as channel:
+        stub = PredictionServiceStub(channel)
+        assert len(stub.Classify(pb.ClassifyRequest(model="digits", images=pb.Images(encoded=[size] * 3))).rows) == 3
+        description = "must be images of at most 49152 pixels in all, got 65536 in the first 4 of 5 images"
+        with refused(errors.InvalidRequestError, field="images.encoded", description=description):
+            broken = size[: len(size) // 2]  # its header is whole
+            stub.Classify(pb.ClassifyRequest(model="digits", images=pb.Images(encoded=[broken] * 5)))
+
+
+def test_by_default_sixty_large_images_are_too_many(stub: Any, refused: Any) -> None:
+    request = pb.ClassifyRequest(model="digits", images=pb.Images(encoded=[png_bomb(4096, ink=True)] * 60))
+    with refused(errors.InvalidRequestError, field="images.encoded", description="at most 67108864 pixels in all"):
+        stub.Classify(request, timeout=60)
+
+
+def test_images_of_callers_who_left_are_not_decoded(
+    models: Any, config: Callable[..., ServeConfig], running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    began, goes_on = threading.Event(), threading.Event()
+    decode = image_inputs.decode_image
+
+    def slow(data: bytes, spec: ImageSpec, *, field: str, max_pixels: int) -> np.ndarray:
+        decoded.append(field)
+        began.set()
+        assert goes_on.wait(30)
+        return decode(data, spec, field=field, max_pixels=max_pixels)
+
+    monkeypatch.setattr(image_inputs, "decode_image", slow)
+    with running(config(models.digits)) as server, grpc.insecure_channel(server.address) as channel:
+        stub = PredictionServiceStub(channel)
+        request = pb.ClassifyRequest(model="digits", images=pb.Images(encoded=[png_bomb(64, ink=True)] * 50))
+        left = stub.Classify.future(request)
+        assert began.wait(30)
+        left.cancel()
+        with Client(server.address) as client:  # large tensors need no thread that decodes images
+            rows = np.zeros((4096, 8, 8), dtype=np.uint8)
+            assert client.classify("digits", rows).indices.shape == (4096, 1)
+            while server.server.handler.busy:  # the server knows that its caller is gone
+                time.sleep(0.01)
+            goes_on.set()
+            assert client.classify_images("digits", [png_bomb(64, ink=True)]).indices.shape == (1, 1)
+            assert len(decoded) <= 2 + 1  # one of the caller that left, at the most two, and the last
+
+
+def test_images_are_decoded_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = threading.Barrier(2, timeout=30)  # each waits until the other decodes
+
+    def meet(image: Image.Image, *_arguments: Any) -> np.ndarray:
+        meeting.wait()
+        return np.asarray(image)
+
+    monkeypatch.setattr(pictures, "_pixels", meet)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(pictures.decode_pixels, NOISE) for _ in range(2)]
+        assert [one.result(60).shape for one in both] == [(64, 64)] * 2
+    with pytest.warns(UserWarning, match="heard"):  # the filters are as before
+        warnings.warn("heard", UserWarning, stacklevel=1)
 
 
 def test_a_model_without_an_image_input_says_so(stub: Any, refused: Any) -> None:
