@@ -17,6 +17,7 @@ from torso.errors import TorsoError, UnavailableError
 logger = logging.getLogger(__name__)
 
 LENGTH_BYTES = 4
+COUNT_S = 1.0  # between a worker's reports: what a killed one counted since the last is lost, and silence is told by it
 
 IpcHandler = Callable[..., Awaitable[Any]]
 
@@ -48,6 +49,7 @@ class IpcChannel:
         self._peer = peer
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._calls = 0
+        self.num_received = 0  # frames, of either kind
         self._answering: set[asyncio.Task[None]] = set()
         self._closed = asyncio.Event()
         self._reading = asyncio.ensure_future(self._read())
@@ -100,7 +102,9 @@ class IpcChannel:
         try:
             while True:
                 length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
-                self._dispatch(*pickle.loads(await self._reader.readexactly(length)))
+                message = pickle.loads(await self._reader.readexactly(length))
+                self.num_received += 1
+                self._dispatch(*message)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

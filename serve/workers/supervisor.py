@@ -64,17 +64,17 @@ class Supervisor:
         return self._workers.pids
 
     async def start(self) -> None:
-        """Start the workers; they listen once they have models. ServerError where one cannot be set up."""
+        """Open the ops port. ServerError where it cannot be opened."""
         if self.config.ops_port is not None:
             self._ops = OpsServer(
                 self.config.ops_host, self.config.ops_port, lambda: self.ready and len(self._workers) > 0, self._metrics
             )
             await self._ops.start()
             self.ops_port = self._ops.port
-        await self._workers.start()
 
     async def load(self) -> None:
-        """Load the models on every worker, then have all listen. ServerError where that is not possible."""
+        """Start the workers, load the models on every one, then have all listen. ServerError where one cannot."""
+        await self._workers.start()
         await self._manager.start()
         await self._workers.open()
         self.ready = True
@@ -87,7 +87,7 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Have every worker refuse new requests, finish those in flight, and end; then stop."""
-        await self.announce_shutdown()
+        self.ready = False
         await self._manager.close()
         await self._workers.drain()
         await self.stop()

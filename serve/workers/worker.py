@@ -22,7 +22,7 @@ from torso.serve.models.control import VersionSource, VersionState
 from torso.serve.observability.logs import log_as
 from torso.serve.observability.metrics import Snapshot
 from torso.serve.server.lifecycle import freeze_garbage_collector, import_modules
-from torso.serve.workers.ipc import IpcChannel, PeerGoneError
+from torso.serve.workers.ipc import COUNT_S, IpcChannel, PeerGoneError
 
 if TYPE_CHECKING:
     from torso.serve.server.grpc_server import Server
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-COUNT_S = 1.0  # between two reports: what a killed worker counted since the last one is lost
 
 
 class RemoteControl:
@@ -139,15 +138,11 @@ class Worker:
         self._done.set()
 
     async def _report_counts(self) -> None:
-        """Report the counts to the supervisor, every ``COUNT_S`` where they changed."""
-        reported: Snapshot = {}
+        """Report the counts to the supervisor every ``COUNT_S``, which says also that this process does not hang."""
         with contextlib.suppress(PeerGoneError):
             while True:
                 await asyncio.sleep(COUNT_S)
-                counts = {} if self._configured is None else await self.snapshot()
-                if counts != reported:
-                    await self._channel.call("count", counts)
-                    reported = counts
+                await self._channel.call("count", {} if self._configured is None else await self.snapshot())
 
 
 def main(descriptor: int) -> None:

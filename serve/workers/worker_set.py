@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 STABLE_S = 10.0  # a worker that ran this long is replaced at once
 FIRST_DELAY_S, LAST_DELAY_S = 0.5, 30.0  # exponential backoff for others: a persistent fault must not keep us busy
 END_S = 5.0  # the most seconds that workers may take to end beyond ``finish_s``
+TELL_S = 0.2  # the most seconds that a shutdown or a reload waits for workers, of which one may hang
 
 
 class WorkerSet:
@@ -38,6 +39,7 @@ class WorkerSet:
         self._ended_counts: Snapshot = {}  # of workers that have ended
         self._opened = False
         self._ending = False
+        self._telling: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -65,10 +67,12 @@ class WorkerSet:
     async def prepare(self, source: VersionSource) -> None:
         """Prepare a version on every worker, or on none.
 
-        One worker does so before the others: a model that kills the process that loads it then kills only one.
+        One worker does so before the others: a model that kills the process that loads it then kills only one. Workers
+        that hang are killed first, and do not make it fail.
         """
         async with self._changing:
-            members = list(self._members.values())
+            await self._call_each(RemoteReplica.require_answer)
+            members = [worker for worker in self._members.values() if not worker.ended]
             if not members:
                 raise ServerError("no worker is up to load it; one will be soon")
             try:
@@ -136,20 +140,33 @@ class WorkerSet:
     # -- lifecycle --------------------------------------------------------------------------------------------------
 
     async def announce_shutdown(self) -> None:
-        """Have all workers announce the shutdown; none is replaced from now on."""
+        """Have all workers announce the shutdown, without waiting for one that hangs; none is replaced from now on."""
         self._stop_replacing()
-        await self._call_each(RemoteReplica.announce_shutdown)
+        await self._tell_each(RemoteReplica.announce_shutdown)
 
     async def reload(self) -> None:
-        """Reload all workers' tokens and certificates. Raises TorsoError or OSError where one keeps its old ones."""
-        await self._call_each(RemoteReplica.reload)
+        """Reload all workers' tokens and certificates, without waiting for one that hangs.
+
+        Raises TorsoError or OSError where one keeps its old ones.
+        """
+        await self._tell_each(RemoteReplica.reload)
+
+    async def _tell_each(self, call: Callable[[RemoteReplica], Awaitable[None]]) -> None:
+        """Call every worker as `_call_each` does, and leave those that do not answer soon to a task."""
+        telling = asyncio.ensure_future(self._call_each(call))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        done, _ = await asyncio.wait((telling,), timeout=TELL_S)
+        for told in done:
+            told.result()
 
     async def drain(self) -> None:
         """Have all workers refuse new requests, finish those in flight, and end."""
         self._stop_replacing()
+        finish_s = self._config.finish_s
         try:
-            async with asyncio.timeout(self._config.finish_s + END_S):
-                await asyncio.gather(*(_drain_and_wait(worker) for worker in self._members.values()))
+            async with asyncio.timeout(finish_s + END_S):
+                await asyncio.gather(*(_drain_and_wait(worker, finish_s) for worker in self._members.values()))
         except TimeoutError:
             logger.error("workers that have not ended by now are killed")
         await self.stop()
@@ -157,8 +174,8 @@ class WorkerSet:
     async def stop(self) -> None:
         """Kill all workers."""
         self._stop_replacing()
-        for keeper in self._monitors:
-            keeper.cancel()
+        for task in (*self._monitors, *self._telling):
+            task.cancel()
         processes = (*self._members.values(), *self._starting)
         for worker in processes:
             worker.kill()
@@ -248,6 +265,6 @@ class WorkerSet:
         self._ended_counts = {key: counts for key, counts in self._ended_counts.items() if key in reported}
 
 
-async def _drain_and_wait(worker: RemoteReplica) -> None:
-    await worker.drain()
+async def _drain_and_wait(worker: RemoteReplica, finish_s: float) -> None:
+    await worker.drain(finish_s)
     await worker.wait_ended()
