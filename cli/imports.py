@@ -1,8 +1,8 @@
 """Imports of a user's own modules: those that were typed on this command line, and no others, may be in this folder.
 
 ``--import MODULE`` imports a module before a command, one that registers torsos or heads. A name such as
-``module:Env-v0`` imports one too. What a model, a run or a server names is never imported from the current folder: who
-looks at a model would else run whatever file happens to lie beside it.
+``module:Env-v0`` imports one too. What a model or a run names is never imported from the current folder: who looks at a
+model would else run whatever file happens to lie beside it. What a server names is never imported.
 """
 
 from __future__ import annotations
@@ -61,13 +61,18 @@ def trust(modules: Iterable[str]) -> None:
         _folders.add(str(Path.cwd()))
 
 
+def typed_modules() -> frozenset[str]:
+    """Return the modules that were typed on this command line."""
+    return frozenset(_typed)
+
+
 def modules_of(names: Iterable[str | None]) -> list[str]:
     """Return the modules of names such as ``module:Env-v0``."""
     return [name.partition(":")[0] for name in names if name and ":" in name]
 
 
 def import_recorded(names: Iterable[str], where: str) -> None:
-    """Import the modules of names that a model, a run or a server records, but not from the current folder.
+    """Import the modules of names that a model or a run records, but not from the current folder.
 
     where: what records them, for the message.
 
@@ -75,7 +80,7 @@ def import_recorded(names: Iterable[str], where: str) -> None:
         EnvError: a module that cannot be imported from elsewhere, and was not typed on this command line.
     """
     for name in names:
-        module, colon, _ = name.partition(":")
+        module, colon, _ = name.rpartition(":")
         if not colon or module in sys.modules or module in _typed:
             continue
         try:

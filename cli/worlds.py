@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torso.cli.imports import import_recorded
+from torso.cli.imports import import_recorded, typed_modules
 from torso.envs import SeededVectorEnv, has_raw_frames
 from torso.envs.vector.registry import make_registered
-from torso.envs.vector.world import World, recorded_world
+from torso.envs.vector.world import World, recorded_env, recorded_world
 from torso.errors import ConfigError, EnvError
 
 
@@ -25,14 +25,27 @@ def read_env_kwargs(text: str) -> dict[str, Any]:
     return value
 
 
-def choose_world(env: str | None, env_kwargs: str | None, provenance: Mapping[str, Any]) -> World:
-    """Return the env, its constructor's arguments and wrappers: those of the options, else those of the training."""
+def choose_world(
+    env: str | None, env_kwargs: str | None, provenance: Mapping[str, Any], *, is_served: bool = False
+) -> World:
+    """Return the env, its constructor's arguments and wrappers: those of the options, else those of the training.
+
+    is_served: whether the provenance comes from a server, which has no module imported.
+    """
     env_id = env or provenance.get("env_id")
+    where = "the server" if is_served else "the model"
     if not isinstance(env_id, str):
         raise ConfigError("the model does not record the env it was trained in; name one with --env")
-    wrappers = map(str, provenance.get("wrappers") or ()) if env in (None, provenance.get("env_id")) else ()
-    import_recorded([*([env_id] if env is None else []), *wrappers], "the model")
-    return recorded_world(provenance, env_id, env_kwargs=None if env_kwargs is None else read_env_kwargs(env_kwargs))
+    if not is_served:
+        wrappers = map(str, provenance.get("wrappers") or ()) if env in (None, provenance.get("env_id")) else ()
+        import_recorded([*([env_id] if env is None else []), *wrappers], where)
+    return recorded_world(
+        provenance,
+        env or recorded_env(provenance, where, typed_modules()),
+        env_kwargs=None if env_kwargs is None else read_env_kwargs(env_kwargs),
+        where=where,
+        trusted=typed_modules(),
+    )
 
 
 def with_raw_frames(world: World) -> World | None:

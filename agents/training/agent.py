@@ -28,7 +28,7 @@ from torso.agents.value_based.network import input_spec, resolved_net
 from torso.agents.value_based.presets import preset
 from torso.envs import EnvSource, Wrapper
 from torso.envs.vector.model_fit import interface_of, require_fit
-from torso.envs.vector.world import World, recorded_world
+from torso.envs.vector.world import World, recorded_env, recorded_world
 from torso.errors import ConfigError, EnvError, InputError, ModelNotFoundError, RunError
 from torso.interrupts import stoppable
 from torso.nets import ModelCard, Network, Predictor, TorchBackend, load_model, save_model
@@ -356,11 +356,12 @@ def _world_of(
     Where both are the same env, it has the recorded ``env_kwargs``, and the recorded wrappers unless ``wrappers`` are
     given.
     """
-    source = recorded.get("env_id") if env is None else env
-    if source is None:
+    if env is None and recorded.get("env_id") is None:
         raise EnvError(f"the files name no env for this agent; give DQN.load({str(path)!r}, env)")
+    with _suggest_env(path, env):
+        source = recorded_env(recorded, str(path)) if env is None else env
     try:
-        return recorded_world(recorded, source, wrappers=wrappers)
+        return recorded_world(recorded, source, wrappers=wrappers, where=str(path))
     except EnvError as error:
         raise EnvError(f"{error}; give DQN.load({str(path)!r}, wrappers=[...])") from error
 

@@ -64,7 +64,9 @@ def run(options: PlayOptions) -> int:
     lengths: list[int] = []
     num_cut = 0
     with open_model(options) as model, ExitStack() as stack:
-        world = choose_world(options.env, options.env_kwargs, model.provenance("policy"))
+        world = choose_world(
+            options.env, options.env_kwargs, model.provenance("policy"), is_served=options.address is not None
+        )
         act, own_world = _greedy_policy(model, world), world
         env_id, env_kwargs, on_frames = world.name, world.env_kwargs, None
         raw = with_raw_frames(world)

@@ -16,12 +16,13 @@ from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.network import input_spec, resolved_net
 from torso.agents.value_based.presets import preset
 from torso.cli.arguments.options import POSITIONAL, REPEATED, Sections
-from torso.cli.imports import import_recorded
+from torso.cli.imports import import_recorded, typed_modules
 from torso.cli.parsing import UNSET, option_value
 from torso.cli.runs import default_out, run_to_resume, run_until_stopped
 from torso.cli.terminal.output import print_result
 from torso.cli.worlds import format_score, read_env_kwargs
 from torso.envs import load_wrapper
+from torso.envs.vector.single_envs import load_recorded_wrapper
 from torso.envs.vector.world import World, recorded_env_kwargs
 from torso.errors import ConfigError
 
@@ -112,6 +113,8 @@ def presets(arguments: Sequence[str]) -> TrainOptions:
     if run is not None:
         options = _options_of_run(run, wrappers_given=option_value(arguments, "--wrapper") is not None)
         import_recorded([*([] if env else [options.env]), *options.wrapper], f"the run in {out}")
+        for name in options.wrapper:
+            load_recorded_wrapper(name, f"the run in {out}", typed_modules())
         return options
     return TrainOptions(
         env=env or UNSET,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -141,6 +142,19 @@ def import_module_of(env_id: str) -> str:
             "is it installed, or on the Python path?"
         ) from error
     return name
+
+
+def require_imported(name: str, where: str, trusted: Container[str] = ()) -> None:
+    """Raise ``EnvError`` where a name that is data, ``module:Name``, would import its module.
+
+    where: what records the name, for the message. trusted: modules that the user named, which may be imported.
+    """
+    module, colon, _ = name.rpartition(":")
+    if colon and module not in trusted and sys.modules.get(module) is None:
+        raise EnvError(
+            f"{where} names {name!r}, whose module {module!r} must be imported already, got one that is not; if you "
+            f"trust it, import it first (on the command line: --import {module})"
+        )
 
 
 def _import_provider_of(name: str) -> None:

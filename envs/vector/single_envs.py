@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -12,7 +12,7 @@ import gymnasium as gym
 
 from torso.envs.vector.checked_env import CheckedEnv
 from torso.envs.vector.observations import with_array_observations
-from torso.envs.vector.registry import make_registered
+from torso.envs.vector.registry import make_registered, require_imported
 from torso.envs.vector.running_statistics import require_same_in_all_copies
 from torso.errors import EnvError, TorsoError
 
@@ -100,6 +100,23 @@ def load_wrapper(name: str) -> Wrapper:
     if not callable(found):
         raise EnvError(f"wrapper {name!r} must be a class or function that takes an env, got {type(found).__name__}")
     return cast(Wrapper, found)
+
+
+def load_recorded_wrapper(name: str, where: str, trusted: Container[str] = ()) -> Wrapper:
+    """Find the wrapper that data names: a class derived from ``gymnasium.Wrapper``, in a module that is imported.
+
+    where: what records the name, for the message. trusted: modules that the user named; they may be imported, and their
+    functions are taken too. Raises ``EnvError`` for a name of anything else, and as ``load_wrapper`` does.
+    """
+    require_imported(name, where, trusted)
+    found = load_wrapper(name)
+    module = name.partition(":")[0]
+    if module in trusted or (isinstance(found, type) and issubclass(found, gym.Wrapper)):
+        return found
+    raise EnvError(
+        f"{where} names the wrapper {name!r}, which must be a class derived from gymnasium.Wrapper, got "
+        f"{type(found).__name__}; if you trust it, give it yourself (on the command line: --import {module})"
+    )
 
 
 def name_of(source: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, cast
@@ -18,7 +18,8 @@ from torso.envs.vector.making import SeededVectorEnv, action_start, has_raw_fram
 from torso.envs.vector.masks import action_masks
 from torso.envs.vector.observations import flattened_space, observation_layout, observation_range, observation_scale
 from torso.envs.vector.one_hot import is_binary, one_hot_places
-from torso.envs.vector.single_envs import EnvSource, Wrapper, load_wrapper
+from torso.envs.vector.registry import require_imported
+from torso.envs.vector.single_envs import EnvSource, Wrapper, load_recorded_wrapper
 from torso.errors import ConfigError, EnvError
 from torso.image_layout import Range
 from torso.image_spec import Layout
@@ -145,22 +146,52 @@ def recorded_world(
     *,
     env_kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[Wrapper] | None = None,
+    where: str = "the model",
+    trusted: Container[str] = (),
 ) -> World:
     """Rebuild an env with the arguments that a run or a model recorded, where it is the same env.
 
+    What is recorded is data: it imports no module, and calls nothing but classes derived from ``gymnasium.Wrapper``.
+
     recorded: a run's settings or a model's provenance, whose ``env_id``, ``env_kwargs`` and ``wrappers`` are read.
+    env: the user's, whose name may import its module, or `recorded_env`.
     env_kwargs, wrappers: in place of the recorded ones.
+    where: what records them, for messages.
+    trusted: modules that the user named, which the record may name too.
 
     Raises:
-        EnvError: a recorded wrapper that cannot be loaded.
+        EnvError: a recorded wrapper that is none, or whose module is not imported; records of other types.
     """
     world = World(env=env)
-    is_recorded = world.name == recorded.get("env_id")
+    is_recorded = _is_same_env(world.name, recorded.get("env_id"))
     if wrappers is None:
-        wrappers = [load_wrapper(name) for name in recorded.get("wrappers") or ()] if is_recorded else ()
+        wrappers = _load_recorded_wrappers(recorded, where, trusted) if is_recorded else ()
     if env_kwargs is None:
         env_kwargs = recorded_env_kwargs(recorded) if is_recorded and not world.is_constructed else {}
     return World(env=env, env_kwargs=dict(env_kwargs), wrappers=wrappers)
+
+
+def recorded_env(recorded: Mapping[str, Any], where: str, trusted: Container[str] = ()) -> str:
+    """Return the env's name that a run or a model recorded; EnvError where it would import a module."""
+    env_id = recorded.get("env_id")
+    if not isinstance(env_id, str):
+        raise EnvError(f"{where} must name the env of its training, got {env_id!r}")
+    require_imported(env_id, where, trusted)
+    return env_id
+
+
+def _load_recorded_wrappers(recorded: Mapping[str, Any], where: str, trusted: Container[str]) -> list[Wrapper]:
+    names = recorded.get("wrappers") or ()
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise EnvError(f"{where} must name its wrappers in a list, got {names!r}")
+    return [load_recorded_wrapper(name, where, trusted) for name in names]
+
+
+def _is_same_env(name: str, recorded: object) -> bool:
+    """Check whether two names are of one env; a server leaves out the module that registers an id."""
+    if not isinstance(recorded, str) or (":" in name and ":" in recorded):
+        return name == recorded
+    return name.rpartition(":")[2] == recorded.rpartition(":")[2]
 
 
 def recorded_env_kwargs(recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +200,10 @@ def recorded_env_kwargs(recorded: Mapping[str, Any]) -> dict[str, Any]:
     Before ``machado2018`` had all 18 actions, it was what the protocol ``v5`` is; since then it is recorded with
     ``full_action_space`` (`World` completes it).
     """
-    env_kwargs = dict(recorded.get("env_kwargs") or {})
+    env_kwargs = recorded.get("env_kwargs") or {}
+    if not isinstance(env_kwargs, Mapping):
+        raise EnvError(f"the recorded env_kwargs must be arguments by name, got {env_kwargs!r}")
+    env_kwargs = dict(env_kwargs)
     if _completed(str(recorded.get("env_id")), env_kwargs) != env_kwargs:
         env_kwargs["protocol"] = "v5"
     return env_kwargs

@@ -8,7 +8,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,63 @@ def test_the_current_folder_shadows_nothing(folder: Path) -> None:
         assert torso_in(folder)("evaluate", "missing").stderr.startswith("error: no model at missing")
     finally:
         (folder / "numpy.py").unlink()
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """Server of the run's model, and of ones that name another env, or other wrappers."""
+    models = {"grid": {}, "env": {"env_id": "evil:Env-v0"}, "twice": {"env_id": "sys:evil:Env-v0"}}
+    models |= {"wrapper": {"env_id": "CartPole-v1", "wrappers": ["evil:Wrapper"]}}
+    models |= {"print": {"env_id": "CartPole-v1", "wrappers": ["builtins:print"]}, "list": {"env_kwargs": [1]}}
+    for name, records in models.items():
+        model = Path(shutil.copytree(folder / "run" / "model", folder / "served" / name))
+        card = json.loads((model / "model.json").read_text())
+        card["provenance"].update({"env_id": "gridworld:Grid-v0", "wrappers": ["gridworld:Same"], **records})
+        (model / "model.json").write_text(json.dumps(card))
+    port_file = folder / "served" / "port"
+    words = [*(str(folder / "served" / name) for name in models), "--port", "0", "--port-file", str(port_file)]
+    with (folder / "served" / "log").open("w") as log:
+        command = [sys.executable, "-m", "torso", "serve", *words, "--backend", "torch", "--drain-s", "0"]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        end_s = time.monotonic() + 120
+        while not port_file.exists():
+            assert server.poll() is None, (folder / "served" / "log").read_text()
+            assert time.monotonic() < end_s, "the server is not ready"
+            time.sleep(0.02)
+        yield f"127.0.0.1:{port_file.read_text().strip()}"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("env", "the server names 'evil:Env-v0', whose module 'evil' must be imported already"),
+        ("twice", "the server names 'sys:evil:Env-v0', whose module 'sys:evil' must be imported already"),
+        ("wrapper", "the server names 'evil:Wrapper', whose module 'evil' must be imported already"),
+        (
+            "print",
+            "the server names the wrapper 'builtins:print', which must be a class derived from gymnasium.Wrapper",
+        ),
+        ("grid", "the server names 'gridworld:Grid-v0', whose module 'gridworld' must be imported already"),
+    ],
+)
+def test_what_a_server_names_is_neither_imported_nor_called(
+    folder: Path, address: str, monkeypatch: pytest.MonkeyPatch, model: str, message: str
+) -> None:
+    """Not even where its module is installed."""
+    (folder / "evil.py").write_text("open('was-imported', 'w').close()")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+    ended = torso_in(folder)("play", "--model", model, "--address", address)
+    assert (ended.returncode, ended.stdout) == (2, ""), ended
+    assert ended.stderr.startswith(f"error: {message}"), ended.stderr
+    assert not (folder / "was-imported").exists()
+
+
+@pytest.mark.parametrize("typed", [("--import", "gridworld"), ("--env", "gridworld:Grid-v0")])
+def test_what_is_typed_is_imported_for_a_served_model(folder: Path, address: str, typed: tuple[str, ...]) -> None:
+    ended = torso_in(folder)("play", "--model", "grid", "--address", address, "--json", *typed)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["returns"] == [5.0]
