@@ -10,8 +10,10 @@ import grpc
 import pytest
 from google.protobuf import json_format, symbol_database
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient.grpc import model_config_pb2, service_pb2
 
@@ -63,6 +65,28 @@ def test_reflection_is_enough_to_ask(served: Any) -> None:
         assert response_class.FromString(response).outputs[0].name == "probabilities"
         for name in services:  # each can be described
             assert pool.FindServiceByName(name).methods
+
+
+def test_both_versions_list_and_describe_all_services(served: Any) -> None:
+    names = {f"grpc.reflection.{version}.ServerReflection" for version in ("v1", "v1alpha")}
+    with grpc.insecure_channel(served.address) as channel:
+        for name in names:
+            reflect = channel.stream_stream(
+                f"/{name}/ServerReflectionInfo",
+                reflection_pb2.ServerReflectionRequest.SerializeToString,
+                reflection_pb2.ServerReflectionResponse.FromString,  # v1's messages are v1alpha's
+            )
+            requests = [reflection_pb2.ServerReflectionRequest(list_services="")]
+            requests += [reflection_pb2.ServerReflectionRequest(file_containing_symbol=each) for each in sorted(names)]
+            listed, *described = reflect(iter(requests), timeout=30)
+            services = {service.name for service in listed.list_services_response.service}
+            assert services == {OIP_SERVICE, "torso.v1.PredictionService", "grpc.health.v1.Health", *names}
+            for answer, each in zip(described, sorted(names), strict=True):
+                [data] = answer.file_descriptor_response.file_descriptor_proto
+                file = FileDescriptorProto.FromString(data)
+                package = each.rpartition(".")[0]
+                assert (file.package, file.service[0].name) == (package, "ServerReflection")
+                assert file.service[0].method[0].input_type == f".{package}.ServerReflectionRequest"
 
 
 def test_the_details_of_errors_can_be_described(served: Any) -> None:
