@@ -96,11 +96,12 @@ class ServeConfig:
     finish_s: float = 30.0
     """At the end, and on Ctrl-C: the most seconds that requests in flight may take to finish."""
     token_file: Path | None = None
-    """Tokens for authentication: lines of `name sha256 role expires` (torso.serve.server.auth). SIGHUP reloads it."""
+    """Tokens for authentication: lines of `name sha256 role expires` (torso.serve.server.auth). SIGHUP reloads it. Its
+    owner alone may have the permission to write it."""
     tls_cert: Path | None = None
     """The server's certificate chain, PEM; goes with tls_key. SIGHUP reloads both."""
     tls_key: Path | None = None
-    """The certificate's private key, PEM."""
+    """The certificate's private key, PEM, which its owner alone may write."""
     tls_client_ca: Path | None = None
     """Certificates, PEM, one of which must have signed every client's own: mutual TLS. Such clients may predict; to
     administer they need a token."""

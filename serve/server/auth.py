@@ -9,10 +9,10 @@ A token file has one token a line, four fields separated by white space; ``#`` s
 ``printf %s "$TOKEN" | sha256sum`` gives the second field; tokens should be long and random, for the hash has no salt.
 ``expires`` is the token's last day (UTC), or ``never``. Callers send ``authorization: Bearer TOKEN`` as metadata.
 
-Role *predict* may call all methods that do not change the server; *admin* may also load and unload models and use
-reflection. Where there is no token file, callers on this machine are admins, and callers from other machines may
-predict, with a client certificate or without. Callers without a valid token see whether the server as a whole is
-healthy, and nothing else: no names, not even whether a model of a name exists.
+Role *predict* may call all methods that do not change the server; *admin* may also load and unload models, use
+reflection, and see how models were trained. Where there is no token file, callers on this machine are admins, and
+callers from other machines may predict, with a client certificate or without. Callers without a valid token see whether
+the server as a whole is healthy, and nothing else: no names, not even whether a model of a name exists.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from grpc_health.v1 import health_pb2
 
 from torso.errors import ForbiddenError, InputError, ServerError, ServiceError, UnauthenticatedError
 from torso.serve.config import ServeConfig
+from torso.serve.server.file_modes import require_owner_writes
+from torso.serve.services.roles import ROLES, caller_role
 from torso.serve.wire import status
 from torso.serve.wire.messages import parse_message
 from torso.serve.wire.tensors import SERVICE
 
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # grpc's own class is generic only in its stubs
 
-ROLES = {"predict": 0, "admin": 1}  # by rank: a higher role includes the lower ones
 ADMIN_METHODS = (
     "/grpc.reflection.",
     "/inference.GRPCInferenceService/RepositoryModelLoad",
@@ -67,8 +68,12 @@ class Token:
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
-    """Read a token file; ServerError, naming the line, where it cannot be parsed or has no token."""
+    """Read a token file; ServerError, naming the line, where it cannot be parsed or has no token.
+
+    So it is where others than its owner may write it.
+    """
     try:
+        require_owner_writes("token file", path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ServerError(f"token file {path} cannot be read: {error}") from error
@@ -150,6 +155,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             refusal = status.to_wire(error, method)
             self._on_refusal(refusal.code.name)
             return _refusal_handler(refusal)
+        caller_role.set(token.role)  # of this call alone, which is a task of its own
         handler = await continuation(handler_call_details)
         if handler is None or not handler.request_streaming or token is self._anonymous:
             return handler

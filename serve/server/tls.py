@@ -11,6 +11,7 @@ import grpc
 
 from torso.errors import ServerError
 from torso.serve.config import ServeConfig
+from torso.serve.server.file_modes import require_owner_writes
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,8 @@ class Certificates:
     """Contents of ``tls_cert``, ``tls_key`` and ``tls_client_ca`` as last read.
 
     Existing connections keep the certificate that they began with; new ones get the one read last. Raises ServerError
-    where the files cannot be used: unreadable, not of one pair, expired, or a key that needs a pass phrase.
+    where the files cannot be used: unreadable, not of one pair, expired, a key that needs a pass phrase, or a key or
+    authorities that others than their owner may write.
     """
 
     def __init__(self, config: ServeConfig) -> None:
@@ -60,6 +62,7 @@ class Certificates:
         if cert is None or key is None:
             return None
         try:
+            require_owner_writes("TLS key", key)
             expires = _verify_pair(cert, key)
             pair = (key.read_bytes(), cert.read_bytes())
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -97,6 +100,7 @@ def _verify_pair(cert: Path, key: Path) -> str:
 
 
 def _read_authorities(path: Path) -> bytes:
+    require_owner_writes("client authorities", path)
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     return path.read_bytes()
 

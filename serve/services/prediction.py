@@ -6,6 +6,8 @@ Validation comes before queueing: no request can fail the batch that it is compu
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -22,6 +24,7 @@ from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
 from torso.serve.services.act_stream import ActStreams
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
+from torso.serve.services.roles import caller_role
 from torso.serve.wire.tensors import INPUTS, KINDS, READOUTS, SERVICE, array_to_tensor, tensor_to_array
 
 OFFLOAD_ROWS = 256
@@ -98,8 +101,10 @@ class PredictionServicer:
         return pb.ListModelsResponse(models=summaries)
 
     async def get_model(self, request: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
-        """Describe one model."""
-        return model_description(self._repository.get(request.model, request.version))
+        """Describe one model, with its whole provenance for admins."""
+        return model_description(
+            self._repository.get(request.model, request.version), is_for_admin=caller_role.get() == "admin"
+        )
 
     # -- stages --------------------------------------------------------------------------------------------------------
 
@@ -170,10 +175,13 @@ def _rank(model: ServedModel, answers: NDArray[np.float32], top_k: int) -> pb.Cl
     return pb.ClassifyResponse(rows=rows, version=model.version)
 
 
-def model_description(model: ServedModel) -> pb.GetModelResponse:
-    """Describe a model: inputs, outputs, a recurrent policy's state in both, labels, provenance, backend."""
+def model_description(model: ServedModel, *, is_for_admin: bool = True) -> pb.GetModelResponse:
+    """Describe a model: inputs, outputs, a recurrent policy's state in both, labels, provenance, backend.
+
+    is_for_admin: whether the provenance is whole; others learn what an agent needs to act in the env of the training.
+    """
     predictor = model.predictor
-    spec = predictor.input
+    spec, provenance = predictor.input, predictor.card.provenance
     state = (
         []
         if model.records is None
@@ -198,7 +206,7 @@ def model_description(model: ServedModel) -> pb.GetModelResponse:
         feature_names=predictor.card.feature_names,
         provenance={
             str(key): value if isinstance(value, str) else json.dumps(value)
-            for key, value in predictor.card.provenance.items()
+            for key, value in (provenance if is_for_admin else _public_provenance(provenance)).items()
         },
         backend=predictor.backend.name,
     )
@@ -210,3 +218,13 @@ def model_description(model: ServedModel) -> pb.GetModelResponse:
         image = {name: getattr(spec.image, name) for name in pb.ImageInfo.DESCRIPTOR.fields_by_name}
         description.image.CopyFrom(pb.ImageInfo(**image))
     return description
+
+
+def _public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Select what any caller may see of a provenance: algorithm and env, without the module that registers it."""
+    public = {name: provenance[name] for name in ("env_id", "env_kwargs", "wrappers") if name in provenance}
+    if isinstance(env_id := public.get("env_id"), str):
+        public["env_id"] = env_id.rpartition(":")[2]
+    config = provenance.get("config")
+    algorithm = config.get("algorithm") if isinstance(config, Mapping) else None
+    return public if algorithm is None else {**public, "algorithm": str(algorithm)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import queue
+import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -93,6 +95,34 @@ def test_refusals_are_counted(config: Callable[..., ServeConfig], running: Any, 
         assert ask(server.address, ADMIN_ONLY[0], bearer("p")) is grpc.StatusCode.PERMISSION_DENIED
         assert ask(server.address, ECHO, bearer("p")) is grpc.StatusCode.UNIMPLEMENTED
         assert statuses == {"UNAUTHENTICATED": 1, "PERMISSION_DENIED": 1}
+
+
+def test_only_admins_see_how_a_model_was_trained(
+    config: Callable[..., ServeConfig], running: Any, models: Any, token_file: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(models.cartpole, tmp_path / "grid"))
+    card = json.loads((path / "model.json").read_text())
+    card["provenance"] = {
+        **{"env_id": "my.envs:Grid-v0", "env_kwargs": {"size": 3}, "wrappers": ["my.envs:Same"], "seed": 1},
+        **{"made_by": "me", "made_at": "today", "versions": {"torch": "2"}, "source": {"path": "/home/me/data"}},
+        **{"config": {"algorithm": "double", "init_torso": "/home/me/model"}, "dataset": "/home/me/data.csv"},
+    }
+    (path / "model.json").write_text(json.dumps(card))
+    everything = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in card["provenance"].items()
+    }
+    public = {"env_id": "Grid-v0", "env_kwargs": '{"size": 3}', "wrappers": '["my.envs:Same"]', "algorithm": "double"}
+    with running(config(models=(str(path),), token_file=token_file)) as server:
+        for token, provenance in [("p", public), ("a", everything), ("p", public)]:
+            with Client(server.address, token=token) as client:
+                info = client.get_model("grid")
+                assert info.provenance == provenance
+                assert info.inputs[0].shape == (4,)
+    with running(config(models=(str(path),))) as server, Client(server.address) as client:
+        assert client.get_model("grid").provenance == everything  # callers on this machine are admins
+    away = config(models=(str(path),), host="0.0.0.0", allow_plaintext=True, allow_anonymous=True)
+    with running(away) as server, Client(f"127.0.0.1:{server.address.rpartition(':')[2]}") as client:
+        assert client.get_model("grid").provenance == public
 
 
 @pytest.mark.parametrize(
@@ -255,6 +285,12 @@ def test_a_reload_takes_tokens_away_and_brings_new_ones(token_file: Path, caplog
             server.reload()
             assert "what was read before stays in use" in caplog.text
             assert str(token_file) in caplog.text
+        token_file.write_text(f"intruder {digest('i')} admin never\n")
+        token_file.chmod(0o666)
+        caplog.clear()
+        server.reload()
+        assert "must be writable by its owner alone, got mode 0666" in caplog.text
+        assert ask(server.address, ECHO, bearer("i")) is grpc.StatusCode.UNAUTHENTICATED
         token_file.unlink()
         server.reload()
         assert ask(server.address, ECHO, bearer("n")) == b"hello"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -265,6 +266,29 @@ def test_client_authorities_that_cannot_be_used_are_named(issued: Issued, tmp_pa
             listening(tls_cert=issued.cert, tls_key=issued.key, tls_client_ca=path),
         ):
             pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("mode", [0o660, 0o602])
+def test_files_that_others_may_write_are_refused(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    used, trusted = Issued(tmp_path / "cert.pem", tmp_path / "key.pem"), tmp_path / "ca.pem"
+    put(authority.issue("first"), used)
+    trusted.write_bytes(authority.pem.read_bytes())
+    settings = {"tls_cert": used.cert, "tls_key": used.key, "tls_client_ca": trusted}
+    for path, what in [(used.key, "TLS key"), (trusted, "client authorities")]:
+        message = f"{what} {path} must be writable by its owner alone, got mode {mode:04o}; do chmod go-w {path}"
+        path.chmod(mode)
+        with pytest.raises(ServerError, match=message), listening(**settings):
+            pass
+        path.chmod(0o600)
+        with listening(**settings) as server:
+            path.chmod(mode)
+            caplog.clear()
+            server.reload()
+            assert message in caplog.text
+        path.chmod(0o600)
 
 
 # -- how they change ----------------------------------------------------------------------------------------------

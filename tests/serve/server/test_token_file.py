@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torso.errors import ServerError
-from torso.serve.server.auth import ROLES, Token, read_tokens
+from torso.serve.server.auth import Token, read_tokens
+from torso.serve.services.roles import ROLES
 
 
 def digest(token: str) -> str:
@@ -67,6 +69,20 @@ def test_a_token_file_that_cannot_be_understood_names_its_line(tmp_path: Path, t
         read_tokens(path)
     with pytest.raises(ServerError, match="cannot be read"):
         read_tokens(tmp_path / "none")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o660, 0o664, 0o666, 0o777, 0o022])
+def test_a_token_file_that_others_may_write_is_refused(token_file: Path, tmp_path: Path, mode: int) -> None:
+    token_file.chmod(mode)
+    (tmp_path / "link").symlink_to(token_file)
+    for path in (token_file, tmp_path / "link"):
+        message = f"token file {path} must be writable by its owner alone, got mode {mode:04o}; do chmod go-w {path}"
+        with pytest.raises(ServerError, match=message):
+            read_tokens(path)
+    for allowed in (0o600, 0o640, 0o644, 0o444, 0o755):
+        token_file.chmod(allowed)
+        assert len(read_tokens(token_file)) == 3
 
 
 fields = st.sampled_from(["me", digest("x"), digest("y"), "predict", "admin", "never", "2027-01-31", "#", "\t", "\n"])
