@@ -11,7 +11,7 @@ import pytest
 from diary import Diary, DiaryEnv
 
 from torso.envs import IdentityEnv
-from torso.envs.vector.world import World
+from torso.envs.vector.world import World, recorded_world
 from torso.errors import ConfigError, EnvError
 
 
@@ -99,3 +99,19 @@ def test_what_cannot_be_learnt_in_is_refused() -> None:
         World(env="CartPole-v1", env_kwargs={"rewards": np.zeros(3)})
     with pytest.raises(ConfigError, match="plain data"):
         World(env="CartPole-v1", env_kwargs={"gravity": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("env", "recorded", "is_same"),
+    [
+        ("torso/Identity-v0", "torso/Identity-v0", True),
+        ("torso.envs:torso/Identity-v0", "torso/Identity-v0", True),  # as a server tells callers that are no admins
+        ("torso/Identity-v0", "torso.envs:torso/Identity-v0", True),
+        ("torso.envs:torso/Identity-v0", "torso.envs.games:torso/Identity-v0", False),
+        ("torso/Identity-v0", "CartPole-v1", False),
+        ("torso/Identity-v0", None, False),
+    ],
+)
+def test_recorded_arguments_are_for_the_same_env(env: str, recorded: str | None, is_same: bool) -> None:
+    world = recorded_world({"env_id": recorded, "env_kwargs": {"num_values": 3}}, env)
+    assert world.env_kwargs == ({"num_values": 3} if is_same else {})
