@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ def server_of(process: subprocess.Popen[str]) -> psutil.Process:
     while time.monotonic() < deadline_s:
         assert process.poll() is None, process.communicate()
         for child in psutil.Process(process.pid).children():
-            if "serve" in child.cmdline():
-                return child
+            with suppress(psutil.NoSuchProcess):  # one that ends in between
+                if "serve" in child.cmdline():
+                    return child
         time.sleep(0.01)
     raise AssertionError("no server was started")
 

@@ -125,7 +125,7 @@ def test_a_client_says_how_tls_may_be_why_there_is_no_connection(
             (plain.address, {"tls": True}, "the server seems to use no TLS: try without tls and tls_ca"),
             (secure.address, {"tls": True}, "TLS certificate is not trusted: tls_ca must be"),
             (secure.address, {"tls_ca": stranger.pem}, "TLS certificate is not trusted: tls_ca must be"),
-            (f"127.0.0.2:{secure.server.port}", {"tls_ca": authority.pem}, "Connection refused$"),
+            (f"127.0.0.2:{secure.server.port}", {"tls_ca": authority.pem}, r"Connection refused( \(111\))?$"),
             (mutual.address, {"tls_ca": authority.pem}, "TLS client certificate: try tls_cert and tls_key"),
         ):
             with (
