@@ -109,7 +109,8 @@ def from_wire(failure: RpcFailure, address: str, *, tls: bool = False) -> errors
 
 # gRPC's texts of a connection that is closed before it is one, and of handshakes that fail.
 _CLOSED = ("Socket closed", "Connection reset", "Broken pipe", "handshake failed")
-_NO_TLS, _UNTRUSTED, _OTHER_NAME = "WRONG_VERSION_NUMBER", "CERTIFICATE_VERIFY_FAILED", "Hostname Verification"
+_NO_TLS, _UNTRUSTED = "WRONG_VERSION_NUMBER", "CERTIFICATE_VERIFY_FAILED"
+_OTHER_NAME = ("Hostname Verification", "is not in peer certificate")  # the latter in grpcio 1.76
 
 
 def _tls_advice(details: str, tls: bool) -> str:
@@ -120,7 +121,7 @@ def _tls_advice(details: str, tls: bool) -> str:
         return (
             "; the server's TLS certificate is not trusted: tls_ca must be the PEM file of the authority that issued it"
         )
-    if _OTHER_NAME in details:
+    if any(words in details for words in _OTHER_NAME):
         return "; the server's TLS certificate is for other names: the address must have one of them as its host"
     if "failed to connect" not in details or not any(text in details for text in _CLOSED):
         return ""
