@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from torso.errors import TorsoError
 from torso.serve.config import ServeConfig
 from torso.serve.event_loop import new_event_loop
 from torso.serve.server.lifecycle import (
@@ -34,8 +35,8 @@ def serve(config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(config, wrap_backend, signals))
-    except Exception:
-        exit_without(2)  # as the command line does where it cannot serve
+    except Exception as error:
+        exit_without(2 if isinstance(error, (TorsoError, OSError)) else 1)  # as the command line does
         raise
     finally:
         for one in signals:

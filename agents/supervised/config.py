@@ -44,7 +44,7 @@ class FitConfig:
     head: str | None = None
     """Head of the network, a registered one of your own, which brings its loss; None: torso's."""
     layout: str | None = None
-    """How inputs are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for rows; None: by their
+    """Layout of the inputs: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for rows; None: by their
     shape and values."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers; None: the net's own."""

@@ -38,7 +38,7 @@ class DQNConfig:
     """Architecture of the network: mlp, cnn, lenet, nature, minatar or vgg, or a registered one; auto: nature for
     images of at least 36 pixels a side, cnn for smaller ones, mlp for vectors."""
     layout: str | None = None
-    """How observations are read: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for vectors; None: by
+    """Layout of observations: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for vectors; None: by
     their shape and the space's bounds."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the fully connected layers."""

@@ -1,4 +1,4 @@
-"""What a user sees on a real terminal: errors of one plain line, and help in the terminal's width."""
+"""Output on a real terminal: errors of one plain line, and help in the terminal's width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user of Python sees: the progress of `DQN.learn`, what agents look like, and events by their public names."""
+"""Display for users of Python: the progress of `DQN.learn`, what agents look like, and events by their public names."""
 
 from __future__ import annotations
 

@@ -431,6 +431,8 @@ def test_training_images_arrive_bit_for_bit(name: str, inverted: bool) -> None:
     try:
         data = load_dataset(name, download=False)
     except DatasetError as error:
+        if name == "digits":  # which comes along
+            raise
         pytest.skip(str(error))
     rows, image = data.train.inputs[:500], data.train.image
     assert image is not None

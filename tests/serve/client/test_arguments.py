@@ -1,4 +1,4 @@
-"""What clients refuse before a call: settings, and arguments that no request can carry."""
+"""Arguments that clients refuse before a call: settings, and arguments that no request can carry."""
 
 from __future__ import annotations
 
