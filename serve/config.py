@@ -15,9 +15,10 @@ LogFormat = Literal["text", "json"]
 
 _POSITIVE = (
     *("threads", "workers", "max_batch_rows", "max_queue_rows", "max_message_mib", "max_metadata_kib"),
-    *("max_request_pixels", "max_concurrent_streams", "max_connections", "max_episodes"),
+    *("max_request_pixels", "max_concurrent_streams", "max_connections", "max_calls", "max_episodes"),
+    *("max_episodes_mib", "max_in_flight_mib"),
 )
-_POSITIVE_SECONDS = ("poll_s", "load_s", "stream_idle_s", "keepalive_s")
+_POSITIVE_SECONDS = ("poll_s", "load_s", "receive_s", "stream_idle_s", "keepalive_s")
 _SECONDS = ("drain_s", "finish_s", "max_connection_age_s")
 
 
@@ -70,7 +71,13 @@ class ServeConfig:
     """The most rows in one model's queue. Requests beyond it are rejected with a time to retry after, and so are those
     that the queue leaves no time for before their deadline."""
     max_message_mib: int = 64
-    """The largest request, in MiB."""
+    """The largest request, in MiB, also once it is inflated. A compressed one of more than 1 MiB may inflate to 100
+    times its own size."""
+    max_in_flight_mib: int = 128
+    """The most MiB of requests that are being received or answered, all callers' together; further ones are not read
+    until there is room. One caller holds no more than it leaves free. At least max_message_mib."""
+    receive_s: float = 60.0
+    """The most seconds until a request is received whole."""
     max_request_pixels: int = 67_108_864
     """The most pixels of all image files of a request together, as their headers say; the default is four images of
     4096 x 4096. One image may have 16,777,216."""
@@ -79,7 +86,11 @@ class ServeConfig:
     max_concurrent_streams: int = 1024
     """The most calls at once on one connection."""
     max_connections: int = 4096
-    """The most connections at once, of each worker; further ones are closed."""
+    """The most connections at once, of each worker; further ones are closed. Beyond three quarters of it connections
+    without calls are closed, those first that never made one that was allowed (on Linux)."""
+    max_calls: int = 1024
+    """The most calls in progress of one caller: of a token, else of an address; callers on this machine without a
+    token have no such limit."""
     max_connection_age_s: float = 0.0
     """Seconds after which a connection is closed once its calls have ended, so that clients rebalance; 0: never."""
     keepalive_s: float = 60.0
@@ -87,8 +98,10 @@ class ServeConfig:
     where they are fewer."""
     max_episodes: int = 256
     """The most episodes that one ActStream may hold."""
+    max_episodes_mib: int = 256
+    """The most MiB of observations and states that the episodes of all streams hold together."""
     stream_idle_s: float = 600.0
-    """Seconds without a request after which an ActStream ends."""
+    """Seconds without a request after which a stream ends; one whose client does not read ends after twice that."""
     skip_broken: bool = False
     """Serve the other models when one is missing or damaged, instead of not starting."""
     drain_s: float = 5.0
@@ -96,8 +109,8 @@ class ServeConfig:
     finish_s: float = 30.0
     """At the end, and on Ctrl-C: the most seconds that requests in flight may take to finish."""
     token_file: Path | None = None
-    """Tokens for authentication: lines of `name sha256 role expires` (torso.serve.server.auth). SIGHUP reloads it. Its
-    owner alone may have the permission to write it."""
+    """Tokens for authentication: lines of `name sha256 role expires` (torso.serve.server.tokens). SIGHUP reloads it.
+    Its owner alone may have the permission to write it."""
     tls_cert: Path | None = None
     """The server's certificate chain, PEM; goes with tls_key. SIGHUP reloads both."""
     tls_key: Path | None = None

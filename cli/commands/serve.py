@@ -24,8 +24,9 @@ class ServeOptions(ServeConfig):
         ),
         "inference": ("backend", "threads", "cache_dir", "max_batch_rows", "max_delay_us", "max_queue_rows"),
         "limits": (
-            *("max_message_mib", "max_request_pixels", "max_metadata_kib", "max_concurrent_streams", "max_connections"),
-            *("max_connection_age_s", "keepalive_s", "max_episodes", "stream_idle_s"),
+            *("max_message_mib", "max_in_flight_mib", "receive_s", "max_request_pixels", "max_metadata_kib"),
+            *("max_calls", "max_concurrent_streams", "max_connections", "max_connection_age_s", "keepalive_s"),
+            *("max_episodes", "max_episodes_mib", "stream_idle_s"),
         ),
         "shutdown": ("drain_s", "finish_s"),
         "security": (

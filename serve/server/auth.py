@@ -1,13 +1,4 @@
-"""Authentication and authorisation: tokens, roles, bind rules.
-
-A token file has one token a line, four fields separated by white space; ``#`` starts a comment::
-
-    # name     sha256 of the token                                                role     expires
-    grafana    9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08   predict  2027-01-31
-    operator   60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752   admin    never
-
-``printf %s "$TOKEN" | sha256sum`` gives the second field; tokens should be long and random, for the hash has no salt.
-``expires`` is the token's last day (UTC), or ``never``. Callers send ``authorization: Bearer TOKEN`` as metadata.
+"""Authentication and authorisation: who a caller is, what it may do, and where the server may listen.
 
 Role *predict* may call all methods that do not change the server; *admin* may also load and unload models, use
 reflection, and see how models were trained. Where there is no token file, callers on this machine are admins, and
@@ -20,27 +11,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import grpc
-import grpc.aio
-from grpc_health.v1 import health_pb2
-
-from torso.errors import ForbiddenError, InputError, ServerError, ServiceError, UnauthenticatedError
+from torso.errors import ForbiddenError, ServerError, UnauthenticatedError
 from torso.serve.config import ServeConfig
-from torso.serve.server.file_modes import require_owner_writes
-from torso.serve.services.roles import ROLES, caller_role
-from torso.serve.wire import status
-from torso.serve.wire.messages import parse_message
+from torso.serve.server.tokens import Token, read_tokens
+from torso.serve.services.callers import Caller
 from torso.serve.wire.tensors import SERVICE
-
-RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # grpc's own class is generic only in its stubs
 
 ADMIN_METHODS = (
     "/grpc.reflection.",
@@ -49,86 +28,27 @@ ADMIN_METHODS = (
 )  # prefixes of methods
 OPEN_METHODS = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch")  # for these services:
 OPEN_SERVICES = ("", SERVICE, "inference.GRPCInferenceService")
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 UNKNOWN = "the token is not known here, or it has expired"
+LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:%5B::1%5D:", "ipv6:[::1]:")
+MAX_KEPT = 8192  # callers that are remembered while they do nothing
 
 
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """One line of a token file."""
+class Authority:
+    """Authority that tells callers by their tokens or addresses, and says what they may do.
 
-    name: str
-    sha256: str
-    role: str
-    expires: date | None  # the last day, UTC, on which it is valid
-
-    def expired(self, today: date) -> bool:
-        """Check whether the token's last day is over."""
-        return self.expires is not None and today > self.expires
-
-
-def read_tokens(path: Path) -> tuple[Token, ...]:
-    """Read a token file; ServerError, naming the line, where it cannot be parsed or has no token.
-
-    So it is where others than its owner may write it.
-    """
-    try:
-        require_owner_writes("token file", path)
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ServerError(f"token file {path} cannot be read: {error}") from error
-    tokens: dict[str, Token] = {}
-    for number, line in enumerate(lines, start=1):
-        fields = line.partition("#")[0].split()
-        if fields:
-            where = f"token file {path}, line {number}"
-            token = _parse_token(fields, where)
-            if token.sha256 in tokens:
-                raise ServerError(f"{where}: {token.name!r} has the same token as {tokens[token.sha256].name!r} above")
-            tokens[token.sha256] = token
-    if not tokens:
-        raise ServerError(f"token file {path} must have at least one line `name sha256 role expires`, got none")
-    return tuple(tokens.values())
-
-
-def _parse_token(fields: list[str], where: str) -> Token:
-    if len(fields) != 4:
-        raise ServerError(f"{where} must be `name sha256 role expires`, got {len(fields)} fields")
-    name, sha256, role, expires = fields
-    if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise ServerError(f"{where}: sha256 must be 64 hexadecimal digits, got {len(sha256)} characters")
-    if sha256.lower() == EMPTY_SHA256:
-        raise ServerError(
-            f"{where}: sha256 must be of a token, got that of nothing; was the token's variable unset when it was made?"
-        )
-    if role not in ROLES:
-        raise ServerError(f"{where}: role must be one of {', '.join(ROLES)}; got {role!r}")
-    try:
-        last_day = None if expires == "never" else date.fromisoformat(expires)
-    except ValueError as error:
-        raise ServerError(f"{where}: expires must be a date such as 2027-01-31, or never, got {expires!r}") from error
-    return Token(name=name, sha256=sha256.lower(), role=role, expires=last_day)
-
-
-class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Interceptor that authenticates and authorises calls before their message is read, and streams at each message.
-
-    ``anonymous_role`` is everyone's where there is no token file. ``on_refusal`` is called with the status of every
-    call that is refused.
+    ``anonymous_role`` is everyone's where there is no token file. Raises ServerError where that cannot be used.
     """
 
-    def __init__(
-        self, token_file: Path | None, anonymous_role: str, on_refusal: Callable[[str], None] = lambda _status: None
-    ) -> None:
+    def __init__(self, token_file: Path | None, anonymous_role: str) -> None:
         self._path = token_file
-        self._on_refusal = on_refusal
-        self._anonymous = Token(name="anonymous", sha256="", role=anonymous_role, expires=None)
+        self._anonymous_role = anonymous_role
         self._tokens = () if token_file is None else read_tokens(token_file)
+        self._callers: dict[str, Caller] = {}  # by key
 
     @property
-    def can_refuse(self) -> bool:
-        """True where any call can be refused."""
-        return self._path is not None or self._anonymous.role != "admin"
+    def has_tokens(self) -> bool:
+        """Whether callers must send a token."""
+        return self._path is not None
 
     def reload(self) -> list[str]:
         """Read the token file again, where there is one, and return what was read, for the log.
@@ -140,34 +60,32 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         self._tokens = read_tokens(self._path)
         return [f"{len(self._tokens)} {'token' if len(self._tokens) == 1 else 'tokens'} of {self._path}"]
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[RpcHandler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> RpcHandler | None:
-        """Continue with the call, or return a handler that refuses it."""
-        method = str(handler_call_details.method)
-        try:
-            token = self._authorize(method, handler_call_details.invocation_metadata)
-        except (UnauthenticatedError, ForbiddenError) as error:
-            if method in OPEN_METHODS:
-                return _server_health_only(await continuation(handler_call_details), error, method)
-            refusal = status.to_wire(error, method)
-            self._on_refusal(refusal.code.name)
-            return _refusal_handler(refusal)
-        caller_role.set(token.role)  # of this call alone, which is a task of its own
-        handler = await continuation(handler_call_details)
-        if handler is None or not handler.request_streaming or token is self._anonymous:
-            return handler
-        return self._recheck_stream(handler, token, method)
+    def authorize(self, method: str, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Caller:
+        """Return who calls a method, by its path, or raise UnauthenticatedError or ForbiddenError.
 
-    def _authorize(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
-        token = self._anonymous if self._path is None else self._authenticate(metadata)
-        if method.startswith(ADMIN_METHODS) and ROLES[token.role] < ROLES["admin"]:
-            if token is self._anonymous:
+        metadata: the call's; only where there is a token file is it read. peer: the connection's address, as gRPC
+        writes it. A method of the health service has strangers, too: see `check_open`.
+        """
+        if self._path is None:
+            caller = self._anonymous_caller(peer)
+        else:
+            try:
+                caller = self._token_caller(self._authenticate(metadata))
+            except UnauthenticatedError as error:
+                if method not in OPEN_METHODS:
+                    raise
+                return Caller(peer, None, refusal=error)
+        if method.startswith(ADMIN_METHODS) and caller.role != "admin":
+            if not isinstance(caller.token, Token):
                 raise ForbiddenError("this needs role admin, which only a token gives, and this server has no tokens")
-            raise ForbiddenError(f"{method} needs role admin; token {token.name!r} has role {token.role}")
-        return token
+            raise ForbiddenError(f"{method} needs role admin; token {caller.token.name!r} has role {caller.role}")
+        return caller
+
+    def check_valid(self, caller: Caller) -> None:
+        """Check that a caller's token is still in force; UnauthenticatedError where it was revoked, or has expired."""
+        token = caller.token
+        if isinstance(token, Token) and (token.expired(_today()) or token not in self._tokens):
+            raise UnauthenticatedError(UNKNOWN)
 
     def _authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
         """Find the token that was sent, in a time that does not depend on how much of it is right."""
@@ -181,61 +99,37 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             raise UnauthenticatedError(UNKNOWN)
         return matches[0]
 
-    def _recheck_stream(self, handler: RpcHandler, token: Token, method: str) -> RpcHandler:
-        """Wrap a stream: the first message after its token has expired, or was revoked, ends it."""
-        answer: Any = handler.stream_stream  # an async generator: its type is the blocking server's
+    def _token_caller(self, token: Token) -> Caller:
+        caller = self._callers.get(token.sha256)
+        if caller is None or caller.token != token:
+            caller = self._remember(Caller(token.sha256, token.role, limited=True, token=token))
+        return caller
 
-        async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-            async for request in requests:
-                if token.expired(_today()) or token not in self._tokens:
-                    raise UnauthenticatedError(UNKNOWN)
-                yield request
+    def _anonymous_caller(self, peer: str) -> Caller:
+        """Return the caller at an address; on this machine each connection is one, and has no limits."""
+        caller = self._callers.get(peer)
+        if caller is not None:
+            return caller
+        if peer.startswith(LOCAL_PEERS):
+            return self._remember(Caller(peer, self._anonymous_role))
+        host = peer.rpartition(":")[0]
+        return self._callers.get(host) or self._remember(Caller(host, self._anonymous_role, limited=True))
 
-        async def rechecked(
-            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
-        ) -> AsyncIterator[Any]:
-            try:
-                async with aclosing(answer(checked(requests), context)) as responses:
-                    async for response in responses:
-                        yield response
-            except UnauthenticatedError as error:  # of a handler that does not turn errors into statuses itself
-                await context.abort(*status.to_wire(error, method))
+    def _remember(self, caller: Caller) -> Caller:
+        if len(self._callers) >= MAX_KEPT:
+            self._callers = {key: kept for key, kept in self._callers.items() if kept.calls}
+        self._callers[caller.key] = caller
+        return caller
 
-        return grpc.stream_stream_rpc_method_handler(
-            rechecked, handler.request_deserializer, handler.response_serializer
-        )
+
+def check_open(caller: Caller, service: str) -> None:
+    """Check that a caller may see the health of a service or model; raises a stranger's refusal where it may not."""
+    if caller.refusal is not None and service not in OPEN_SERVICES:
+        raise caller.refusal
 
 
 def _today() -> date:
     return datetime.now(UTC).date()
-
-
-def _refusal_handler(refusal: status.WireStatus) -> RpcHandler:
-    """Build a handler that answers any kind of call with one status, without reading its messages."""
-
-    async def refuse(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        await context.abort(*refusal)
-
-    return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-def _server_health_only(handler: RpcHandler | None, error: ServiceError, method: str) -> RpcHandler | None:
-    """Wrap a health method so that it reports the server as a whole, and no model."""
-    if handler is None:
-        return None
-    answer: Any = handler.unary_stream or handler.unary_unary
-    build = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-
-    async def restricted(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            request = parse_message(health_pb2.HealthCheckRequest, data)
-            if request.service not in OPEN_SERVICES:
-                raise error
-        except (InputError, ServiceError) as refusal:
-            await context.abort(*status.to_wire(refusal, method))
-        return await answer(request, context)
-
-    return build(restricted, response_serializer=handler.response_serializer)
 
 
 def is_local(host: str) -> bool:

@@ -9,7 +9,6 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
 from torso.errors import ServerError
@@ -25,10 +24,13 @@ from torso.serve.observability.ops_port import OpsServer
 from torso.serve.server.health import HEALTH_SERVICE, HealthServicer
 from torso.serve.server.lifecycle import import_modules
 from torso.serve.server.listener import Listener, raise_open_file_limit
+from torso.serve.services.method_table import MethodTable
 from torso.serve.services.oip import OipServicer
 from torso.serve.services.prediction import PredictionServicer
 from torso.serve.services.reflection import enable_reflection
 from torso.serve.services.request_handler import RequestHandler
+from torso.serve.wire.message_cost import MAX_FIELDS
+from torso.serve.wire.messages import MessageLimits
 from torso.serve.wire.oip_tensors import OIP_SERVICE
 from torso.serve.wire.tensors import SERVICE
 from torso.serve.worker_threads import run_in_daemon
@@ -66,7 +68,14 @@ class Server:
         self._stopped = False
         self.address, self.port, self.ops_port = "", 0, 0
         self._tracing = _tracing(config)
-        self.handler = RequestHandler(Metrics(), log_requests=config.log_requests, tracing=self._tracing)
+        self.handler = RequestHandler(
+            Metrics(),
+            limits=MessageLimits(
+                max_fields=max(MAX_FIELDS, 2 * config.max_queue_rows), max_bytes=2 * config.max_message_mib << 20
+            ),
+            log_requests=config.log_requests,
+            tracing=self._tracing,
+        )
         self.repository = Repository(config, self.handler.metrics, wrap_backend, self._update_health)
         self._manager: Manager | None = None
         if control is None:
@@ -173,11 +182,11 @@ class Server:
 
     # -- services -----------------------------------------------------------------------------------------------------
 
-    def _register(self, server: grpc.aio.Server) -> None:
+    def _register(self, table: MethodTable) -> None:
         for servicer in self._servicers:
-            servicer.add_to(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        enable_reflection(server, (SERVICE, OIP_SERVICE, HEALTH_SERVICE))
+            servicer.add_to(table)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, table)
+        enable_reflection(table, (SERVICE, OIP_SERVICE, HEALTH_SERVICE))
 
     def _count_refusal(self, status: str) -> None:
         self.handler.metrics.unknown.ended(status, 0.0)

@@ -1,4 +1,4 @@
-"""Listener: the gRPC server on one address, with limits, interceptors and recovery from breakdowns."""
+"""Listener: the gRPC server on one address, with limits, a gate before its methods, and recovery from breakdowns."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ import grpc.aio
 
 from torso.errors import ServerError
 from torso.serve.config import ServeConfig
-from torso.serve.server.auth import AuthInterceptor, check_bind, is_local
+from torso.serve.server.acceptor import build_server
+from torso.serve.server.auth import Authority, check_bind, is_local
+from torso.serve.server.connections import Connections
+from torso.serve.server.gate import Gate
+from torso.serve.server.inflow import Inflow
 from torso.serve.server.tls import Certificates
+from torso.serve.services.method_table import MethodTable
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +31,15 @@ MAX_PENDING = 1 << 20
 FOREVER_MS = 2**31 - 1  # gRPC's own value for it
 STOP_S = 0.5  # the most seconds that ending calls may take once they are cancelled
 SPARE_FILES = 256  # file descriptors for all but connections
+EXPIRY_S = 10.0  # between two looks for streams whose token has expired
 
 
 class Listener:
     """Listener on one address: a ``grpc.aio`` server, replaced by another where it breaks down.
 
-    ``register`` adds the methods to a server. With ``reuse_port`` other processes may listen there too, and connections
-    spread over all. ``on_refusal`` is called with the status of every call that its caller may not make. A call whose
-    path is not UTF-8 makes ``grpc.aio`` (grpcio 1.85) shut down, whoever sent it; then a new server takes over the
-    address, and the old one finishes the calls that it had begun.
+    ``register`` adds the methods to a table. With ``reuse_port`` other processes may listen there too, and connections
+    spread over all. ``on_refusal`` is called with the status of every call that the gate ends. Where the gRPC server
+    breaks down, a new one takes over the address, and the old one finishes the calls that it had begun.
 
     Raises ServerError where the address is in use, is not this machine's, or violates `check_bind`, and where the token
     file or the certificates cannot be used.
@@ -43,54 +48,66 @@ class Listener:
     def __init__(
         self,
         config: ServeConfig,
-        register: Callable[[grpc.aio.Server], None],
+        register: Callable[[MethodTable], None],
         *,
         reuse_port: bool = False,
         on_refusal: Callable[[str], None] = lambda _status: None,
     ) -> None:
         check_bind(config)
         self._config = config
-        self._register = register
         self._reuse_port = reuse_port
-        self._auth = AuthInterceptor(config.token_file, "admin" if is_local(config.host) else "predict", on_refusal)
-        self._interceptors = (self._auth,) if self._auth.can_refuse else ()
+        self._authority = Authority(config.token_file, "admin" if is_local(config.host) else "predict")
         self._certificates = Certificates(config)
+        self._connections = Connections(config.max_connections)
+        message_bytes = config.max_message_mib << 20
+        self._inflow = Inflow(
+            self._connections,
+            limit_bytes=max(config.max_in_flight_mib << 20, 2 * message_bytes),
+            max_message_bytes=message_bytes,
+            receive_s=config.receive_s,
+        )
+        self._gate = Gate(config, self._authority, self._inflow, self._connections, on_refusal)
+        table = MethodTable()
+        register(table)
+        self._methods = {path: self._gate.guard(path, handler) for path, handler in table.handlers.items()}
         self._failed: dict[asyncio.Task[None], grpc.aio.Server] = {}  # servers that broke down and are stopping
-        self._monitor: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()  # that watch over the server
         self.port = config.port
         self._server = self._listen()
         self.address = format_address(config.host, self.port)
 
     def reload(self) -> None:
         """Reload tokens and certificates. Files that cannot be used are logged, and the old ones stay in use."""
-        for reloadable in (self._auth, self._certificates):
+        for reloadable in (self._authority, self._certificates):
             try:
                 for read in reloadable.reload():
                     logger.info("read again: %s", read)
             except ServerError as error:
                 logger.error("not reloaded: %s; what was read before stays in use", error)
+        self._gate.end_invalid_streams()
 
     async def start(self) -> None:
         """Start answering calls."""
         await self._server.start()
-        self._monitor = asyncio.ensure_future(self._keep_listening())
+        watches = (self._keep_listening(), self._sweep_connections(), self._end_expired_streams())
+        self._tasks = tuple(asyncio.ensure_future(watch) for watch in watches)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls at once, and cancel those that still run after ``grace_s`` seconds.
 
         Calls that have not ended soon after that are left behind.
         """
-        if self._monitor is not None:
-            self._monitor.cancel()
+        for task in self._tasks:
+            task.cancel()
         stopping = [asyncio.ensure_future(server.stop(grace_s)) for server in (self._server, *self._failed.values())]
         await asyncio.wait((*stopping, *self._failed), timeout=grace_s + STOP_S)
+        self._inflow.close()
 
     def _listen(self) -> grpc.aio.Server:
         address = format_address(self._config.host, self.port)
         _check_free(self._config.host, self.port, self._reuse_port)  # gRPC would say so in several lines on stderr
         options = _options(self._config, self._reuse_port)
-        server = grpc.aio.server(interceptors=self._interceptors, options=options)
-        self._register(server)
+        server = build_server(self._methods, self._gate.unknown_method(), options)
         try:
             credentials = self._certificates.credentials()
             if credentials is None:
@@ -99,8 +116,17 @@ class Listener:
                 port = server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ServerError(f"cannot listen on {address}: {error}") from error
-        self.port = 0 if self._config.host.startswith("unix:") else port
+        self.port = self._connections.port = 0 if self._config.host.startswith("unix:") else port
         return server
+
+    async def _sweep_connections(self) -> None:
+        while True:
+            await asyncio.sleep(self._connections.sweep())
+
+    async def _end_expired_streams(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_S)
+            self._gate.end_invalid_streams()
 
     async def _keep_listening(self) -> None:
         while True:
@@ -152,6 +178,7 @@ def _options(config: ServeConfig, reuse_port: bool) -> tuple[tuple[str, int], ..
     return (
         ("grpc.so_reuseport", int(reuse_port)),  # gRPC's default would share a port that is in use, without an error
         ("grpc.max_receive_message_length", config.max_message_mib << 20),
+        ("grpc.per_message_decompression", 0),  # the gate inflates them, within bounds
         ("grpc.max_metadata_size", metadata_bytes),
         ("grpc.absolute_max_metadata_size", metadata_bytes),  # between the two, gRPC would refuse at random
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),

@@ -5,6 +5,8 @@ A request that fails changes nothing: an episode is as it was after the last req
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,19 +19,23 @@ from torso.image_spec import ATARI_STACK
 from torso.nets import Predictor
 from torso.nets.prediction.atari_frames import SIZE, WIDTH, preprocess, stack
 from torso.serve.inference.state_records import StateRecords
+from torso.serve.services.callers import Caller
 
 _ACCEPTED = (
     f"uint8 {list(ATARI_STACK)}, its newest frame alone {[SIZE, SIZE]}, "
     f"or a step's last two raw ones [2, H, {WIDTH}, 3]"
 )
 
+EPISODE_BYTES = 1024  # of an episode without its observation and state: objects, and a generator
+
 
 class ServedEpisode:
-    """State of one episode. seed: of its exploration's generator; None: the system's entropy."""
+    """State of one episode. seed: of its exploration's generator; None: the system's entropy. size: its bytes."""
 
-    __slots__ = ("_observation", "_rng", "_seed", "_state")
+    __slots__ = ("_observation", "_rng", "_seed", "_state", "size")
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, size: int = EPISODE_BYTES) -> None:
+        self.size = size
         self._seed = seed
         self._rng: np.random.Generator | None = None
         self._observation: Array | None = None  # the last one, where the model's observations are stacks of frames
@@ -81,11 +87,49 @@ class ServedEpisode:
         return int(predictor.explore(predictor.greedy(readout), epsilon, self._rng)[0])
 
 
-class Episodes:
-    """Episodes of one stream, by the numbers that its client chose."""
+def episode_bytes(predictor: Predictor) -> int:
+    """Return the bytes of an episode of a model: the last stack of frames, or a recurrent state."""
+    stack_bytes = math.prod(predictor.input.shape) if predictor.input.is_atari_stack else 0
+    return EPISODE_BYTES + stack_bytes + sum(part.nbytes for part in predictor.initial_state)
 
-    def __init__(self, max_episodes: int) -> None:
+
+class EpisodeRoom:
+    """Room for what the episodes of all streams hold, in bytes. A limited caller takes no more than it leaves free."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.held_bytes = 0
+        self._limit = limit_bytes
+        self._by_caller: Counter[str] = Counter()  # of limited callers
+
+    def take(self, caller: Caller, size: int) -> None:
+        """Take so many bytes; OverloadedError where they are not free."""
+        free = self._limit - self.held_bytes - size
+        held = self._by_caller[caller.key] + size if caller.limited else 0
+        if free < 0 or held > free:
+            raise OverloadedError(
+                f"episodes hold {self.held_bytes} of {self._limit} bytes: no room for {size} more; end some"
+            )
+        self._add(caller, size)
+
+    def give_back(self, caller: Caller, size: int) -> None:
+        """Free bytes that were taken."""
+        self._add(caller, -size)
+
+    def _add(self, caller: Caller, size: int) -> None:
+        self.held_bytes += size
+        if caller.limited:
+            self._by_caller[caller.key] += size
+            if not self._by_caller[caller.key]:
+                del self._by_caller[caller.key]
+
+
+class Episodes:
+    """Episodes of one stream, by the numbers that its client chose. They take room until they end, or `close`."""
+
+    def __init__(self, max_episodes: int, room: EpisodeRoom, caller: Caller) -> None:
         self._max_episodes = max_episodes
+        self._room = room
+        self._caller = caller
         self._held: dict[int, ServedEpisode] = {}
         self._starting: set[int] = set()
 
@@ -93,12 +137,14 @@ class Episodes:
         return len(self._held)
 
     @contextmanager
-    def acquire(self, number: int, *, start: bool, seed: int | None = None) -> Iterator[ServedEpisode]:
+    def acquire(
+        self, number: int, *, start: bool, seed: int | None = None, size: int = EPISODE_BYTES
+    ) -> Iterator[ServedEpisode]:
         """Acquire a request's episode while it is answered; one request at a time for each number.
 
-        A new episode is stored, in place of an older one of its number, only where the block ends without an error.
-        Raises OverloadedError where the stream holds its most episodes, WrongKindError for an unknown number,
-        InputError for a seed without a start.
+        A new episode, of so many bytes, is stored, in place of an older one of its number, only where the block ends
+        without an error. Raises OverloadedError where the stream holds its most episodes or there is no room,
+        WrongKindError for an unknown number, InputError for a seed without a start.
         """
         if not start:
             if seed is not None:
@@ -113,15 +159,29 @@ class Episodes:
         if number not in self._held:
             self._starting.add(number)
         try:
-            episode = ServedEpisode(seed)
-            yield episode
-            self._held[number] = episode
+            self._room.take(self._caller, size)
+            unused = size  # of the new one where it fails, else of the one before
+            try:
+                started = ServedEpisode(seed, size)
+                yield started
+                before = self._held.get(number)
+                unused = 0 if before is None else before.size
+                self._held[number] = started
+            finally:
+                self._room.give_back(self._caller, unused)
         finally:
             self._starting.discard(number)
 
     def end(self, number: int) -> None:
         """Remove an episode, if it is known."""
-        self._held.pop(number, None)
+        episode = self._held.pop(number, None)
+        if episode is not None:
+            self._room.give_back(self._caller, episode.size)
+
+    def close(self) -> None:
+        """Remove all episodes."""
+        for number in list(self._held):
+            self.end(number)
 
 
 def _newest_frame(got: Array) -> Array:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from functools import partial
 from itertools import islice
 
 import grpc
-import grpc.aio
 
 import torso
 from torso.errors import InputError, UnavailableError, UnknownModelError, WrongKindError
@@ -21,10 +19,11 @@ from torso.serve.models.control import Control
 from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
 from torso.serve.services.in_order import in_order
+from torso.serve.services.messages import Messages
+from torso.serve.services.method_table import MethodTable
 from torso.serve.services.oip_statistics import model_statistics
 from torso.serve.services.prediction import OFFLOAD_ROWS
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, Context, RequestHandler
-from torso.serve.wire.messages import parse_message
 from torso.serve.wire.oip_signature import TensorMetadata
 from torso.serve.wire.oip_tensors import (
     INPUT,
@@ -61,7 +60,7 @@ class OipServicer:
         self._config = config
         self._ready = ready
 
-    def add_to(self, server: grpc.aio.Server) -> None:
+    def add_to(self, table: MethodTable) -> None:
         """Register the methods. Messages pass as bytes: the request handler decodes and encodes them."""
         unary = self._handler.unary
         methods = {
@@ -78,7 +77,7 @@ class OipServicer:
             "RepositoryModelLoad": unary(self.repository_model_load, pb.RepositoryModelLoadRequest),
             "RepositoryModelUnload": unary(self.repository_model_unload, pb.RepositoryModelUnloadRequest),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(OIP_SERVICE, methods),))
+        table.add_registered_method_handlers(OIP_SERVICE, methods)
 
     # -- server: answered like health, also while the server drains ----------------------------------------------
 
@@ -162,22 +161,25 @@ class OipServicer:
             True, write_answer, version, request.id, model.predictor, signature, answers, requested
         )
 
-    async def model_stream_infer(
-        self, requests: AsyncIterator[bytes], call: Call
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+    async def model_stream_infer(self, requests: Messages, call: Call) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Compute a stream's requests concurrently; answers come in order, and an error ends only its request."""
-        async with aclosing(
-            in_order(requests, partial(self._answer_message, call), max_concurrent=MAX_CONCURRENT)
-        ) as answers:
-            async for answer in answers:
-                yield answer
+
+        async def answer(data: bytes) -> pb.ModelStreamInferResponse:
+            try:
+                return await self._answer_message(call, data)
+            finally:
+                requests.answered(len(data))
+
+        async with aclosing(in_order(requests, answer, max_concurrent=MAX_CONCURRENT)) as answers:
+            async for answered in answers:
+                yield answered
 
     async def _answer_message(self, stream: Call, data: bytes) -> pb.ModelStreamInferResponse:
         request = pb.ModelInferRequest()
 
         async def answer(call: Call) -> pb.ModelInferResponse:
             nonlocal request
-            request = await self._handler.offload(len(data) > OFFLOAD_BYTES, parse_message, pb.ModelInferRequest, data)
+            request = await self._handler.parse(pb.ModelInferRequest, data)
             return pb.ModelInferResponse.FromString(await self.model_infer(request, call))
 
         answered = await self._handler.message(stream, answer)

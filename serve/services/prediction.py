@@ -9,8 +9,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import grpc
-import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +21,9 @@ from torso.serve.inference.state_records import StateRecords
 from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
 from torso.serve.services.act_stream import ActStreams
+from torso.serve.services.callers import current_caller
+from torso.serve.services.method_table import MethodTable
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
-from torso.serve.services.roles import caller_role
 from torso.serve.wire.tensors import INPUTS, KINDS, READOUTS, SERVICE, array_to_tensor, tensor_to_array
 
 OFFLOAD_ROWS = 256
@@ -40,7 +39,7 @@ class PredictionServicer:
         self._max_pixels = config.max_request_pixels
         self._streams = ActStreams(repository, handler, config)
 
-    def add_to(self, server: grpc.aio.Server) -> None:
+    def add_to(self, table: MethodTable) -> None:
         """Register the methods. Messages pass as bytes: the request handler decodes and encodes them."""
         methods = {
             "Classify": self._handler.unary(self.classify, pb.ClassifyRequest),
@@ -49,7 +48,7 @@ class PredictionServicer:
             "GetModel": self._handler.unary(self.get_model, pb.GetModelRequest),
         }
         self._streams.add_to(methods)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        table.add_registered_method_handlers(SERVICE, methods)
 
     # -- methods ----------------------------------------------------------------------------------------------------
 
@@ -103,7 +102,7 @@ class PredictionServicer:
     async def get_model(self, request: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
         """Describe one model, with its whole provenance for admins."""
         return model_description(
-            self._repository.get(request.model, request.version), is_for_admin=caller_role.get() == "admin"
+            self._repository.get(request.model, request.version), is_for_admin=current_caller.get().role == "admin"
         )
 
     # -- stages --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import grpc
-import grpc.aio
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import Default, DescriptorPool
@@ -18,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from torso.proto import oip_pb2
+from torso.serve.services.method_table import MethodTable
 from torso.serve.wire.oip_tensors import OIP_SERVICE
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -27,8 +27,8 @@ RENAMED = {  # services that have other names on the wire than in Python -> (the
 }
 
 
-def enable_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
-    """Enable reflection on a server for these services, and for reflection itself."""
+def enable_reflection(table: MethodTable, services: Iterable[str]) -> None:
+    """Enable reflection for these services, and for reflection itself."""
     names = (reflection.SERVICE_NAME, REFLECTION_V1)
     services = (*services, *names)
     servicer = reflection.aio.ReflectionServicer(services, pool=descriptor_pool(services))
@@ -38,8 +38,7 @@ def enable_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for name in names:
-        handler = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
-        server.add_generic_rpc_handlers((handler,))
+        table.add_registered_method_handlers(name, {"ServerReflectionInfo": method})
 
 
 def descriptor_pool(services: Iterable[str]) -> DescriptorPool:

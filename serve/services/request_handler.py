@@ -22,7 +22,9 @@ from torso.arrays import Array
 from torso.errors import DeadlineError, UnavailableError
 from torso.serve.observability.logs import ID_KEY, caller_request_id, current_call
 from torso.serve.observability.metrics import Metrics, ModelMetrics
-from torso.serve.wire.messages import Request, parse_message
+from torso.serve.services.callers import current_caller
+from torso.serve.services.messages import Messages
+from torso.serve.wire.messages import USUAL_LIMITS, MessageLimits, Request, parse_message
 from torso.serve.wire.status import WireStatus, to_wire
 from torso.serve.worker_threads import DaemonPool
 
@@ -46,7 +48,7 @@ class Call:
 
     __slots__ = (
         *("_in_flight", "_metrics", "_request_id"),
-        *("context", "deadline", "ended", "method", "span", "started"),
+        *("caller", "context", "deadline", "ended", "method", "span", "started"),
     )
 
     def __init__(
@@ -54,6 +56,7 @@ class Call:
     ) -> None:
         self.method = method
         self.context = context
+        self.caller = current_caller.get()
         self.started = started
         remaining_s = context.time_remaining()
         self.deadline = None if remaining_s is None else started + remaining_s
@@ -95,8 +98,16 @@ class RequestHandler:
     both. Without them a request costs about a microsecond more than its counts.
     """
 
-    def __init__(self, metrics: Metrics, *, log_requests: bool = False, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        limits: MessageLimits = USUAL_LIMITS,
+        log_requests: bool = False,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.metrics = metrics
+        self._limits = limits
         self.closed = False  # requests are refused
         self._log_requests = log_requests
         self._tracing = tracing
@@ -155,10 +166,7 @@ class RequestHandler:
                 try:
                     self._count_in()
                     try:
-                        if len(data) > OFFLOAD_BYTES:
-                            request = await self.offload(True, parse_message, request_class, data)
-                        else:
-                            request = parse_message(request_class, data)
+                        request = await self.parse(request_class, data)
                         response = await answer(request, call)
                         return response if isinstance(response, bytes) else response.SerializeToString()
                     finally:
@@ -176,13 +184,11 @@ class RequestHandler:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def stream(
-        self, answer: Callable[[AsyncIterator[bytes], Call], AsyncIterator[Message]]
-    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def stream(self, answer: Callable[[Messages, Call], AsyncIterator[Message]]) -> grpc.RpcMethodHandler[bytes, bytes]:
         """Wrap a method of many requests and many responses. It answers each request, once decoded, in `message`."""
         name = answer.__name__
 
-        async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        async def handle(requests: Messages, context: Context) -> AsyncIterator[bytes]:
             call = self._begin(name, context, in_flight=0)
             refusal: WireStatus | None = None
             status = "CANCELLED"  # also where the generator is closed
@@ -230,6 +236,12 @@ class RequestHandler:
             raise
         finally:
             self._end(call, status, refusal)
+
+    async def parse(self, request_class: type[Request], data: bytes) -> Request:
+        """Decode a message, a large one in a thread. InputError where it cannot be, or is beyond the limits."""
+        if len(data) > OFFLOAD_BYTES:
+            return await self.offload(True, parse_message, request_class, data, self._limits)
+        return parse_message(request_class, data, self._limits)
 
     async def offload(self, heavy: bool, work: Callable[..., T], *arguments: Any) -> T:
         """Call ``work`` on the event loop, or, where it is heavy, in a thread."""

@@ -18,7 +18,7 @@ from torso.nets import Predictor
 from torso.proto import oip_pb2 as pb
 from torso.serve.wire.datatypes import CONTENTS, DTYPE_NAMES, DTYPES, INTEGER_DATATYPES
 from torso.serve.wire.oip_signature import InputForm, RequestedOutputs, Signature
-from torso.serve.wire.tensors import quoted
+from torso.serve.wire.tensors import MAX_RANK, quoted
 
 OIP_SERVICE = "inference.GRPCInferenceService"  # on the wire; oip.proto gives the reason for another name there
 
@@ -63,6 +63,8 @@ def _checked_form(request: pb.ModelInferRequest, signature: Signature) -> InputF
     tensor = request.inputs[0]
     if tensor.name != model_input.name:
         raise InputError(f"{INPUT}.name", expected=repr(model_input.name), got=quoted(tensor.name))
+    if len(tensor.shape) > MAX_RANK:
+        raise InputError(f"{INPUT}.shape", expected=f"at most {MAX_RANK} axes", got=f"{len(tensor.shape)}")
     is_raw = tensor.datatype in INTEGER_DATATYPES and tuple(tensor.shape[1:]) in signature.raw_shapes
     if not is_raw and tensor.datatype != model_input.datatype:
         expected = f"{model_input.datatype}{_raw_text(signature)}"

@@ -7,6 +7,7 @@ the same two functions.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,7 @@ def tensor_to_array(tensor: prediction_pb2.Tensor, field: str = "tensor") -> npt
     dtype = DTYPES.get(tensor.dtype)
     if dtype is None:
         raise InputError(f"{field}.dtype", expected=f"one of {', '.join(DTYPES)}", got=quoted(tensor.dtype))
-    shape = _checked_shape(tuple(tensor.shape), f"{field}.shape")
+    shape = _checked_shape(tensor.shape, f"{field}.shape")
     expected_bytes = math.prod(shape) * dtype.itemsize
     if len(tensor.data) != expected_bytes:
         raise InputError(
@@ -66,9 +67,10 @@ def kind_name(kind: int) -> str:
     return next((name for name, number in KINDS.items() if number == kind), "unknown")
 
 
-def _checked_shape(shape: tuple[int, ...], field: str) -> tuple[int, ...]:
-    if len(shape) > MAX_RANK:
-        raise InputError(field, expected=f"a shape of at most {MAX_RANK} axes", got=f"{len(shape)}")
+def _checked_shape(lengths: Sequence[int], field: str) -> tuple[int, ...]:
+    if len(lengths) > MAX_RANK:
+        raise InputError(field, expected=f"a shape of at most {MAX_RANK} axes", got=f"{len(lengths)}")
+    shape = tuple(lengths)
     if any(length < 0 for length in shape):
         raise InputError(field, expected="axes of length 0 or more", got=f"{list(shape)}")
     if math.prod(max(length, 1) for length in shape) > MAX_ELEMENTS:

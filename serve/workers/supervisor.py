@@ -15,7 +15,7 @@ from torso.serve.models.control import named_states
 from torso.serve.models.manager import Manager
 from torso.serve.observability.exposition import to_text
 from torso.serve.observability.ops_port import OpsServer
-from torso.serve.server.auth import AuthInterceptor, check_bind
+from torso.serve.server.auth import Authority, check_bind
 from torso.serve.server.listener import format_address, listen_error, resolve_address
 from torso.serve.server.tls import Certificates
 from torso.serve.workers.ipc import IpcHandler
@@ -42,7 +42,7 @@ class Supervisor:
                 f"workers must be 1, got {config.workers}: processes cannot share a port on this platform"
             )
         check_bind(config)
-        AuthInterceptor(config.token_file, "predict")
+        Authority(config.token_file, "predict")
         Certificates(config)  # as each worker will; fail before any starts where the files cannot be used
         catalogue = Catalogue(config)
         self.config = config

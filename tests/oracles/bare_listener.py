@@ -13,10 +13,11 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from torso.serve import ServeConfig
 from torso.serve.server.listener import Listener
+from torso.serve.services.method_table import MethodTable
+from torso.serve.services.reflection import enable_reflection
 
 
 @dataclass
@@ -61,7 +62,7 @@ async def _chat(requests: AsyncIterator[bytes], _context: object) -> AsyncIterat
         yield data
 
 
-def _register(servicer: health.aio.HealthServicer, server: grpc.aio.Server) -> None:
+def _register(servicer: health.aio.HealthServicer, table: MethodTable) -> None:
     """Register echo methods for everything that a caller may lack permission for."""
     echo, chat = grpc.unary_unary_rpc_method_handler(_echo), grpc.stream_stream_rpc_method_handler(_chat)
     services = {
@@ -72,9 +73,9 @@ def _register(servicer: health.aio.HealthServicer, server: grpc.aio.Server) -> N
         ),
     }
     for service, methods in services.items():
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection((reflection.SERVICE_NAME,), server)
+        table.add_registered_method_handlers(service, methods)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, table)
+    enable_reflection(table, ())
 
 
 @contextlib.contextmanager

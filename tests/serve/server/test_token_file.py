@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torso.errors import ServerError
-from torso.serve.server.auth import Token, read_tokens
-from torso.serve.services.roles import ROLES
+from torso.serve.server.tokens import Token, read_tokens
+from torso.serve.services.callers import ROLES
 
 
 def digest(token: str) -> str:

@@ -13,7 +13,8 @@ from torso.image_spec import ATARI_STACK
 from torso.nets import InputSpec, Predictor
 from torso.nets.prediction.atari_frames import SIZE, STACK, preprocess, stack
 from torso.serve.client.results import ModelInfo, TensorSpec
-from torso.serve.services.episodes import Episodes, ServedEpisode
+from torso.serve.services.callers import NOBODY, Caller
+from torso.serve.services.episodes import EPISODE_BYTES, EpisodeRoom, Episodes, ServedEpisode, episode_bytes
 
 Array = np.ndarray[Any, Any]
 
@@ -31,6 +32,10 @@ def cartpole(models: Any) -> Predictor:
 def step(episode: ServedEpisode, predictor: Predictor, observation: Array, epsilon: float = 0.0) -> tuple[Array, int]:
     prepared = episode.prepare(predictor, observation)
     return prepared, episode.advance(predictor, prepared, predictor.run(prepared), epsilon)
+
+
+def holding(most: int) -> Episodes:
+    return Episodes(most, EpisodeRoom(1 << 20), NOBODY)
 
 
 def noise(seed: int, *shape: int) -> Array:
@@ -149,7 +154,7 @@ def test_without_a_seed_draws_differ(cartpole: Predictor) -> None:
 
 
 def test_episodes_are_held_from_their_start_to_their_end() -> None:
-    episodes = Episodes(2)
+    episodes = holding(2)
     with pytest.raises(WrongKindError, match="episode 7 is unknown"), episodes.acquire(7, start=False):
         pass
     with episodes.acquire(7, start=True, seed=1) as first:
@@ -167,7 +172,7 @@ def test_episodes_are_held_from_their_start_to_their_end() -> None:
 
 
 def test_a_start_that_fails_leaves_what_was_there() -> None:
-    episodes = Episodes(1)
+    episodes = holding(1)
     for number in (7, 8):
         with pytest.raises(KeyError), episodes.acquire(number, start=True):
             raise KeyError
@@ -181,7 +186,7 @@ def test_a_start_that_fails_leaves_what_was_there() -> None:
 
 
 def test_no_more_are_held_than_may_be() -> None:
-    episodes = Episodes(2)
+    episodes = holding(2)
     refused = pytest.raises(OverloadedError, match="holds 2 episodes")
     with episodes.acquire(1, start=True), episodes.acquire(2, start=True), refused, episodes.acquire(3, start=True):
         pass  # two under way at once are as many
@@ -196,9 +201,55 @@ def test_no_more_are_held_than_may_be() -> None:
 
 
 def test_a_seed_without_a_start_is_refused() -> None:
-    episodes = Episodes(1)
+    episodes = holding(1)
     with episodes.acquire(1, start=True, seed=0):
         pass
     refused = pytest.raises(InputError, match="seed must be unset but where an episode starts, got 0 without")
     with refused, episodes.acquire(1, start=False, seed=0):
         pass
+
+
+# room
+
+
+def test_episodes_take_room_until_they_end() -> None:
+    room = EpisodeRoom(1000)
+    episodes = Episodes(100, room, NOBODY)
+    for number in (1, 2):
+        with episodes.acquire(number, start=True, size=400):
+            pass
+    assert room.held_bytes == 800
+    with (
+        pytest.raises(OverloadedError, match="episodes hold 800 of 1000 bytes"),
+        episodes.acquire(3, start=True, size=400),
+    ):
+        pass
+    with pytest.raises(KeyError), episodes.acquire(2, start=True, size=200):
+        raise KeyError
+    assert room.held_bytes == 800  # the one before is still there
+    with episodes.acquire(2, start=True, size=100):
+        assert room.held_bytes == 900  # both, for now
+    assert room.held_bytes == 500
+    episodes.end(1)
+    episodes.end(1)
+    assert room.held_bytes == 100
+    episodes.close()
+    assert room.held_bytes == 0
+
+
+def test_a_caller_leaves_as_much_room_as_it_takes() -> None:
+    room = EpisodeRoom(1000)
+    greedy, other = (Episodes(100, room, Caller(key, "predict", limited=True)) for key in "ab")
+    for number in range(5):
+        with greedy.acquire(number, start=True, size=100):
+            pass
+    with pytest.raises(OverloadedError, match="no room for 100 more"), greedy.acquire(6, start=True, size=100):
+        pass
+    with other.acquire(1, start=True, size=100):
+        pass
+    assert room.held_bytes == 600
+
+
+def test_an_episodes_bytes_are_those_of_its_frames(frames_model: Predictor, cartpole: Predictor) -> None:
+    assert episode_bytes(frames_model) == EPISODE_BYTES + math.prod(ATARI_STACK)
+    assert episode_bytes(cartpole) == EPISODE_BYTES
