@@ -219,8 +219,8 @@ class _OpenStream:
 
     async def _abort(self, error: ServiceError) -> None:
         # Cancelling alone would send the caller no status at all. gRPC sends it, behind the answers that the client
-        # does not read, where it can; waiting for that could take forever.
-        with suppress(grpc.aio.AbortError, grpc.aio.UsageError, TimeoutError):
+        # does not read, where it can (InternalError: it cannot); waiting for that could take forever.
+        with suppress(grpc.aio.AbortError, grpc.aio.UsageError, grpc.aio.InternalError, TimeoutError):
             async with asyncio.timeout(STATUS_S):
                 await self.context.abort(*status.to_wire(error, ""))
         if self._task is not None:

@@ -96,7 +96,7 @@ class Inflow:
         of_stream: whether the message may be long in coming, as a stream's next one may.
 
         Raises OverloadedError where there is no room, DeadlineError where the message is not whole in time, InputError
-        where it inflates to too much; StopAsyncIteration at the end of a stream, InputError where a call has no message.
+        where it inflates to too much or a call has none; StopAsyncIteration at the end of a stream.
         """
         if not self._has_room(caller):
             await self._wait_for_room(caller)
