@@ -39,10 +39,11 @@ def _json_text(data: Any) -> str:
 
 
 class Report:
-    """Prints as it goes and keeps what was printed. ``name`` is the files' name."""
+    """Prints as it goes and keeps what was printed. ``name`` is the files' name, ``folder`` where they are written."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path = RESULTS) -> None:
         self.name = name
+        self._folder = folder
         self.lines: list[str] = []
         self.data: dict[str, Any] = {
             "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_shown, sys.argv[1:])]),
@@ -56,7 +57,7 @@ class Report:
     @property
     def picture(self) -> Path:
         """Path of a picture of the results."""
-        return RESULTS / f"{self.name}.png"
+        return self._folder / f"{self.name}.png"
 
     def say(self, line: str = "") -> None:
         """Print a line and keep it."""
@@ -65,14 +66,22 @@ class Report:
 
     def table(self, header: list[str], rows: list[list[Any]]) -> None:
         """Print a Markdown table and keep it."""
-        self.say("| " + " | ".join(header) + " |")
-        self.say("|" + "---|" * len(header))
+        self.header(header)
         for row in rows:
-            self.say("| " + " | ".join(str(cell) for cell in row) + " |")
+            self.row(row)
         self.say()
 
+    def header(self, names: list[str]) -> None:
+        """Begin a table whose rows are yet to be measured."""
+        self.row(names)
+        self.say("|" + "---|" * len(names))
+
+    def row(self, cells: list[Any]) -> None:
+        """Print a row of a table and keep it."""
+        self.say("| " + " | ".join(str(cell) for cell in cells) + " |")
+
     def write(self) -> None:
-        """Write ``results/NAME.json`` and ``results/NAME.md``."""
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{self.name}.json").write_text(_json_text(self.data) + "\n")
-        (RESULTS / f"{self.name}.md").write_text("\n".join(self.lines) + "\n")
+        """Write ``NAME.json`` and ``NAME.md`` into the folder."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / f"{self.name}.json").write_text(_json_text(self.data) + "\n")
+        (self._folder / f"{self.name}.md").write_text("\n".join(self.lines) + "\n")
