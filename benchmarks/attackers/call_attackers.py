@@ -117,9 +117,9 @@ def _ask(target: Target, path: str, request: bytes, period_s: float) -> None:
 
 
 def many_episodes(target: Target) -> None:
-    """16 streams of 250 episodes of Atari frames, each 10 episodes a second, that never end one."""
+    """32 streams of 250 episodes of Atari frames, each 10 episodes a second, that never end one."""
     target.begin()
-    for _ in range(16):
+    for _ in range(32):
         threading.Thread(target=_play, args=(target,), daemon=True).start()
 
 

@@ -168,6 +168,8 @@ def slow_loris(target: Target) -> None:
             half = target.tally.snapshot()["attempts"] % 2
             if (session := connect(target, preface=bool(half))) is None:
                 break
+            attend([session], 0.02)  # for the server's settings, which are acknowledged
+            session.replies = False
             lorises[session] = halves[half]
         for session, left in lorises.items():
             session.send(left[:1])

@@ -100,17 +100,19 @@ class Pace:
 class Session(Connection):
     """Raw HTTP/2 connection that acknowledges settings and pings, and keeps to the windows that the server grants.
 
-    ``window``: bytes that the server may send on each stream. Answers are counted in the target's tally.
+    ``window``: bytes that the server may send on each stream. ``replies``: to be set to False in the middle of a frame.
+    Answers are counted in the target's tally.
     """
 
     def __init__(self, target: Target, *, window: int = WINDOW, preface: bool = True) -> None:
         settings = struct.pack(">HIHI", HEADER_TABLE_SIZE, 0, INITIAL_WINDOW_SIZE, window)
         self.gone = False
+        self.replies = preface
         self.ended: set[int] = set()  # streams that the server ended
         self._tally = target.tally
         self._reads = window > 0
         self._initial = self._room = WINDOW
-        self._rooms: dict[int, int] = {}
+        self._rooms: Counter[int] = Counter()  # by stream, what was granted less what was sent
         super().__init__(target.port, settings=settings if preface else None)
         self.socket.settimeout(SEND_S)
 
@@ -137,7 +139,7 @@ class Session(Connection):
         """Send a call's data as the server grants room for it. False where it does not, or ends the call before."""
         end, start = time.monotonic() + patience_s, 0
         while start < len(data):
-            room = min(self._room, self._rooms.get(stream, self._initial), 64 * MAX_FRAME)
+            room = min(self._room, self._initial + self._rooms[stream], 64 * MAX_FRAME)
             part = data[start : start + max(room, 0)]
             pieces = [part[at : at + MAX_FRAME] for at in range(0, len(part), MAX_FRAME)]
             start += len(part)
@@ -145,7 +147,7 @@ class Session(Connection):
             self.send(*(frame(DATA, 0, stream, piece) for piece in pieces[:-1]))
             self.send(*(frame(DATA, END_STREAM * last, stream, piece) for piece in pieces[-1:]))
             self._room -= len(part)
-            self._rooms[stream] = self._rooms.get(stream, self._initial) - len(part)
+            self._rooms[stream] -= len(part)
             attend([self], 0 if part else 0.05)
             if self.gone or stream in self.ended or (not part and time.monotonic() > end):
                 return False
@@ -179,7 +181,7 @@ class Session(Connection):
     def _reply(self, read: Frame) -> None:
         match read.kind:
             case frame_kind if frame_kind in (SETTINGS, PING):
-                if not read.flags & ACK:
+                if self.replies and not read.flags & ACK:
                     self.send(frame(read.kind, ACK, 0, read.payload if read.kind == PING else b""))
                 if read.kind == SETTINGS:
                     self._initial = dict(struct.iter_unpack(">HI", read.payload)).get(
@@ -188,7 +190,7 @@ class Session(Connection):
             case frame_kind if frame_kind == WINDOW_UPDATE:
                 (grant,) = struct.unpack(">I", read.payload)
                 if read.stream:
-                    self._rooms[read.stream] = self._rooms.get(read.stream, self._initial) + grant
+                    self._rooms[read.stream] += grant
                 else:
                     self._room += grant
             case frame_kind if frame_kind == HEADERS:
