@@ -25,6 +25,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -256,6 +257,9 @@ def main() -> int:
         raise SystemExit("no attacker is left; name fewer --without")
     torch.set_num_threads(1)
     report = Report("siege_each" if arguments.each else "siege", arguments.out)
+    report.data["load_average"] = os.getloadavg()[0]
+    report.say(f"Load of the machine in the minute before: {report.data['load_average']:.2f}")
+    report.say()
     with tempfile.TemporaryDirectory() as scratch:
         models = make_models(Path(scratch) / "models")
         if arguments.each:

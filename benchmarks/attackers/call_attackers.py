@@ -117,7 +117,7 @@ def _ask(target: Target, path: str, request: bytes, period_s: float) -> None:
 
 
 def many_episodes(target: Target) -> None:
-    """32 streams of 250 episodes of Atari frames, each 10 episodes a second, that never end one."""
+    """32 streams of 250 episodes of Atari frames, each begins 5 episodes a second and ends none."""
     target.begin()
     for _ in range(32):
         threading.Thread(target=_play, args=(target,), daemon=True).start()
@@ -142,7 +142,7 @@ def _play(target: Target) -> None:
 
 def _episodes(target: Target) -> Iterator[pb.ActStreamRequest]:
     """Yield the beginnings of 250 episodes, and then nothing for ever."""
-    pace = Pace(10)
+    pace = Pace(5)
     observation = array_to_tensor(np.zeros(FRAMES, dtype=np.uint8))
     for number in range(250):
         pace.wait()

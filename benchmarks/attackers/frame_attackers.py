@@ -124,7 +124,7 @@ def _ended(sockets: list[socket.socket]) -> list[socket.socket]:
 
 
 def idle_strangers(target: Target) -> None:
-    """300 idle connections, opened at 100 a second, that answer pings; closed ones are opened anew."""
+    """300 idle connections, fewer than the server takes, that answer pings; opened 100 a second, closed ones anew."""
     target.begin()
     sessions: list[Session] = []
     while True:

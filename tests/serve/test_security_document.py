@@ -1,4 +1,4 @@
-"""docs/security.md: its limits have the settings' defaults, and none is left out; its configuration is YAML."""
+"""docs/security.md: its limits have the settings' defaults, and none is left out; so do its proxies."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
+from bare_listener import listening
 
 from torso.serve import ServeConfig
 
@@ -25,6 +27,16 @@ LIMITS = {name for name in DEFAULTS if name.startswith("max_") and name != "max_
 @pytest.mark.parametrize(("flags", "defaults"), [row for row in ROWS if row[0]], ids=lambda part: ",".join(part))
 def test_a_limit_has_its_settings_default(flags: list[str], defaults: list[str]) -> None:
     assert [str(DEFAULTS[flag.replace("-", "_")]) for flag in flags] == defaults
+
+
+def test_a_compressed_message_is_limited_by_what_it_inflates_to() -> None:
+    options = (("grpc.max_receive_message_length", -1),)
+    with listening(max_message_mib=1) as server, grpc.insecure_channel(server.address, options) as channel:
+        echo = channel.unary_unary("/test.Echo/Echo")
+        assert len(echo(bytes(1 << 20), timeout=60, compression=grpc.Compression.Gzip)) == 1 << 20
+        with pytest.raises(grpc.RpcError) as refused:
+            echo(bytes((1 << 20) + 1), timeout=60, compression=grpc.Compression.Gzip)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_every_limit_of_the_settings_is_there() -> None:

@@ -60,6 +60,22 @@ def test_a_siege_by_harmless_attackers_hurts_nobody(tmp_path: Path) -> None:
     assert list(got["goals"]) == ["answered", "p99 ratio", "memory growth", "SIGTERM", "forged log lines"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_attacker_attacks(tmp_path: Path) -> None:
+    command = [sys.executable, str(SIEGE), "--each", "--seconds", "2", "--calm-s", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: of goals, which are not what this tests
+    got = json.loads((tmp_path / "siege_each.json").read_text())
+    names = [name for name, figures in got.items() if isinstance(figures, dict) and "attackers" in figures]
+    assert len(names) >= 12
+    for name in names:
+        [attacker] = got[name]["attackers"]
+        assert attacker["name"] == name
+        assert attacker["attempts"] > 0, name
+        assert "no connection" not in attacker["answers"] or name == "bad-path", attacker
+
+
 def test_every_attacker_says_what_it_does() -> None:
     done = subprocess.run(
         [sys.executable, str(SIEGE), "--list"], capture_output=True, text=True, timeout=60, check=True
