@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torso.errors import TorsoError
 from torso.serve.config import ServeConfig
 from torso.serve.event_loop import new_event_loop
+from torso.serve.observability.bounded_logs import bounded_logs
 from torso.serve.server.lifecycle import (
     OVERTIME_S,
     Signals,
@@ -33,7 +34,7 @@ def serve(config: ServeConfig, wrap_backend: WrapBackend | None = None) -> None:
     """
     signals: list[Signals] = []
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with bounded_logs(), asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(config, wrap_backend, signals))
     except Exception as error:
         exit_without(2 if isinstance(error, (TorsoError, OSError)) else 1)  # as the command line does

@@ -7,6 +7,7 @@ failure, so that a caller's report can be matched to lines. With ``log_requests`
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -17,7 +18,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from types import TracebackType
+from typing import Final, Protocol, TextIO, TypeAlias
 
 from torso.serve.config import LogFormat
 
@@ -27,7 +29,17 @@ FIELDS: Final = ("model", "version", "method", "status", "seconds")  # of a reco
 
 logger = logging.getLogger(__name__)
 
+STDERR: Final = "stderr"  # logger of what is printed to stderr
+MAX_UNENDED: Final = 1 << 16  # characters of a line that has not ended
+
 UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+RECORD: Final = re.compile(r"\d{4}-\d\d-\d\d ")  # the beginning of a record as text
+ExceptionInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+def escape_control_characters(text: str) -> str:
+    """Escape what could begin a new line in a log, or control a terminal."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class IdentifiedRequest(Protocol):
@@ -64,8 +76,13 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Format the record."""
         request = current_call.get()
-        line = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), super().formatMessage(record))
+        line = escape_control_characters(super().formatMessage(record))
         return line if request is None else f"{line} [{request.request_id}]"
+
+    def formatException(self, ei: ExceptionInfo) -> str:  # noqa: N802 - logging's name
+        """Format a traceback, in whose texts nothing looks like a record of its own."""
+        lines = map(escape_control_characters, super().formatException(ei).split("\n"))
+        return "\n".join(f"  {line}" if RECORD.match(line) else line for line in lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -87,9 +104,48 @@ class JsonFormatter(logging.Formatter):
         if request is not None:
             line["request_id"] = request.request_id
         line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
-        if record.exc_info:
+        if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+class _LoggedStream(io.TextIOBase):
+    """Text stream whose lines are log records: gRPC and other libraries print tracebacks to stderr.
+
+    What the logging itself prints, such as a handler that fails, goes to the ``original`` stream.
+    """
+
+    def __init__(self, original: TextIO) -> None:
+        self._original = original
+        self._of_thread = threading.local()
+
+    def write(self, text: str) -> int:
+        """Log the lines that ``text`` completes."""
+        state = self._of_thread
+        if getattr(state, "logging", False):
+            return self._original.write(text)
+        *lines, rest = (getattr(state, "rest", "") + text).split("\n")
+        state.rest = rest[:MAX_UNENDED]
+        state.logging = True
+        try:
+            for line in filter(str.strip, lines):
+                logging.getLogger(STDERR).warning(line)
+        finally:
+            state.logging = False
+        return len(text)
+
+    def end_line(self) -> None:
+        """Log what this thread has printed of a line that has not ended."""
+        if getattr(self._of_thread, "rest", ""):
+            self.write("\n")
+
+    def flush(self) -> None:
+        """Flush the original stream."""
+        self._original.flush()
+
+    def fileno(self) -> int:
+        """Return the original's file descriptor."""
+        return self._original.fileno()
 
 
 def _log_thread_error(args: threading.ExceptHookArgs) -> None:
@@ -113,13 +169,11 @@ def log_as(log_format: LogFormat) -> Iterator[None]:
     """Log on stderr in this format, and nowhere else, in a block: torso from INFO on, other libraries from WARNING on.
 
     It is for a server's own processes, the command's and its workers': it replaces the whole process' logging, warnings
-    included, so that a JSON parser finds nothing else. gRPC's core writes lines of its own to stderr, such as of every
-    handshake that fails; as JSON is asked for it does not, unless GRPC_VERBOSITY is set. It reads that when it is
-    imported, so enter this block before.
+    and what is printed to stderr included, so that a JSON parser finds nothing else. `bounded_logs` keeps gRPC's core
+    silent.
     """
-    if log_format == "json":
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    handler = logging.StreamHandler(sys.stderr)
+    stderr = sys.stderr
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(FORMATTERS[log_format]())
     root, ours = logging.getLogger(), logging.getLogger("torso")
     before = [(logger, logger.handlers[:], logger.level) for logger in (root, ours)]
@@ -129,9 +183,12 @@ def log_as(log_format: LogFormat) -> Iterator[None]:
     root.setLevel(logging.WARNING)
     ours.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    sys.stderr = printed = _LoggedStream(stderr)
     try:
         yield
     finally:
+        printed.end_line()
+        sys.stderr = stderr
         logging.captureWarnings(False)
         threading.excepthook, sys.unraisablehook = hooks
         for logger, handlers, level in before:

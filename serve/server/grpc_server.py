@@ -18,6 +18,7 @@ from torso.serve.models.catalogue import Catalogue
 from torso.serve.models.control import Control, named_states
 from torso.serve.models.manager import Manager
 from torso.serve.models.repository import Repository
+from torso.serve.observability.bounded_logs import RefusalLog
 from torso.serve.observability.exposition import to_text
 from torso.serve.observability.metrics import Metrics
 from torso.serve.observability.ops_port import OpsServer
@@ -86,6 +87,7 @@ class Server:
             OipServicer(self.repository, self.handler, self.control, config, lambda: self.ready),
         )
         self._health = HealthServicer()
+        self._refusals = RefusalLog()
         self._reuse_port = reuse_port
         self._listener: Listener | None = None
         self._ops: OpsServer | None = None
@@ -147,6 +149,7 @@ class Server:
         flush_s = min(FLUSH_S, max(end - monotonic(), 0))
         if self._listener is not None:
             await self._listener.stop(flush_s)  # reflection streams end here at the latest
+        self._refusals.close()
         self.handler.shutdown()
         self.repository.close()
         await self.repository.wait_drained(max(end + END_S - monotonic(), 0))
@@ -190,6 +193,7 @@ class Server:
 
     def _count_refusal(self, status: str) -> None:
         self.handler.metrics.unknown.ended(status, 0.0)
+        self._refusals.count(status)
 
     def _update_health(self, states: Mapping[str, bool]) -> None:
         """Update the health of models, each by its name, once the server is ready."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from torso.serve.config import ServeConfig
 from torso.serve.event_loop import new_event_loop
 from torso.serve.models.control import VersionSource, VersionState
+from torso.serve.observability.bounded_logs import bounded_logs
 from torso.serve.observability.logs import log_as
 from torso.serve.observability.metrics import Snapshot
 from torso.serve.server.lifecycle import freeze_garbage_collector, import_modules
@@ -91,6 +92,7 @@ class Worker:
 
     async def configure(self, config: ServeConfig, number: int, level: int) -> None:
         """Create the server, as yet without models or a port."""
+        self._log.enter_context(bounded_logs())
         import torch
 
         from torso.serve.server.grpc_server import Server

@@ -225,3 +225,20 @@ def test_a_watcher_that_never_reads_counts_until_it_is_gone() -> None:
         await server.stop(0)
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_bytes_that_are_no_request_end_in_a_status(
+    models: Any, config: Callable[..., Any], running: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(config(models.cartpole)) as server, grpc.insecure_channel(server.address) as channel:
+        for call in (
+            channel.unary_unary("/grpc.health.v1.Health/Check"),
+            lambda data: next(channel.unary_stream("/grpc.health.v1.Health/Watch")(data)),
+        ):
+            with pytest.raises(grpc.RpcError, match="HealthCheckRequest, got bytes that cannot be parsed") as refused:
+                call(b"\xff" * 9)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary("/grpc.health.v1.Health/List")(b"")
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not [record for record in caplog.records if record.exc_info]
