@@ -26,6 +26,11 @@ class VersionSource:
     stamp: str = ""
 
 
+# Reasons that tell nothing of what a version's files are, or hold:
+GONE, NO_CARD = "its files are gone", "it has no model.json"
+NOT_SELECTED, NOT_LOADED = "the version policy does not select it", "it is not loaded"
+
+
 @dataclass(frozen=True, kw_only=True)
 class VersionState:
     """Entry of the repository's index. ``reason``: why it is not READY, or why newer content was not loaded."""
@@ -34,6 +39,13 @@ class VersionState:
     version: str
     state: ModelState
     reason: str = ""
+
+    @property
+    def public_reason(self) -> str:
+        """Reason for callers who are no admins: an error's own text may name what only the operator should see."""
+        if self.reason in ("", GONE, NO_CARD, NOT_SELECTED, NOT_LOADED):
+            return self.reason
+        return "its files cannot be loaded; the server's log says why"
 
 
 def named_states(index: Iterable[VersionState]) -> list[tuple[str, str, str]]:

@@ -16,7 +16,16 @@ from weakref import WeakValueDictionary
 from torso.errors import ServerError, UnavailableError, UnknownModelError, WrongKindError
 from torso.serve.config import ServeConfig
 from torso.serve.models.catalogue import TAKEN, Catalogue, Listing, SelectionPolicy
-from torso.serve.models.control import ModelState, Replica, VersionSource, VersionState
+from torso.serve.models.control import (
+    GONE,
+    NO_CARD,
+    NOT_LOADED,
+    NOT_SELECTED,
+    ModelState,
+    Replica,
+    VersionSource,
+    VersionState,
+)
 from torso.serve.models.version_policy import NotLoadedError, Versions, VersionSelector
 from torso.serve.observability.metrics import Snapshot
 from torso.serve.worker_threads import run_in_daemon
@@ -132,16 +141,16 @@ class Manager:
         fault = self._selector.faults.get((name, version))
         reason = fault.reason if fault else self._listing.unreadable.get(name, "")
         if not reason and source is None:
-            reason = "its files are gone"
+            reason = GONE
         if not reason and source is not None and not source.stamp:
-            reason = "it has no model.json"
+            reason = NO_CARD
         state: ModelState = "UNAVAILABLE"
         if self._started and version in self._serving.get(name, {}):
             state = "READY"
         elif not self._started or any((name, version) == (one.name, one.version) for one in self._selector.loading):
             state = "UNAVAILABLE" if fault else "LOADING"
         elif not reason:
-            reason = "the version policy does not select it" if name in self._serving else "it is not loaded"
+            reason = NOT_SELECTED if name in self._serving else NOT_LOADED
         return VersionState(name=name, version=version, state=state, reason=reason)
 
     async def load(self, name: str) -> None:

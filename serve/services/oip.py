@@ -18,6 +18,7 @@ from torso.serve.config import ServeConfig
 from torso.serve.models.control import Control
 from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
+from torso.serve.services.callers import current_caller
 from torso.serve.services.in_order import in_order
 from torso.serve.services.messages import Messages
 from torso.serve.services.method_table import MethodTable
@@ -207,12 +208,16 @@ class OipServicer:
     # -- repository ----------------------------------------------------------------------------------------------
 
     async def repository_index(self, request: pb.RepositoryIndexRequest, _call: Call) -> pb.RepositoryIndexResponse:
-        """List every model of the repository, or those that are ready."""
+        """List every model of the repository, or those that are ready; only admins see errors' own texts."""
         _check_repository(request.repository_name)
+        is_admin = current_caller.get().role == "admin"
         return pb.RepositoryIndexResponse(
             models=[
                 pb.RepositoryIndexResponse.ModelIndex(
-                    name=state.name, version=state.version, state=state.state, reason=state.reason
+                    name=state.name,
+                    version=state.version,
+                    state=state.state,
+                    reason=state.reason if is_admin else state.public_reason,
                 )
                 for state in await self._control.index()
                 if state.state == "READY" or not request.ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import shutil
 import time
@@ -268,6 +269,37 @@ def test_a_model_that_cannot_be_loaded_says_why_and_says_no_path(repository: Pat
         with pytest.raises(InferenceServerException, match="unknown model") as caught:
             client.load_model("nobody")
         assert caught.value.status() == "StatusCode.NOT_FOUND"
+
+
+def test_only_admins_see_the_text_of_an_error(repository: Path, running: Any, tmp_path: Path) -> None:
+    (repository / "digits" / "3" / "weights.safetensors").unlink()
+    (repository / "cartpole" / "2" / "model.json").write_text('{"of": "/a secret/place"}')
+    tokens = tmp_path / "tokens"
+    tokens.write_text(
+        "".join(f"{role} {hashlib.sha256(role.encode()).hexdigest()} {role} never\n" for role in ("predict", "admin"))
+    )
+    tokens.chmod(0o600)
+    config = ServeConfig(
+        repository=repository, token_file=tokens, version_policy="all", skip_broken=True, port=0, drain_s=0
+    )
+
+    def reasons(address: str, role: str) -> dict[tuple[str, str], str]:
+        with triton.InferenceServerClient(address) as client:
+            index = client.get_model_repository_index(headers={"authorization": f"Bearer {role}"})
+        return {(each.name, each.version): each.reason for each in index.models}
+
+    with running(config) as server:
+        shown, whole = reasons(server.address, "predict"), reasons(server.address, "admin")
+    assert shown.keys() == whole.keys()
+    assert "weights" in whole["digits", "3"]
+    assert shown["digits", "3"] == "its files cannot be loaded; the server's log says why"
+    for version, reason in whole.items():
+        if version != ("digits", "3"):
+            assert reason == shown[version] or "model.json" in reason
+    assert shown["digits", "1"] == ""
+    for reason in shown.values():
+        assert "/" not in reason
+        assert "safetensors" not in reason
 
 
 def test_a_caller_brings_no_files_and_no_configuration(
