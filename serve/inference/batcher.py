@@ -36,7 +36,8 @@ class Batcher:
     """Dynamic batcher of one model: its queue, its forward and the thread for large batches.
 
     ``forward`` maps [B, *shape] to [B, K]; it is never called twice at once. A batch holds at most ``max_batch_rows``;
-    a request of more makes a batch of its own, computed in pieces of that size. A batch of at most ``inline_rows`` is
+    a request of more is computed in pieces of that size, between which other callers have their turn: see `queue.py`.
+    A batch of at most ``inline_rows`` is
     computed on the event loop; a request of as many that finds the model free, in `compute_now`, without waiting for
     others. A batch that is not full waits until its oldest request is ``max_delay_us`` old. ``latency`` estimates the
     seconds of forwards, where that is known: requests that cannot be answered before their deadline are then refused at
@@ -85,8 +86,8 @@ class Batcher:
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
-    def admit(self, rows: int, field: str) -> Admission:
-        """Admit a request of so many rows, before any work is done for it.
+    def admit(self, rows: int, field: str, caller: str = "") -> Admission:
+        """Admit a request of so many rows, before any work is done for it. Callers take turns, by their key ``caller``.
 
         Raises OverloadedError while the queue is too full for it, InputError where it could never fit, UnavailableError
         after `close`.
@@ -99,9 +100,9 @@ class Batcher:
             raise OverloadedError(
                 f"model {self.name!r}: {self.queued_rows} of at most {self.max_queue_rows} rows are queued; "
                 f"no room for {rows} more",
-                retry_after_s=_retry_s(self._expected_s(rows, monotonic())),
+                retry_after_s=_retry_s(self._expected_s(rows, caller, monotonic())),
             )
-        return Admission(self._count, rows)
+        return Admission(self._count, rows, caller)
 
     def can_compute_now(self, rows: int) -> bool:
         """Check whether `compute_now` takes so many rows: the model is free, and nothing is queued."""
@@ -139,7 +140,7 @@ class Batcher:
         if deadline is None:
             deadline = INFINITY
         elif self._queue.rows or self._computing is not None:
-            self._check_deadline(len(inputs), deadline, now)
+            self._check_deadline(len(inputs), admission.caller, deadline, now)
         self._queue.append(admission, inputs, deadline, now)
         try:
             if self._computing is None:
@@ -152,7 +153,6 @@ class Batcher:
         finally:
             if admission.queued:  # its caller was cancelled
                 self._queue.remove(admission)
-            admission.abandoned = not admission.done
         if admission.error is not None:
             try:
                 raise admission.error
@@ -170,19 +170,19 @@ class Batcher:
         if self._drain_waiters:
             self._notify_drained()
 
-    def _check_deadline(self, rows: int, deadline: float, now: float) -> None:
+    def _check_deadline(self, rows: int, caller: str, deadline: float, now: float) -> None:
         if deadline <= now:
             raise DeadlineError(LATE)
-        expected_s = self._expected_s(rows, now)
+        expected_s = self._expected_s(rows, caller, now)
         if HEADROOM * expected_s > deadline - now:
             raise OverloadedError(
                 f"model {self.name!r}: too much is queued for an answer before the deadline",
                 retry_after_s=_retry_s(expected_s),
             )
 
-    def _expected_s(self, rows: int, now: float) -> float:
-        """Estimate the seconds until everything queued or computing, and so many rows more, is computed."""
-        expected_s = self._queue.compute_s(rows)
+    def _expected_s(self, rows: int, caller: str, now: float) -> float:
+        """Estimate the seconds until what computes, what goes before a caller's next rows, and these are computed."""
+        expected_s = self._queue.compute_s(rows, caller)
         if self._computing is not None:
             end = self._computing.taken_at + self._latency.seconds(self._computing.rows)
             expected_s += max(end - now, 0.0)
@@ -204,7 +204,8 @@ class Batcher:
         if batch is None:
             return
         for request in batch.requests:
-            self._metrics.queue.observe(now - request.queued_at)
+            if not request.pieces:  # none of it was computed before
+                self._metrics.queue.observe(now - request.queued_at)
         if batch.rows > self.inline_rows:
             self._computing = batch
             self._thread.submit(loop, self._compute, batch, self._finish)
@@ -228,15 +229,18 @@ class Batcher:
     def _compute(self, batch: QueuedBatch) -> None:
         """Compute a batch, on the event loop or in the thread."""
         started = monotonic()
-        batch.outcomes = self._forward.outcomes([request.inputs for request in batch.requests], batch.check_wanted)
+        batch.outcomes = self._forward.outcomes(batch.inputs)
         batch.computed_at = monotonic()
         batch.seconds = batch.computed_at - started
 
     def _finish(self, batch: QueuedBatch) -> None:
-        """Finish a batch of the thread. The next one starts first, so that it computes while answers are written."""
+        """Finish a batch of the thread. The next one starts first, so that it computes while answers are written.
+
+        After a piece it starts last: it may hold the next piece, which an error of this one would make needless.
+        """
         self._computing = None
         self._latency.observe(batch.rows, monotonic() - batch.taken_at)
-        if self._queue.rows > self.inline_rows:
+        if self._queue.rows > self.inline_rows and not batch.requests[0].left:
             self._start()
         self._answer(batch)
         self._start()
@@ -256,12 +260,11 @@ class Batcher:
     def _fail_requests(self, batch: QueuedBatch, failures: list[Exception]) -> None:
         """Fail requests: one logged incident where the model fails for all, else one for each that it fails for."""
         where = f"a forward of model {self.name!r}"
-        shared = len(failures) == len(batch.requests) and not isinstance(failures[0], DeadlineError)
-        common = internal_error(failures[0], where) if shared else None
+        common = internal_error(failures[0], where) if len(failures) == len(batch.requests) else None
         for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
-            if isinstance(outcome, DeadlineError):  # of a request that nobody waits for any more
-                request.fail(outcome)
-            elif isinstance(outcome, Exception):
+            if isinstance(outcome, Exception):
+                if request.queued:
+                    self._queue.remove(request)
                 request.fail(common or internal_error(outcome, where))
 
     # -- shutdown -----------------------------------------------------------------------------------------------------

@@ -30,15 +30,11 @@ class Forward:
         self._forward = forward
         self._max_rows = max_rows
 
-    def __call__(self, rows: Array, check_wanted: Callable[[], object] | None = None) -> Readout:
-        """Compute rows, [B, *shape] to [B, K]. Between two pieces ``check_wanted`` is called; its exception ends it."""
+    def __call__(self, rows: Array) -> Readout:
+        """Compute rows, [B, *shape] to [B, K]."""
         if len(rows) > self._max_rows:
-            pieces = []
-            for start in range(0, len(rows), self._max_rows):
-                if check_wanted is not None:
-                    check_wanted()
-                pieces.append(self(rows[start : start + self._max_rows]))
-            return np.concatenate(pieces)
+            starts = range(0, len(rows), self._max_rows)
+            return np.concatenate([self(rows[start : start + self._max_rows]) for start in starts])
         self.calls += 1
         self.rows += len(rows)
         readout = self._forward(rows)
@@ -46,24 +42,19 @@ class Forward:
             raise RuntimeError(f"model {self._name!r} must answer {len(rows)} rows, got {len(readout)}")
         return readout
 
-    def outcomes(
-        self, inputs: Sequence[Array], check_wanted: Callable[[], object] | None = None
-    ) -> list[Readout | Exception]:
+    def outcomes(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
         """Compute several requests' inputs, [b, *shape] each; return each one's readout, [b, K], or its exception.
 
-        Where the batch fails, each request is computed alone, so that none fails for another's inputs. A request that
-        is computed in pieces calls ``check_wanted`` as `__call__` does.
+        Where the batch fails, each request is computed alone, so that none fails for another's inputs.
         """
         try:
-            return self._compute_together(inputs, check_wanted)
+            return self._compute_together(inputs)
         except Exception as error:  # noqa: BLE001 - the boundary: callers get the error, and the model goes on serving
             return [error] if len(inputs) == 1 else [self._compute_alone(rows) for rows in inputs]
 
-    def _compute_together(
-        self, inputs: Sequence[Array], check_wanted: Callable[[], object] | None
-    ) -> list[Readout | Exception]:
+    def _compute_together(self, inputs: Sequence[Array]) -> list[Readout | Exception]:
         if len(inputs) == 1:
-            return [self(inputs[0], check_wanted)]
+            return [self(inputs[0])]
         readout = self(np.concatenate(inputs))
         split: list[Readout | Exception] = []
         end = 0

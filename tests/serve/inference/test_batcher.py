@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from torso.errors import DeadlineError, InputError, InternalServiceError, OverloadedError, UnavailableError
 from torso.serve.inference.batcher import Batcher
@@ -61,9 +63,9 @@ def run(forward: Doubler, scenario: Callable[[Batcher], Awaitable[Any]], **limit
     return asyncio.run(main())
 
 
-async def ask(batcher: Batcher, *values: float, deadline: float | None = None) -> list[float]:
+async def ask(batcher: Batcher, *values: float, deadline: float | None = None, caller: str = "") -> list[float]:
     rows = np.array(values, dtype=np.float32).reshape(-1, 1)
-    with batcher.admit(len(rows), "inputs") as admission:
+    with batcher.admit(len(rows), "inputs", caller) as admission:
         return (await batcher.submit(rows, admission, deadline))[:, 0].tolist()
 
 
@@ -327,17 +329,13 @@ def test_what_queues_behind_the_thread_goes_inline_where_it_is_small(forward: Do
     run(forward, scenario, inline_rows=2)
 
 
-def test_all_that_queued_behind_the_thread_is_computed_inline_batch_by_batch(forward: Doubler) -> None:
+def test_pieces_that_are_small_enough_are_computed_on_the_event_loop(forward: Doubler) -> None:
     async def scenario(batcher: Batcher) -> None:
-        forward.hold()
-        first = asyncio.create_task(ask(batcher, 1, 2, 3, 4, 5))
-        await until_entered(forward)
-        small = [asyncio.create_task(ask(batcher, value)) for value in range(13)]
-        await turn()
-        forward.go.set()
-        await first
-        assert await asyncio.gather(*small) == [[2.0 * value] for value in range(13)]
-        assert forward.batches[2:] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12]]
+        large, small = await asyncio.gather(ask(batcher, *range(9), caller="a"), ask(batcher, 20, caller="b"))
+        assert large == [2.0 * value for value in range(9)]
+        assert small == [40]
+        assert forward.batches == [[20], [0, 1, 2, 3], [4, 5, 6, 7], [8]]
+        assert set(forward.threads) == {threading.current_thread().name}
 
     run(forward, scenario, inline_rows=4, max_batch_rows=4)
 
@@ -582,6 +580,183 @@ def test_what_the_metrics_are_told(forward: Doubler, inline_rows: int) -> None:
         assert (metrics.rows, sum(metrics.compute.counts), len(told)) == (3, 1, 2)
 
     run(forward, scenario, inline_rows=inline_rows, metrics=metrics)
+
+
+# -- several callers ---------------------------------------------------------------------------------------------------
+
+
+def test_a_small_request_goes_between_the_pieces_of_another_callers(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        large = asyncio.create_task(ask(batcher, *range(10), caller="a"))
+        await until_entered(forward)
+        behind = asyncio.create_task(ask(batcher, 20, caller="a"))
+        small = asyncio.create_task(ask(batcher, 30, caller="b"))
+        await turn()
+        assert batcher.queued_rows == 6 + 1 + 1  # a piece of four rows computes
+        forward.go.set()
+        assert await asyncio.gather(large, behind, small) == [[2.0 * value for value in range(10)], [40], [60]]
+        assert forward.batches == [[0, 1, 2, 3], [30], [4, 5, 6, 7], [8, 9, 20]]
+
+    run(forward, scenario, max_batch_rows=4)
+
+
+@pytest.mark.parametrize("inline_rows", [0, 4])
+def test_a_piece_that_fails_fails_its_request_alone(
+    forward: Doubler, caplog: pytest.LogCaptureFixture, inline_rows: int
+) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        asking = [
+            asyncio.create_task(ask(batcher, 1, 2, 3, -13, *range(9))),
+            asyncio.create_task(ask(batcher, *range(9), -13)),
+            asyncio.create_task(ask(batcher, 5)),
+        ]
+        first, last, other = await asyncio.gather(*asking, return_exceptions=True)
+        assert [type(first), type(last), other] == [InternalServiceError, InternalServiceError, [10]]
+        assert forward.batches == [
+            *([1, 2, 3, -13], [0, 1, 2, 3], [4, 5, 6, 7]),  # the first's other pieces are not computed
+            *([8, -13, 5], [8, -13], [5]),
+        ]
+        assert len(caplog.records) == 2
+        assert (batcher.queued_rows, await ask(batcher, 6)) == (0, [12])
+        await batcher.wait_drained()
+
+    run(forward, scenario, max_batch_rows=4, inline_rows=inline_rows)
+
+
+def test_a_request_is_counted_once_whatever_its_pieces(forward: Doubler) -> None:
+    told: list[tuple[float, float, float, int]] = []
+    metrics = ModelMetrics("m", "1", lambda *times: told.append(times))
+
+    async def scenario(batcher: Batcher) -> None:
+        before = time.monotonic()
+        await asyncio.gather(ask(batcher, *range(10), caller="a"), ask(batcher, 1, caller="b"))
+        assert (metrics.rows, metrics.queued_rows, sum(metrics.queue.counts)) == (11, 0, 2)
+        assert {rows: number for rows, (number, _) in metrics.batches.items()} == {1: 1, 4: 2, 2: 1}
+        assert sum(metrics.compute.counts) == batcher.forwards == 4
+        assert metrics.compute_request_s == pytest.approx(metrics.compute.total)  # no two shared a batch
+        for queued, taken, computed, _ in told:
+            assert before <= queued <= taken <= computed <= time.monotonic()
+        assert [rows for *_, rows in told] == [1, 10]  # the large one's rows, as of one batch of its own
+        assert told[1][2] - told[1][1] >= metrics.compute.total - metrics.batches[1][1]
+
+    run(forward, scenario, max_batch_rows=4, metrics=metrics)
+
+
+def test_closing_refuses_what_is_computed_in_part(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        part = asyncio.create_task(ask(batcher, *range(10), caller="a"))
+        await until_entered(forward)
+        drained = asyncio.create_task(batcher.wait_drained())
+        await turn()
+        batcher.close()
+        with pytest.raises(UnavailableError):
+            await part
+        await turn()
+        assert not drained.done()  # a piece computes
+        forward.go.set()
+        await drained
+        assert forward.batches == [[0, 1, 2, 3]]
+        assert batcher.queued_rows == 0
+
+    run(forward, scenario, max_batch_rows=4)
+
+
+def test_a_drain_waits_for_all_pieces(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        large = asyncio.create_task(ask(batcher, *range(10)))
+        await until_entered(forward)
+        drained = asyncio.create_task(batcher.wait_drained())
+        await turn()
+        forward.go.set()
+        await drained
+        assert large.result() == [2.0 * value for value in range(10)]
+
+    run(forward, scenario, max_batch_rows=4)
+
+
+def test_a_deadline_looks_at_what_goes_first_and_not_at_all_that_is_queued(forward: Doubler) -> None:
+    """A batch of four rows takes 8 s, and one row 2 s: a row more is expected after 8 + 4 s, and should have 18 s."""
+
+    async def scenario(batcher: Batcher) -> None:
+        forward.hold()
+        greedy = [asyncio.create_task(ask(batcher, *range(20), caller="a")) for _ in range(3)]
+        await until_entered(forward)
+        with pytest.raises(OverloadedError, match="before the deadline"):
+            await ask(batcher, 1, deadline=time.monotonic() + 100, caller="a")
+        with pytest.raises(OverloadedError, match="before the deadline"):
+            await ask(batcher, 1, deadline=time.monotonic() + 15, caller="b")
+        small = asyncio.create_task(ask(batcher, 1, deadline=time.monotonic() + 20, caller="b"))
+        await turn()
+        forward.go.set()
+        assert await small == [2]
+        await asyncio.gather(*greedy)
+
+    run(forward, scenario, max_batch_rows=4, latency=LatencyEstimate({1: 2.0, 4: 8.0}))
+
+
+def test_small_requests_are_in_time_beside_a_greedy_caller() -> None:
+    """Ten requests of 4096 rows take 640 batches of a millisecond; each of 28 callers is answered after a few."""
+    computed: list[int] = []
+
+    def forward(inputs: np.ndarray) -> np.ndarray:
+        time.sleep(0.001)
+        computed.append(len(inputs))
+        return inputs * np.float32(2)
+
+    async def main() -> None:
+        latency = LatencyEstimate({1: 0.001, 64: 0.001})
+        batcher = Batcher("m", forward, max_batch_rows=64, max_queue_rows=65536, latency=latency)
+        greedy = [asyncio.create_task(ask(batcher, *range(4096), caller="greedy")) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        began = len(computed)
+        deadline = time.monotonic() + 2.0
+        small = [ask(batcher, value, deadline=deadline, caller=f"small-{value}") for value in range(28)]
+        assert await asyncio.gather(*small) == [[2.0 * value] for value in range(28)]
+        assert len(computed) - began <= 5
+        assert await asyncio.gather(*greedy) == [[2.0 * value for value in range(4096)]] * 10
+        batcher.close()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+MIX = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(1, 12), st.booleans(), st.sampled_from([0, 0, 0, 1, 3])), max_size=20
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(MIX, st.integers(1, 5), st.sampled_from([0, 2, 5]))
+def test_every_request_gets_its_own_rows_once_whatever_the_mix(
+    mix: list[tuple[str, int, bool, int]], most: int, inline_rows: int
+) -> None:
+    """Requests of several callers come in turns of the loop; some of them leave again in the next turn."""
+    forward = Doubler()
+
+    async def scenario(batcher: Batcher) -> None:
+        asking, expected = [], []
+        for number, (caller, rows, leaves, turns) in enumerate(mix):
+            values = [100.0 * number + row for row in range(rows)]
+            asking.append(asyncio.create_task(ask(batcher, *values, caller=caller)))
+            expected.append([2 * value for value in values])
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if leaves:
+                asking[-1].cancel()
+        for task, answer in zip(asking, await asyncio.gather(*asking, return_exceptions=True), strict=True):
+            assert task.cancelled() or answer == expected[asking.index(task)]
+        await batcher.wait_drained()
+        computed = [value for batch in forward.batches for value in batch]
+        assert len(computed) == len(set(computed))
+        answered = [value / 2 for task, answer in zip(asking, expected, strict=True) if not task.cancelled()
+                    for value in answer]  # fmt: skip
+        assert set(answered) <= set(computed)
+        assert all(len(batch) <= most for batch in forward.batches)
+        assert batcher.queued_rows == 0
+
+    run(forward, scenario, max_batch_rows=most, max_queue_rows=1000, inline_rows=inline_rows)
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
