@@ -12,10 +12,11 @@ from collections.abc import Callable, Generator
 from time import monotonic  # the event loop's clock; uvloop's own reading of it goes by milliseconds
 
 from torso.arrays import Array, Readout
-from torso.errors import DeadlineError, InputError, OverloadedError, UnavailableError
+from torso.errors import DeadlineError, InputError, OverloadedError, TorsoError, UnavailableError
 from torso.serve.inference.forward import Forward, InferenceThread
 from torso.serve.inference.forward_times import LatencyEstimate
 from torso.serve.inference.queue import HEADROOM, INFINITY, LATE, Admission, QueuedBatch, RequestQueue
+from torso.serve.inference.shares import Holding, share_rows
 from torso.serve.observability.metrics import ModelMetrics
 from torso.serve.wire.status import internal_error
 
@@ -70,6 +71,9 @@ class Batcher:
         self._queue = RequestQueue(max_batch_rows, max_delay_us * 1e-6, self._latency)
         self._computing: QueuedBatch | None = None  # in the thread
         self._timer: asyncio.Handle | None = None
+        self._holdings: dict[str, Holding] = {}  # of limited callers
+        self._refused_caller = ""  # the latest that found no room, and when
+        self._refused_at = -INFINITY
         self._requests = 0  # admitted, and not yet at the end of their ``with`` blocks
         self._drain_waiters: list[asyncio.Future[None]] = []  # of `wait_drained`
         self._closed = False
@@ -86,23 +90,51 @@ class Batcher:
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
-    def admit(self, rows: int, field: str, caller: str = "") -> Admission:
-        """Admit a request of so many rows, before any work is done for it. Callers take turns, by their key ``caller``.
+    def admit(self, rows: int, field: str, caller: str = "", limited: bool = False) -> Admission:
+        """Admit a request of so many rows, before any work is done for it.
 
-        Raises OverloadedError while the queue is too full for it, InputError where it could never fit, UnavailableError
-        after `close`.
+        ``caller`` is the key by which callers take turns; a ``limited`` one may hold the rows of `share_rows`. Raises
+        OverloadedError while the queue is too full for it, or its caller holds too much of it, InputError where it
+        could never fit, UnavailableError after `close`.
         """
         if self._closed:
             raise UnavailableError("the server is shutting down")
+        if limited:
+            return self._admit_limited(rows, field, caller)
         if self.queued_rows + rows > self.max_queue_rows:
-            if rows > self.max_queue_rows:
-                raise InputError(field, expected=f"at most {self.max_queue_rows} rows a request", got=f"{rows}")
-            raise OverloadedError(
-                f"model {self.name!r}: {self.queued_rows} of at most {self.max_queue_rows} rows are queued; "
-                f"no room for {rows} more",
-                retry_after_s=_retry_s(self._expected_s(rows, caller, monotonic())),
+            raise self._refusal(
+                rows, field, caller, f"{self.queued_rows} of at most {self.max_queue_rows} rows are queued"
             )
         return Admission(self._count, rows, caller)
+
+    def _admit_limited(self, rows: int, field: str, caller: str) -> Admission:
+        holding = self._holdings.get(caller)
+        held = 0 if holding is None else holding.rows
+        contended = self.queued_rows > held or self._refused_lately(caller)
+        share = share_rows(self.max_queue_rows, self.queued_rows, held, contended=contended)
+        if held + rows > share or rows > self.max_queue_rows:
+            what = f"caller holds {held} of at most {share} rows while others wait"
+            if not contended:
+                what = f"{held} of at most {share} rows are queued"
+            raise self._refusal(rows, field, caller, what, is_greedy=held > 0)
+        if holding is None:
+            holding = self._holdings[caller] = Holding(caller, self._count, self._holdings.pop)
+        return Admission(holding.count, rows, caller)
+
+    def _refused_lately(self, caller: str) -> bool:
+        """Check whether another caller found no room, and may be about to try again."""
+        return caller != self._refused_caller and monotonic() < self._refused_at + MAX_RETRY_S
+
+    def _refusal(self, rows: int, field: str, caller: str, what: str, *, is_greedy: bool = False) -> TorsoError:
+        if rows > self.max_queue_rows:
+            return InputError(field, expected=f"at most {self.max_queue_rows} rows a request", got=f"{rows}")
+        now = monotonic()
+        if not is_greedy:
+            self._refused_caller, self._refused_at = caller, now
+        return OverloadedError(
+            f"model {self.name!r}: {what}; no room for {rows} more",
+            retry_after_s=_retry_s(self._expected_s(rows, caller, now)),
+        )
 
     def can_compute_now(self, rows: int) -> bool:
         """Check whether `compute_now` takes so many rows: the model is free, and nothing is queued."""

@@ -722,6 +722,96 @@ def test_small_requests_are_in_time_beside_a_greedy_caller() -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+# -- shares of the queue's room ----------------------------------------------------------------------------------------
+
+
+def test_a_limited_caller_that_is_alone_has_the_whole_queue_and_no_more(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        halves = [batcher.admit(32, "inputs", "a", True) for _ in range(2)]
+        with pytest.raises(OverloadedError, match="64 of at most 64 rows are queued; no room for 1 more"):
+            batcher.admit(1, "inputs", "a", True)
+        for admission in halves:
+            admission.release()
+        with pytest.raises(InputError, match="at most 64 rows a request, got 65"):
+            batcher.admit(65, "inputs", "a", True)
+        with batcher.admit(64, "inputs", "a", True):
+            assert batcher.queued_rows == 64
+        assert batcher.queued_rows == 0
+
+    run(forward, scenario, max_queue_rows=64)
+
+
+def test_a_limited_caller_has_its_share_while_others_wait(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        with batcher.admit(30, "inputs", "a", True), batcher.admit(1, "inputs", "b", True):
+            with pytest.raises(OverloadedError, match="caller holds 30 of at most 32 rows while others wait") as caught:
+                batcher.admit(3, "inputs", "a", True)
+            assert caught.value.retry_after_s is not None
+            batcher.admit(2, "inputs", "a", True).release()
+
+    run(forward, scenario, max_queue_rows=64)
+
+
+def test_a_newcomer_finds_room_where_another_has_filled_the_queue(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        for caller, rows in (("a", 64), ("b", 20), ("c", 1)):
+            batcher.admit(rows, "inputs", caller, True)
+        assert batcher.queued_rows == 85
+        with pytest.raises(OverloadedError, match="85 of at most 64 rows are queued"):
+            batcher.admit(1, "inputs", "d")  # it is not limited: nothing changes for it
+
+    run(forward, scenario, max_queue_rows=64)
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_who_found_no_room_finds_it_once_what_is_too_much_is_computed(
+    forward: Doubler, limited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("torso.serve.inference.batcher.monotonic", lambda: now)
+
+    async def scenario(batcher: Batcher) -> None:
+        nonlocal now
+        greedy = [batcher.admit(8, "inputs", "a", True) for _ in range(8)]
+        with pytest.raises(OverloadedError):
+            batcher.admit(32, "inputs", "b", limited)
+        for admission in greedy[:4]:
+            admission.release()
+        with pytest.raises(OverloadedError, match="caller holds 32 of at most 32 rows while others wait"):
+            batcher.admit(8, "inputs", "a", True)
+        with batcher.admit(32, "inputs", "b", limited):
+            assert batcher.queued_rows == 64
+        now += 5.1  # nobody tried again
+        batcher.admit(8, "inputs", "a", True)
+
+    run(forward, scenario, max_queue_rows=64)
+
+
+def test_a_callers_own_refusals_do_not_hide_anothers(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        greedy = batcher.admit(64, "inputs", "a", True)
+        for caller in "ba":
+            with pytest.raises(OverloadedError):
+                batcher.admit(40, "inputs", caller, True)
+        greedy.release()
+        with batcher.admit(20, "inputs", "a", True), pytest.raises(OverloadedError, match="while others wait"):
+            batcher.admit(20, "inputs", "a", True)
+
+    run(forward, scenario, max_queue_rows=64)
+
+
+def test_what_a_limited_caller_holds_is_forgotten_with_its_requests(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        for number in range(50):
+            with batcher.admit(1, "inputs", f"caller-{number}", True) as admission:
+                assert (await batcher.submit(rows_of(number), admission)).tolist() == [[2.0 * number]]
+        with batcher.admit(1, "inputs", "late", True) as admission, pytest.raises(DeadlineError):
+            await batcher.submit(rows_of(1), admission, time.monotonic() - 1)
+        assert (batcher._holdings, batcher.queued_rows) == ({}, 0)
+
+    run(forward, scenario)
+
+
 MIX = st.lists(
     st.tuples(st.sampled_from("abc"), st.integers(1, 12), st.booleans(), st.sampled_from([0, 0, 0, 1, 3])), max_size=20
 )
