@@ -70,6 +70,7 @@ class Batcher:
         self._thread = InferenceThread(f"infer-{name}")
         self._queue = RequestQueue(max_batch_rows, max_delay_us * 1e-6, self._latency)
         self._computing: QueuedBatch | None = None  # in the thread
+        self._continues = False  # the next batch starts in the loop's next turn; one a turn, whoever comes meanwhile
         self._timer: asyncio.Handle | None = None
         self._holdings: dict[str, Holding] = {}  # of limited callers
         self._refused_caller = ""  # the latest that found no room, and when
@@ -205,20 +206,24 @@ class Batcher:
     def _check_deadline(self, rows: int, caller: str, deadline: float, now: float) -> None:
         if deadline <= now:
             raise DeadlineError(LATE)
-        expected_s = self._expected_s(rows, caller, now)
-        if HEADROOM * expected_s > deadline - now:
+        left_s = (deadline - now) / HEADROOM - self._computing_s(now)
+        if self._queue.compute_all_s(rows) <= left_s:
+            return  # without a look at every caller
+        if self._queue.compute_s(rows, caller) > left_s:
             raise OverloadedError(
                 f"model {self.name!r}: too much is queued for an answer before the deadline",
-                retry_after_s=_retry_s(expected_s),
+                retry_after_s=_retry_s(self._expected_s(rows, caller, now)),
             )
 
     def _expected_s(self, rows: int, caller: str, now: float) -> float:
         """Estimate the seconds until what computes, what goes before a caller's next rows, and these are computed."""
-        expected_s = self._queue.compute_s(rows, caller)
-        if self._computing is not None:
-            end = self._computing.taken_at + self._latency.seconds(self._computing.rows)
-            expected_s += max(end - now, 0.0)
-        return expected_s
+        return self._computing_s(now) + self._queue.compute_s(rows, caller)
+
+    def _computing_s(self, now: float) -> float:
+        """Estimate the seconds until what computes is computed."""
+        if self._computing is None:
+            return 0.0
+        return max(self._computing.taken_at + self._latency.seconds(self._computing.rows) - now, 0.0)
 
     # -- a batch ------------------------------------------------------------------------------------------------------
 
@@ -245,8 +250,13 @@ class Batcher:
         self._compute(batch)
         self._latency.observe(batch.rows, batch.seconds)
         self._answer(batch)
-        if self._queue:
-            loop.call_soon(self._start)
+        if self._queue and not self._continues:
+            self._continues = True
+            loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        self._continues = False
+        self._start()
 
     def _start_in(self, delay_s: float, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule `_start` in so many seconds; where they are too few for a timer, at the next turn of the loop."""

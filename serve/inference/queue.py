@@ -208,6 +208,10 @@ class RequestQueue:
             return 0.0
         return min(request.start_by for caller in self._callers.values() for request in caller.requests) - now
 
+    def compute_all_s(self, rows: int) -> float:
+        """Estimate the seconds to compute all that is queued and so many rows more."""
+        return self._batches_s(self.rows + rows)
+
     def compute_s(self, rows: int, caller: str = "") -> float:
         """Estimate the seconds to compute so many rows more of a caller's, and what goes before them.
 
@@ -250,6 +254,7 @@ class RequestQueue:
             if left > max_rows:  # the first and only one
                 left = max_rows
                 inputs.append(request.take(left))
+                request.start_by = now  # what is left of it waits for no others
             else:
                 caller.requests.popleft()
                 request.queued = False
@@ -265,7 +270,8 @@ class RequestQueue:
             end_by = earliest
             if len(order) > 1:
                 caller.start = order[0][0]
-                self._now = max(self._now, caller.start)
+                if caller.start > self._now:
+                    self._now = caller.start
                 self._reorder(caller)
             elif caller.requests:
                 alone = True

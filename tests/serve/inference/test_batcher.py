@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import threading
 import time
@@ -695,6 +696,29 @@ def test_a_deadline_looks_at_what_goes_first_and_not_at_all_that_is_queued(forwa
         await asyncio.gather(*greedy)
 
     run(forward, scenario, max_batch_rows=4, latency=LatencyEstimate({1: 2.0, 4: 8.0}))
+
+
+def test_the_last_piece_waits_for_no_others(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        assert await ask(batcher, *range(10)) == [2.0 * value for value in range(10)]
+        assert forward.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+    run(forward, scenario, max_batch_rows=4, max_delay_us=3_600_000_000)
+
+
+def test_a_backlog_on_the_event_loop_leaves_it_turns_however_many_come(forward: Doubler) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        asking, batches = [asyncio.create_task(ask(batcher, *range(2000)))], []
+        for _ in range(100):
+            asking.append(asyncio.create_task(ask(batcher, 1, 2, 3, 4)))
+            await asyncio.sleep(0)
+            batches.append(len(forward.batches))
+        assert max(after - before for before, after in itertools.pairwise(batches)) <= 2  # its own, and the next
+        large, *small = await asyncio.gather(*asking)
+        assert small == [[2, 4, 6, 8]] * 100
+        assert large == [2.0 * value for value in range(2000)]
+
+    run(forward, scenario, max_batch_rows=4, max_queue_rows=4096, inline_rows=4)
 
 
 def test_small_requests_are_in_time_beside_a_greedy_caller() -> None:

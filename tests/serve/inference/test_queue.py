@@ -145,13 +145,19 @@ def test_whoever_comes_back_does_not_pass_one_that_waits() -> None:
     assert len(turns) <= 4 + 2 * 4
 
 
-def test_whoever_is_alone_keeps_no_credit_and_no_debt() -> None:
-    queue = Queue(*[(4, INFINITY)] * 20, most=4, callers="a" * 20)
-    for _ in range(10):
-        queue.take()
-    for caller in "bbcc":
-        queue.add(4, caller=caller)
-    assert queue.take_all() == "a b c a b c " + " ".join("a" * 8)
+def test_whoever_was_alone_is_due_for_the_rows_that_are_next() -> None:
+    queue = Queue((1, INFINITY), (4, INFINITY), (4, INFINITY), most=4, callers="aaa")
+    assert queue.take() == [0]
+    queue.add(2, caller="b")
+    assert queue.take_all() == "b a a"
+
+
+def test_whoever_was_alone_has_no_turn_left_from_before() -> None:
+    queue = Queue((4, INFINITY), (4, INFINITY), *[(1, INFINITY)] * 3, most=4, callers="aabbb")
+    assert queue.take() == [2, 3, 4]
+    assert queue.take() == [0]
+    queue.add(2, caller="c")
+    assert queue.take_all() == "c a"
 
 
 @pytest.mark.parametrize("removed", [0, 1, 2, 3])
