@@ -96,6 +96,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
                 del self._by_peer[peer]
         await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
+    async def List(self, _request: object, context: HealthContext) -> None:  # noqa: N802 - the service's name
+        """Refuse to list names, as servers may; the method is younger than the service."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "names are not listed; use Check")
+
     async def _send_changes(self, name: str, context: HealthContext, changed: asyncio.Event) -> None:
         """Send the states of a name until `end_watches`."""
         sent = None

@@ -131,7 +131,8 @@ class PredictionServicer:
 
     async def _predict_images(self, model: ServedModel, images: list[bytes], call: Call) -> NDArray[np.float32]:
         """Decode image files and compute their rows, [B, K]. They count as queued before any is decoded."""
-        with model.batcher.admit(len(images), IMAGES) as admission:
+        caller = call.caller
+        with model.batcher.admit(len(images), IMAGES, caller.key, caller.limited) as admission:
             inputs = await self._handler.decode_images(_prepare_images, model, images, self._max_pixels, call)
             return await model.batcher.submit(inputs, admission, call.deadline)
 

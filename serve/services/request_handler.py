@@ -271,7 +271,7 @@ class RequestHandler:
         if not heavy and batcher.can_compute_now(rows):
             inputs = read(*arguments)
             return inputs, batcher.compute_now(inputs, call.deadline)
-        with batcher.admit(rows, field) as admission:
+        with batcher.admit(rows, field, call.caller.key, call.caller.limited) as admission:
             inputs = await self.offload(heavy, read, *arguments)
             return inputs, await batcher.submit(inputs, admission, call.deadline)
 

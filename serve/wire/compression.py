@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 
-from torso.errors import InputError
+from torso.errors import InputError, OverloadedError
 
 GZIP = b"\x1f\x8b"
 ZLIB = 0x78  # deflate with a window of 32 KiB, which all compressors use
@@ -25,8 +25,8 @@ def is_compressed(data: bytes) -> bool:
 def inflate(data: bytes, max_bytes: int) -> bytes:
     """Inflate a compressed message; one that cannot be is returned as it is, for whoever decodes it to refuse.
 
-    Raises InputError where it would have more than ``max_bytes``, or more than ``MAX_RATIO`` times its own bytes and
-    more than ``FREE_BYTES``.
+    Raises OverloadedError where it would have more than ``max_bytes``, InputError where it would have more than
+    ``MAX_RATIO`` times its own bytes and more than ``FREE_BYTES``.
     """
     most = min(max_bytes, max(FREE_BYTES, MAX_RATIO * len(data)))
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # of either format
@@ -35,6 +35,8 @@ def inflate(data: bytes, max_bytes: int) -> bytes:
     except zlib.error:
         return data
     if len(inflated) > most:
+        if most == max_bytes:
+            raise OverloadedError(f"the request inflates to more than {max_bytes} bytes, the most that one may have")
         expected = f"a compressed message of at most {most} bytes, {MAX_RATIO} times its own or {FREE_BYTES}"
         raise InputError("request", expected=expected, got=f"more, of {len(data)} compressed bytes")
     return inflated if stream.eof else data

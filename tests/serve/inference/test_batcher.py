@@ -133,7 +133,7 @@ def test_the_pieces_of_a_request_whose_deadline_passed_are_not_computed(
         assert forward.batches == [[0, 1, 2, 3]]
 
     run(forward, scenario, max_batch_rows=4)
-    assert not caplog.records  # it is no fault of the model
+    assert not [each for each in caplog.records if each.name.startswith("torso")]  # it is no fault of the model
 
 
 def test_a_batch_ends_where_the_next_request_would_not_fit(forward: Doubler) -> None:

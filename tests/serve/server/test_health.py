@@ -235,7 +235,9 @@ def test_bytes_that_are_no_request_end_in_a_status(
             channel.unary_unary("/grpc.health.v1.Health/Check"),
             lambda data: next(channel.unary_stream("/grpc.health.v1.Health/Watch")(data)),
         ):
-            with pytest.raises(grpc.RpcError, match="request must be a message of the method, got 9 other bytes") as refused:
+            with pytest.raises(
+                grpc.RpcError, match="request must be a message of the method, got 9 other bytes"
+            ) as refused:
                 call(b"\xff" * 9)
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         with pytest.raises(grpc.RpcError) as refused:
