@@ -68,8 +68,9 @@ class ServeConfig:
     max_delay_us: int = 0
     """Microseconds that a batch that is not full waits for more requests; 0 adds none."""
     max_queue_rows: int = 4096
-    """The most rows in one model's queue. Requests beyond it are rejected with a time to retry after, and so are those
-    that the queue leaves no time for before their deadline."""
+    """The most rows in one model's queue; while others wait, half of it is the most of one caller, and others find room
+    beyond it. Requests beyond it are rejected with a time to retry after, and so are those that the queue leaves no
+    time for before their deadline."""
     max_message_mib: int = 64
     """The largest request, in MiB, also once it is inflated. A compressed one of more than 1 MiB may inflate to 100
     times its own size."""

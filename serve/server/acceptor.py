@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # its stubs leave it out
 
-RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+from torso.serve.services.method_table import RpcHandler
 
 CAN_ACCEPT = all(
     hasattr(owner, name)

@@ -27,8 +27,8 @@ SWEEP_S, CROWDED_SWEEP_S = 1.0, 0.25  # between two looks
 LOG_S = 10.0  # between two lines of the log about closed connections
 
 
-class Connection:
-    """Connection of a client, under the name that gRPC gives it, such as ``ipv4:192.0.2.1:50000``."""
+class ClientConnection:
+    """ClientConnection of a client, under the name that gRPC gives it, such as ``ipv4:192.0.2.1:50000``."""
 
     __slots__ = ("_baseline", "calls", "consumed", "file", "is_known", "name", "seen_at")
 
@@ -90,23 +90,25 @@ class Connections:
     def __init__(self, max_connections: int) -> None:
         self.port = 0  # that is listened on; 0: none, or a Unix socket
         self._most = int(CROWDED * max_connections)
-        self._by_name: dict[str, Connection] = {}
-        self._files: dict[tuple[int, int], Connection | None] = {}  # by descriptor and inode; None: something else
+        self._by_name: dict[str, ClientConnection] = {}
+        self._files: dict[
+            tuple[int, int], ClientConnection | None
+        ] = {}  # by descriptor and inode; None: something else
         self._closed: Counter[str] = Counter()  # by host, since the last line of the log
         self._logged_at = -LOG_S
 
-    def get(self, name: str) -> Connection:
+    def get(self, name: str) -> ClientConnection:
         """Return the connection of a call."""
         connection = self._by_name.get(name)
         if connection is None:
-            connection = self._by_name[name] = Connection(name)
+            connection = self._by_name[name] = ClientConnection(name)
         return connection
 
     @property
     def _can_find(self) -> bool:
         return self.port > 0 and OPEN_FILES.is_dir()
 
-    def measure(self, connections: Iterable[Connection]) -> dict[Connection, int | None]:
+    def measure(self, connections: Iterable[ClientConnection]) -> dict[ClientConnection, int | None]:
         """Return the most bytes that each has received for messages that are not whole; None where it is not known."""
         measured = {connection: connection.unread_bytes() for connection in connections}
         if self._can_find and any(connection.file is None for connection in measured):
@@ -132,7 +134,7 @@ class Connections:
         return CROWDED_SWEEP_S
 
     def _find(self) -> None:
-        files: dict[tuple[int, int], Connection | None] = {}
+        files: dict[tuple[int, int], ClientConnection | None] = {}
         for descriptor in [int(path.name) for path in OPEN_FILES.iterdir()]:
             try:
                 status = os.fstat(descriptor)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -21,13 +21,12 @@ from grpc_health.v1 import health_pb2
 from torso.errors import DeadlineError, InputError, OverloadedError, ServiceError
 from torso.serve.config import ServeConfig
 from torso.serve.server.auth import Authority, check_open
-from torso.serve.server.connections import Connection, Connections
+from torso.serve.server.connections import ClientConnection, Connections
 from torso.serve.server.inflow import Inflow
 from torso.serve.services.callers import Caller, current_caller
+from torso.serve.services.method_table import RpcHandler
+from torso.serve.services.request_handler import Context
 from torso.serve.wire import status
-
-RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # grpc's own class is generic only in its stubs
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 STATUS_S = 0.1  # the most seconds that sending a status may take where the client does not read
 RETRY_S = 1.0
@@ -171,7 +170,7 @@ class Gate:
 
     # -- a call -------------------------------------------------------------------------------------------------------
 
-    def _enter(self, path: str, context: Context) -> tuple[Caller, Connection]:
+    def _enter(self, path: str, context: Context) -> tuple[Caller, ClientConnection]:
         """Begin a call. Raises ServiceError where its caller may not make it."""
         name = context.peer()
         metadata: Any = context.invocation_metadata() if self._authority.has_tokens else ()
@@ -254,7 +253,7 @@ class _StreamMessages:
         self,
         gate: Gate,
         stream: _OpenStream,
-        connection: Connection,
+        connection: ClientConnection,
         decode: Callable[[bytes], Any] | None,
     ) -> None:
         self._gate = gate
@@ -306,6 +305,6 @@ def _decoded(data: bytes, decode: Callable[[bytes], Any] | None, caller: Caller)
     return message
 
 
-def _leave(caller: Caller, connection: Connection) -> None:
+def _leave(caller: Caller, connection: ClientConnection) -> None:
     caller.calls -= 1
     connection.calls -= 1

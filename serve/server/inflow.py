@@ -15,7 +15,7 @@ from typing import Any
 import grpc.aio
 
 from torso.errors import DeadlineError, InputError, OverloadedError, ServiceError
-from torso.serve.server.connections import Connection, Connections
+from torso.serve.server.connections import ClientConnection, Connections
 from torso.serve.services.callers import Caller
 from torso.serve.wire.compression import inflate, is_compressed
 from torso.serve.worker_threads import DaemonPool
@@ -54,7 +54,7 @@ class _Reading(Interruption):
 
     __slots__ = ("begun_at", "caller", "connection", "of_stream")
 
-    def __init__(self, caller: Caller, connection: Connection, of_stream: bool) -> None:
+    def __init__(self, caller: Caller, connection: ClientConnection, of_stream: bool) -> None:
         super().__init__()
         self.of_stream = of_stream
         self.caller = caller
@@ -87,7 +87,7 @@ class Inflow:
         self,
         read: Callable[[], Awaitable[Any]],
         caller: Caller,
-        connection: Connection,
+        connection: ClientConnection,
         *,
         of_stream: bool = False,
     ) -> bytes:
@@ -181,7 +181,7 @@ class Inflow:
         """Measure the messages that are slow; end those that take too long or hold too much."""
         self._timer = None
         now = monotonic()
-        slow: dict[Connection, list[_Reading]] = {}
+        slow: dict[ClientConnection, list[_Reading]] = {}
         for reading in self._readings:
             if now - reading.begun_at < YOUNG_S:
                 break
@@ -208,7 +208,7 @@ class Inflow:
             return self._max_message * sum(not reading.of_stream for reading in readings)
         return min(unread, self._max_message * len(readings))
 
-    def _end_largest(self, slow: dict[Connection, list[_Reading]], held: dict[Connection, int]) -> None:
+    def _end_largest(self, slow: dict[ClientConnection, list[_Reading]], held: dict[ClientConnection, int]) -> None:
         """End the slow messages of the callers that have most on their way, until these hold half of the room."""
         while sum(held.values()) > self._limit // 2:
             by_caller: dict[Caller, int] = {}

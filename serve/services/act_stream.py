@@ -22,8 +22,8 @@ from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
 from torso.serve.services.episodes import EpisodeRoom, Episodes, ServedEpisode, episode_bytes
 from torso.serve.services.in_order import in_order
-from torso.serve.services.messages import Messages
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
+from torso.serve.services.stream_messages import Messages
 from torso.serve.wire.status import WireStatus, to_wire
 from torso.serve.wire.tensors import array_to_tensor, tensor_to_array
 

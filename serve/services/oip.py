@@ -20,11 +20,11 @@ from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
 from torso.serve.services.callers import current_caller
 from torso.serve.services.in_order import in_order
-from torso.serve.services.messages import Messages
 from torso.serve.services.method_table import MethodTable
 from torso.serve.services.oip_statistics import model_statistics
 from torso.serve.services.prediction import OFFLOAD_ROWS
 from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, Context, RequestHandler
+from torso.serve.services.stream_messages import Messages
 from torso.serve.wire.oip_signature import TensorMetadata
 from torso.serve.wire.oip_tensors import (
     INPUT,

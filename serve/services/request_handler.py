@@ -23,7 +23,7 @@ from torso.errors import DeadlineError, UnavailableError
 from torso.serve.observability.logs import ID_KEY, caller_request_id, current_call
 from torso.serve.observability.metrics import Metrics, ModelMetrics
 from torso.serve.services.callers import current_caller
-from torso.serve.services.messages import Messages
+from torso.serve.services.stream_messages import Messages
 from torso.serve.wire.messages import USUAL_LIMITS, MessageLimits, Request, parse_message
 from torso.serve.wire.status import WireStatus, to_wire
 from torso.serve.worker_threads import DaemonPool

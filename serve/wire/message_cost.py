@@ -1,4 +1,4 @@
-"""What decoding a message would take, told from its bytes before it is decoded.
+"""Cost of a message, told from its bytes before it is decoded.
 
 A field of two bytes may become an object of a hundred, and a packed number of one byte one of eight: 64 MB of such
 fields take gigabytes, and seconds in which nothing else runs.
