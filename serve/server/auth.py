@@ -71,10 +71,10 @@ class Authority:
         else:
             try:
                 caller = self._token_caller(self._authenticate(metadata))
-            except UnauthenticatedError as error:
+            except UnauthenticatedError:
                 if method not in OPEN_METHODS:
                     raise
-                return Caller(peer, None, refusal=error)
+                return self._caller_at(peer.rpartition(":")[0], None, limited=True)
         if method.startswith(ADMIN_METHODS) and caller.role != "admin":
             if not isinstance(caller.token, Token):
                 raise ForbiddenError("this needs role admin, which only a token gives, and this server has no tokens")
@@ -111,9 +111,11 @@ class Authority:
         if caller is not None:
             return caller
         if peer.startswith(LOCAL_PEERS):
-            return self._remember(Caller(peer, self._anonymous_role))
-        host = peer.rpartition(":")[0]
-        return self._callers.get(host) or self._remember(Caller(host, self._anonymous_role, limited=True))
+            return self._caller_at(peer, self._anonymous_role, limited=False)
+        return self._caller_at(peer.rpartition(":")[0], self._anonymous_role, limited=True)
+
+    def _caller_at(self, address: str, role: str | None, *, limited: bool) -> Caller:
+        return self._callers.get(address) or self._remember(Caller(address, role, limited=limited))
 
     def _remember(self, caller: Caller) -> Caller:
         if len(self._callers) >= MAX_KEPT:
@@ -123,9 +125,9 @@ class Authority:
 
 
 def check_open(caller: Caller, service: str) -> None:
-    """Check that a caller may see the health of a service or model; raises a stranger's refusal where it may not."""
-    if caller.refusal is not None and service not in OPEN_SERVICES:
-        raise caller.refusal
+    """Check that a caller may see the health of a service or model; UnauthenticatedError where it may not."""
+    if caller.role is None and service not in OPEN_SERVICES:
+        raise UnauthenticatedError("this needs a token: metadata must have `authorization: Bearer TOKEN`")
 
 
 def _today() -> date:

@@ -30,6 +30,9 @@ from torso.serve.wire import status
 
 STATUS_S = 0.1  # the most seconds that sending a status may take where the client does not read
 RETRY_S = 1.0
+SMALL_BYTES = (
+    1 << 16
+)  # most of a message of methods that are not torso's: those of the health service and of reflection
 UNKNOWN_METHOD = "Method not found!"  # gRPC's own words
 
 
@@ -93,13 +96,14 @@ class Gate:
         """Guard a method of one request and one response."""
         answer: Any = handler.unary_unary  # a coroutine function: its type is the blocking server's
         decode = handler.request_deserializer
+        max_bytes = None if decode is None else SMALL_BYTES
 
         async def guarded(_requests: object, context: Context) -> Any:
             try:
                 caller, connection = self._enter(path, context)
                 size = 0
                 try:
-                    data = await self._inflow.read(context.read, caller, connection)
+                    data = await self._inflow.read(context.read, caller, connection, max_bytes=max_bytes)
                     size = len(data)
                     answered = answer(_decoded(data, decode, caller), context)
                     del data
@@ -117,12 +121,13 @@ class Gate:
         """Guard a method of one request and many responses, a coroutine function that writes them to the context."""
         answer: Any = handler.unary_stream
         decode = handler.request_deserializer
+        max_bytes = None if decode is None else SMALL_BYTES
 
         async def guarded(_requests: object, context: Context) -> None:
             try:
                 caller, connection = self._enter(path, context)
                 try:
-                    data = await self._inflow.read(context.read, caller, connection)
+                    data = await self._inflow.read(context.read, caller, connection, max_bytes=max_bytes)
                     self._inflow.release(caller, len(data))
                     stream = _OpenStream(caller, context)
                     self._streams.add(stream)
@@ -271,7 +276,13 @@ class _StreamMessages:
         gate._authority.check_valid(caller)
         try:
             async with asyncio.timeout(gate._idle_s):
-                data = await gate._inflow.read(self._stream.context.read, caller, self._connection, of_stream=True)
+                data = await gate._inflow.read(
+                    self._stream.context.read,
+                    caller,
+                    self._connection,
+                    max_bytes=None if self._decode is None else SMALL_BYTES,
+                    of_stream=True,
+                )
         except TimeoutError:
             raise DeadlineError(f"the stream had no request for {gate._idle_s:g} s") from None
         self._held += len(data)

@@ -89,11 +89,13 @@ class Inflow:
         caller: Caller,
         connection: ClientConnection,
         *,
+        max_bytes: int | None = None,
         of_stream: bool = False,
     ) -> bytes:
         """Read a message, inflated, once there is room for it; its bytes count until `release`.
 
-        of_stream: whether the message may be long in coming, as a stream's next one may.
+        max_bytes: its most bytes, where they are fewer than any message's. of_stream: whether the message may be long
+        in coming, as a stream's next one may.
 
         Raises OverloadedError where there is no room, DeadlineError where the message is not whole in time, InputError
         where it inflates to too much or a call has none; StopAsyncIteration at the end of a stream.
@@ -101,8 +103,10 @@ class Inflow:
         if not self._has_room(caller):
             await self._wait_for_room(caller)
         data = await self._receive(read, _Reading(caller, connection, of_stream))
+        if max_bytes is not None and len(data) > max_bytes:
+            raise InputError("request", expected=f"a message of at most {max_bytes} bytes", got=f"{len(data)}")
         if is_compressed(data):
-            data = await self._inflate(data)
+            data = await self._inflate(data, max_bytes or self._max_message)
         size = len(data)
         self.held_bytes += size
         caller.held_bytes += size
@@ -170,10 +174,10 @@ class Inflow:
             del self._readings[reading]
         raise refusal  # outside of the except block, so that it keeps nothing alive
 
-    async def _inflate(self, data: bytes) -> bytes:
+    async def _inflate(self, data: bytes, max_bytes: int) -> bytes:
         if len(data) <= INLINE_BYTES:
-            return inflate(data, self._max_message)
-        return await self._inflaters.run(inflate, data, self._max_message)
+            return inflate(data, max_bytes)
+        return await self._inflaters.run(inflate, data, max_bytes)
 
     # -- slow messages ------------------------------------------------------------------------------------------------
 

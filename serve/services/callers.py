@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torso.errors import ServiceError
 
 ROLES = {"predict": 0, "admin": 1}  # by rank: a higher role includes the lower ones
 
@@ -15,11 +11,11 @@ class Caller:
     """Caller as the server knows it: a token, else an address, else, on this machine, a connection.
 
     key: what tells callers apart. limited: whether limits by caller hold, as they do for all but this machine's own
-    callers without a token. role: of `ROLES`; None for a stranger, whose calls end with ``refusal`` but for the health
-    of the server as a whole. token: what it was authorised by.
+    callers without a token. role: of `ROLES`; None for a stranger, who may ask for the health of the server as a whole
+    alone. token: what it was authorised by.
     """
 
-    __slots__ = ("calls", "held_bytes", "key", "limited", "refusal", "role", "token")
+    __slots__ = ("calls", "held_bytes", "key", "limited", "role", "token")
 
     def __init__(
         self,
@@ -28,13 +24,11 @@ class Caller:
         *,
         limited: bool = False,
         token: object | None = None,
-        refusal: ServiceError | None = None,
     ) -> None:
         self.key = key
         self.role = role
         self.limited = limited
         self.token = token
-        self.refusal = refusal
         self.calls = 0  # that go on
         self.held_bytes = 0  # of its messages that are being answered
 

@@ -247,3 +247,18 @@ def test_a_slow_message_is_read_and_one_that_takes_too_long_is_not(server: Calla
         assert b"grpc-status\x014" in endless.status()  # DEADLINE_EXCEEDED
         assert time.monotonic() - started < 5
     serving.end()
+
+
+def test_a_large_health_request_is_refused_unseen(server: Callable[..., Process]) -> None:
+    serving = server()
+    with channel_to(serving) as channel:
+        before = memory(serving)
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+            data = np.random.default_rng(0).bytes(MIB) * 20
+            assert status(check, data, compression=compression)[0] is grpc.StatusCode.INVALID_ARGUMENT
+            with pytest.raises(grpc.RpcError, match="a message of at most 65536 bytes"):
+                next(watch(data, compression=compression, timeout=30))
+        assert memory(serving) - before < GROWTH
+    serving.end()

@@ -26,7 +26,7 @@ from server_process import Process
 from torso.errors import ForbiddenError, UnauthenticatedError
 from torso.proto import prediction_pb2
 from torso.serve import Client
-from torso.serve.server.auth import Authority
+from torso.serve.server.auth import Authority, check_open
 from torso.serve.wire.tensors import array_to_tensor
 
 CHAT = "/test.Echo/Chat"
@@ -186,7 +186,11 @@ def test_who_calls_and_what_they_may(token_file: Path) -> None:
         authority.authorize("/x/Y", (), "")
     stranger = authority.authorize("/grpc.health.v1.Health/Check", (), "ipv4:192.0.2.7:3")
     assert stranger.role is None
-    assert isinstance(stranger.refusal, UnauthenticatedError)
+    assert stranger.limited
+    check_open(stranger, "")
+    with pytest.raises(UnauthenticatedError):
+        check_open(stranger, "digits")
+    check_open(me, "digits")
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)), min_size=1))
