@@ -7,6 +7,7 @@ Nothing is imported before it is called: base is imported by processes that do n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -34,6 +35,24 @@ def cpu_multiplies_bfloat16() -> bool:
     """Whether the CPU has instructions for bfloat16 products; ``torch.cpu.get_capabilities`` is newer than 2.6."""
     cpu = import_module("torch.cpu")
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
+RunOperation = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def intercept_operations(run: RunOperation) -> AbstractContextManager[Any]:
+    """Return a context in which ``run(operation, args, kwargs)`` stands for each of torch's operations; it may call it.
+
+    Torch has documented its dispatch modes without a public name. Left to itself, one imports torch's compiler.
+    """
+    mode = import_module("torch.utils._python_dispatch").TorchDispatchMode
+
+    def dispatch(_self: Any, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return run(operation, tuple(args), dict(kwargs or {}))
+
+    methods = {"__torch_dispatch__": dispatch, "_should_skip_dynamo": classmethod(lambda _cls: False)}
+    context: AbstractContextManager[Any] = type("Interception", (mode,), methods)()
+    return context
 
 
 ONNX_EXPORTER_LOGGER = "torch.onnx._internal.exporter._registration"  # it logs that torchvision is absent

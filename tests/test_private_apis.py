@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,23 @@ def test_lists_of_tensors() -> None:
 
 def test_bfloat16_of_the_cpu() -> None:
     assert private_apis.cpu_multiplies_bfloat16() == _flags_name_bfloat16()
+
+
+def test_operations_are_intercepted_without_the_compiler() -> None:
+    code = """
+import sys, torch
+from torso.private_apis import intercept_operations
+names = []
+def run(operation, args, kwargs):
+    names.append(str(operation))
+    return operation(*args, **kwargs)
+with intercept_operations(run):
+    torch.nn.functional.linear(torch.zeros(1, 2), torch.zeros(3, 2))
+print(names, "torch._dynamo" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'aten.mm.default'" in result.stdout
+    assert result.stdout.endswith("False\n")
 
 
 def _flags_name_bfloat16() -> bool:

@@ -114,11 +114,11 @@ class RegressionHead(TargetHead):
         super().__init__()
         self.linear = nn.Linear(num_features, spec.num_targets)
         # Not in the weights file: the spec holds them. As buffers they follow the network's device and precision.
-        mean, std = spec.mean or (0.0,) * spec.num_targets, spec.std or (1.0,) * spec.num_targets
-        self.reads_out_float64 = needs_float64(mean, std)
+        self.reads_out_float64 = spec.mean is not None and spec.std is not None and needs_float64(spec.mean, spec.std)
         dtype = torch.float64 if self.reads_out_float64 else None
-        self.register_buffer("mean", torch.tensor(mean, dtype=dtype), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=dtype), persistent=False)
+        for name, values, usual in (("mean", spec.mean, 0.0), ("std", spec.std, 1.0)):
+            statistics = torch.full((spec.num_targets,), usual) if values is None else torch.tensor(values, dtype=dtype)
+            self.register_buffer(name, statistics, persistent=False)
 
     def predict(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
         """Compute standardised estimates, [B, K]."""

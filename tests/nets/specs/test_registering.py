@@ -222,7 +222,7 @@ def test_a_torso_with_buffers_and_numbers_of_its_own_loads(tmp_path: Path) -> No
     card = json.loads((tmp_path / "model.json").read_text())
     card["network"]["torso"]["width"] = 4
     (tmp_path / "model.json").write_text(json.dumps(card))
-    with pytest.raises(ModelDamagedError, match=r"does not fit the network in model\.json"):
+    with pytest.raises(ModelDamagedError, match=r"does not fit model\.json: torso\.offset must be"):
         load_model(tmp_path)
 
 
