@@ -16,6 +16,7 @@ from torso.plain import shown
 T = TypeVar("T")
 FLOAT32 = np.finfo(np.float32)
 _LARGEST_SIZE = 2**31 - 1
+MAX_AXES = 31  # numpy has had 32 before 2.0, and one is the batch's
 
 
 def choice(name: str, value: object, known: tuple[str, ...]) -> None:
@@ -102,6 +103,12 @@ def each(name: str, values: object, check: Callable[[str, object], Any]) -> tupl
     if not isinstance(values, (list, tuple, np.ndarray)):
         raise SpecError(f"{name} must be a tuple, got {shown(values)}")
     return tuple(check(f"each of {name}", value) for value in values)
+
+
+def require_axes(name: str, shape: object) -> None:
+    """Check that a shape has no more axes than arrays can have, beside that of a batch."""
+    if isinstance(shape, (list, tuple, np.ndarray)) and len(shape) > MAX_AXES:
+        raise SpecError(f"{name} must have at most {MAX_AXES} axes, got {len(shape)}")
 
 
 def assign(spec: object, **values: object) -> None:

@@ -15,6 +15,7 @@ from torso.errors import SpecError
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
+_LONGEST_PLACE = 500  # characters of an error's place
 
 
 def shown(value: object) -> str:
@@ -28,30 +29,40 @@ def plain(value: Any, what: str) -> Any:
     Raises:
         SpecError: a value that JSON cannot hold, such as an array, a path, NaN or infinity; ``what`` names its place.
     """
+    return _plain(value, (what,))
+
+
+def _plain(value: Any, place: tuple[str, ...]) -> Any:
+    """Convert a value. ``place``: the names that lead to it, which are joined only for an error."""
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise SpecError(f"{what} must have strings as keys, got {shown(key)}")
-        return {_as_text(str(key), what): plain(item, f"{what}.{key}") for key, item in value.items()}
+                raise SpecError(f"{_joined(place)} must have strings as keys, got {shown(key)}")
+        return {_as_text(str(key), place): _plain(item, (*place, str(key))) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, what) for item in value]
+        return [_plain(item, place) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        raise SpecError(f"{what} must be finite, got {value}")
+        raise SpecError(f"{_joined(place)} must be finite, got {value}")
     if isinstance(value, str):
-        return _as_text(value, what)
+        return _as_text(value, place)
     if value is not None and not isinstance(value, (bool, int, float)):
-        raise SpecError(f"{what} must be plain data (text, numbers, lists, dicts), got {shown(value)}")
+        raise SpecError(f"{_joined(place)} must be plain data (text, numbers, lists, dicts), got {shown(value)}")
     return value
 
 
-def _as_text(value: str, what: str) -> str:
+def _joined(place: tuple[str, ...]) -> str:
+    text = ".".join(place)
+    return text if len(text) <= _LONGEST_PLACE else f"{text[:_LONGEST_PLACE]}..."
+
+
+def _as_text(value: str, place: tuple[str, ...]) -> str:
     if not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise SpecError(f"{what} must be text that UTF-8 can hold, got {value!a}") from error
+            raise SpecError(f"{_joined(place)} must be text that UTF-8 can hold, got {ascii(value)[:120]}") from error
     return value
 
 

@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from torso.arrays import Array
-from torso.checks import assign, choice, each, whole
+from torso.checks import assign, choice, each, require_axes, whole
 from torso.errors import InputError, SpecError
 from torso.plain import from_fields, plain, shown
 
 _DTYPES = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
 _DTYPES += ("float16", "float32", "float64")
 
+MAX_PARTS = 4096  # each is flattened on its own, for every observation
 SpaceKind = Literal["discrete", "numbers", "tuple", "dict"]
 
 
@@ -48,6 +49,7 @@ class SpaceSpec:
         if self.kind in ("tuple", "dict"):
             self._check_parts()
             return
+        require_axes("a space's shape", self.shape)
         assign(self, shape=each("a space's shape", self.shape, whole))
         choice("a space's dtype", self.dtype, _DTYPES)
         if self.kind == "discrete":
@@ -62,10 +64,16 @@ class SpaceSpec:
     def _check_parts(self) -> None:
         if not isinstance(self.parts, tuple) or not self.parts:
             raise SpecError(f"a space's parts must be at least 1 space, got {shown(self.parts)}")
-        parts = [from_fields(SpaceSpec, part, "a space") if isinstance(part, dict) else part for part in self.parts]
-        for part in parts:
-            if not isinstance(part, SpaceSpec):
-                raise SpecError(f"each of a space's parts must be a space, got {shown(part)}")
+        parts: list[SpaceSpec] = []
+        num_parts = 0  # with those of parts
+        for part in self.parts:
+            spec = from_fields(SpaceSpec, part, "a space") if isinstance(part, dict) else part
+            if not isinstance(spec, SpaceSpec):
+                raise SpecError(f"each of a space's parts must be a space, got {shown(spec)}")
+            parts.append(spec)
+            num_parts += 1 + spec.num_parts
+            if num_parts > MAX_PARTS:
+                raise SpecError(f"a space must have at most {MAX_PARTS} parts, those of its parts among them, got more")
         assign(self, parts=tuple(parts))
         known = isinstance(self.keys, tuple) and all(type(key) in (str, int) for key in self.keys)
         if self.kind == "dict" and not (known and len(self.keys) == len(set(self.keys)) == len(parts)):
@@ -86,6 +94,11 @@ class SpaceSpec:
         has_shape = not self.parts
         kept = {name: value for name, value in fields.items() if value or (name == "shape" and has_shape)}
         return plain(kept, "a space")  # type: ignore[no-any-return]
+
+    @cached_property
+    def num_parts(self) -> int:
+        """Number of parts, those of parts among them."""
+        return sum(1 + part.num_parts for part in self.parts)
 
     @cached_property
     def size(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from torso.checks import assign, choice, whole
 from torso.errors import ModelDamagedError, ModelFormatError, ModelNotFoundError, SpecError
-from torso.files import read_regular
+from torso.files import json_bytes, read_regular
 from torso.nets.specs.calibration import Calibration
 from torso.nets.specs.network import NetworkSpec
 from torso.nets.specs.registry import COUNT_FIELDS, ModelKind
@@ -21,7 +21,10 @@ from torso.space_spec import Interface, SpaceSpec
 
 FORMAT_VERSION = 3  # 2 adds regressors and calibration; 3 dueling heads
 CARD = "model.json"
-MAX_CARD_BYTES = 1 << 28  # a million labels have a tenth of this
+MAX_CARD_BYTES = 1 << 25  # a million labels take less
+MAX_CARD_VALUES = 1 << 21  # of lists and objects together
+MAX_PROVENANCE_BYTES = 1 << 20  # as JSON: it is a part of every description of the model
+MAX_NAME_LENGTH = 4096  # of a label or a feature: each answer has some
 WEIGHTS = "weights.safetensors"
 
 _SHA256 = re.compile("([0-9a-f]{64})?")  # empty for a model that was never saved
@@ -68,6 +71,9 @@ class ModelCard:
             raise SpecError(f"provenance must be a dict, got {shown(self.provenance)}")
         start = whole("action_start", self.action_start, least=-(2**31))
         assign(self, action_start=start, provenance=plain(self.provenance, "provenance"))
+        num_bytes = len(json_bytes(self.provenance))
+        if num_bytes > MAX_PROVENANCE_BYTES:
+            raise SpecError(f"provenance must take at most {MAX_PROVENANCE_BYTES:,} bytes as JSON, got {num_bytes:,}")
         if self.labels is not None:
             assign(self, labels=as_labels(self.labels))
             if len(self.labels) != self.network.num_outputs:
@@ -146,6 +152,7 @@ def as_labels(labels: Iterable[Label]) -> tuple[Label, ...]:
     for name in names:
         if not isinstance(name, (str, bool, int, float)):
             raise SpecError(f"each label must be text or a number, got {shown(name)}")
+        _require_short("each label", name)
     return names
 
 
@@ -155,7 +162,29 @@ def _as_feature_names(names: object, size: int) -> tuple[str, ...]:
     found = tuple(names)
     if not all(isinstance(name, str) for name in found) or len(set(found)) < len(found) or len(found) != size:
         raise SpecError(f"feature_names must be {size} different texts, one an input value, got {shown(found)}")
+    for name in found:
+        _require_short("each of feature_names", name)
     return found
+
+
+def _require_short(what: str, name: object) -> None:
+    if isinstance(name, str) and len(name) > MAX_NAME_LENGTH:
+        raise SpecError(f"{what} must have at most {MAX_NAME_LENGTH} characters, got {len(name)}")
+
+
+def card_bytes(card: ModelCard) -> bytes:
+    """Encode a card as ``model.json`` holds it; SpecError for one that is too large for `read_card`."""
+    content = json_bytes(card.to_json())
+    _require_readable(content, CARD)
+    return content
+
+
+def _require_readable(content: bytes, name: str) -> None:
+    """Check the size of a card before it is parsed, which takes some hundred bytes a value."""
+    num_values = sum(map(content.count, (b",", b"[", b"{")))
+    for unit, got, most in (("bytes", len(content), MAX_CARD_BYTES), ("values", num_values, MAX_CARD_VALUES)):
+        if got > most:
+            raise SpecError(f"{name} must hold at most {most:,} {unit}, got {got:,}")
 
 
 def read_card(directory: str | os.PathLike[str]) -> ModelCard:
@@ -168,7 +197,8 @@ def read_card(directory: str | os.PathLike[str]) -> ModelCard:
     """
     path = Path(directory) / CARD
     try:
-        text = read_regular(path, MAX_CARD_BYTES).decode("utf-8")
+        content = read_regular(path, MAX_CARD_BYTES)
+        text = content.decode("utf-8")
     except FileNotFoundError as error:
         raise ModelNotFoundError(
             f"no model in {directory}: {CARD} is missing; expected a model or run directory"
@@ -178,7 +208,10 @@ def read_card(directory: str | os.PathLike[str]) -> ModelCard:
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that holds a null character
         raise ModelDamagedError(f"cannot read {path}: {error}") from error
     try:
+        _require_readable(content, str(path))
         data = json.loads(text, parse_constant=_refuse_constant)
+    except SpecError as error:
+        raise ModelDamagedError(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ModelDamagedError(f"{path} is not JSON ({error}); the file is truncated or altered") from error
     return _card_from_json(data, path)

@@ -15,8 +15,8 @@ from torso.errors import (
     ModelNotFoundError,
     StorageError,
 )
-from torso.files import atomic_write_bytes, json_bytes, make_directory, sha256_hex
-from torso.nets.models.card import CARD, WEIGHTS, Label, ModelCard, as_labels, read_card
+from torso.files import atomic_write_bytes, make_directory, sha256_hex
+from torso.nets.models.card import CARD, WEIGHTS, Label, ModelCard, as_labels, card_bytes, read_card
 from torso.nets.models.directory import PREVIOUS_WEIGHTS, remove_temporary_files
 from torso.nets.models.weights import weights_bytes
 from torso.nets.modules.network import Network
@@ -61,7 +61,7 @@ def save_model(
         calibration=calibration,
         provenance={} if provenance is None else provenance,
     )
-    data = json_bytes(card.to_json())  # everything is validated by now; only file errors can follow
+    data = card_bytes(card)  # everything is validated by now; only file errors can follow
     target = make_directory(directory)
     remove_temporary_files(target)
     try:

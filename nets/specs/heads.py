@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torso.checks import assign, choice, each, flag, fraction, number, positive, whole
 from torso.errors import SpecError
 from torso.nets.specs.registry import register_head
+from torso.nets.specs.torsos import MAX_LAYERS
 from torso.plain import shown
 
 SigmoidLoss = Literal["cross-entropy", "logistic"]
@@ -33,6 +34,8 @@ class ScalarHeadSpec:
             dueling=flag("dueling", self.dueling),
             hidden=each("hidden", self.hidden, whole),
         )
+        if len(self.hidden) > MAX_LAYERS:
+            raise SpecError(f"hidden must hold at most {MAX_LAYERS} widths, got {len(self.hidden)}")
         if self.hidden and not self.dueling:
             raise SpecError(
                 f"hidden must be empty without dueling, got {shown(self.hidden)}, which are widths of a dueling head's "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from torso.checks import FLOAT32, assign, choice, each, number, positive, whole
+from torso.checks import FLOAT32, assign, choice, each, number, positive, require_axes, whole
 from torso.errors import SpecError
 from torso.image_layout import LAYOUTS
 from torso.image_spec import ImageSpec, Layout, is_atari_stack
@@ -46,6 +46,7 @@ class InputSpec:
         if isinstance(self.dtype, (np.dtype, type)):  # np.float32 for "float32"
             assign(self, dtype=np.dtype(self.dtype).name)
         choice("an input's dtype", self.dtype, INPUT_DTYPES)
+        require_axes("an input's shape", self.shape)
         assign(self, shape=each("an input's shape", self.shape, whole), scale=number("scale", self.scale))
         if abs(self.scale) < float(FLOAT32.tiny):
             raise SpecError(f"scale must be a number other than 0, got {self.scale}")

@@ -10,6 +10,7 @@ from torso.errors import SpecError
 from torso.nets.specs.registry import register_torso
 from torso.plain import from_fields, shown
 
+MAX_LAYERS = 1024  # of a kind: a network of more would take minutes to build, whatever their widths
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity"]
 Pooling = Literal["max", "avg"]
 
@@ -98,6 +99,8 @@ class ConvNetSpec:
             raise SpecError(
                 f"convs must hold at least one convolution, got {shown(self.convs)}; without any, use an mlp"
             )
+        if len(self.convs) > MAX_LAYERS:
+            raise SpecError(f"convs must hold at most {MAX_LAYERS} convolutions, got {len(self.convs)}")
         convs = tuple(from_fields(ConvLayerSpec, c, "a convolution") if isinstance(c, dict) else c for c in self.convs)
         assign(self, convs=convs)
         for conv in convs:
@@ -122,6 +125,8 @@ def _check_layers(spec: MLPSpec | ConvNetSpec) -> None:
         layer_norm=flag("layer_norm", spec.layer_norm),
         batch_norm=flag("batch_norm", spec.batch_norm),
     )
+    if len(spec.hidden) > MAX_LAYERS:
+        raise SpecError(f"hidden must hold at most {MAX_LAYERS} widths, got {len(spec.hidden)}")
     choice("activation", spec.activation, ACTIVATIONS)
     if spec.layer_norm and spec.batch_norm:
         raise SpecError("layer_norm and batch_norm must not both be True, as they stand in the same place; choose one")
