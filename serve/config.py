@@ -12,11 +12,12 @@ BackendChoice = Literal["auto", "onnx", "torch", "cuda"]
 VersionPolicy = str  # "latest", "latest:N", "all", or versions such as "1,3"
 ModelControl = Literal["none", "poll", "explicit"]
 LogFormat = Literal["text", "json"]
+MAX_FORWARD_MIB = 1024
 
 _POSITIVE = (
     *("threads", "workers", "max_batch_rows", "max_queue_rows", "max_message_mib", "max_metadata_kib"),
     *("max_request_pixels", "max_concurrent_streams", "max_connections", "max_calls", "max_episodes"),
-    *("max_episodes_mib", "max_in_flight_mib"),
+    *("max_episodes_mib", "max_forward_mib", "max_in_flight_mib"),
 )
 _POSITIVE_SECONDS = ("poll_s", "load_s", "receive_s", "stream_idle_s", "keepalive_s")
 _SECONDS = ("drain_s", "finish_s", "max_connection_age_s")
@@ -65,6 +66,10 @@ class ServeConfig:
     """Cache folder for ONNX files that a model directory lacks; unset: the user's cache folder."""
     max_batch_rows: int = 64
     """The most rows of one forward; larger requests are computed in pieces of this size."""
+    max_forward_mib: int = MAX_FORWARD_MIB
+    """The most memory of one forward, in MiB: its rows and what the network computes from them, without its weights. A
+    batch has fewer rows than max_batch_rows where these would take more; a model of which one row does is not
+    loaded."""
     max_delay_us: int = 0
     """Microseconds that a batch that is not full waits for more requests; 0 adds none."""
     max_queue_rows: int = 4096

@@ -22,7 +22,9 @@ class ServeOptions(ServeConfig):
             *("repository", "version_policy", "model_control", "load_models", "poll_s"),
             *("load_s", "skip_broken"),
         ),
-        "inference": ("backend", "threads", "cache_dir", "max_batch_rows", "max_delay_us", "max_queue_rows"),
+        "inference": (
+            *("backend", "threads", "cache_dir", "max_batch_rows", "max_forward_mib", "max_delay_us", "max_queue_rows"),
+        ),
         "limits": (
             *("max_message_mib", "max_in_flight_mib", "receive_s", "max_request_pixels", "max_metadata_kib"),
             *("max_calls", "max_concurrent_streams", "max_connections", "max_connection_age_s", "keepalive_s"),

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from torso.errors import ModelError
 from torso.files import atomic_write_bytes, json_bytes, read_regular, remove_leftovers, sha256_hex
-from torso.nets.models.card import ModelCard, read_card
+from torso.nets.models.card import ModelCard, card_bytes, read_card
 from torso.nets.models.directory import find_model, remove_temporary_files
 from torso.nets.models.loading import load_model
 from torso.nets.models.weights import weights_bytes
@@ -41,6 +41,7 @@ from torso.private_apis import ONNX_EXPORTER_LOGGER
 
 ONNX = "model.onnx"
 MAX_ONNX_BYTES = 2**31  # protobuf's own limit
+GRAPH_BYTES = 1 << 26  # of an ONNX file beside its weights: operations, and tables computed from constants
 WEIGHTS_KEY, GRAPH_KEY = "torso.weights_sha256", "torso.graph_sha256"
 STATISTICS_KEY, CALIBRATION_KEY = "torso.statistics_sha256", "torso.calibration_sha256"
 INPUT_NAME, OUTPUT_NAME = "obs", "readout"
@@ -141,10 +142,16 @@ def onnx_path(directory: str | os.PathLike[str]) -> Path | None:
     return None if read_onnx(path, read_card(directory)) is None else path
 
 
-def read_onnx(path: str | os.PathLike[str], card: ModelCard) -> bytes | None:
-    """Read an ONNX file's bytes; None where it is missing, damaged or of another model than ``card``'s."""
+def max_onnx_bytes(card: ModelCard, network: Network) -> int:
+    """Compute the most bytes that a network's ONNX file may have: for its weights, its card's texts, and the graph."""
+    num_bytes: int = sum(tensor.nbytes for tensor in network.state_dict().values())
+    return min(MAX_ONNX_BYTES, 2 * num_bytes + 4 * len(card_bytes(card)) + GRAPH_BYTES)
+
+
+def read_onnx(path: str | os.PathLike[str], card: ModelCard, max_bytes: int = MAX_ONNX_BYTES) -> bytes | None:
+    """Read an ONNX file's bytes; None where it is missing, damaged, too large or of another model than ``card``'s."""
     try:
-        data = read_regular(path, MAX_ONNX_BYTES)
+        data = read_regular(path, max_bytes)
     except OSError:
         return None
     seals = (_seal(card, b""), _seal(card, b"", calibrated=False))  # the second is that of older torsos

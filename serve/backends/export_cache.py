@@ -12,7 +12,7 @@ import torso
 from torso.errors import StorageError
 from torso.files import atomic_write_bytes, json_bytes, remove_leftovers, sha256_hex
 from torso.nets import FORMAT_VERSION, ModelCard, Network
-from torso.nets.models.onnx_export import onnx_bytes, read_onnx
+from torso.nets.models.onnx_export import max_onnx_bytes, onnx_bytes, read_onnx
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def cached_onnx(card: ModelCard, network: Network, source: Path, cache_dir: Path
     and the export is repeated at the next start. Raises ModelError where ONNX cannot express the network.
     """
     path = _cache_path(card, cache_dir)
-    if path is not None and (data := read_onnx(path, card)) is not None:
+    if path is not None and (data := read_onnx(path, card, max_onnx_bytes(card, network))) is not None:
         with contextlib.suppress(OSError):
             os.utime(path)  # used, so kept
         return data

@@ -23,7 +23,8 @@ from torso.nets.models.onnx_export import (
 from torso.nets.prediction.backend import Outputs
 from torso.private_apis import onnxruntime_errors
 
-IO_BINDING_ROWS = 8  # batches of at most so many rows run on arrays that ONNX Runtime knows
+IO_BINDING_ROWS = 8  # batches of at most so many rows, and of
+IO_BINDING_BYTES = 1 << 20  # at most so many bytes, run on arrays that ONNX Runtime knows and that are kept
 ONNX_ERRORS = onnxruntime_errors()
 _PROBABILITIES = (PROBABILITIES,)
 
@@ -79,19 +80,26 @@ class OnnxBackend:
         such sizes are bound once to fixed arrays (I/O binding).
         """
         rows = len(inputs)
-        if rows > IO_BINDING_ROWS:
+        if rows > IO_BINDING_ROWS or _num_bytes(inputs, *state) > IO_BINDING_BYTES:
             return self._run_unbound(outputs, inputs, state)
         with self._lock:
             binding = self._bindings.get((outputs[0], rows))
             if binding is None:
+                computed = self._run_unbound(outputs, inputs, state)
+                if _num_bytes(*computed) > IO_BINDING_BYTES:
+                    return computed
                 arrays = dict(zip(self._inputs, (inputs, *state), strict=True))
-                results = dict(zip(outputs, self._run_unbound(outputs, inputs, state), strict=True))
+                results = dict(zip(outputs, computed, strict=True))
                 binding = self._bindings[outputs[0], rows] = _IoBinding(self._session, arrays, results)
             return binding.run(inputs, state)
 
     def _run_unbound(self, outputs: tuple[str, ...], inputs: Array, state: ArrayState) -> Outputs:
         results: Outputs = tuple(self._session.run(outputs, dict(zip(self._inputs, (inputs, *state), strict=True))))
         return results
+
+
+def _num_bytes(*arrays: Array) -> int:
+    return sum(array.nbytes for array in arrays)
 
 
 class _IoBinding:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torso.arrays import ArrayState
 from torso.errors import ModelDamagedError, ModelError
 from torso.nets import Backend, InputSpec, ModelCard, Network, Predictor, TorchBackend
-from torso.nets.models.onnx_export import ONNX, read_onnx
+from torso.nets.models.onnx_export import ONNX, max_onnx_bytes, read_onnx
 from torso.serve.backends.export_cache import cached_onnx
+from torso.serve.backends.forward_memory import measure_row_bytes
 from torso.serve.backends.onnx_backend import ONNX_ERRORS, OnnxBackend, OnnxClassifier
+from torso.serve.backends.onnx_graph import require_small_graph
 from torso.serve.backends.padding import batch_sizes
 from torso.serve.config import BackendChoice
 
@@ -40,29 +42,35 @@ def choose_backend(
     threads: int = 1,
     cache_dir: Path | None = None,
     max_rows: int = PROBE_ROWS,
+    probe_rows: int | None = None,
+    row_bytes: int | None = None,
 ) -> Backend:
     """Choose the backend of a model directory's network; all but torch itself must equal torch on a probe batch.
 
     ``auto`` takes ONNX Runtime where it can; where not, that is logged and torch serves. ``onnx`` never falls back:
     ModelError instead. Where the directory has no whole model.onnx of these weights, ``cache_dir`` keeps one (see
     ``export_cache.py``). ``cuda`` is torch on a CUDA device, in batches of at most ``max_rows``; ServerError where that
-    cannot be. ``threads`` is for ONNX Runtime; torch's are the process' own (`torch.set_num_threads`).
+    cannot be. ``threads`` is for ONNX Runtime; torch's are the process' own (`torch.set_num_threads`). Probe batches
+    have at most ``probe_rows``; by default there is no such limit. ``row_bytes`` is what a row takes, where known.
     """
     reference = TorchBackend(network)
+    probe_rows = max(max_rows, PROBE_ROWS) if probe_rows is None else probe_rows
+    row_bytes = measure_row_bytes(network) if row_bytes is None else row_bytes
     if choice == "torch":
         return reference
     if choice == "cuda":
         from torso.serve.backends.cuda_backend import CudaBackend
 
         cuda = CudaBackend(network, max_rows=max_rows)
-        _require_equal(cuda, reference, card, batch_sizes(max_rows), "the CUDA device")
+        _require_equal(cuda, reference, card, batch_sizes(min(max_rows, probe_rows)), "the CUDA device")
         return cuda
     try:
-        model = read_onnx(directory / ONNX, card)
+        model = read_onnx(directory / ONNX, card, max_onnx_bytes(card, network))
         if model is None:
             model = cached_onnx(card, network, directory, cache_dir)
+        require_small_graph(model, row_bytes, f"{directory}'s model.onnx")
         backend = _onnx_backend(card, model, f"{directory}'s model.onnx", threads, reference.initial_state)
-        _require_equal(backend, reference, card, (1, PROBE_ROWS), "model.onnx")
+        _require_equal(backend, reference, card, (1, min(PROBE_ROWS, probe_rows)), "model.onnx")
     except ModelError as error:
         if choice == "onnx":
             raise
@@ -121,11 +129,17 @@ def equal_readouts(answers: NDArray[np.float32], reference: NDArray[np.float32])
 def probe_batch(spec: InputSpec, rows: int) -> NDArray[Any]:
     """Draw probe inputs, [rows, *shape], the same at every start: bytes over their whole range, floats around 0."""
     rng = np.random.default_rng(0)
+    batch = np.empty((rows, *spec.shape), spec.numpy_dtype)
+    for index in range(rows):  # one at a time: what is drawn is larger than what is kept
+        batch[index] = _draw(rng, spec)
+    return batch
+
+
+def _draw(rng: np.random.Generator, spec: InputSpec) -> NDArray[Any]:
     dtype = spec.numpy_dtype
-    shape = (rows, *spec.shape)
     if dtype.kind == "b":
-        return rng.integers(2, size=shape).astype(dtype)
+        return rng.integers(2, size=spec.shape)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        return rng.integers(max(limits.min, -128), min(limits.max, 255), size=shape, endpoint=True).astype(dtype)
-    return (rng.standard_normal(shape) / spec.scale).astype(dtype)
+        return rng.integers(max(limits.min, -128), min(limits.max, 255), size=spec.shape, endpoint=True)
+    return rng.standard_normal(spec.shape) / spec.scale

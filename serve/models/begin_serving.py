@@ -11,6 +11,7 @@ from pathlib import Path
 from torso.arrays import Array
 from torso.errors import ServerError
 from torso.nets import Predictor, find_model, load_model
+from torso.serve.backends.forward_memory import MIB, PROBE_BYTES, measure_row_bytes, rows_within
 from torso.serve.backends.padding import batch_sizes
 from torso.serve.backends.selection import WrapBackend, choose_backend, probe_batch
 from torso.serve.config import ServeConfig
@@ -42,13 +43,17 @@ def load_served_model(
     others must have an attribute ``inline = False``, and never runs on the event loop; one of a recurrent model must
     have the inner backend's ``initial_state``.
 
-    Raises TorsoError or OSError: see `torso.nets.load_model`; ServerError for a
-    wrapper that lacks the state.
+    Where rows are large, batches have fewer than ``max_batch_rows`` and probes fewer still, see `forward_memory`.
+
+    Raises TorsoError or OSError: see `torso.nets.load_model`; ServerError for a wrapper that lacks the state, and for a
+    model of which one row takes more memory than a forward may.
     """
     started = time.perf_counter()
     directory = find_model(directory)
     card, network = load_model(directory)
-    max_rows = config.max_batch_rows
+    row_bytes = measure_row_bytes(network, config.max_forward_mib)
+    max_rows = rows_within(config.max_forward_mib * MIB, row_bytes, config.max_batch_rows)
+    probe_rows = rows_within(PROBE_BYTES, row_bytes, max_rows)
     backend = choose_backend(
         directory,
         card,
@@ -57,6 +62,8 @@ def load_served_model(
         threads=config.threads,
         cache_dir=config.cache_dir,
         max_rows=max_rows,
+        probe_rows=probe_rows,
+        row_bytes=row_bytes,
     )
     if wrap_backend is not None:
         backend = wrap_backend(name, backend)
@@ -69,7 +76,7 @@ def load_served_model(
     records = StateRecords(predictor) if predictor.is_recurrent and predictor.kind == "policy" else None
     forward: Callable[[Array], Array] = predictor.answer if records is None else records
     seconds = {}
-    for rows in batch_sizes(max_rows):
+    for rows in batch_sizes(probe_rows):
         probe = probe_batch(predictor.input, rows)
         seconds[rows] = measure_forward(forward, probe if records is None else records.pack(probe, ()))
     inline_rows = choose_inline_rows(seconds) if getattr(backend, "inline", True) else 0
@@ -87,7 +94,13 @@ def load_served_model(
         "model %s version %s: %s, %s %s -> %d outputs, by %s (%.2f ms a row, %.2f ms %d rows; %s), "
         "loaded from %s in %.1f s",
         *(name, version, card.kind, predictor.input.dtype, list(predictor.input.shape), predictor.num_outputs),
-        *(backend.name, seconds[1] * 1e3, seconds[max_rows] * 1e3, max_rows, _execution_text(inline_rows, max_rows)),
+        *(
+            backend.name,
+            seconds[1] * 1e3,
+            seconds[probe_rows] * 1e3,
+            probe_rows,
+            _execution_text(inline_rows, max_rows),
+        ),
         *(directory, time.perf_counter() - started),
     )
     return ServedModel(
