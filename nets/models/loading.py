@@ -32,6 +32,7 @@ SMALL_BYTES = 1 << 20  # a file that is read whatever it holds: what is wrong wi
 MAX_HEADER_BYTES = 1 << 22  # 40,000 tensors
 BUILD_BYTES = 1 << 28  # what a network may take beside its weights while it is built: tables, temporary results
 BYTES_A_WEIGHT = 16  # and with them: its weights in up to float64, and as much for their initialisation
+BUILD_TENSORS = 10_000  # that a network may have while it is built, beside four for each in the file
 _READ_ATTEMPTS = 20  # a reader needs another only where a whole save falls between two of its reads
 
 
@@ -156,7 +157,7 @@ def _build(card: ModelCard, found: Mapping[str, _Described], path: Path) -> Netw
     """Build the card's network in no more memory than the tensors of a file explain, and compare it with them."""
     limit = BUILD_BYTES + BYTES_A_WEIGHT * sum(math.prod(tensor.shape) for tensor in found.values())
     try:
-        with MemoryMeter(limit):
+        with MemoryMeter(limit, max_tensors=BUILD_TENSORS + 4 * len(found)):
             network = build_network(card.network, torch.Generator())  # a generator: the global one is not used
     except SpecError as error:
         raise ModelDamagedError(f"{path.with_name(CARD)} describes a network that cannot be built: {error}") from error

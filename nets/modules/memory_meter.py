@@ -36,17 +36,22 @@ class MemoryLimitError(RuntimeError):
         self.limit = limit
 
 
+class TooManyTensorsError(RuntimeError):
+    """Error of tensors that are more than a `MemoryMeter` allows, however small."""
+
+
 class MemoryMeter:
     """Context in which tensors that are made and still alive may take at most ``limit`` bytes together.
 
     Before an operation runs, its result's size is computed from its arguments' shapes; where that would be too much,
     MemoryLimitError is raised instead. Where it depends on values, the operation runs and is counted afterwards.
     ``peak`` is the most bytes that were alive at once, and of a convolution those that it works in. Storages are
-    counted, not views of them.
+    counted, not views of them. At most ``max_tensors`` may be alive, whose modules and names take memory, too.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_tensors: int | None = None) -> None:
         self.limit = limit
+        self.max_tensors = max_tensors
         self.alive = 0
         self.peak = 0
         self._counted: set[int] = set()  # ids of storages that are alive
@@ -80,6 +85,8 @@ class MemoryMeter:
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         num_bytes = storage.nbytes()
+        if self.max_tensors is not None and len(self._counted) >= self.max_tensors:
+            raise TooManyTensorsError(f"it makes more than {self.max_tensors:,} tensors")
         self._counted.add(id(storage))
         self.alive += num_bytes
         weakref.finalize(storage, self._forget, id(storage), num_bytes).atexit = False

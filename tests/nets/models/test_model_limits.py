@@ -51,6 +51,7 @@ Limit = Callable[[int], AbstractContextManager[None]]
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
     rows: int = 3
+    depth: int = 1
     reads: bool = False
 
 
@@ -63,6 +64,7 @@ class Table(nn.Module):
         if spec.reads:
             assert torch.ones(2).sum().item() == 2
         self.register_buffer("table", torch.arange(spec.rows), persistent=False)
+        self.layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(spec.depth))
 
     def forward(self, x: Tensor, state: Any, generator: Any) -> tuple[Tensor, Any]:
         return x, state
@@ -105,6 +107,7 @@ VAST: dict[str, tuple[InputSpec, Any, Any, dict[str, Any]]] = {
     "dueling streams": (VECTOR, MLP, VALUES, {"head": {"hidden": [LARGEST, LARGEST]}}),
     "targets": (VECTOR, MLP, RegressionHeadSpec(num_targets=2), {"head": {"num_targets": LARGEST}}),
     "a registered torso's table": (VECTOR, TableSpec(), LOGITS, {"torso": {"rows": LARGEST}}),
+    "its small layers": (VECTOR, TableSpec(), LOGITS, {"torso": {"depth": LARGEST}}),
     "one that reads values": (VECTOR, TableSpec(reads=True), LOGITS, {"torso": {"rows": LARGEST}}),
 }
 

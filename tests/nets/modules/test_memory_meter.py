@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from torso.nets.modules.memory_meter import CHANNEL_BLOCK, MemoryLimitError, MemoryMeter
+from torso.nets.modules.memory_meter import CHANNEL_BLOCK, MemoryLimitError, MemoryMeter, TooManyTensorsError
 
 MIB = 1 << 20
 
@@ -108,3 +108,12 @@ print("torch._dynamo" in sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+def test_tensors_are_counted_where_they_are_limited() -> None:
+    with MemoryMeter(MIB, max_tensors=3):
+        kept = [torch.zeros(1) for _ in range(3)]
+        kept.pop()
+        kept.append(torch.zeros(1))
+    with pytest.raises(TooManyTensorsError, match="more than 3 tensors"), MemoryMeter(MIB, max_tensors=3):
+        kept = [torch.zeros(1) for _ in range(4)]
