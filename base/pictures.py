@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import struct
 import threading
 import warnings
@@ -27,6 +28,8 @@ _DECODE_ERRORS = (
     *(AssertionError, AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
 )
 _ORIENTATION = 0x0112  # the Exif tag; below, the transposition for each of its values but 1
+_BAND_ROWS = 256  # of an image that is worked on in parts
+_SAMPLED_PIXELS = 1 << 22  # of a larger image that are looked at for its ground
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -106,11 +109,19 @@ def _pixels(image: Image.Image, channels: int | None, contrast: bool) -> Pixels:
         image = _eight_bits(image)
     is_gray = image.mode in ("1", "L", "LA") if channels is None else channels == 1
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        ground = _contrasting_ground(rgba) if contrast else "white"
-        image = Image.alpha_composite(Image.new("RGBA", image.size, ground), rgba)
+        image = _composite(image.convert("RGBA"), contrast)
     pixels: Pixels = np.asarray(image.convert("L" if is_gray else "RGB"))
     return pixels.reshape(*pixels.shape[:2], 1 if is_gray else 3)
+
+
+def _composite(image: Image.Image, contrast: bool) -> Image.Image:
+    """Lay an RGBA image on its ground, in bands: the whole thrice would be much memory."""
+    ground = _contrasting_ground(image) if contrast else "white"
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND_ROWS):
+        band = image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height)))
+        opaque.paste(Image.alpha_composite(Image.new("RGBA", band.size, ground), band).convert("RGB"), (0, top))
+    return opaque
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -124,6 +135,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _contrasting_ground(image: Image.Image) -> str:
     """Choose the ground on which the ink of an RGBA image is seen: black where all of it is light, else white."""
+    step = max(1, math.isqrt(image.width * image.height // _SAMPLED_PIXELS))  # some pixels of large images will do
+    if step > 1:
+        image = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
     alpha = np.asarray(image.getchannel("A"))
     opaque = alpha >= min(200, int(alpha.max()))  # edges may be of any colour
     gray = np.asarray(image.convert("RGB").convert("L"))[opaque]

@@ -238,7 +238,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--without", nargs="+", choices=ATTACKERS, metavar="NAME", default=[])
     parser.add_argument("--each", action="store_true", help="every attacker alone, each against a new server")
     parser.add_argument("--list", action="store_true", help="what the attackers do")
-    parser.add_argument("--max-message-mib", type=int, default=64, help="the server's largest request")
+    parser.add_argument("--max-message-mib", type=int, default=16, help="the server's largest request")
     parser.add_argument("--max-mb", type=float, default=6000.0, help="memory at which the server is killed")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("serve_arguments", nargs="*", metavar="-- SERVE ARGUMENTS", help="more for `torso serve`")

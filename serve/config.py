@@ -76,12 +76,12 @@ class ServeConfig:
     """The most rows in one model's queue; while others wait, half of it is the most of one caller, and others find room
     beyond it. Requests beyond it are rejected with a time to retry after, and so are those that the queue leaves no
     time for before their deadline."""
-    max_message_mib: int = 64
+    max_message_mib: int = 16
     """The largest request, in MiB, also once it is inflated. A compressed one of more than 1 MiB may inflate to 100
     times its own size."""
-    max_in_flight_mib: int = 128
+    max_in_flight_mib: int = 32
     """The most MiB of requests that are being received or answered, all callers' together; further ones are not read
-    until there is room. One caller holds no more than it leaves free. At least max_message_mib."""
+    until there is room. One caller holds no more than it leaves free. Never less than twice max_message_mib."""
     receive_s: float = 60.0
     """The most seconds until a request is received whole."""
     max_request_pixels: int = 67_108_864
@@ -104,7 +104,7 @@ class ServeConfig:
     where they are fewer."""
     max_episodes: int = 256
     """The most episodes that one ActStream may hold."""
-    max_episodes_mib: int = 256
+    max_episodes_mib: int = 128
     """The most MiB of observations and states that the episodes of all streams hold together."""
     stream_idle_s: float = 600.0
     """Seconds without a request after which a stream ends; one whose client does not read ends after twice that."""

@@ -12,10 +12,10 @@ from torso.serve.observability.bounded_logs import bounded_logs
 from torso.serve.server.lifecycle import (
     OVERTIME_S,
     Signals,
-    freeze_garbage_collector,
     import_modules,
     remove_port_files,
     run_service,
+    tune_interpreter,
 )
 from torso.serve.worker_threads import exit_without
 
@@ -60,5 +60,5 @@ async def _serve(config: ServeConfig, wrap_backend: WrapBackend | None, opened: 
         from torso.serve.server.grpc_server import Server
 
         torch.set_num_threads(config.threads)  # the process is the server's own, and its cores may be few
-        freeze_garbage_collector()
+        tune_interpreter()
         await run_service(Server(config, wrap_backend), config, signals)

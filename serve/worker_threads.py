@@ -53,13 +53,16 @@ def flush_output() -> None:
 class DaemonPool:
     """Pool of daemon threads for an event loop's calls. They start when they are first needed.
 
+    niceness: how far they stand back behind the event loop, and other processes (on Linux).
+
     The executors of `concurrent.futures` would not do: the interpreter joins their threads at its end, for ever where
     one hangs.
     """
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, *, niceness: int = 0) -> None:
         self._name = name
         self._size = size
+        self._niceness = niceness
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closed = False
@@ -73,7 +76,9 @@ class DaemonPool:
             raise RuntimeError(f"the threads {self._name} are closed")
         if len(self._threads) < self._size:
             name = f"{self._name}_{len(self._threads)}"
-            self._threads.append(threading.Thread(target=_work_off, args=(self._jobs,), name=name, daemon=True))
+            self._threads.append(
+                threading.Thread(target=_work_off, args=(self._jobs, self._niceness), name=name, daemon=True)
+            )
             self._threads[-1].start()
         job = _Job(work, arguments)
         self._jobs.put(job)
@@ -131,7 +136,9 @@ def _deliver(result: asyncio.Future[Any], outcome: Any, failure: BaseException |
         result.set_exception(failure)
 
 
-def _work_off(jobs: SimpleQueue[_Job | None]) -> None:
+def _work_off(jobs: SimpleQueue[_Job | None], niceness: int) -> None:
+    if niceness and sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
     while (job := jobs.get()) is not None:
         job.run()
         del job  # free its memory before waiting for the next

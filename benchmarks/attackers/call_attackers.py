@@ -89,7 +89,7 @@ def unfinished(target: Target) -> None:
 
 
 def large_requests(target: Target) -> None:
-    """8 requests in flight of 4,096 digits, at most 32 a second, and 2 of 64 MiB of frames, at most 2 a second."""
+    """8 requests in flight of 4,096 digits, at most 32 a second, and 2 of 16 MiB of frames, at most 2 a second."""
     digits = array_to_tensor(np.zeros((4096, 28, 28), dtype=np.uint8))
     rows = (target.max_message_bytes - 1000) // int(np.prod(FRAMES))
     frames = array_to_tensor(np.zeros((rows, *FRAMES), dtype=np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ _MASS_MARGIN = 20 / 28  # share of the frame that MNIST's digits fill
 _CENTRE_TOLERANCE = 1.5  # the network's pixels by which a training image's strokes may be off the middle
 _SIZE_TOLERANCE = 0.23  # share by which they may be larger or smaller than centring makes them
 _FORM_TOLERANCE = 0.02  # share by which the frame may be longer or shorter
+_LARGE_PIXELS = 1 << 22  # of pictures that are made smaller first: floats of all of theirs would take much memory
+_ENOUGH_PIXELS = 1 << 20  # to which they are made smaller
+_LEAST_DETAIL = 4  # pixels of theirs that one of the network's has at least
 _TRAINING_INK = 192  # of 255; the strongest of a scan of digits or MNIST has at least 223
 
 
@@ -68,16 +72,30 @@ def decode_image(
             strokes, where ``spec`` looks for some: a blank sheet, one colour.
     """
     if spec.polarity == "none":
-        pixels = decode_pixels(data, channels=spec.channels, field=field, max_pixels=max_pixels)
+        pixels = _reduce(decode_pixels(data, channels=spec.channels, field=field, max_pixels=max_pixels), spec)
         values = _resize(pixels, spec.height, spec.width)
     else:
         # In colour where strokes are sought, of which gray may show nothing.
         channels = None if spec.channels == 1 and spec.centring != "none" else spec.channels
         pixels = decode_pixels(data, channels=channels, contrast=True, field=field, max_pixels=max_pixels)
+        pixels = _reduce(pixels, spec)
         values = _light_on_dark(pixels, spec, field)
         if spec.polarity == "dark-on-light":
             values = np.float32(255.0) - values
     return values * np.float32(spec.max_value / 255.0)
+
+
+def _reduce(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """Make a large picture [h, w, C] smaller, by averages of squares, as far as the network sees no less."""
+    height, width = pixels.shape[:2]
+    if height * width <= _LARGE_PIXELS:
+        return pixels
+    finest = min(height // (_LEAST_DETAIL * spec.height), width // (_LEAST_DETAIL * spec.width))
+    factor = min(finest, math.isqrt(height * width // _ENOUGH_PIXELS))
+    if factor < 2:
+        return pixels
+    planes = [np.asarray(Image.fromarray(pixels[:, :, c]).reduce(factor)) for c in range(pixels.shape[2])]
+    return np.stack(planes, axis=2)
 
 
 def _light_on_dark(pixels: Pixels, spec: ImageSpec, field: str) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ from torso.errors import DeadlineError, ServiceError
 from torso.serve.inference.forward_times import LatencyEstimate
 
 INFINITY = float("inf")
+PIECE_S = 0.01  # the most seconds that a piece of a large request should take
 HEADROOM = 1.5  # a forward may take 1/1.5 of the time that a deadline leaves: the answer is still to be sent
 LATE = "the deadline passed, or came too near, while the request was queued"
 LATE_IN_PIECES = "the deadline passed, or came too near, while the request was computed"
@@ -252,7 +253,7 @@ class RequestQueue:
                 continue
             batch.append(request)
             if left > max_rows:  # the first and only one
-                left = max_rows
+                left = self._piece_rows()
                 inputs.append(request.take(left))
                 request.start_by = now  # what is left of it waits for no others
             else:
@@ -282,6 +283,13 @@ class RequestQueue:
             caller.start = self._now
             order[0] = self._entry(caller)
         return QueuedBatch(batch, inputs, rows, now) if batch else None
+
+    def _piece_rows(self) -> int:
+        """Return the rows of a piece: a batch's, or fewer where that takes long, since others wait for its end."""
+        rows = self._max_batch_rows
+        while rows > 1 and self._latency.seconds(rows) > PIECE_S:
+            rows //= 2
+        return rows
 
     def _batches_s(self, rows: int) -> float:
         """Estimate the seconds to compute so many rows in full batches, and a last one."""

@@ -22,7 +22,7 @@ from torso.serve.models.repository import Repository
 from torso.serve.models.served_model import ServedModel
 from torso.serve.services.episodes import EpisodeRoom, Episodes, ServedEpisode, episode_bytes
 from torso.serve.services.in_order import in_order
-from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
+from torso.serve.services.request_handler import Call, RequestHandler
 from torso.serve.services.stream_messages import Messages
 from torso.serve.wire.status import WireStatus, to_wire
 from torso.serve.wire.tensors import array_to_tensor, tensor_to_array
@@ -105,7 +105,7 @@ class _Stream:
             if request.end and not request.HasField("observation"):
                 self._episodes.end(number)
                 return None
-            response = await self._handler.message(self._call, partial(self._act, request))
+            response = await self._handler.message(self._call, partial(self._act, request), size)
         finally:
             self._messages.answered(size)
             if self._latest[number] is answered:
@@ -127,9 +127,8 @@ class _Stream:
         size = episode_bytes(model.predictor) if request.start else 0
         with self._episodes.acquire(request.episode, start=request.start, seed=seed, size=size) as episode:
             tensor = request.observation
-            heavy = len(tensor.data) > OFFLOAD_BYTES
             prepared, readout = await self._handler.compute(
-                model.batcher, call, 1, "observation", heavy, _prepare, episode, model, tensor
+                model.batcher, call, 1, "observation", call.is_heavy, _prepare, episode, model, tensor
             )
             state: ArrayState = ()
             if model.records is not None:

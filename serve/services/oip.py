@@ -150,7 +150,7 @@ class OipServicer:
         _stateless(model)
         signature = model.signature
         requested = requested_outputs(request, signature)
-        request_input = check_input(request, signature)
+        request_input = await self._handler.offload(call.is_heavy, check_input, request, signature)
         heavy = request_input.rows * signature.row_bytes > OFFLOAD_BYTES
         _, answers = await self._handler.compute(
             model.batcher, call, request_input.rows, SHAPE, heavy, read_input, request_input, signature
@@ -183,7 +183,7 @@ class OipServicer:
             request = await self._handler.parse(pb.ModelInferRequest, data)
             return pb.ModelInferResponse.FromString(await self.model_infer(request, call))
 
-        answered = await self._handler.message(stream, answer)
+        answered = await self._handler.message(stream, answer, len(data))
         if isinstance(answered, WireStatus):
             failed = pb.ModelInferResponse(id=request.id)
             return pb.ModelStreamInferResponse(error_message=answered.message, infer_response=failed)

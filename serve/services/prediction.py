@@ -23,7 +23,7 @@ from torso.serve.models.served_model import ServedModel
 from torso.serve.services.act_stream import ActStreams
 from torso.serve.services.callers import current_caller
 from torso.serve.services.method_table import MethodTable
-from torso.serve.services.request_handler import OFFLOAD_BYTES, Call, RequestHandler
+from torso.serve.services.request_handler import Call, RequestHandler
 from torso.serve.wire.tensors import INPUTS, KINDS, READOUTS, SERVICE, array_to_tensor, tensor_to_array
 
 OFFLOAD_ROWS = 256
@@ -62,11 +62,13 @@ class PredictionServicer:
             raise InputError("top_k", expected="at least 1", got=str(top_k))
         match request.WhichOneof("inputs"):
             case "tensor":
-                answers = await self._predict(model, request.tensor, "tensor", call)
+                predicting = self._predict(model, request.tensor, "tensor", call)
             case "images":
-                answers = await self._predict_images(model, list(request.images.encoded), call)
+                predicting = self._predict_images(model, list(request.images.encoded), call)
             case _:
                 raise InputError("inputs", expected="a tensor or images", got="neither")
+        del request  # a large one is not kept while it is computed
+        answers = await predicting
         return await self._handler.offload(len(answers) > OFFLOAD_ROWS, _rank, model, answers, top_k)
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
@@ -84,7 +86,9 @@ class PredictionServicer:
                 "state", expected="empty: this model is not recurrent", got=f"{len(request.state)} tensors"
             )
         else:
-            values = await self._predict(model, request.observations, "observations", call)
+            predicting = self._predict(model, request.observations, "observations", call)
+            del request  # as above
+            values = await predicting
         actions = model.predictor.greedy(values)
         response = pb.ActResponse(actions=actions.tolist(), values=array_to_tensor(values), version=model.version)
         if state:
@@ -110,11 +114,12 @@ class PredictionServicer:
     async def _predict(self, model: ServedModel, tensor: pb.Tensor, field: str, call: Call) -> NDArray[np.float32]:
         """Validate a tensor and compute its rows, [B, K]. They count as queued before anything is done for them."""
         rows = _claimed_rows(tensor)
-        heavy = len(tensor.data) > OFFLOAD_BYTES
         where = f"{field}.shape"
-        _, answers = await self._handler.compute(
-            model.batcher, call, rows, where, heavy, _prepare, model, tensor, field
+        computing = self._handler.compute(
+            model.batcher, call, rows, where, call.is_heavy, _prepare, model, tensor, field
         )
+        del tensor
+        _, answers = await computing
         return answers
 
     async def _step(
@@ -122,10 +127,9 @@ class PredictionServicer:
     ) -> tuple[NDArray[np.float32], ArrayState]:
         """Validate observations and states, and compute their rows, [B, A], and the next state, as `_predict` does."""
         rows = _claimed_rows(request.observations)
-        heavy = sum(len(tensor.data) for tensor in (request.observations, *request.state)) > OFFLOAD_BYTES
         where = "observations.shape"
         _, answers = await self._handler.compute(
-            model.batcher, call, rows, where, heavy, _prepare_step, model, records, request
+            model.batcher, call, rows, where, call.is_heavy, _prepare_step, model, records, request
         )
         return records.unpack(answers)
 
@@ -133,7 +137,8 @@ class PredictionServicer:
         """Decode image files and compute their rows, [B, K]. They count as queued before any is decoded."""
         caller = call.caller
         with model.batcher.admit(len(images), IMAGES, caller.key, caller.limited) as admission:
-            inputs = await self._handler.decode_images(_prepare_images, model, images, self._max_pixels, call)
+            pixels = await self._handler.decode_images(0, _count_pixels, model, images, self._max_pixels, call)
+            inputs = await self._handler.decode_images(pixels, _prepare_images, model, images, call)
             return await model.batcher.submit(inputs, admission, call.deadline)
 
 
@@ -152,16 +157,21 @@ def _prepare_step(model: ServedModel, records: StateRecords, request: pb.ActRequ
     return records.pack(observations, state)
 
 
-def _prepare_images(model: ServedModel, images: list[bytes], max_pixels: int, call: Call) -> Array:
-    """Decode image files, [B, *shape], as long as their caller waits; all headers are read before any is decoded."""
+def _count_pixels(model: ServedModel, images: list[bytes], max_pixels: int, call: Call) -> int:
+    """Count the pixels of image files by their headers, as long as their caller waits; InputError on too many."""
+    pixels = 0
     if model.predictor.input.image is not None:
-        pixels = 0
         for index, data in enumerate(images):
             call.check_wanted()
             pixels += count_pixels(data, field=f"{IMAGES}[{index}]")
             if pixels > max_pixels:
                 got = f"{pixels} in the first {index + 1} of {len(images)} images"
                 raise InputError(IMAGES, expected=f"images of at most {max_pixels} pixels in all", got=got)
+    return pixels
+
+
+def _prepare_images(model: ServedModel, images: list[bytes], call: Call) -> Array:
+    """Decode image files, [B, *shape], as long as their caller waits."""
     return model.predictor.prepare_images(images, field=IMAGES, before_each=call.check_wanted)
 
 

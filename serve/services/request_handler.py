@@ -39,7 +39,9 @@ T = TypeVar("T")
 
 OFFLOAD_BYTES = 1 << 18  # work on more than this is done in a thread, not on the event loop
 CODECS = 2  # threads that handle large messages
-DECODERS = 2  # threads that decode images, which take longer than any message
+DECODERS = 2  # threads that decode images, which take longer than any message; and one for large images, of
+LARGE_PIXELS = 1 << 22  # or more, which take much memory, too
+NICENESS = 5  # of threads whose work takes long: the event loop goes first
 DEADLINE_SLACK_S = 0.01  # a caller's clock starts earlier than ours: a call cancelled by then was at its deadline
 
 
@@ -48,7 +50,7 @@ class Call:
 
     __slots__ = (
         *("_in_flight", "_metrics", "_request_id"),
-        *("caller", "context", "deadline", "ended", "method", "span", "started"),
+        *("caller", "context", "deadline", "ended", "is_heavy", "method", "span", "started"),
     )
 
     def __init__(
@@ -61,6 +63,7 @@ class Call:
         remaining_s = context.time_remaining()
         self.deadline = None if remaining_s is None else started + remaining_s
         self.ended = False
+        self.is_heavy = False  # its message is too large to be worked on on the event loop
         self.span: RequestSpan | None = None
         self._metrics = metrics
         self._in_flight = in_flight  # 1: it counts as a request in flight; a stream does not, its messages do
@@ -116,8 +119,9 @@ class RequestHandler:
             metrics.trace = tracing.computed
         self._in_flight = 0
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self._codecs = DaemonPool("codec", CODECS)
-        self._decoders = DaemonPool("images", DECODERS)
+        self._codecs = DaemonPool("codec", CODECS, niceness=NICENESS)
+        self._decoders = DaemonPool("images", DECODERS, niceness=NICENESS)
+        self._large_decoder = DaemonPool("large-images", 1, niceness=NICENESS)
 
     @property
     def busy(self) -> bool:
@@ -135,6 +139,7 @@ class RequestHandler:
         """End the threads, each once its work is done; nothing is waited for."""
         self._codecs.close()
         self._decoders.close()
+        self._large_decoder.close()
 
     def _count_in(self) -> None:
         """Count one request, or one message of a stream, as in flight. UnavailableError once the server drains."""
@@ -167,7 +172,10 @@ class RequestHandler:
                     self._count_in()
                     try:
                         request = await self.parse(request_class, data)
-                        response = await answer(request, call)
+                        call.is_heavy = len(data) > OFFLOAD_BYTES
+                        data = b""
+                        answering, request = answer(request, call), None  # the method alone refers to it
+                        response = await answering
                         return response if isinstance(response, bytes) else response.SerializeToString()
                     finally:
                         self._count_out()
@@ -210,13 +218,16 @@ class RequestHandler:
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
-    async def message(self, stream: Call, answer: Callable[[Call], Awaitable[T]]) -> T | WireStatus:
-        """Answer one request of a stream, counted, logged and traced as a unary one; a failure is returned.
+    async def message(self, stream: Call, answer: Callable[[Call], Awaitable[T]], size: int) -> T | WireStatus:
+        """Answer one request, of so many bytes, of a stream, counted, logged and traced as a unary one.
+
+        A failure is returned.
 
         Requests of a stream that are answered concurrently need a task each, for their traces' sake.
         """
         call = Call(stream.method, stream.context, self.metrics.unknown, monotonic(), in_flight=1)
         call._request_id = stream._request_id
+        call.is_heavy = size > OFFLOAD_BYTES
         if self._tracing is not None and stream.span is not None:
             call.span = self._tracing.begin_message(stream.span, call.method, call.started)
         refusal: WireStatus | None = None
@@ -249,9 +260,9 @@ class RequestHandler:
             return await self._codecs.run(work, *arguments)
         return work(*arguments)
 
-    async def decode_images(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Call ``work``, which decodes images, in a thread of those that do nothing else."""
-        return await self._decoders.run(work, *arguments)
+    async def decode_images(self, pixels: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Call ``work``, which decodes images of so many pixels in all, in a thread of those that do nothing else."""
+        return await (self._large_decoder if pixels > LARGE_PIXELS else self._decoders).run(work, *arguments)
 
     async def compute(
         self,
@@ -273,6 +284,7 @@ class RequestHandler:
             return inputs, batcher.compute_now(inputs, call.deadline)
         with batcher.admit(rows, field, call.caller.key, call.caller.limited) as admission:
             inputs = await self.offload(heavy, read, *arguments)
+            del arguments  # large ones are not kept while the rows wait
             return inputs, await batcher.submit(inputs, admission, call.deadline)
 
     def _begin(self, method: str, context: Context, *, in_flight: int) -> Call:

@@ -49,14 +49,15 @@ def tensor_to_array(tensor: prediction_pb2.Tensor, field: str = "tensor") -> npt
     if dtype is None:
         raise InputError(f"{field}.dtype", expected=f"one of {', '.join(DTYPES)}", got=quoted(tensor.dtype))
     shape = _checked_shape(tensor.shape, f"{field}.shape")
+    data = tensor.data  # a copy
     expected_bytes = math.prod(shape) * dtype.itemsize
-    if len(tensor.data) != expected_bytes:
+    if len(data) != expected_bytes:
         raise InputError(
             f"{field}.data",
             expected=f"{expected_bytes} bytes for shape {list(shape)} of {dtype.name}",
-            got=f"{len(tensor.data)} bytes",
+            got=f"{len(data)} bytes",
         )
-    array = np.frombuffer(tensor.data, dtype=dtype).reshape(shape)
+    array = np.frombuffer(data, dtype=dtype).reshape(shape)
     if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
         raise InputError(f"{field}.data", expected="bools of 0 or 1", got="another byte")
     return array.astype(dtype.newbyteorder("="), copy=False)

@@ -22,7 +22,7 @@ from torso.serve.models.control import VersionSource, VersionState
 from torso.serve.observability.bounded_logs import bounded_logs
 from torso.serve.observability.logs import log_as
 from torso.serve.observability.metrics import Snapshot
-from torso.serve.server.lifecycle import freeze_garbage_collector, import_modules
+from torso.serve.server.lifecycle import import_modules, tune_interpreter
 from torso.serve.workers.ipc import COUNT_S, IpcChannel, PeerGoneError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Worker:
         logging.getLogger("torso").setLevel(level)
         import_modules(config)
         torch.set_num_threads(config.threads)
-        freeze_garbage_collector()
+        tune_interpreter()
         self._configured = Server(config, control=RemoteControl(self._channel), reuse_port=True)
 
     async def prepare(self, source: VersionSource) -> None:
