@@ -24,6 +24,7 @@ __all__ = ["Admission", "Batcher"]
 
 
 MIN_RETRY_S, MAX_RETRY_S = 0.01, 5.0
+PIECE_S = 0.01  # the most seconds that a piece of a large request should take
 TIMER_S = 0.002  # shorter delays than this, a loop's timers, which have a resolution of milliseconds, would miss
 
 
@@ -68,7 +69,7 @@ class Batcher:
         self._latency = LatencyEstimate() if latency is None else latency
         self._forward = Forward(name, forward, max_batch_rows)
         self._thread = InferenceThread(f"infer-{name}")
-        self._queue = RequestQueue(max_batch_rows, max_delay_us * 1e-6, self._latency)
+        self._queue = RequestQueue(max_batch_rows, max_delay_us * 1e-6, self._latency, PIECE_S)
         self._computing: QueuedBatch | None = None  # in the thread
         self._continues = False  # the next batch starts in the loop's next turn; one a turn, whoever comes meanwhile
         self._timer: asyncio.Handle | None = None

@@ -23,7 +23,6 @@ from torso.errors import DeadlineError, ServiceError
 from torso.serve.inference.forward_times import LatencyEstimate
 
 INFINITY = float("inf")
-PIECE_S = 0.01  # the most seconds that a piece of a large request should take
 HEADROOM = 1.5  # a forward may take 1/1.5 of the time that a deadline leaves: the answer is still to be sent
 LATE = "the deadline passed, or came too near, while the request was queued"
 LATE_IN_PIECES = "the deadline passed, or came too near, while the request was computed"
@@ -146,8 +145,11 @@ class RequestQueue:
     While one caller is alone, no virtual time passes: only differences of it matter.
     """
 
-    def __init__(self, max_batch_rows: int, delay_s: float, latency: LatencyEstimate) -> None:
+    def __init__(
+        self, max_batch_rows: int, delay_s: float, latency: LatencyEstimate, piece_s: float = INFINITY
+    ) -> None:
         self.rows = 0
+        self._piece_s = piece_s
         self._callers: dict[str, CallerQueue] = {}  # that have requests here
         self._order: list[tuple[int, int, CallerQueue]] = []  # a heap, by when the next unit is due, then by number
         self._number = 0  # of the latest entry of the heap
@@ -287,7 +289,7 @@ class RequestQueue:
     def _piece_rows(self) -> int:
         """Return the rows of a piece: a batch's, or fewer where that takes long, since others wait for its end."""
         rows = self._max_batch_rows
-        while rows > 1 and self._latency.seconds(rows) > PIECE_S:
+        while rows > 1 and self._latency.seconds(rows) > self._piece_s:
             rows //= 2
         return rows
 

@@ -57,6 +57,33 @@ def decoded(data: bytes, spec: ImageSpec) -> Array:
     return values[:, :, 0] if spec.channels == 1 else values
 
 
+# -- large ones --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("centring", ["none", "box", "mass"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1"])
+def test_a_large_picture_is_read_as_a_smaller_one_of_the_same_in_little_memory(centring: Any, mode: str) -> None:
+    large = Image.fromarray(np.kron(SIX, np.ones((120, 120), np.uint8)))  # 3360 x 3360, 11 million pixels
+    small = Image.fromarray(np.kron(SIX, np.ones((20, 20), np.uint8)))
+    values = []
+    for image in (large, small):
+        if mode == "RGBA":
+            image = Image.merge("RGBA", [Image.new("L", image.size, 255)] * 3 + [image])
+        data = encoded(image.convert(mode, dither=Image.Dither.NONE))
+        tracemalloc.start()
+        values.append(decoded(data, gray(28, 28, centring=centring)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 70_000_000  # NumPy's: the pixels in colour are 34 million bytes; floats of them would be 135
+    np.testing.assert_allclose(values[0], values[1], atol=8)
+
+
+def test_a_picture_is_not_made_smaller_than_its_network_needs() -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(2100, 2100), dtype=np.uint8)
+    wide = decoded(encoded(pixels), gray(1050, 1050, polarity="none"))
+    np.testing.assert_allclose(wide, pixels.reshape(1050, 2, 1050, 2).mean(axis=(1, 3)), atol=1)
+
+
 # -- of the network's own size -----------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import math
 import threading
 import time
 import weakref
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torso.errors import DeadlineError, InputError, InternalServiceError, OverloadedError, UnavailableError
+from torso.serve.inference import batcher as under_test
 from torso.serve.inference.batcher import Batcher
 from torso.serve.inference.forward_times import LatencyEstimate
 from torso.serve.observability.metrics import ModelMetrics
@@ -678,8 +680,11 @@ def test_a_drain_waits_for_all_pieces(forward: Doubler) -> None:
     run(forward, scenario, max_batch_rows=4)
 
 
-def test_a_deadline_looks_at_what_goes_first_and_not_at_all_that_is_queued(forward: Doubler) -> None:
+def test_a_deadline_looks_at_what_goes_first_and_not_at_all_that_is_queued(
+    forward: Doubler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A batch of four rows takes 8 s, and one row 2 s: a row more is expected after 8 + 4 s, and should have 18 s."""
+    monkeypatch.setattr(under_test, "PIECE_S", math.inf)
 
     async def scenario(batcher: Batcher) -> None:
         forward.hold()

@@ -134,6 +134,16 @@ def test_a_piece_is_what_follows_the_last_one() -> None:
     assert pieces == list(range(9))
 
 
+@pytest.mark.parametrize(
+    ("piece_s", "sizes"), [(9.0, [8, 8, 4]), (4.0, [4, 4, 4, 8]), (3.9, [2] * 6 + [8]), (0.1, [1] * 12 + [8])]
+)
+def test_pieces_are_short_where_rows_take_long(piece_s: float, sizes: list[int]) -> None:
+    """Others wait for the end of a piece. What is left is a batch like any other."""
+    queue = RequestQueue(8, 0.0, LatencyEstimate(SECOND_A_ROW), piece_s)
+    queue.append(Admission(lambda _rows, _requests: None, 20), np.arange(20), INFINITY, 0.0)
+    assert [batch.rows for batch in iter(lambda: queue.take(0.0), None)] == sizes
+
+
 def test_whoever_comes_back_does_not_pass_one_that_waits() -> None:
     """Two callers ask again as soon as they are answered: what they had before counts, though nobody remembers it."""
     queue = Queue((4, INFINITY), (1, INFINITY), (1, INFINITY), most=4, callers="abc")

@@ -281,7 +281,7 @@ def test_a_stream_and_its_requests_have_one_id(behind: Callable[..., Any], capsy
                 call.metrics = metrics.model("digits", "1")
                 return await answer(pb.GetModelRequest.FromString(data), call)
 
-            outcome = await handler.message(stream, one)
+            outcome = await handler.message(stream, one, 0)
             yield pb.GetModelResponse() if isinstance(outcome, WireStatus) else outcome
 
     async def scenario() -> str:

@@ -205,7 +205,7 @@ def test_requests_of_a_stream_count_one_by_one_and_the_stream_does_not(behind: C
                     raise InputError("data", expected="good", got="bad")
                 return pb.GetModelResponse(name=data.decode())
 
-            outcome = await handler.message(stream, one)
+            outcome = await handler.message(stream, one, 0)
             assert metrics.unknown.in_flight == digits.in_flight == 0
             if isinstance(outcome, WireStatus):
                 outcome = pb.GetModelResponse(name=outcome.code.name)

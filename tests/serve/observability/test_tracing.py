@@ -183,7 +183,9 @@ def test_a_streams_requests_are_spans_within_its_own(behind: Callable[..., Any],
     async def chat(requests: AsyncIterator[bytes], stream: Call) -> AsyncIterator[pb.GetModelResponse]:
         outcomes = [
             asyncio.create_task(
-                handler.message(stream, lambda call, data=data: answer(pb.GetModelRequest.FromString(data), call))
+                handler.message(
+                    stream, lambda call, data=data: answer(pb.GetModelRequest.FromString(data), call), len(data)
+                )
             )
             async for data in requests
         ]
