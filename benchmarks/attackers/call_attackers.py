@@ -89,7 +89,7 @@ def unfinished(target: Target) -> None:
 
 
 def large_requests(target: Target) -> None:
-    """8 requests in flight of 4,096 digits, at most 32 a second, and 2 of 16 MiB of frames, at most 2 a second."""
+    """8 requests in flight of 4,096 digits, at most 8 a second, and 2 of 16 MiB of frames, at most 1 a second."""
     digits = array_to_tensor(np.zeros((4096, 28, 28), dtype=np.uint8))
     rows = (target.max_message_bytes - 1000) // int(np.prod(FRAMES))
     frames = array_to_tensor(np.zeros((rows, *FRAMES), dtype=np.uint8))
@@ -97,7 +97,7 @@ def large_requests(target: Target) -> None:
     act = pb.ActRequest(model="frames", observations=frames).SerializeToString()
     target.begin()
     for number in range(10):
-        path, request, period_s = (CLASSIFY, classify, 0.25) if number < 8 else (ACT, act, 1.0)
+        path, request, period_s = (CLASSIFY, classify, 1.0) if number < 8 else (ACT, act, 2.0)
         threading.Thread(target=_ask, args=(target, path.decode(), request, period_s), daemon=True).start()
 
 

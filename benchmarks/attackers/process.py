@@ -6,6 +6,7 @@ counts as JSON at each line ``report``, and ends with its stdin. It has a lower 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -39,6 +40,14 @@ ATTACKERS: dict[str, Callable[[Target], None]] = {
 }
 
 
+def stand_back() -> None:
+    """Lower the priority: the process', and its session's, since Linux may share out the time by sessions."""
+    os.setsid()
+    os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # another kernel
+        Path(f"/proc/{os.getpid()}/autogroup").write_text(str(NICENESS), encoding="utf-8")
+
+
 def main() -> None:
     """Attack as stdin says."""
     name, *numbers = sys.argv[1:]
@@ -54,7 +63,7 @@ def main() -> None:
         faults.append("".join(traceback.format_exception(raised.exc_value)))
 
     threading.excepthook = note
-    os.nice(NICENESS)
+    stand_back()
     target = Target(port=port, ops_port=ops_port, token=token, max_message_bytes=max_message_bytes, begin=begin)
     threading.Thread(target=ATTACKERS[name], args=(target,), daemon=True).start()
     for line in sys.stdin:

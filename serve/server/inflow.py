@@ -22,6 +22,8 @@ from torso.serve.worker_threads import DaemonPool
 
 YOUNG_S = 0.05  # a message that takes longer is looked after
 RETRY_S = 0.5
+DECAY = 4  # a caller's usual size falls by 1/16 with a message that is smaller
+LITTLE = 4  # a caller that holds 1/16 of the room has it beyond the limit
 WOKEN = 4  # reads that may begin whenever there is room again
 INLINE_BYTES = 4096  # of compressed data that are inflated on the event loop
 
@@ -65,10 +67,11 @@ class _Reading(Interruption):
 class Inflow:
     """Inflow of messages of at most ``max_message_bytes``, ``limit_bytes`` of them in all at once.
 
-    They count from when they have come until they are answered; messages that are slow to come, by what has come. Reads
-    wait while there is no room. A limited caller holds no more than it leaves free. A message that is not whole after
-    ``receive_s`` seconds ends its call, and so do the messages of the caller that has most on its way, once such
-    messages hold half of the room.
+    They count from when their reading begins, as much as their caller's messages usually have, until they are answered;
+    messages that are slow to come, by what has come. Reads wait while there is no room. A limited caller holds no more
+    than it leaves free, and has room for little beyond the limit. A message that is not whole after ``receive_s``
+    seconds ends its call, and so do the messages of the caller that has most on its way, once such messages hold half
+    of the room.
     """
 
     def __init__(self, connections: Connections, *, limit_bytes: int, max_message_bytes: int, receive_s: float) -> None:
@@ -102,24 +105,32 @@ class Inflow:
         """
         if not self._has_room(caller):
             await self._wait_for_room(caller)
-        data = await self._receive(read, _Reading(caller, connection, of_stream))
+        expected = 0 if of_stream else caller.usual_bytes
+        self._hold(caller, expected)
+        try:
+            data = await self._receive(read, _Reading(caller, connection, of_stream))
+        finally:
+            self._hold(caller, -expected)
         if max_bytes is not None and len(data) > max_bytes:
             raise InputError("request", expected=f"a message of at most {max_bytes} bytes", got=f"{len(data)}")
         if is_compressed(data):
             data = await self._inflate(data, max_bytes or self._max_message)
         size = len(data)
-        self.held_bytes += size
-        caller.held_bytes += size
+        caller.usual_bytes = max(size, caller.usual_bytes - (caller.usual_bytes >> DECAY))
+        self._hold(caller, size)
         if self._waiting:
             self._wake()
         return data
 
     def release(self, caller: Caller, size: int) -> None:
         """Free the room of messages that were answered."""
-        self.held_bytes -= size
-        caller.held_bytes -= size
+        self._hold(caller, -size)
         if self._waiting:
             self._wake()
+
+    def _hold(self, caller: Caller, size: int) -> None:
+        self.held_bytes += size
+        caller.held_bytes += size
 
     def close(self) -> None:
         """End the thread; nothing is waited for."""
@@ -128,8 +139,14 @@ class Inflow:
             self._timer.cancel()
 
     def _has_room(self, caller: Caller) -> bool:
+        """Check whether there is room for a message of a caller's usual size."""
+        usual, held = caller.usual_bytes, caller.held_bytes
         free = self._limit - self.held_bytes - self.unfinished_bytes
-        return free > 0 and (not caller.limited or caller.held_bytes < free)
+        if not caller.limited:
+            return usual <= free or not self.held_bytes
+        if held + usual <= self._limit >> LITTLE:
+            return free > -self._limit
+        return usual <= free if held == 0 else held + usual <= free - usual
 
     async def _wait_for_room(self, caller: Caller) -> None:
         try:

@@ -15,7 +15,7 @@ class Caller:
     alone. token: what it was authorised by.
     """
 
-    __slots__ = ("calls", "held_bytes", "key", "limited", "role", "token")
+    __slots__ = ("calls", "held_bytes", "key", "limited", "role", "token", "usual_bytes")
 
     def __init__(
         self,
@@ -30,7 +30,8 @@ class Caller:
         self.limited = limited
         self.token = token
         self.calls = 0  # that go on
-        self.held_bytes = 0  # of its messages that are being answered
+        self.held_bytes = 0  # of its messages that are being received or answered
+        self.usual_bytes = 0  # of its messages, lately
 
 
 NOBODY = Caller("", "admin")

@@ -52,7 +52,7 @@ class PredictionServicer:
 
     # -- methods ----------------------------------------------------------------------------------------------------
 
-    async def classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
+    async def classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse | bytes:
         """Classify each row: its ``top_k`` labels with their probabilities."""
         model = self._repository.get(request.model, request.version)
         call.metrics = model.metrics  # whatever becomes of the call
@@ -69,7 +69,9 @@ class PredictionServicer:
                 raise InputError("inputs", expected="a tensor or images", got="neither")
         del request  # a large one is not kept while it is computed
         answers = await predicting
-        return await self._handler.offload(len(answers) > OFFLOAD_ROWS, _rank, model, answers, top_k)
+        if len(answers) <= OFFLOAD_ROWS:
+            return _rank(model, answers, top_k)
+        return await self._handler.offload(True, _serialised_ranks, model, answers, top_k)
 
     async def act(self, request: pb.ActRequest, call: Call) -> pb.ActResponse:
         """Choose each row's greedy action; a recurrent model's next state is part of the answer."""
@@ -183,6 +185,10 @@ def _rank(model: ServedModel, answers: NDArray[np.float32], top_k: int) -> pb.Cl
         for row, best in zip(indices.tolist(), probabilities.tolist(), strict=True)
     ]
     return pb.ClassifyResponse(rows=rows, version=model.version)
+
+
+def _serialised_ranks(model: ServedModel, answers: NDArray[np.float32], top_k: int) -> bytes:
+    return _rank(model, answers, top_k).SerializeToString()
 
 
 def model_description(model: ServedModel, *, is_for_admin: bool = True) -> pb.GetModelResponse:

@@ -38,10 +38,11 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 T = TypeVar("T")
 
 OFFLOAD_BYTES = 1 << 18  # work on more than this is done in a thread, not on the event loop
-CODECS = 2  # threads that handle large messages
+CODECS = 2  # threads that handle large messages; and one that decodes those of more than
+LARGE_BYTES = 1 << 22  # bytes, of which there are three copies while they are decoded
 DECODERS = 2  # threads that decode images, which take longer than any message; and one for large images, of
 LARGE_PIXELS = 1 << 22  # or more, which take much memory, too
-NICENESS = 5  # of threads whose work takes long: the event loop goes first
+NICENESS = 10  # of threads whose work takes long: the event loop goes first
 DEADLINE_SLACK_S = 0.01  # a caller's clock starts earlier than ours: a call cancelled by then was at its deadline
 
 
@@ -120,6 +121,7 @@ class RequestHandler:
         self._in_flight = 0
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._codecs = DaemonPool("codec", CODECS, niceness=NICENESS)
+        self._large_codec = DaemonPool("large-messages", 1, niceness=NICENESS)
         self._decoders = DaemonPool("images", DECODERS, niceness=NICENESS)
         self._large_decoder = DaemonPool("large-images", 1, niceness=NICENESS)
 
@@ -138,6 +140,7 @@ class RequestHandler:
     def shutdown(self) -> None:
         """End the threads, each once its work is done; nothing is waited for."""
         self._codecs.close()
+        self._large_codec.close()
         self._decoders.close()
         self._large_decoder.close()
 
@@ -250,6 +253,8 @@ class RequestHandler:
 
     async def parse(self, request_class: type[Request], data: bytes) -> Request:
         """Decode a message, a large one in a thread. InputError where it cannot be, or is beyond the limits."""
+        if len(data) > LARGE_BYTES:
+            return await self._large_codec.run(parse_message, request_class, data, self._limits)
         if len(data) > OFFLOAD_BYTES:
             return await self.offload(True, parse_message, request_class, data, self._limits)
         return parse_message(request_class, data, self._limits)
