@@ -21,7 +21,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
-        """Compute a prediction from features [B, F]."""
+        """Compute a prediction from features [B, F].
+
+        A head that draws does so from ``generator``. None, as in evaluation and in a served model, draws nothing:
+        noise is at its mean, fractions are fixed.
+        """
 
     def mixed(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
         """Compute `predict` with large products in bfloat16 where the head has any; its output stays in float32.
@@ -61,6 +65,9 @@ class TargetHead(Head):
 
 class ValueHead(Head):
     """Base class of action-value heads: an expected return an action, where a classifier has a probability a class."""
+
+    is_random: bool = False
+    """Whether `predict` draws from its generator; a learner then predicts for each minibatch apart."""
 
     @abstractmethod
     def values(self, prediction: Prediction) -> Tensor:

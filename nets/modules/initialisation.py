@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torso.checks import choice
 from torso.nets.modules.layers import RUNNING_NORMS
+from torso.nets.modules.noisy import NoisyLinear
 
 Init = Literal["default", "zeros", "normal", "xavier", "he", "orthogonal"]
 INITS = ("default", "zeros", "normal", "xavier", "he", "orthogonal")
@@ -24,7 +25,8 @@ def initialise(network: nn.Module, method: Init, generator: torch.Generator | No
     default leaves the network as it is (PyTorch's own: uniform within 1 / sqrt(fan in)). zeros: with hidden layers it
     is a demonstration, since units that start equal stay equal. normal: deviation 0.01. xavier: uniform, Glorot &
     Bengio 2010, eq. 16. he: normal, He et al. 2015, eq. 10, for relu. orthogonal: Saxe et al. 2014.
-    A weight is a parameter of two or more axes; norms keep their gain of 1 and bias of 0. ``generator`` draws, on the
+    A weight is a parameter of two or more axes; norms keep their gain of 1 and bias of 0, noisy layers the deviations
+    of their noise. ``generator`` draws, on the
     network's device; None is PyTorch's global one.
 
     Raises:
@@ -48,13 +50,19 @@ def initialise(network: nn.Module, method: Init, generator: torch.Generator | No
         for layer in layers:
             for weight in _weights(layer):
                 _fill(weight, method, generator)
-            for name, parameter in layer.named_parameters(recurse=False):
+            for name, parameter in _parameters(layer):
                 if name.startswith("bias"):
                     parameter.zero_()
 
 
 def _weights(module: nn.Module) -> list[Tensor]:
-    return [parameter for parameter in module.parameters(recurse=False) if parameter.dim() > 1]
+    return [parameter for _, parameter in _parameters(module) if parameter.dim() > 1]
+
+
+def _parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """List a module's own parameters by name, without the deviations of a noisy layer."""
+    stds = module.stds if isinstance(module, NoisyLinear) else frozenset()
+    return [(name, each) for name, each in module.named_parameters(recurse=False) if name not in stds]
 
 
 def _fill(weight: Tensor, method: Init, generator: torch.Generator | None) -> None:

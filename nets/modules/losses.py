@@ -91,16 +91,66 @@ def bootstrapped_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor, policy_t: 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:
     """Dueling sum, ``V + A - mean(A)``, so that the advantages' mean does not matter (Wang et al. 2016, eq. 9).
 
-    value: [B, 1] float; advantage: [B, A] float. Returns [B, A] float.
+    value: [B, 1] float; advantage: [B, A] float. Returns [B, A] float. Of a distribution both have further axes, its
+    atoms or quantiles, each of which is summed apart (Hessel et al. 2018, section 3).
     """
     return value + (advantage - advantage.mean(dim=1, keepdim=True))
 
 
 def chosen(q: Tensor, action: Tensor) -> Tensor:
-    """Select the value of each row's action. q: [B, A] float; action: [B] int64. Returns [B] float."""
-    return q.gather(1, action.unsqueeze(1)).squeeze(1)
+    """Select what belongs to each row's action. q: [B, A] or [B, A, K]; action: [B] int64. Returns [B] or [B, K]."""
+    if q.dim() == 2:
+        return q.gather(1, action.unsqueeze(1)).squeeze(1)
+    return q.gather(1, action.view(-1, 1, 1).expand(-1, 1, q.shape[2])).squeeze(1)
 
 
 def squared_error(td_error: Tensor) -> Tensor:
     """Half the squared error, whose gradient is the error itself. td_error: [B] float. Returns [B] float."""
     return 0.5 * torch.square(td_error)
+
+
+# -- distributions of returns ------------------------------------------------------------------------------------------
+
+
+def categorical_projection(values: Tensor, probabilities: Tensor, v_min: float, v_max: float) -> Tensor:
+    """Project a distribution onto K even atoms from ``v_min`` to ``v_max`` (Bellemare et al. 2017, eq. 7).
+
+    Each value's probability goes to the two atoms beside it, the nearer one getting more; a value beyond the ends goes
+    to the end. values, probabilities: [B, K] float. Returns [B, K] float, whose rows sum to what theirs do.
+    """
+    num_atoms = values.shape[1]
+    place = ((values - v_min) * ((num_atoms - 1) / (v_max - v_min))).clamp(0, num_atoms - 1)  # [B, K], b of the paper
+    atom = torch.arange(num_atoms, dtype=values.dtype, device=values.device).view(1, -1, 1)
+    share = (1 - (place.unsqueeze(1) - atom).abs()).clamp(min=0)  # [B, K atoms, K values]
+    return torch.bmm(share, probabilities.unsqueeze(2)).squeeze(2)
+
+
+def kullback_leibler(target: Tensor, log_probabilities: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of a distribution from a target, ``sum_k m_k (log m_k - log p_k)``.
+
+    Its gradient is that of the cross-entropy, which is larger by the target's entropy. target, log_probabilities:
+    [B, K] float, rows of the target sum to 1. Returns [B] float, 0 where they are equal.
+    """
+    return functional.kl_div(log_probabilities, target, reduction="none").sum(dim=1)
+
+
+def quantile_target(r_t: Tensor, discount_t: Tensor, quantiles_t: Tensor, policy_t: Tensor) -> Tensor:
+    """Bootstrapped target of each quantile, ``r_t + discount_t sum_a policy_t(a) quantiles_t(a)``.
+
+    r_t, discount_t: [B]; quantiles_t: [B, A, N]; policy_t: [B, A] float. Returns [B, N] float, detached.
+    """
+    mixed = (policy_t.unsqueeze(2) * quantiles_t).sum(dim=1)  # [B, N]
+    return (r_t.unsqueeze(1) + discount_t.unsqueeze(1) * mixed).detach()
+
+
+def quantile_huber(quantiles: Tensor, fractions: Tensor, target: Tensor, delta: float | None) -> Tensor:
+    """Quantile Huber loss: summed over quantiles, averaged over samples of the target (Dabney et al. 2018, eq. 10).
+
+    Errors below 0 count ``1 - fraction``, others ``fraction``. ``delta`` None is the quantile loss, linear everywhere;
+    else the Huber loss is divided by delta, so that both agree far from 0 (IQN, Dabney et al. 2018, eq. 3).
+    quantiles: [B, N] float; fractions: [N] or [B, N] in [0, 1]; target: [B, M] float. Returns [B] float.
+    """
+    error = target.unsqueeze(1) - quantiles.unsqueeze(2)  # [B, N, M]
+    size = error.abs() if delta is None else huber(error, delta) / delta
+    weight = (fractions.unsqueeze(-1) - (error.detach() < 0).to(error.dtype)).abs()  # [B, N, M]
+    return (weight * size).mean(dim=2).sum(dim=1)

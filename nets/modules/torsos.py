@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from torso.errors import SpecError
 from torso.nets.modules.layers import BatchNorm1d, BatchNorm2d, Dropout, activation_module, is_monotone
+from torso.nets.modules.noisy import NoisyLinear
 from torso.nets.specs.registry import State
 from torso.nets.specs.torsos import ConvLayerSpec, ConvNetSpec, MLPSpec
 
@@ -19,13 +20,16 @@ Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class DenseStack(nn.Module):
-    """Stack of fully connected layers with norm, activation and dropout."""
+    """Stack of fully connected layers with norm, activation and dropout; noisy ones where ``noisy_std`` is given."""
 
-    def __init__(self, num_inputs: int, spec: MLPSpec | ConvNetSpec) -> None:
+    def __init__(self, num_inputs: int, spec: MLPSpec | ConvNetSpec, *, noisy_std: float | None = None) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
         for width in spec.hidden:
-            self.layers.append(nn.Linear(num_inputs, width, bias=not spec.batch_norm))  # the norm has one
+            if noisy_std is None:
+                self.layers.append(nn.Linear(num_inputs, width, bias=not spec.batch_norm))  # the norm has one
+            else:
+                self.layers.append(NoisyLinear(num_inputs, width, std=noisy_std))
             if spec.layer_norm:
                 self.layers.append(nn.LayerNorm(width))
             elif spec.batch_norm:
@@ -50,7 +54,9 @@ class DenseStack(nn.Module):
 
     def _run(self, x: Tensor, generator: torch.Generator | None, product: Product) -> Tensor:
         for layer in self.layers:
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, NoisyLinear):
+                x = product(x, *layer.sample(generator))
+            elif isinstance(layer, nn.Linear):
                 x = product(x, layer.weight, layer.bias)
             elif isinstance(layer, Dropout):
                 x = layer(x, generator)
@@ -68,6 +74,12 @@ def _bfloat16_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return functional.linear(x, weight, bias)
     product = functional.linear(x.bfloat16(), weight.bfloat16()).float()
     return product if bias is None else product + bias
+
+
+def linear_product(x: Tensor, layer: nn.Linear, *, bfloat16: bool) -> Tensor:
+    """Compute a fully connected layer of x [..., in], [..., out]; ``bfloat16``: its product in that if large."""
+    product = _bfloat16_product if bfloat16 else functional.linear
+    return product(x, layer.weight, layer.bias)
 
 
 class MLP(nn.Module):
@@ -149,6 +161,8 @@ def round_large_weights(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, (DenseStack, ConvNet)):
             for layer in module.layers if isinstance(module, DenseStack) else module.convs:
+                if isinstance(layer, NoisyLinear):  # the sum of mean and noise is rounded, not each
+                    continue
                 if isinstance(layer, (nn.Linear, nn.Conv2d)) and layer.weight.numel() >= LARGE_WEIGHTS:
                     layer.weight.data = layer.weight.data.bfloat16()
 

@@ -1,60 +1,107 @@
-"""Action-value heads: the expected return of each action, dueling or not."""
+"""Action-value heads: layers that all of torso's share, dueling and noisy or not, and the expected return itself."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from torso.nets.modules import losses
 from torso.nets.modules.heads import Prediction, ValueHead
+from torso.nets.modules.noisy import NoisyLinear, linear_layer
 from torso.nets.modules.torsos import DenseStack
-from torso.nets.specs.heads import (
-    ScalarHeadSpec,
-)
+from torso.nets.specs.heads import ScalarHeadSpec
 from torso.nets.specs.torsos import MLPSpec
 
 
+class _StreamsSpec(Protocol):
+    """Fields of a specification that make the layers of a head."""
+
+    @property
+    def num_actions(self) -> int: ...
+    @property
+    def dueling(self) -> bool: ...
+    @property
+    def hidden(self) -> tuple[int, ...]: ...
+    @property
+    def noisy(self) -> bool: ...
+    @property
+    def noisy_std(self) -> float: ...
+
+
 class _Stream(nn.Module):
-    """Stream of a dueling head: hidden layers with relu, then a linear output."""
+    """Stream of a head: hidden layers with relu, then a linear output."""
 
-    def __init__(self, num_features: int, hidden: tuple[int, ...], num_outputs: int) -> None:
+    def __init__(self, num_features: int, hidden: tuple[int, ...], num_outputs: int, noisy_std: float | None) -> None:
         super().__init__()
-        self.dense = DenseStack(num_features, MLPSpec(hidden=hidden))
-        self.linear = nn.Linear(self.dense.num_features, num_outputs)
-
-    def forward(self, features: Tensor, *, bfloat16: bool) -> Tensor:
-        """Map features [B, F] to [B, num_outputs]; ``bfloat16``: with the hidden layers' large products in it."""
-        hidden = self.dense.mixed(features, None) if bfloat16 else self.dense(features, None)
-        output: Tensor = self.linear(hidden)
-        return output
+        self.dense = DenseStack(num_features, MLPSpec(hidden=hidden), noisy_std=noisy_std) if hidden else None
+        self.linear = linear_layer(noisy_std)(num_features if self.dense is None else hidden[-1], num_outputs)
 
 
-class ScalarHead(ValueHead):
+class StreamsHead(ValueHead):
+    """Base class of action-value heads of one stream, or of a dueling head's two, value and advantage.
+
+    ``num_outputs``: of each action, such as its number of quantiles. The layers of the one stream are the head's own:
+    ``linear``, and ``dense`` where there are hidden ones.
+    """
+
+    def __init__(self, spec: _StreamsSpec, num_features: int, num_outputs: int = 1) -> None:
+        super().__init__()
+        self.dueling = spec.dueling
+        self.is_random = spec.noisy
+        noisy_std = spec.noisy_std if spec.noisy else None
+        if spec.dueling:
+            self.value = _Stream(num_features, spec.hidden, num_outputs, noisy_std)
+        of_actions = _Stream(num_features, spec.hidden, spec.num_actions * num_outputs, noisy_std)
+        if spec.dueling:
+            self.advantage = of_actions
+        else:
+            self.dense, self.linear = of_actions.dense, of_actions.linear
+
+    def predict(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
+        """Compute a prediction whose output is `outputs`."""
+        return Prediction(self.outputs(features, generator, bfloat16=False))
+
+    def mixed(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
+        """Compute `predict` with the large products of hidden layers in bfloat16."""
+        return Prediction(self.outputs(features, generator, bfloat16=True))
+
+    def outputs(self, features: Tensor, generator: torch.Generator | None, *, bfloat16: bool) -> Tensor:
+        """Compute the outputs [B, A, ...] from features; ``bfloat16``: with the hidden layers' large products in it."""
+        if not self.dueling:
+            return self.shaped(_run(self, features, generator, bfloat16=bfloat16))
+        value, advantage = (
+            self.shaped(_run(stream, features, generator, bfloat16=bfloat16)) for stream in (self.value, self.advantage)
+        )
+        return losses.dueling(value, advantage)
+
+    @abstractmethod
+    def shaped(self, output: Tensor) -> Tensor:
+        """Bring a stream's outputs [B, ..., A * num_outputs] into the shape [B, A, ...], A being 1 for the value's."""
+
+
+def _run(
+    stream: _Stream | StreamsHead, features: Tensor, generator: torch.Generator | None, *, bfloat16: bool
+) -> Tensor:
+    dense, linear = stream.dense, stream.linear
+    if dense is not None:
+        features = dense.mixed(features, generator) if bfloat16 else dense(features, generator)
+    output: Tensor = linear(features, generator) if isinstance(linear, NoisyLinear) else linear(features)
+    return output
+
+
+class ScalarHead(StreamsHead):
     """Action-value head (Mnih et al. 2015): one linear layer, or two dueling streams."""
 
     def __init__(self, spec: ScalarHeadSpec, num_features: int) -> None:
-        super().__init__()
+        super().__init__(spec, num_features)
         self.huber_delta = spec.huber_delta
-        self.dueling = spec.dueling
-        if spec.dueling:
-            self.value = _Stream(num_features, spec.hidden, 1)
-            self.advantage = _Stream(num_features, spec.hidden, spec.num_actions)
-        else:
-            self.linear = nn.Linear(num_features, spec.num_actions)
 
-    def predict(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
-        """Compute action values, [B, A]."""
-        return self._predict(features, bfloat16=False)
-
-    def mixed(self, features: Tensor, generator: torch.Generator | None) -> Prediction:
-        """Compute `predict` with the large products of a dueling head's hidden layers in bfloat16."""
-        return self._predict(features, bfloat16=True)
-
-    def _predict(self, features: Tensor, *, bfloat16: bool) -> Prediction:
-        if not self.dueling:
-            return Prediction(self.linear(features))
-        value, advantage = (stream(features, bfloat16=bfloat16) for stream in (self.value, self.advantage))
-        return Prediction(losses.dueling(value, advantage))
+    def shaped(self, output: Tensor) -> Tensor:
+        """Return the output as it is, [B, A]."""
+        return output
 
     def values(self, prediction: Prediction) -> Tensor:
         """Return the output itself, [B, A]."""

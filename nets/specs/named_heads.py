@@ -24,6 +24,11 @@ def head_fields(name: str) -> frozenset[str]:
     return frozenset(field.name for field in fields(HEADS.spec_class(name)))
 
 
+def has_own_layers(name: str) -> bool:
+    """Whether the last fully connected layers are always the registered head's own, as its ``own_layers`` says."""
+    return bool(getattr(HEADS.spec_class(name), "own_layers", False))
+
+
 def require_head(name: object, kind: ModelKind) -> None:
     """Raise ConfigError unless a head of this name is registered and is of the kind."""
     known = head_names(kind)

@@ -28,6 +28,10 @@ COUNT_FIELDS: dict[ModelKind, str] = {
     "regressor": "num_targets",
 }
 
+# Metadata of a field that was added to a specification later. ``model.json`` leaves it out at its default, so that
+# older torsos read the model.
+LATER: Mapping[str, bool] = {"later": True}
+
 TorsoBuild = Callable[[Any, tuple[int, ...]], "nn.Module"]
 HeadBuild = Callable[[Any, int], "nn.Module"]
 B = TypeVar("B")
@@ -102,7 +106,11 @@ class Registry(Generic[B]):
     def to_json(self, spec: object) -> dict[str, Any]:
         """Return a specification as plain data, its kind's name under ``kind``."""
         kind = self.of(spec)
-        fields = plain(dataclasses.asdict(spec), f"{self.noun} {kind.name!r}")  # type: ignore[call-overload]
+        values = dataclasses.asdict(spec)  # type: ignore[call-overload]
+        for each in dataclasses.fields(kind.spec_class):
+            if each.metadata.get("later") and values[each.name] == each.default:
+                del values[each.name]
+        fields = plain(values, f"{self.noun} {kind.name!r}")
         return {"kind": kind.name, **fields}
 
     def from_json(self, data: object) -> Any:
