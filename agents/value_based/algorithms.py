@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, NextPolicy
+from torso.agents.value_based.exploration import require_exploration
+from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, NextPolicy, SoftmaxPolicy
 from torso.errors import ConfigError
 from torso.nets.specs.named_heads import head_fields, require_head
 from torso.plain import shown
@@ -28,6 +29,10 @@ class Algorithm:
     """Policy that its targets assume after the step."""
     dueling: bool = False
     """Whether its head has a value and an advantage stream."""
+    noisy: bool = False
+    """Whether the layers of its head have learnt noise."""
+    exploration: str = "epsilon"
+    """Name of the explorer that acts: epsilon, ladder, noisy or boltzmann."""
     prioritized: bool = False
     """Whether transitions are sampled in proportion to their priorities."""
     n_step: int = 1
@@ -47,7 +52,12 @@ class Algorithm:
 
 
 _ROWS: dict[str, Algorithm] = {}  # by name
-_BUILT_IN = frozenset({"dqn", "double", "dueling", "prioritized", "n-step"})
+_BUILT_IN = frozenset(
+    {
+        *("dqn", "double", "dueling", "prioritized", "n-step"),
+        *("c51", "qr-dqn", "iqn", "munchausen", "m-iqn", "rainbow"),
+    }
+)
 
 
 def register_algorithm(name: str, algorithm: Algorithm) -> None:
@@ -68,10 +78,10 @@ def register_algorithm(name: str, algorithm: Algorithm) -> None:
     require_head(algorithm.head, "policy")
     known = head_fields(algorithm.head)
     unknown = [each for each in algorithm.head_settings if each not in known]
-    if algorithm.dueling and "dueling" not in known:
-        unknown.append("dueling")
+    unknown += [each for each in ("dueling", "noisy") if getattr(algorithm, each) and each not in known]
     if unknown:
         raise ConfigError(f"the head {algorithm.head!r} of algorithm {name!r} has no field {', '.join(unknown)}")
+    require_exploration(algorithm.exploration, noisy=algorithm.noisy)
     _ROWS[name] = algorithm
 
 
@@ -94,3 +104,23 @@ register_algorithm("double", Algorithm(next_policy=GREEDY_ONLINE, source="van Ha
 register_algorithm("dueling", Algorithm(next_policy=GREEDY_ONLINE, dueling=True, source="Wang et al. 2016"))
 register_algorithm("prioritized", Algorithm(next_policy=GREEDY_ONLINE, prioritized=True, source="Schaul et al. 2016"))
 register_algorithm("n-step", Algorithm(next_policy=GREEDY_ONLINE, n_step=3, source="Hessel et al. 2018"))
+register_algorithm("c51", Algorithm(head="categorical", source="Bellemare et al. 2017"))
+register_algorithm("qr-dqn", Algorithm(head="quantile", source="Dabney et al. 2018, QR-DQN"))
+register_algorithm("iqn", Algorithm(head="implicit-quantile", source="Dabney et al. 2018, IQN"))
+register_algorithm("munchausen", Algorithm(next_policy=SoftmaxPolicy(), source="Vieillard et al. 2020"))
+register_algorithm(
+    "m-iqn", Algorithm(head="implicit-quantile", next_policy=SoftmaxPolicy(), source="Vieillard et al. 2020")
+)
+register_algorithm(
+    "rainbow",
+    Algorithm(
+        head="categorical",
+        next_policy=GREEDY_ONLINE,
+        dueling=True,
+        noisy=True,
+        exploration="noisy",
+        prioritized=True,
+        n_step=3,
+        source="Hessel et al. 2018",
+    ),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from torso.agents.protocols import Explorer
 from torso.agents.replay.batches import Sampler
 from torso.agents.replay.prioritized import PrioritizedSampler
 from torso.agents.replay.reward_scale import RewardScale
@@ -12,7 +13,7 @@ from torso.agents.replay.ring import ReplayRing
 from torso.agents.replay.transitions import Transitions
 from torso.agents.replay.uniform import UniformSampler
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.exploration import EpsilonGreedy
+from torso.agents.value_based.exploration import EXPLORATIONS
 from torso.envs.vector.world import WorldSpec
 from torso.errors import ConfigError
 
@@ -67,6 +68,6 @@ def transitions_of(config: DQNConfig, ring: ReplayRing, generator: torch.Generat
     )
 
 
-def explorer_of(config: DQNConfig, rng: np.random.Generator) -> EpsilonGreedy:
-    """Build the explorer: epsilon-greedy, with the schedule of the settings."""
-    return EpsilonGreedy(config.epsilon, rng)
+def explorer_of(config: DQNConfig, rng: np.random.Generator) -> Explorer:
+    """Build the explorer that the setting ``exploration`` names."""
+    return EXPLORATIONS[config.exploration].build(config, rng)

@@ -9,31 +9,34 @@ from typing import Any, Literal
 
 from torso.agents.optim.schedules import linear
 from torso.agents.value_based.algorithms import Algorithm, algorithm_names, algorithm_row
-from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET
+from torso.agents.value_based.exploration import EXPLORATIONS, require_exploration
+from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, SoftmaxPolicy
 from torso.checks import choice, count, each, flag, number, optional, path, positive, share, text, whole
 from torso.errors import ConfigError
 from torso.image_layout import FLAT, LAYOUTS, LEGACY
 from torso.nets import NETS
-from torso.nets.specs.named_heads import head_fields, require_head
+from torso.nets.specs.named_heads import has_own_layers, head_fields, require_head
 from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
 Check = Callable[[str, object], Any]
 _NETS = tuple(net for net in NETS if net != "linear")
 _OF_ALGORITHM: Any = None  # the default of a setting whose value is the algorithm's, unless it is given
-IDENTITY = ("head", "double", "dueling", "prioritized", "n_step")  # the settings of which an algorithm is made
+# The settings of which an algorithm is made. Exploration comes after noisy, which decides on its default.
+IDENTITY = ("head", "double", "dueling", "noisy", "exploration", "prioritized", "n_step")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DQNConfig:
     """Settings of DQN. A step is one action of one env, whatever the number of envs.
 
-    ``head``, ``double``, ``dueling``, ``prioritized`` and ``n_step`` are the algorithm's unless they are given. They
-    may add to it, and not take away what makes it that algorithm.
+    ``head``, ``double``, ``dueling``, ``noisy``, ``exploration``, ``prioritized`` and ``n_step`` are the algorithm's
+    unless they are given. They may add to it, and not take away what makes it that algorithm.
     """
 
     algorithm: str = "dqn"
-    """Algorithm: dqn, double, dueling, prioritized or n-step, or a registered one."""
+    """Algorithm: dqn, double, dueling, prioritized, n-step, c51, qr-dqn, iqn, munchausen, m-iqn or rainbow, or a
+    registered one."""
     net: str = "auto"
     """Architecture of the network: mlp, cnn, lenet, nature, minatar or vgg, or a registered one; auto: nature for
     images of at least 36 pixels a side, cnn for smaller ones, mlp for vectors."""
@@ -73,7 +76,8 @@ class DQNConfig:
     max_grad_norm: float | None = 10.0
     """Largest norm of the gradient; a longer one is scaled down to it (Wang et al. 2016); None: no limit."""
     huber_delta: float | None = 1.0
-    """TD error beyond which the Huber loss is linear (Mnih et al. 2015); None: squared error."""
+    """TD error beyond which the Huber loss is linear (Mnih et al. 2015); None: squared error, or with a head of
+    quantiles the plain quantile loss."""
     batch_size: int = 64
     """Transitions sampled from the replay for each gradient step."""
     replay_capacity: int = 100_000
@@ -89,27 +93,75 @@ class DQNConfig:
     target_update_rate: float = 1.0
     """Share of the way that an update moves the target network to the online one; 1 copies it (Mnih et al. 2015)."""
     head: str = _OF_ALGORITHM
-    """Head of the network, which values actions: scalar, or a registered one."""
+    """Head of the network, which values actions: scalar, categorical (C51), quantile (QR-DQN) or implicit-quantile
+    (IQN), or a registered one."""
+    num_atoms: int | None = None
+    """Atoms of a categorical head; None: the head's own (Bellemare et al. 2017: 51)."""
+    v_min: float | None = None
+    """Smallest return that a categorical head tells from smaller ones, rewards being as in targets; None: the head's
+    own (Bellemare et al. 2017: -10)."""
+    v_max: float | None = None
+    """Largest return that a categorical head tells from larger ones, rewards being as in targets; None: the head's own
+    (Bellemare et al. 2017: 10)."""
+    num_quantiles: int | None = None
+    """Quantiles of a quantile head; None: the head's own (Dabney et al. 2018, QR-DQN: 200)."""
+    num_fractions: int | None = None
+    """Fractions that an implicit quantile head draws for each state, in updates and in acting; None: the head's own
+    (Dabney et al. 2018, IQN: 64)."""
+    num_fixed_fractions: int | None = None
+    """Fractions of an implicit quantile head where none are drawn, in evaluation and in a served model; None: the
+    head's own (32)."""
+    num_cosines: int | None = None
+    """Cosines that embed a fraction in an implicit quantile head; None: the head's own (Dabney et al. 2018, IQN:
+    64)."""
     double: bool = _OF_ALGORITHM
     """Double Q-learning: the online network picks the next action, the target network values it (van Hasselt 2016)."""
     dueling: bool = _OF_ALGORITHM
     """Dueling network: a value and an advantage stream, each with the last of the hidden layers (Wang et al. 2016)."""
+    noisy: bool = _OF_ALGORITHM
+    """Noisy network: learnt noise in the weights of the head, which has the last of the hidden layers (Fortunato et al.
+    2018)."""
+    noisy_std: float | None = None
+    """Deviation of that noise at first, for one input of a layer; for p inputs it is divided by the root of p; None:
+    the head's own (Fortunato et al. 2018: 0.5)."""
+    munchausen_alpha: float | None = None
+    """Share of the policy's scaled logarithm in a Munchausen algorithm's reward; None: its own (Vieillard et al. 2020:
+    0.9)."""
+    munchausen_tau: float | None = None
+    """Temperature of a Munchausen algorithm's policy; None: its own (Vieillard et al. 2020: 0.03)."""
+    munchausen_clip: float | None = None
+    """Smallest value of that scaled logarithm, at most 0; None: the algorithm's own (Vieillard et al. 2020: -1)."""
+    munchausen_network: Literal["target", "online"] | None = None
+    """Network that gives that logarithm, target or online; None: the algorithm's own (Vieillard et al. 2020: target;
+    Clark et al. 2024: online)."""
     prioritized: bool = _OF_ALGORITHM
-    """Prioritized replay: sample in proportion to TD errors instead of evenly (Schaul et al. 2016)."""
+    """Prioritized replay: sample in proportion to TD errors, or to the losses of a head of distributions, instead of
+    evenly (Schaul et al. 2016; Hessel et al. 2018)."""
     priority_exponent: float = 0.6
-    """Exponent of TD errors as priorities, with prioritized replay; 0 samples evenly (Schaul et al. 2016)."""
+    """Exponent of TD errors, or losses, as priorities, with prioritized replay; 0 samples evenly (Schaul et al.
+    2016)."""
     importance_start: float = 0.4
     """Exponent of importance weights at step 0, with prioritized replay; 1 corrects the bias of priorities fully."""
     importance_end: float = 1.0
     """Exponent of importance weights after importance_steps, with prioritized replay."""
     importance_steps: int = 100_000
     """Steps over which the exponent goes from importance_start to importance_end, with prioritized replay."""
+    exploration: str = _OF_ALGORITHM
+    """Exploration: epsilon (random actions, fewer by and by), ladder (random actions, in each env another share),
+    noisy (the network's noise alone) or boltzmann (actions in proportion to exp(value / temperature)). With a noisy
+    network it is noisy unless it is given."""
     epsilon_start: float = 1.0
     """Probability of a random action at step 0."""
     epsilon_end: float = 0.05
     """Probability of a random action after epsilon_decay_steps."""
     epsilon_decay_steps: int = 10_000
     """Steps over which the probability of a random action falls from epsilon_start to epsilon_end."""
+    ladder_epsilon: float = 0.4
+    """Probability of a random action in the first env of a ladder (Horgan et al. 2018)."""
+    ladder_alpha: float = 7.0
+    """Growth of that probability's exponent, from 1 in the first env of a ladder to 1 + this in the last."""
+    temperature: float = 1.0
+    """Temperature of boltzmann exploration, in units of the values."""
     evaluation_period: int | None = 5_000
     """Steps between evaluations, which decide on the best network; None: never, and the latest is kept."""
     evaluation_episodes: int = 20
@@ -182,25 +234,34 @@ class DQNConfig:
         row = algorithm_row(self.algorithm)
         for name in IDENTITY:
             value, own = getattr(self, name), getattr(row, name)
+            if name == "exploration" and self.noisy and not row.noisy:
+                own = "noisy"
             if value is None:
                 object.__setattr__(self, name, own)
             elif takes_away(row, name, value):
+                own = getattr(row, name)
                 expected = "more than 1" if name == "n_step" else f"{own!r}"
                 raise ConfigError(
                     f"{name} must be {expected} for algorithm {self.algorithm!r}, got {value!r}; leave it out, or give "
                     "another algorithm"
                 )
+        if isinstance(row.next_policy, SoftmaxPolicy):
+            for name, value in _settings_of(row.next_policy).items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, value)
         require_head(self.head, "policy")
         if self.double and not row.has_greedy_rule:
             raise ConfigError(
                 f"double must be False for algorithm {self.algorithm!r}, whose next policy is {row.next_policy!r}, got "
                 "True; leave it out"
             )
-        if self.dueling and "dueling" not in head_fields(self.head):
-            raise ConfigError(
-                f"dueling must be False for head {self.head!r}, whose specification has no such field, got True; leave "
-                "it out"
-            )
+        for name in ("dueling", "noisy"):
+            if getattr(self, name) and name not in head_fields(self.head):
+                raise ConfigError(
+                    f"{name} must be False for head {self.head!r}, whose specification has no such field, got True; "
+                    "leave it out"
+                )
+        require_exploration(self.exploration, noisy=self.noisy)
 
     @cached_property
     def row(self) -> Algorithm:
@@ -208,20 +269,40 @@ class DQNConfig:
         row = algorithm_row(self.algorithm)
         if row.has_greedy_rule:
             row = replace(row, next_policy=GREEDY_ONLINE if self.double else GREEDY_TARGET)
+        if isinstance(row.next_policy, SoftmaxPolicy):
+            given = {_FIELDS_OF_POLICY[name]: getattr(self, name) for name in _FIELDS_OF_POLICY}
+            row = replace(row, next_policy=SoftmaxPolicy(**given))
         own = row.head_settings if self.head == row.head else {}
         return replace(
             row,
             head=self.head,
             head_settings=own,
             dueling=self.dueling,
+            noisy=self.noisy,
+            exploration=self.exploration,
             prioritized=self.prioritized,
             n_step=self.n_step,
         )
 
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """Settings that a head's specification may have fields for, those that are left to the head aside."""
+        given = {name: getattr(self, name) for name in _LEFT_TO_HEAD}
+        own = {"huber_delta": self.huber_delta, "dueling": self.dueling, "noisy": self.noisy}
+        return own | {name: value for name, value in given.items() if value is not None} | dict(self.row.head_settings)
+
+    @property
+    def head_has_layers(self) -> bool:
+        """Whether the last of the hidden layers is the head's: of a dueling, a noisy or an implicit quantile one."""
+        return self.dueling or self.noisy or has_own_layers(self.head)
+
     def with_algorithm(self, name: str) -> DQNConfig:
         """Copy the configuration for another algorithm; what was added to the one of before is kept."""
         before = algorithm_row(self.algorithm)
-        taken = {each: None for each in IDENTITY if getattr(self, each) == getattr(before, each)}
+        own = {each: getattr(before, each) for each in IDENTITY}
+        if isinstance(before.next_policy, SoftmaxPolicy):
+            own |= _settings_of(before.next_policy)
+        taken = {name: None for name, value in own.items() if getattr(self, name) == value}
         return replace(self, algorithm=name, **taken)  # type: ignore[arg-type]
 
     @classmethod
@@ -245,19 +326,31 @@ class DQNConfig:
     def require_used_by_algorithm(self) -> None:
         """Raise ConfigError where a setting that is not at its default is of no use to the algorithm."""
         defaults = DQNConfig.__dataclass_fields__
-        self.require_used([name for name in _NEED_PRIORITIES if getattr(self, name) != defaults[name].default])
+        self.require_used([name for name in _NEVER_PRESET if getattr(self, name) != defaults[name].default])
+
+    def is_used(self, name: str) -> bool:
+        """Whether a setting is of use to the algorithm, its head or its net."""
+        return not self._reason_unused(name)
 
     def _reason_unused(self, name: str) -> str:
         """Say why a setting is of no use; empty where it is of use."""
         if name in _NEED_PRIORITIES and not self.prioritized:
             return "without prioritized"
+        if name == "noisy_std" and not self.noisy:
+            return "without noisy"
+        if name in _FIELDS_OF_POLICY and not isinstance(self.row.next_policy, SoftmaxPolicy):
+            return f"for algorithm {self.algorithm!r}, whose next policy is {self.row.next_policy!r}"
+        if name in _OF_EXPLORATIONS and name not in EXPLORATIONS[self.exploration].settings:
+            return f"with exploration {self.exploration!r}"
+        if name in self.row.head_settings:
+            return f"for algorithm {self.algorithm!r}, which sets it"
         if name == "learning_rate_decay_steps" and self.learning_rate_end is None:
             return "without learning_rate_end"
-        if name == "huber_delta" and name not in head_fields(self.head):
+        if name in _OF_HEADS and name not in head_fields(self.head):
             return f"for head {self.head!r}, whose specification has no such field"
         if name in ("hidden", "activation", "layer_norm") and self.net in registered_nets():
-            is_width_of_streams = name == "hidden" and self.dueling and len(self.hidden) <= 1
-            if name not in registered_fields(self.net) and not is_width_of_streams:
+            is_width_of_head = name == "hidden" and self.head_has_layers and len(self.hidden) <= 1
+            if name not in registered_fields(self.net) and not is_width_of_head:
                 return f"for net {self.net!r}, whose specification has no such field"
         return ""
 
@@ -318,12 +411,35 @@ def _has(row: Algorithm, identity: Mapping[str, Any]) -> bool:
     return all(getattr(row, name) == value for name, value in {**base, **identity}.items())
 
 
+_NEED_PRIORITIES = ("priority_exponent", "importance_start", "importance_end", "importance_steps")
+_FIELDS_OF_POLICY = {  # of a SoftmaxPolicy, by setting
+    "munchausen_alpha": "alpha",
+    "munchausen_tau": "tau",
+    "munchausen_clip": "clip",
+    "munchausen_network": "network",
+}
+_LEFT_TO_HEAD = (  # None is the default of the head's specification
+    *("num_atoms", "v_min", "v_max", "num_quantiles"),
+    *("num_fractions", "num_fixed_fractions", "num_cosines", "noisy_std"),
+)
+_OF_HEADS = ("huber_delta", *_LEFT_TO_HEAD)
+_OF_EXPLORATIONS = tuple(name for each in EXPLORATIONS.values() for name in each.settings)
+_NEVER_PRESET = (*_NEED_PRIORITIES, *_FIELDS_OF_POLICY, "noisy_std", "ladder_epsilon", "ladder_alpha", "temperature")
 _BEFORE = {  # settings that had one value before there was a choice
     "normalise_rewards": False,
     "evaluation_envs": 32,
     "evaluation_max_steps": 27_000,
+    "noisy": False,
+    "exploration": "epsilon",
+    **dict.fromkeys((*_LEFT_TO_HEAD, *_FIELDS_OF_POLICY)),
+    **{
+        name: DQNConfig.__dataclass_fields__[name].default for name in ("ladder_epsilon", "ladder_alpha", "temperature")
+    },
 }
-_NEED_PRIORITIES = ("priority_exponent", "importance_start", "importance_end", "importance_steps")
+
+
+def _settings_of(policy: SoftmaxPolicy) -> dict[str, Any]:
+    return {name: getattr(policy, field) for name, field in _FIELDS_OF_POLICY.items()}
 
 
 def _one_of(*known: str) -> Check:
@@ -334,8 +450,20 @@ def _one_of(*known: str) -> Check:
     return check
 
 
+def _at_least_0(name: str, value: object) -> float:
+    if (found := number(name, value)) < 0:
+        raise ConfigError(f"{name} must be at least 0, got {found}")
+    return found
+
+
+def _at_most_0(name: str, value: object) -> float:
+    if (found := number(name, value)) > 0:
+        raise ConfigError(f"{name} must be at most 0, got {found}")
+    return found
+
+
 _CHECKS: dict[str, Check] = {
-    **dict.fromkeys(("algorithm", "net", "head", "device"), text),
+    **dict.fromkeys(("algorithm", "net", "head", "exploration", "device"), text),
     "layout": optional(_one_of(*LAYOUTS, FLAT, LEGACY)),
     **dict.fromkeys(
         (
@@ -349,16 +477,24 @@ _CHECKS: dict[str, Check] = {
     **dict.fromkeys(
         (
             *("gamma", "epsilon_start", "epsilon_end", "target_update_rate", "priority_exponent"),
-            *("importance_start", "importance_end"),
+            *("importance_start", "importance_end", "ladder_epsilon"),
         ),
         share,
     ),
-    **dict.fromkeys(("learning_rate", "adam_eps"), positive),
+    **dict.fromkeys(("learning_rate", "adam_eps", "temperature"), positive),
     **dict.fromkeys(("max_grad_norm", "huber_delta", "learning_rate_end"), optional(positive)),
+    **dict.fromkeys(("noisy_std", "munchausen_tau"), optional(positive)),
+    **dict.fromkeys(("num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines"), optional(count)),
+    "num_atoms": optional(partial(whole, least=2)),
+    **dict.fromkeys(("v_min", "v_max"), optional(number)),
+    "ladder_alpha": _at_least_0,
+    "munchausen_alpha": optional(share),
+    "munchausen_clip": optional(_at_most_0),
+    "munchausen_network": optional(_one_of("target", "online")),
     **dict.fromkeys(
         (
             *("layer_norm", "freeze_torso", "normalise_observations", "clip_rewards", "normalise_rewards"),
-            *("double", "dueling", "prioritized"),
+            *("double", "dueling", "noisy", "prioritized"),
         ),
         flag,
     ),

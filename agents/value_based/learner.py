@@ -189,10 +189,11 @@ class DQNLearner:
         """Yield the batch's minibatches with their targets.
 
         The target network is constant within the batch, so targets are computed in larger blocks. Where they also
-        depend on the online network, which every step changes, a block is a minibatch.
+        depend on the online network, which every step changes, or on what the head draws, a block is a minibatch.
         """
         size = self.config.batch_size
-        block = size if self.next_policy.needs else size * max(1, _TARGET_ROWS // size)
+        is_alone = self.head.is_random or any(name.startswith("online") for name in self.next_policy.needs)
+        block = size if is_alone else size * max(1, _TARGET_ROWS // size)
         for first in range(0, len(batch.r_t), block):
             rows = batch.rows(first, first + block)
             targets = self._targets(rows)
@@ -208,13 +209,18 @@ class DQNLearner:
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
-        """Compute each row's regression target, [B] float32, detached."""
+        """Compute each row's regression target, as the head has it, detached. Each forward draws for itself."""
         needs, values = self.next_policy.needs, self.head.values
         prediction, _ = self._target(batch.s_t, (), self.generator)
+
+        def needed(name: str, forward: Callable[..., tuple[Prediction, State]], obs: Tensor) -> Tensor | None:
+            return values(forward(obs, (), self.generator)[0]) if name in needs else None
+
         forwards = Forwards(
             target_t=values(prediction),
-            online_t=values(self._online(batch.s_t, (), self.generator)[0]) if "online_t" in needs else None,
-            target_tm1=values(self._target(batch.s_tm1, (), self.generator)[0]) if "target_tm1" in needs else None,
+            online_t=needed("online_t", self._online, batch.s_t),
+            target_tm1=needed("target_tm1", self._target, batch.s_tm1),
+            online_tm1=needed("online_tm1", self._online, batch.s_tm1),
             a_tm1=batch.a_tm1,
             discount_t=batch.discount_t,
             mask_t=batch.mask_t,

@@ -58,7 +58,8 @@ def q_network_spec(
 ) -> NetworkSpec:
     """Build the network specification of a configuration, for an env's observations and number of actions.
 
-    With ``dueling`` the last hidden layer is the head's, one for each stream (Wang et al. 2016). With
+    With ``dueling`` the last hidden layer is the head's, one for each stream (Wang et al. 2016), and so it is in a
+    noisy head (Fortunato et al. 2018) and in an implicit quantile head (Dabney et al. 2018). With
     ``normalise_observations`` the input has a mean and a standard deviation to be set. With ``init_torso`` the torso is
     that model's, whatever ``net`` is; or that of ``initial``, a network with the initial weights, which has it already.
 
@@ -69,7 +70,7 @@ def q_network_spec(
         network_input = replace(network_input, layout=initial.spec.input.layout, scale=initial.spec.input.scale)
     net = resolved_net(config, network_input)
     hidden, streams = config.hidden, config.hidden[:0]
-    if config.dueling and config.init_torso is None:
+    if config.head_has_layers and config.init_torso is None:
         hidden, streams = config.hidden[:-1], config.hidden[-1:]
     if config.normalise_observations:
         if network_input.layout is not None:
@@ -89,17 +90,7 @@ def q_network_spec(
         batch_norm=False,  # its statistics would be the replay's in updates, and those of one state in acting
         **settings,
     )
-    row = config.row
-    head = head_spec(
-        row.head,
-        {
-            "num_actions": num_actions,
-            "huber_delta": config.huber_delta,
-            "dueling": row.dueling,
-            "hidden": streams,
-            **row.head_settings,
-        },
-    )
+    head = head_spec(config.head, {"num_actions": num_actions, "hidden": streams, **config.head_settings})
     spec = NetworkSpec(input=network_input, torso=torso, head=head)
     if config.init_torso is None:
         return spec

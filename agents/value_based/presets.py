@@ -28,16 +28,24 @@ class Preset:
 
 @dataclass(frozen=True, kw_only=True)
 class _EnvRow:
-    """Settings of an env for every algorithm, none of which is part of an algorithm; and the algorithm to recommend."""
+    """Settings of an env for every algorithm, none of which is part of an algorithm; and the algorithm to recommend.
+
+    ``of_algorithms`` are those for one algorithm, by its name, in their place.
+    """
 
     source: str
     total_steps: int
     settings: Mapping[str, Any]
+    of_algorithms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _RAINBOWS)
     algorithm: str = "dqn"
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-_CLASSIC: dict[str, Any] = {"hidden": (256, 256), "gamma": 0.99}
+_RAINBOWS: dict[str, dict[str, Any]] = {"rainbow": {"priority_exponent": 0.5}}  # Hessel et al. 2018, table 1
+# Few quantiles are enough for four numbers, and the loss costs their square: as RL Baselines3 Zoo's qrdqn.yml has it,
+# and Clark et al. 2024 for implicit ones.
+_CLASSIC: dict[str, Any] = {"hidden": (256, 256), "gamma": 0.99, "num_quantiles": 25, "num_fractions": 8}
+_ADAM_OF_QUANTILES = {"learning_rate": 5e-5, "adam_eps": 0.01 / 32}
 _MINATAR = _EnvRow(
     source="Young & Tian 2019, with Adam and 8 envs",
     algorithm="n-step",
@@ -50,6 +58,10 @@ _MINATAR = _EnvRow(
         "adam_eps": 3e-4,
         "batch_size": 64,
         "learn_period": 4,
+        "v_min": 0.0,  # no reward is below 0
+        "v_max": 30.0,  # 0.3 a step for good
+        "num_fractions": 8,
+        "num_quantiles": 50,
         "replay_capacity": 100_000,
         "min_replay_size": 5_000,
         "target_update_period": 1_000,
@@ -82,6 +94,19 @@ _ATARI = _EnvRow(
         "checkpoint_period": None,  # 20,000 steps of each env
         "log_period": 5_000,
     },
+    of_algorithms={  # the papers' optimizers and target periods, Dopamine's for Munchausen
+        "c51": {"learning_rate": 2.5e-4, "adam_eps": 0.01 / 32, "target_update_period": 10_000},
+        "qr-dqn": {**_ADAM_OF_QUANTILES, "target_update_period": 10_000},
+        "iqn": {**_ADAM_OF_QUANTILES, "target_update_period": 10_000},
+        "munchausen": {**_ADAM_OF_QUANTILES, "target_update_period": 8_000},
+        "m-iqn": {**_ADAM_OF_QUANTILES, "target_update_period": 8_000},
+        "rainbow": {
+            **_RAINBOWS["rainbow"],
+            "learning_rate": 6.25e-5,
+            "adam_eps": 1.5e-4,
+            "target_update_period": 8_000,
+        },
+    },
 )
 _ROWS: dict[str, _EnvRow] = {
     "CartPole-v1": _EnvRow(
@@ -91,6 +116,9 @@ _ROWS: dict[str, _EnvRow] = {
         settings={
             **_CLASSIC,
             "gamma": 0.995,  # looks far enough to see a slow drift off the track's end
+            "v_min": 0.0,
+            "v_max": 200.0,  # 1 a step for good
+            "num_atoms": 101,
             "num_envs": 8,
             "learning_rate": 1e-3,
             "learning_rate_end": 1e-5,
@@ -114,6 +142,9 @@ _ROWS: dict[str, _EnvRow] = {
         settings={
             **_CLASSIC,
             "gamma": 0.995,  # with 0.99 some agents hover for good: the landing is too far away to be worth it
+            "v_min": -300.0,
+            "v_max": 300.0,
+            "num_atoms": 101,
             "layer_norm": True,
             "learning_rate": 5e-4,
             "learning_rate_end": 5e-5,
@@ -136,6 +167,8 @@ _ROWS: dict[str, _EnvRow] = {
         total_steps=100_000,
         settings={
             **_CLASSIC,
+            "v_min": -100.0,  # -1 a step for good
+            "v_max": 0.0,
             "learning_rate": 6.3e-4,
             "batch_size": 128,
             "replay_capacity": 50_000,
@@ -153,6 +186,8 @@ _ROWS: dict[str, _EnvRow] = {
         settings={
             **_CLASSIC,
             "gamma": 0.98,
+            "v_min": -50.0,  # -1 a step for good
+            "v_max": 0.0,
             "learning_rate": 4e-3,
             "batch_size": 128,
             "replay_capacity": 10_000,
@@ -171,6 +206,8 @@ _ROWS: dict[str, _EnvRow] = {
             "hidden": (128, 128),
             "num_envs": 8,
             "gamma": 0.97,
+            "num_quantiles": 25,
+            "num_fractions": 8,
             "learning_rate": 5e-4,
             "batch_size": 64,
             "replay_capacity": 200_000,
@@ -184,11 +221,21 @@ _ROWS: dict[str, _EnvRow] = {
     "torso/Digits-v0": _EnvRow(
         source="torso's own runs",
         total_steps=10_000,
-        settings={"net": "cnn", "hidden": (128,), "gamma": 0.0, "learning_rate": 1e-3, "epsilon_decay_steps": 5_000},
+        settings={
+            "net": "cnn",
+            "hidden": (128,),
+            "gamma": 0.0,
+            "v_min": 0.0,
+            "v_max": 1.0,
+            "num_quantiles": 25,
+            "num_fractions": 8,
+            "learning_rate": 1e-3,
+            "epsilon_decay_steps": 5_000,
+        },
     ),
 }
 _FAMILIES = {"ALE/": _ATARI, "MinAtar/": _MINATAR}
-_DEFAULT = _EnvRow(source="defaults", total_steps=100_000, settings={})
+_DEFAULT = _EnvRow(source="defaults", total_steps=100_000, settings={}, of_algorithms={})
 
 
 def preset(algorithm: str | None, env_id: str) -> Preset:
@@ -202,8 +249,9 @@ def preset(algorithm: str | None, env_id: str) -> Preset:
         ConfigError: no such algorithm.
     """
     row = _row(re.sub(r"^[\w.]+:(?=[\w/-]+-v\d+$)", "", env_id))
+    name = row.algorithm if algorithm is None else algorithm
     return Preset(
-        config=DQNConfig(algorithm=row.algorithm if algorithm is None else algorithm, **row.settings),
+        config=DQNConfig(algorithm=name, **{**row.settings, **row.of_algorithms.get(name, {})}),
         total_steps=row.total_steps,
         source=row.source,
         recommended=row.algorithm,

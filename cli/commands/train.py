@@ -42,11 +42,13 @@ class TrainOptions:
     sections: ClassVar[Sections] = {
         "basics": ("algorithm", "env", "env_kwargs", "wrapper", "num_envs", "steps", "seed", "out", "resume"),
         "network": (
-            *("net", "layout", "hidden", "activation", "layer_norm", "head", "dueling"),
+            *("net", "layout", "hidden", "activation", "layer_norm", "head", "dueling", "noisy", "noisy_std"),
+            *("num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines"),
             *("init_torso", "freeze_torso", "normalise_observations"),
         ),
         "learning": (
             *("gamma", "n_step", "double", "clip_rewards", "normalise_rewards", "huber_delta"),
+            *("munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchausen_network"),
             *("target_update_period", "target_update_rate"),
         ),
         "optimiser": (
@@ -57,7 +59,10 @@ class TrainOptions:
             *("replay_capacity", "min_replay_size", "prioritized", "priority_exponent"),
             *("importance_start", "importance_end", "importance_steps"),
         ),
-        "exploration": ("epsilon_start", "epsilon_end", "epsilon_decay_steps"),
+        "exploration": (
+            *("exploration", "epsilon_start", "epsilon_end", "epsilon_decay_steps"),
+            *("ladder_epsilon", "ladder_alpha", "temperature"),
+        ),
         "evaluation": (
             *("evaluation_period", "evaluation_episodes", "evaluation_envs", "evaluation_max_steps", "stop_return"),
             "video_period",
@@ -183,7 +188,7 @@ def _preface(options: TrainOptions) -> str:
     known = preset(algorithm, options.env)
     defaults, theirs = asdict(DQNConfig(algorithm=algorithm)), asdict(known.config)
     lines = [f"{algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}: {options.run_path}"]
-    of_preset = {name: value for name, value in theirs.items() if value != defaults[name]}
+    of_preset = {name: theirs[name] for name in theirs if theirs[name] != defaults[name] and known.config.is_used(name)}
     if known.env_kwargs:
         of_preset["env_kwargs"] = json.dumps(known.env_kwargs)
     source = f"preset from {known.source}" if known.source != "defaults" else f"no preset for {options.env}, defaults"

@@ -70,7 +70,7 @@ def test_a_setting_adds_to_a_row() -> None:
         (
             "dqn",
             {"head": "logits"},
-            "head must be one that values actions, got 'logits'; known are scalar; one of your",
+            "head must be one that values actions, got 'logits'; known are scalar, categorical",
         ),
         ("soft", {"double": True}, "double must be False for algorithm 'soft', whose next policy is SoftPolicy"),
         ("plain", {"dueling": True}, "dueling must be False for head 'plain-of-a-test', whose specification has no"),
@@ -83,7 +83,7 @@ def test_what_contradicts_a_row_is_refused(algorithm: str, setting: dict[str, An
     register_algorithm("plain", Algorithm(head="plain-of-a-test"))
     with pytest.raises(ConfigError) as error:
         DQNConfig(algorithm=algorithm, **setting)
-    assert str(error.value).startswith(expected.replace("known are scalar;", "known are scalar, plain-of-a-test;"))
+    assert str(error.value).startswith(expected)
 
 
 def test_another_algorithm_keeps_what_was_added() -> None:
