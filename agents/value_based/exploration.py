@@ -138,7 +138,7 @@ class ExplorationSettings(Protocol):
 
     @property
     def ladder_alpha(self) -> float:
-        """What the exponent grows by from the first env of a ladder to the last."""
+        """Growth of that exponent from the first env of a ladder to the last."""
         ...
 
     @property

@@ -101,7 +101,7 @@ class ImplicitQuantileHead(QuantileHead):
     [B, N]. The hidden layers come after the product of features and a fraction's embedding (eq. 4).
     """
 
-    frequencies: Tensor
+    multiples: Tensor
 
     def __init__(self, spec: ImplicitQuantileHeadSpec, num_features: int) -> None:
         StreamsHead.__init__(self, spec, num_features)
@@ -109,7 +109,7 @@ class ImplicitQuantileHead(QuantileHead):
         self.huber_delta = spec.huber_delta
         self.num_fractions = spec.num_fractions
         self.register_buffer("fractions", midpoints(spec.num_fixed_fractions), persistent=False)
-        self.register_buffer("frequencies", math.pi * torch.arange(spec.num_cosines), persistent=False)
+        self.register_buffer("multiples", torch.arange(spec.num_cosines).float(), persistent=False)
         self.embedding = nn.Linear(spec.num_cosines, num_features)
 
     def shaped(self, output: Tensor) -> Tensor:
@@ -128,9 +128,9 @@ class ImplicitQuantileHead(QuantileHead):
         if generator is None:
             fractions = self.fractions.unsqueeze(0)  # [1, N]: embedded once for all rows
         else:
-            size, like = (len(features), self.num_fractions), self.frequencies
+            size, like = (len(features), self.num_fractions), self.multiples
             fractions = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)  # [B, N]
-        cosines = torch.cos(fractions.unsqueeze(2) * self.frequencies)  # [., N, cosines]
+        cosines = torch.cos(math.pi * fractions.unsqueeze(2) * self.multiples)  # [., N, cosines]
         embedding = linear_product(cosines, self.embedding, bfloat16=bfloat16).relu()  # [., N, F]
         output = self.outputs(features.unsqueeze(1) * embedding, generator, bfloat16=bfloat16)  # [B, A, N]
         return Prediction(output, fractions.expand(len(features), -1))
