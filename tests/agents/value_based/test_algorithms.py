@@ -11,7 +11,8 @@ from torch import Tensor
 
 from torso.agents import DQN, GREEDY_ONLINE, GREEDY_TARGET, Algorithm, DQNConfig, Forwards, register_algorithm
 from torso.agents.value_based.algorithms import algorithm_names, algorithm_row
-from torso.agents.value_based.config import upgrade_settings
+from torso.agents.value_based.config import IDENTITY, upgrade_settings
+from torso.agents.value_based.next_policies import SoftmaxPolicy
 from torso.errors import ConfigError
 from torso.nets import register_head
 
@@ -44,12 +45,53 @@ def test_an_algorithm_is_in_the_configuration_once() -> None:
         DQNConfig(algorithm="c52")
 
 
-@pytest.mark.parametrize("name", ["dqn", "double", "dueling", "prioritized", "n-step"])
+@pytest.mark.parametrize("name", algorithm_names())
 def test_a_configuration_shows_what_its_row_is_made_of(name: str) -> None:
     config, row = DQNConfig(algorithm=name), algorithm_row(name)
     assert config.row == row
-    shown = (config.head, config.double, config.dueling, config.prioritized, config.n_step)
-    assert shown == (row.head, row.double, row.dueling, row.prioritized, row.n_step)
+    for setting in IDENTITY:
+        assert getattr(config, setting) == getattr(row, setting)
+
+
+def test_the_rows() -> None:
+    """The head, dueling, noisy, next policy, exploration, prioritized and n of each, as the papers have them."""
+    soft = SoftmaxPolicy(alpha=0.9, tau=0.03, clip=-1.0, network="target")
+    expected: dict[str, tuple[object, ...]] = {
+        "dqn": ("scalar", False, False, GREEDY_TARGET, "epsilon", False, 1),
+        "double": ("scalar", False, False, GREEDY_ONLINE, "epsilon", False, 1),
+        "dueling": ("scalar", True, False, GREEDY_ONLINE, "epsilon", False, 1),
+        "prioritized": ("scalar", False, False, GREEDY_ONLINE, "epsilon", True, 1),
+        "n-step": ("scalar", False, False, GREEDY_ONLINE, "epsilon", False, 3),
+        "c51": ("categorical", False, False, GREEDY_TARGET, "epsilon", False, 1),
+        "qr-dqn": ("quantile", False, False, GREEDY_TARGET, "epsilon", False, 1),
+        "iqn": ("implicit-quantile", False, False, GREEDY_TARGET, "epsilon", False, 1),
+        "munchausen": ("scalar", False, False, soft, "epsilon", False, 1),
+        "m-iqn": ("implicit-quantile", False, False, soft, "epsilon", False, 1),
+        "rainbow": ("categorical", True, True, GREEDY_ONLINE, "noisy", True, 3),
+    }
+    rows = {name: algorithm_row(name) for name in algorithm_names()}
+    assert {
+        name: (row.head, row.dueling, row.noisy, row.next_policy, row.exploration, row.prioritized, row.n_step)
+        for name, row in rows.items()
+    } == expected
+    assert all(row.source and not row.head_settings for row in rows.values())
+
+
+def test_a_noisy_network_explores_by_its_noise_unless_told_otherwise() -> None:
+    assert DQNConfig(noisy=True).exploration == "noisy"
+    assert DQNConfig(noisy=True, exploration="epsilon").row.exploration == "epsilon"
+    assert DQNConfig(noisy=False).exploration == "epsilon"
+    assert DQNConfig(noisy=True).with_algorithm("double") == DQNConfig(algorithm="double", noisy=True)
+
+
+def test_munchausens_settings_are_the_rows_unless_given() -> None:
+    row = DQNConfig(algorithm="munchausen", munchausen_tau=0.1, munchausen_network="online").row
+    assert row.next_policy == SoftmaxPolicy(tau=0.1, network="online")
+    register_algorithm("softer", Algorithm(next_policy=SoftmaxPolicy(tau=0.5, alpha=0.0)))
+    assert DQNConfig(algorithm="softer").row.next_policy == SoftmaxPolicy(tau=0.5, alpha=0.0)
+    assert DQNConfig(algorithm="softer").munchausen_tau == 0.5
+    assert DQNConfig(algorithm="munchausen").with_algorithm("dqn") == DQNConfig()
+    assert DQNConfig(algorithm="munchausen").with_algorithm("softer") == DQNConfig(algorithm="softer")
 
 
 def test_a_setting_adds_to_a_row() -> None:
@@ -65,6 +107,22 @@ def test_a_setting_adds_to_a_row() -> None:
         ("double", {"double": False}, "double must be True for algorithm 'double', got False; leave it out"),
         ("dueling", {"dueling": False}, "dueling must be True for algorithm 'dueling', got False"),
         ("prioritized", {"prioritized": False}, "prioritized must be True for algorithm 'prioritized', got False"),
+        ("rainbow", {"dueling": False}, "dueling must be True for algorithm 'rainbow', got False; leave it out"),
+        ("rainbow", {"noisy": False}, "noisy must be True for algorithm 'rainbow', got False; leave it out"),
+        ("rainbow", {"double": False}, "double must be True for algorithm 'rainbow', got False; leave it out"),
+        ("rainbow", {"prioritized": False}, "prioritized must be True for algorithm 'rainbow', got False"),
+        ("rainbow", {"n_step": 1}, "n_step must be more than 1 for algorithm 'rainbow', got 1"),
+        ("rainbow", {"head": "scalar"}, "head must be 'categorical' for algorithm 'rainbow', got 'scalar'"),
+        ("rainbow", {"exploration": "epsilon"}, "exploration must be 'noisy' for algorithm 'rainbow', got 'epsilon'"),
+        ("iqn", {"head": "quantile"}, "head must be 'implicit-quantile' for algorithm 'iqn', got 'quantile'"),
+        ("m-iqn", {"double": True}, "double must be False for algorithm 'm-iqn', whose next policy is SoftmaxPolicy"),
+        ("dqn", {"exploration": "noisy"}, "exploration must not be 'noisy' without noisy, or nothing would explore"),
+        (
+            "dqn",
+            {"exploration": "softmax"},
+            "exploration must be one of epsilon, ladder, noisy, boltzmann; got 'softmax'",
+        ),
+        ("plain", {"noisy": True}, "noisy must be False for head 'plain-of-a-test', whose specification has no such"),
         ("n-step", {"n_step": 1}, "n_step must be more than 1 for algorithm 'n-step', got 1"),
         ("dqn", {"double": "yes"}, "double must be True or False, got 'yes'"),
         (
@@ -104,6 +162,50 @@ def test_settings_of_priorities_are_for_priorities(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name} must be left out without prioritized"):
         DQN("torso/Identity-v0", **{name: default})
     assert getattr(DQN("torso/Identity-v0", algorithm="prioritized", **{name: value}).config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "message"),
+    [
+        (
+            "dqn",
+            {"num_atoms": 11},
+            "num_atoms must be left out for head 'scalar', whose specification has no such field",
+        ),
+        ("dqn", {"v_min": 0.0}, "v_min must be left out for head 'scalar'"),
+        ("qr-dqn", {"v_max": 0.0}, "v_max must be left out for head 'quantile'"),
+        ("c51", {"num_quantiles": 7}, "num_quantiles must be left out for head 'categorical'"),
+        ("c51", {"huber_delta": 0.5}, "huber_delta must be left out for head 'categorical'"),
+        ("c51", {"num_cosines": 7}, "num_cosines must be left out for head 'categorical'"),
+        ("qr-dqn", {"num_fractions": 7}, "num_fractions must be left out for head 'quantile'"),
+        ("qr-dqn", {"num_fixed_fractions": 7}, "num_fixed_fractions must be left out for head 'quantile'"),
+        ("dqn", {"noisy_std": 0.1}, "noisy_std must be left out without noisy, got 0.1"),
+        ("dqn", {"munchausen_tau": 0.1}, "munchausen_tau must be left out for algorithm 'dqn', whose next policy is"),
+        (
+            "iqn",
+            {"munchausen_alpha": 0.1},
+            "munchausen_alpha must be left out for algorithm 'iqn', whose next policy is",
+        ),
+        ("dqn", {"munchausen_clip": -2.0}, "munchausen_clip must be left out for algorithm 'dqn'"),
+        ("dqn", {"munchausen_network": "online"}, "munchausen_network must be left out for algorithm 'dqn'"),
+        ("rainbow", {"epsilon_end": 0.2}, "epsilon_end must be left out with exploration 'noisy', got 0.2"),
+        ("dqn", {"temperature": 2.0}, "temperature must be left out with exploration 'epsilon', got 2.0"),
+        ("dqn", {"ladder_epsilon": 0.2}, "ladder_epsilon must be left out with exploration 'epsilon', got 0.2"),
+        (
+            "dqn",
+            {"exploration": "boltzmann", "ladder_alpha": 2.0},
+            "ladder_alpha must be left out with exploration 'bol",
+        ),
+        ("fixed", {"num_quantiles": 7}, "num_quantiles must be left out for algorithm 'fixed', which sets it, got 7"),
+    ],
+)
+def test_settings_that_an_algorithm_has_no_use_for_are_refused(
+    algorithm: str, settings: dict[str, Any], message: str
+) -> None:
+    register_algorithm("fixed", Algorithm(head="quantile", head_settings={"num_quantiles": 5}))
+    with pytest.raises(ConfigError) as error:
+        DQN("torso/Identity-v0", algorithm=algorithm, **settings)
+    assert str(error.value).startswith(message)
 
 
 def test_a_decay_without_an_end_is_refused() -> None:

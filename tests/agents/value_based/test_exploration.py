@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from torso.agents.value_based.exploration import EpsilonGreedy
+from torso.agents import DQNConfig
+from torso.agents.value_based.assembly import explorer_of
+from torso.agents.value_based.exploration import EXPLORATIONS, Boltzmann, EpsilonGreedy, ladder
 
 BEST = [7, 8, 9]
 
@@ -78,3 +82,63 @@ def test_epsilon_is_of_the_step_and_a_mask_holds_for_the_best_too() -> None:
     mask[0, 7] = False
     assert explorer.choose(values, mask, num_envs=3, num_actions=10, step=9).tolist() == [0, 8, 9]
     explorer.choose(never, mask, num_envs=3, num_actions=10, step=0)
+
+
+# -- by name -----------------------------------------------------------------------------------------------------------
+
+
+def explorer(**settings: Any) -> Any:
+    return explorer_of(DQNConfig(**settings), np.random.default_rng(0))
+
+
+def test_every_exploration_has_an_explorer_that_draws_the_same_again() -> None:
+    for name, kind in EXPLORATIONS.items():
+        config = DQNConfig(exploration=name, noisy=kind.is_noise, num_envs=3)
+        first, second = (explorer_of(config, np.random.default_rng(seed)) for seed in (1, 2))
+        step = config.epsilon_decay_steps // 2
+        first.choose(values, None, num_envs=3, num_actions=10, step=step)
+        second.restore(*first.state())
+        drawn = [
+            [each.choose(values, None, num_envs=3, num_actions=10, step=step).tolist() for _ in range(5)]
+            for each in (first, second)
+        ]
+        assert drawn[0] == drawn[1]
+        assert set(first.figures(step)) == {"temperature" if name == "boltzmann" else "epsilon"}
+
+
+def test_a_ladder_by_hand() -> None:
+    """Horgan et al. 2018: epsilon 0.4, alpha 7: the exponents go from 1 to 8."""
+    np.testing.assert_allclose(ladder(8, 0.4, 7.0), [0.4**power for power in range(1, 9)])
+    np.testing.assert_allclose(ladder(3, 0.4, 7.0), [0.4, 0.4**4.5, 0.4**8])
+    assert ladder(1, 0.4, 7.0).tolist() == [0.4]
+
+
+def test_each_env_of_a_ladder_explores_by_its_own_share() -> None:
+    made = explorer(exploration="ladder", num_envs=3, ladder_epsilon=0.5, ladder_alpha=2.0)
+    drawn = np.stack([made.choose(values, None, num_envs=3, num_actions=2, step=0) for _ in range(4_000)])
+    np.testing.assert_allclose((drawn < 2).mean(axis=0), [0.5, 0.25, 0.125], atol=0.03)
+    assert made.figures(10**9) == {"epsilon": pytest.approx((0.5 + 0.25 + 0.125) / 3)}
+
+
+def test_a_noisy_network_explores_by_its_values_alone() -> None:
+    made = explorer(noisy=True, exploration="noisy")
+    for step in (0, 10):
+        assert made.choose(values, None, num_envs=3, num_actions=10, step=step).tolist() == BEST
+    assert made.figures(0) == {"epsilon": 0.0}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_boltzmanns_actions_are_in_proportion_to_the_values_exponentials(masked: bool) -> None:
+    q = torch.tensor([[0.0, 2 * math.log(3), 2 * math.log(4)], [1.0, 1.0, 1.0]])
+    mask = np.array([[True, True, False], [False, True, False]]) if masked else None
+    made = Boltzmann(2.0, np.random.default_rng(0))
+    drawn = np.stack([made.choose(lambda: q, mask, num_envs=2, num_actions=3, step=0) for _ in range(8_000)])
+    counts = np.stack([(drawn == action).mean(axis=0) for action in range(3)], axis=1)
+    expected = [[1 / 4, 3 / 4, 0], [0, 1, 0]] if masked else [[1 / 8, 3 / 8, 4 / 8], [1 / 3] * 3]
+    np.testing.assert_allclose(counts, expected, atol=0.02)
+    assert made.figures(0) == {"temperature": 2.0}
+
+
+def test_boltzmann_of_large_values_and_a_low_temperature_is_greedy() -> None:
+    made = Boltzmann(1e-3, np.random.default_rng(0))
+    assert made.choose(lambda: values() * 1e6, None, num_envs=3, num_actions=10, step=0).tolist() == BEST

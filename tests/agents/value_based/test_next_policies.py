@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import Any
 
+import distributions as oracle
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy, one_hot_greedy
-from torso.nets import Prediction, ScalarHeadSpec
+from torso.agents.value_based.next_policies import (
+    GREEDY_ONLINE,
+    GREEDY_TARGET,
+    Forwards,
+    NextPolicy,
+    SoftmaxPolicy,
+    one_hot_greedy,
+)
+from torso.nets import Prediction, QuantileHeadSpec, ScalarHeadSpec
+from torso.nets.modules.distributional_heads import QuantileHead
 from torso.nets.modules.value_heads import ScalarHead
 
 Array = np.ndarray[Any, Any]
@@ -105,31 +115,58 @@ def test_greedy_is_one_hot_on_the_first_best_legal_action(q: Array, data: st.Dat
     )
 
 
-# -- a rule of another kind --------------------------------------------------------------------------------------------
+# -- softmax, with Munchausen's bonus ----------------------------------------------------------------------------------
+
+MUNCHAUSEN = SoftmaxPolicy(tau=0.5)
 
 
-class Munchausen(NamedTuple):
-    """Softmax with the scaled logarithm of the policy as a reward (Vieillard et al. 2020), as a next-policy rule."""
+def test_munchausens_policy_and_bonus_by_hand() -> None:
+    """Values tau ln 2 apart make a policy of 1/2, 1/4, 1/4; before the step it is 1/4, 3/4 and next to nothing."""
+    step = 0.5 * math.log(2)
+    seen = Forwards(
+        target_t=tensor([[step, 0.0, 0.0], [step, 0.0, 0.0]]),
+        online_t=None,
+        target_tm1=tensor([[0.0, 0.5 * math.log(3), -1e9], [0.0, 0.5 * math.log(3), -1e9]]),
+        a_tm1=torch.tensor([0, 2]),
+        discount_t=tensor([0.9, 0.0]),
+    )
+    policy_t, bonus = MUNCHAUSEN(seen)
+    equal(policy_t, [[0.5, 0.25, 0.25]] * 2)
+    entropy = 1.5 * math.log(2)
+    equal(bonus, [0.9 * 0.5 * math.log(1 / 4) + 0.9 * 0.5 * entropy, 0.9 * -1.0])  # the second is clipped
+    _, soft = SoftmaxPolicy(tau=0.5, alpha=0.0)(seen)  # soft Q-learning
+    equal(soft, [0.9 * 0.5 * entropy, 0.0])
+    assert SoftmaxPolicy() == SoftmaxPolicy(alpha=0.9, tau=0.03, clip=-1.0, network="target")  # Vieillard et al. 2020
 
-    alpha: float = 0.9
-    tau: float = 0.5
-    least: float = -1.0
-    needs: frozenset[str] = frozenset({"target_tm1"})
 
-    def __call__(self, seen: Forwards, /) -> tuple[Tensor, Tensor]:
-        assert seen.target_tm1 is not None
-        log_pi_t, log_pi_tm1 = (
-            (q if mask is None else q.masked_fill(~mask, -torch.inf)).div(self.tau).log_softmax(dim=1)
-            for q, mask in ((seen.target_t, seen.mask_t), (seen.target_tm1, seen.mask_tm1))
-        )
-        policy_t = log_pi_t.exp()  # [B, A]
-        entropy = torch.special.entr(policy_t).sum(dim=1)  # [B]
-        taken = self.tau * log_pi_tm1.gather(1, seen.a_tm1.unsqueeze(1)).squeeze(1)  # [B]
-        return policy_t, self.alpha * taken.clamp(self.least, 0.0) + seen.discount_t * self.tau * entropy
+def test_the_bonus_may_be_from_the_online_network() -> None:
+    by_target, by_online = SoftmaxPolicy(tau=0.5), SoftmaxPolicy(tau=0.5, network="online")
+    assert (by_target.needs, by_online.needs) == ({"target_tm1"}, {"online_tm1"})
+    before = tensor([[1.0, 0.5, 0.2], [0.0, -0.2, 0.1], [0.3, 0.2, 0.1]])
+    one = by_target(forwards()._replace(target_tm1=before))
+    other = by_online(forwards()._replace(online_tm1=before))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    with pytest.raises(ValueError, match="without online_tm1, which it needs"):
+        by_online(forwards()._replace(target_tm1=before))
+    with pytest.raises(ValueError, match="without target_tm1, which it needs"):
+        by_target(forwards()._replace(online_tm1=before))
+
+
+def test_tiny_temperatures_and_large_values_are_finite() -> None:
+    seen = Forwards(
+        target_t=torch.tensor([[1e4, -1e4, 9_999.0]]),
+        online_t=None,
+        target_tm1=torch.tensor([[1e4, -1e4, 0.0]]),
+        a_tm1=torch.tensor([1]),
+        discount_t=torch.tensor([0.99]),
+    )
+    policy_t, bonus = SoftmaxPolicy()(seen)
+    assert policy_t.tolist() == [[1.0, 0.0, pytest.approx(math.exp(-1 / 0.03), rel=1e-3)]]
+    assert bonus.item() == pytest.approx(-0.9)
 
 
 def munchausen_target(
-    rule: Munchausen,
+    rule: SoftmaxPolicy,
     rewards: Array,
     gamma: float,
     ended: bool,
@@ -147,7 +184,7 @@ def munchausen_target(
         return dict(zip(actions, scaled - most - np.log(np.exp(scaled - most).sum()), strict=True))
 
     target = sum(gamma**k * reward for k, reward in enumerate(rewards))
-    target += rule.alpha * min(max(rule.tau * log_policy(q_tm1, legal[0])[a_tm1], rule.least), 0.0)
+    target += rule.alpha * min(max(rule.tau * log_policy(q_tm1, legal[0])[a_tm1], rule.clip), 0.0)
     if not ended:
         for action, log_pi in log_policy(q_t, legal[1]).items():
             target += gamma ** len(rewards) * np.exp(log_pi) * (q_t[action] - rule.tau * log_pi)
@@ -158,7 +195,7 @@ def munchausen_target(
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_a_soft_rule_with_a_bonus_has_all_it_needs(n_step: int, masked: bool) -> None:
     rng = np.random.default_rng(n_step)
-    rule, gamma, rows, actions = Munchausen(), 0.9, 40, 4
+    rule, gamma, rows, actions = MUNCHAUSEN, 0.9, 40, 4
     q_tm1, q_t = rng.normal(size=(2, rows, actions)) * 2
     rewards, ended = rng.normal(size=(rows, n_step)), rng.random(rows) < 0.3
     masks = rng.random((2, rows, actions)) < (0.6 if masked else 2.0)
@@ -197,7 +234,34 @@ def test_a_mixture_of_distributions_needs_no_more_than_a_mixture_of_values() -> 
         discount_t=tensor([0.9, 0.9, 0.0, 0.9, 0.0]),
     )
     r_t = tensor(rng.normal(size=5))
-    policy_t, bonus = Munchausen()(seen)
+    policy_t, bonus = MUNCHAUSEN(seen)
     mixed = torch.einsum("ba,bak->bk", policy_t, probabilities)
     moved = (r_t + bonus).unsqueeze(1) + seen.discount_t.unsqueeze(1) * atoms  # [B, atoms]
-    torch.testing.assert_close((mixed * moved).sum(dim=1), target_of(Munchausen(), seen, r_t), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close((mixed * moved).sum(dim=1), target_of(MUNCHAUSEN, seen, r_t), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_a_soft_policys_quantiles_are_mixed_at_equal_fractions(n_step: int) -> None:
+    rng = np.random.default_rng(n_step)
+    rows, actions, num_quantiles, gamma = 20, 3, 4, 0.9
+    head = QuantileHead(QuantileHeadSpec(num_actions=actions, num_quantiles=num_quantiles), num_features=1).double()
+    quantiles_t, q_tm1 = rng.normal(size=(rows, actions, num_quantiles)), rng.normal(size=(rows, actions))
+    rewards, ended = rng.normal(size=(rows, n_step)), rng.random(rows) < 0.3
+    a_tm1 = rng.integers(actions, size=rows)
+    prediction = Prediction(torch.from_numpy(quantiles_t))
+    seen = Forwards(
+        target_t=head.values(prediction),
+        online_t=None,
+        target_tm1=torch.from_numpy(q_tm1),
+        a_tm1=torch.from_numpy(a_tm1),
+        discount_t=torch.from_numpy(gamma**n_step * ~ended),
+    )
+    policy_t, bonus = MUNCHAUSEN(seen)
+    r_t = torch.from_numpy(rewards @ gamma ** np.arange(n_step))
+    got = head.target(r_t + bonus, seen.discount_t, prediction, policy_t)
+    for b in range(rows):
+        q_t, outcomes = quantiles_t[b].mean(axis=1), quantiles_t[b]
+        _, _, expected = oracle.munchausen(
+            rewards[b], gamma, ended[b], q_tm1[b], a_tm1[b], q_t, outcomes, alpha=0.9, tau=0.5, clip=-1.0
+        )
+        equal(got[b], expected.tolist())
