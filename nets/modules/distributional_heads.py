@@ -128,12 +128,12 @@ class ImplicitQuantileHead(QuantileHead):
         if generator is None:
             fractions = self.fractions.unsqueeze(0)  # [1, N]: embedded once for all rows
         else:
-            size, like = (len(features), self.num_fractions), self.multiples
+            size, like = (features.shape[0], self.num_fractions), self.multiples
             fractions = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)  # [B, N]
         cosines = torch.cos(math.pi * fractions.unsqueeze(2) * self.multiples)  # [., N, cosines]
         embedding = linear_product(cosines, self.embedding, bfloat16=bfloat16).relu()  # [., N, F]
         output = self.outputs(features.unsqueeze(1) * embedding, generator, bfloat16=bfloat16)  # [B, A, N]
-        return Prediction(output, fractions.expand(len(features), -1))
+        return Prediction(output, fractions.expand(features.shape[0], -1))
 
 
 def midpoints(num_parts: int) -> Tensor:
