@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from torso.agents.training.train_runs import TrainingResult, train_run
     from torso.agents.value_based.algorithms import Algorithm, register_algorithm
     from torso.agents.value_based.config import DQNConfig
-    from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, Forwards, NextPolicy
+    from torso.agents.value_based.next_policies import (
+        GREEDY_ONLINE,
+        GREEDY_TARGET,
+        Forwards,
+        NextPolicy,
+        SoftmaxPolicy,
+    )
     from torso.agents.value_based.presets import Preset, preset
     from torso.envs.vector.world import World
 
@@ -50,6 +56,7 @@ _HOMES = {
     "Regressor": "estimators.regressor",
     "RegressorConfig": "supervised.config",
     "RunDirectory": "runs.run_directory",
+    "SoftmaxPolicy": "value_based.next_policies",
     "Tick": "runs.events",
     "Training": "training.driver",
     "TrainingResult": "training.train_runs",
@@ -85,6 +92,7 @@ __all__ = [
     "Regressor",
     "RegressorConfig",
     "RunDirectory",
+    "SoftmaxPolicy",
     "Tick",
     "Training",
     "TrainingResult",

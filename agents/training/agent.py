@@ -42,8 +42,8 @@ class DQN:
 
     Args:
         env: a Gymnasium id, an env class, a function that makes an env, or a constructed env.
-        algorithm: dqn, double, dueling, prioritized, n-step or a registered one; None: that of ``config``, or the one
-            that the env's preset recommends.
+        algorithm: dqn, double, dueling, prioritized, n-step, c51, qr-dqn, iqn, munchausen, m-iqn, rainbow or a
+            registered one; None: that of ``config``, or the one that the env's preset recommends.
         config: the settings instead of the preset's for the env's id (with one env, where that is constructed already),
             or of the defaults of `DQNConfig` in an env without one.
         env_kwargs: passed to the env's constructor; without them and without a ``config``, the preset's.

@@ -22,7 +22,7 @@ from torso.nets.specs.torsos import ACTIVATIONS, Activation
 Check = Callable[[str, object], Any]
 _NETS = tuple(net for net in NETS if net != "linear")
 _OF_ALGORITHM: Any = None  # the default of a setting whose value is the algorithm's, unless it is given
-# The settings of which an algorithm is made. Exploration comes after noisy, which decides on its default.
+# The settings of which an algorithm is made.
 IDENTITY = ("head", "double", "dueling", "noisy", "exploration", "prioritized", "n_step")
 
 
@@ -96,24 +96,24 @@ class DQNConfig:
     """Head of the network, which values actions: scalar, categorical (C51), quantile (QR-DQN) or implicit-quantile
     (IQN), or a registered one."""
     num_atoms: int | None = None
-    """Atoms of a categorical head; None: the head's own (Bellemare et al. 2017: 51)."""
+    """Atoms of a categorical head; None: the head's own, 51 as in Bellemare et al. 2017."""
     v_min: float | None = None
     """Smallest return that a categorical head tells from smaller ones, rewards being as in targets; None: the head's
-    own (Bellemare et al. 2017: -10)."""
+    own, -10 as in Bellemare et al. 2017."""
     v_max: float | None = None
-    """Largest return that a categorical head tells from larger ones, rewards being as in targets; None: the head's own
-    (Bellemare et al. 2017: 10)."""
+    """Largest return that a categorical head tells from larger ones, rewards being as in targets; None: the head's own,
+    10 as in Bellemare et al. 2017."""
     num_quantiles: int | None = None
-    """Quantiles of a quantile head; None: the head's own (Dabney et al. 2018, QR-DQN: 200)."""
+    """Quantiles of a quantile head; None: the head's own, 200 as in Dabney et al. 2018, QR-DQN."""
     num_fractions: int | None = None
-    """Fractions that an implicit quantile head draws for each state, in updates and in acting; None: the head's own
-    (Dabney et al. 2018, IQN: 64)."""
+    """Fractions that an implicit quantile head draws for each state, in updates and in acting; None: the head's own,
+    64 as in Dabney et al. 2018, IQN."""
     num_fixed_fractions: int | None = None
     """Fractions of an implicit quantile head where none are drawn, in evaluation and in a served model; None: the
-    head's own (32)."""
+    head's own, 32."""
     num_cosines: int | None = None
-    """Cosines that embed a fraction in an implicit quantile head; None: the head's own (Dabney et al. 2018, IQN:
-    64)."""
+    """Cosines that embed a fraction in an implicit quantile head; None: the head's own, 64 as in Dabney et al. 2018,
+    IQN."""
     double: bool = _OF_ALGORITHM
     """Double Q-learning: the online network picks the next action, the target network values it (van Hasselt 2016)."""
     dueling: bool = _OF_ALGORITHM
@@ -123,17 +123,18 @@ class DQNConfig:
     2018)."""
     noisy_std: float | None = None
     """Deviation of that noise at first, for one input of a layer; for p inputs it is divided by the root of p; None:
-    the head's own (Fortunato et al. 2018: 0.5)."""
+    the head's own, 0.5 as in Fortunato et al. 2018."""
     munchausen_alpha: float | None = None
-    """Share of the policy's scaled logarithm in a Munchausen algorithm's reward; None: its own (Vieillard et al. 2020:
-    0.9)."""
+    """Share of the policy's scaled logarithm in a Munchausen algorithm's reward; None: its own, 0.9 as in
+    Vieillard et al. 2020."""
     munchausen_tau: float | None = None
-    """Temperature of a Munchausen algorithm's policy; None: its own (Vieillard et al. 2020: 0.03)."""
+    """Temperature of a Munchausen algorithm's policy; None: its own, 0.03 as in Vieillard et al. 2020."""
     munchausen_clip: float | None = None
-    """Smallest value of that scaled logarithm, at most 0; None: the algorithm's own (Vieillard et al. 2020: -1)."""
+    """Smallest value of that scaled logarithm, at most 0; None: the algorithm's own, -1 as in
+    Vieillard et al. 2020."""
     munchausen_network: Literal["target", "online"] | None = None
-    """Network that gives that logarithm, target or online; None: the algorithm's own (Vieillard et al. 2020: target;
-    Clark et al. 2024: online)."""
+    """Network that gives that logarithm, target or online; None: the algorithm's own, target as in
+    Vieillard et al. 2020 (online as in Clark et al. 2024)."""
     prioritized: bool = _OF_ALGORITHM
     """Prioritized replay: sample in proportion to TD errors, or to the losses of a head of distributions, instead of
     evenly (Schaul et al. 2016; Hessel et al. 2018)."""
@@ -148,8 +149,7 @@ class DQNConfig:
     """Steps over which the exponent goes from importance_start to importance_end, with prioritized replay."""
     exploration: str = _OF_ALGORITHM
     """Exploration: epsilon (random actions, fewer by and by), ladder (random actions, in each env another share),
-    noisy (the network's noise alone) or boltzmann (actions in proportion to exp(value / temperature)). With a noisy
-    network it is noisy unless it is given."""
+    noisy (the noise of a noisy network alone) or boltzmann (actions in proportion to exp(value / temperature))."""
     epsilon_start: float = 1.0
     """Probability of a random action at step 0."""
     epsilon_end: float = 0.05
@@ -234,12 +234,9 @@ class DQNConfig:
         row = algorithm_row(self.algorithm)
         for name in IDENTITY:
             value, own = getattr(self, name), getattr(row, name)
-            if name == "exploration" and self.noisy and not row.noisy:
-                own = "noisy"
             if value is None:
                 object.__setattr__(self, name, own)
             elif takes_away(row, name, value):
-                own = getattr(row, name)
                 expected = "more than 1" if name == "n_step" else f"{own!r}"
                 raise ConfigError(
                     f"{name} must be {expected} for algorithm {self.algorithm!r}, got {value!r}; leave it out, or give "

@@ -77,11 +77,12 @@ def test_the_rows() -> None:
     assert all(row.source and not row.head_settings for row in rows.values())
 
 
-def test_a_noisy_network_explores_by_its_noise_unless_told_otherwise() -> None:
-    assert DQNConfig(noisy=True).exploration == "noisy"
-    assert DQNConfig(noisy=True, exploration="epsilon").row.exploration == "epsilon"
-    assert DQNConfig(noisy=False).exploration == "epsilon"
-    assert DQNConfig(noisy=True).with_algorithm("double") == DQNConfig(algorithm="double", noisy=True)
+def test_noise_is_added_to_what_a_row_explores_by_and_may_replace_it() -> None:
+    assert DQNConfig(noisy=True).row.exploration == "epsilon"
+    alone = DQNConfig(noisy=True, exploration="noisy")
+    assert alone.row.exploration == "noisy"
+    assert alone.with_algorithm("double") == DQNConfig(algorithm="double", noisy=True, exploration="noisy")
+    assert DQNConfig(algorithm="rainbow").with_algorithm("dqn") == DQNConfig()
 
 
 def test_munchausens_settings_are_the_rows_unless_given() -> None:

@@ -61,6 +61,33 @@ def test_recommended_algorithms() -> None:
     assert recommended["torso/Forager-v0"] == preset(None, "Taxi-v3").config.algorithm == "dqn"
 
 
+def test_the_support_of_a_categorical_head_holds_an_envs_returns() -> None:
+    """Rewards of 1 (or -1) a step for good are worth 1 / (1 - gamma)."""
+    for env_id, reward in (("CartPole-v1", 1), ("Acrobot-v1", -1), ("MountainCar-v0", -1)):
+        config = preset("c51", env_id).config
+        assert config.v_min is not None
+        assert config.v_max is not None
+        assert config.v_min <= reward / (1 - config.gamma) * (1 - 1e-9) <= config.v_max
+        assert config.v_min <= 0 <= config.v_max
+    atari = preset("c51", "ALE/Pong-v5").config
+    assert (atari.v_min, atari.v_max, atari.clip_rewards) == (None, None, True)  # the head's own: -10 and 10
+
+
+def test_ataris_presets_have_the_papers_rates() -> None:
+    rates = {
+        name: (config.learning_rate, config.adam_eps, config.target_update_period)
+        for name in algorithm_names()
+        for config in [preset(name, "ALE/Breakout-v5").config]
+    }
+    assert rates["rainbow"] == (6.25e-5, 1.5e-4, 8_000)
+    assert rates["c51"] == (2.5e-4, 0.01 / 32, 10_000)
+    assert rates["qr-dqn"] == rates["iqn"] == (5e-5, 0.01 / 32, 10_000)
+    assert rates["munchausen"] == rates["m-iqn"] == (5e-5, 0.01 / 32, 8_000)
+    assert rates["dqn"] == rates["n-step"] == (1e-4, 1e-8, 1_000)
+    assert preset("rainbow", "ALE/Breakout-v5").config.priority_exponent == 0.5
+    assert preset("prioritized", "ALE/Breakout-v5").config.priority_exponent == 0.6
+
+
 def test_presets_name_the_protocol_they_follow() -> None:
     assert preset("dqn", "ALE/Pong-v5").env_kwargs == {"protocol": "dqn2015"}
     assert preset("dqn", "CartPole-v1").env_kwargs == {}

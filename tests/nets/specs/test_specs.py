@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 from torso.errors import ConfigError, SpecError
 from torso.nets import (
     NETS,
+    CategoricalHeadSpec,
     ConvLayerSpec,
     ConvNetSpec,
     ImageSpec,
+    ImplicitQuantileHeadSpec,
     InputSpec,
     LogitsHeadSpec,
     MLPSpec,
     NetworkSpec,
     OneVsRestHeadSpec,
+    QuantileHeadSpec,
     RegressionHeadSpec,
     ScalarHeadSpec,
     SigmoidHeadSpec,
@@ -32,6 +35,7 @@ from torso.nets import (
     net_spec,
 )
 from torso.nets.specs.inputs import INPUT_DTYPES
+from torso.nets.specs.registry import HEADS
 from torso.nets.specs.torsos import ACTIVATIONS
 
 OF_OTHERS = "(counting-lstm-cell, )?"  # a torso that tests of the server register in the same process
@@ -324,6 +328,19 @@ def test_images_that_do_not_fill_their_input(
             {"hidden": (64,)},
             r"hidden must be empty without dueling, got \(64,\).*; use dueling=True, or give .* the torso",
         ),
+        (ScalarHeadSpec, {"noisy": "yes"}, "noisy must be True or False, got 'yes'"),
+        (ScalarHeadSpec, {"noisy_std": 0.0}, "noisy_std must be positive, got 0.0"),
+        (CategoricalHeadSpec, {"num_atoms": 1}, "num_atoms must be a whole number of at least 2, got 1"),
+        (CategoricalHeadSpec, {"v_min": 10.0}, "v_min must be below v_max, got 10.0 and 10.0"),
+        (CategoricalHeadSpec, {"v_max": math.nan}, "v_max must be a finite number, got nan"),
+        (CategoricalHeadSpec, {"hidden": (64,)}, "hidden must be empty without dueling"),
+        (QuantileHeadSpec, {"num_quantiles": 0}, "num_quantiles must be a whole number of at least 1, got 0"),
+        (QuantileHeadSpec, {"huber_delta": 0.0}, "huber_delta .* must be positive, got 0.0"),
+        (QuantileHeadSpec, {"hidden": (64,)}, "hidden must be empty without dueling"),
+        (ImplicitQuantileHeadSpec, {"num_fractions": 0}, "num_fractions must be a whole number of at least 1, got 0"),
+        (ImplicitQuantileHeadSpec, {"num_fixed_fractions": 1.5}, "num_fixed_fractions must be a whole number"),
+        (ImplicitQuantileHeadSpec, {"num_cosines": 0}, "num_cosines must be a whole number of at least 1, got 0"),
+        (ImplicitQuantileHeadSpec, {"num_actions": 0}, "num_actions must be a whole number of at least 1, got 0"),
         (LogitsHeadSpec, {"num_classes": 1}, "num_classes must be a whole number of at least 2"),
         (LogitsHeadSpec, {"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1"),
         (OneVsRestHeadSpec, {"num_classes": 1}, "num_classes must be a whole number of at least 2"),
@@ -360,7 +377,8 @@ def test_specifications_that_cannot_be(make: Any, fields: dict[str, Any], messag
         MLPSpec: {},
         ConvLayerSpec: {"channels": 4, "kernel": 3},
         ConvNetSpec: {"convs": (ConvLayerSpec(channels=4, kernel=3),)},
-        ScalarHeadSpec: {"num_actions": 2},
+        **{each: {"num_actions": 2} for each in (ScalarHeadSpec, CategoricalHeadSpec, QuantileHeadSpec)},
+        ImplicitQuantileHeadSpec: {"num_actions": 2, "hidden": (4,)},
         LogitsHeadSpec: {"num_classes": 2},
         OneVsRestHeadSpec: {"num_classes": 2},
         SigmoidHeadSpec: {},
@@ -534,3 +552,14 @@ def test_the_cnn_keeps_small_scans_whole() -> None:
     assert isinstance(large, ConvNetSpec)
     assert [conv.pool for conv in small.convs] == [None, "max"]
     assert [conv.pool for conv in large.convs] == ["max", None, "max", "max"]
+
+
+def test_a_head_without_noise_is_written_as_before_there_was_noise() -> None:
+    """So that older torsos, which know no such field, read the model."""
+    plain = ScalarHeadSpec(num_actions=3)
+    expected = {"kind": "scalar", "num_actions": 3, "huber_delta": 1.0, "dueling": False, "hidden": []}
+    assert HEADS.to_json(plain) == expected
+    assert HEADS.from_json(expected) == plain
+    noisy = ScalarHeadSpec(num_actions=3, noisy=True, noisy_std=0.25, hidden=(4,))
+    assert HEADS.to_json(noisy) == {**expected, "hidden": [4], "noisy": True, "noisy_std": 0.25}
+    assert HEADS.from_json(HEADS.to_json(noisy)) == noisy
