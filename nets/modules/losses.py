@@ -116,13 +116,14 @@ def categorical_projection(values: Tensor, probabilities: Tensor, v_min: float, 
     """Project a distribution onto K even atoms from ``v_min`` to ``v_max`` (Bellemare et al. 2017, eq. 7).
 
     Each value's probability goes to the two atoms beside it, the nearer one getting more; a value beyond the ends goes
-    to the end. values, probabilities: [B, K] float. Returns [B, K] float, whose rows sum to what theirs do.
+    to the end. values, probabilities: [B, K] float. Returns [B, K] float, detached, whose rows sum to what theirs do.
     """
     num_atoms = values.shape[1]
     place = ((values - v_min) * ((num_atoms - 1) / (v_max - v_min))).clamp(0, num_atoms - 1)  # [B, K], b of the paper
     atom = torch.arange(num_atoms, dtype=values.dtype, device=values.device).view(1, -1, 1)
-    share = (1 - (place.unsqueeze(1) - atom).abs()).clamp(min=0)  # [B, K atoms, K values]
-    return torch.bmm(share, probabilities.unsqueeze(2)).squeeze(2)
+    distance = (place.detach().unsqueeze(1) - atom).abs_()  # [B, K atoms, K values], in place: it is large
+    share = distance.neg_().add_(1).clamp_(min=0)
+    return torch.bmm(share, probabilities.detach().unsqueeze(2)).squeeze(2)
 
 
 def kullback_leibler(target: Tensor, log_probabilities: Tensor) -> Tensor:
@@ -150,7 +151,12 @@ def quantile_huber(quantiles: Tensor, fractions: Tensor, target: Tensor, delta: 
     else the Huber loss is divided by delta, so that both agree far from 0 (IQN, Dabney et al. 2018, eq. 3).
     quantiles: [B, N] float; fractions: [N] or [B, N] in [0, 1]; target: [B, M] float. Returns [B] float.
     """
-    error = target.unsqueeze(1) - quantiles.unsqueeze(2)  # [B, N, M]
-    size = error.abs() if delta is None else huber(error, delta) / delta
-    weight = (fractions.unsqueeze(-1) - (error.detach() < 0).to(error.dtype)).abs()  # [B, N, M]
-    return (weight * size).mean(dim=2).sum(dim=1)
+    shape = (*quantiles.shape, target.shape[1])
+    own, other = quantiles.unsqueeze(2).expand(shape), target.unsqueeze(1).expand(shape)  # [B, N, M], without copies
+    if delta is None:
+        size, scale = functional.l1_loss(own, other, reduction="none"), 1.0
+    else:
+        size, scale = functional.huber_loss(own, other, reduction="none", delta=delta), delta
+    fraction = fractions.unsqueeze(-1)
+    weight = torch.where(other < own, 1 - fraction, fraction)  # [B, N, M]
+    return torch.linalg.vecdot(weight.flatten(1), size.flatten(1)) / (scale * target.shape[1])

@@ -113,7 +113,7 @@ def test_munchausen(network: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["iqn", "m-iqn"])
 def test_implicit_quantiles(algorithm: str) -> None:
-    """The fractions are the generator's, the target network's first; Munchausen's has one more draw, before the step."""
+    """The fractions are the generator's, the target network's first; Munchausen's has one more, before the step."""
     soft = {"munchausen_tau": 0.5} if algorithm == "m-iqn" else {}
     made, batch = learner_of(algorithm=algorithm, num_fractions=4, num_cosines=5, **soft), batch_of()
     generator = torch.Generator().manual_seed(7)
