@@ -2,19 +2,21 @@
 
 Run once, when a format version is released; what it wrote is committed and never made again, because a golden
 directory tests that what one version of torso wrote loads in every later one (``test_golden.py``). For
-that reason it refuses to write over one. For a new format version: raise ``FORMAT_VERSION``, run it with the new name,
-and commit what it wrote.
+that reason it makes what is missing, and never writes over one. For a new format version: raise ``FORMAT_VERSION``, run
+it with the new name, and commit what it wrote.
 
 It writes ``model_NAME/`` (a classifier: convolutions, an 8x8 image input, labels, a calibration),
 ``model_NAME_policy/`` (an MLP with normalised inputs, a dueling head and an action_start) and
-``model_NAME_regressor/`` (an MLP, targets in their own units), and ``model_NAME_space/`` (a policy whose observations
-are flattened), each with its ``model.onnx``, and in each ``golden.npz``: ``inputs``, and the ``readout`` that this
-version computed for them; for a classifier the ``probabilities`` too.
+``model_NAME_regressor/`` (an MLP, targets in their own units), ``model_NAME_space/`` (a policy whose observations
+are flattened), and policies of distributional heads (``_categorical``, ``_quantile``, ``_implicit``), each with its
+``model.onnx``, and in each ``golden.npz``: ``inputs``, and the ``readout`` that this version computed for them; for a
+classifier the ``probabilities`` too.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,17 @@ import torch
 
 from torso.nets import (
     FORMAT_VERSION,
+    CategoricalHeadSpec,
     ConvLayerSpec,
     ConvNetSpec,
     ImageSpec,
+    ImplicitQuantileHeadSpec,
     InputSpec,
     LogitsHeadSpec,
     MLPSpec,
     NetworkSpec,
     Predictor,
+    QuantileHeadSpec,
     RegressionHeadSpec,
     ScalarHeadSpec,
     build_network,
@@ -109,18 +114,18 @@ def make(directory: Path, spec: NetworkSpec, inputs: np.ndarray[Any, Any], **car
     np.savez(directory / "golden.npz", inputs=inputs, readout=readout, **probabilities)
 
 
-def main(name: str) -> None:
-    for directory in (HERE / f"model_{name}{kind}" for kind in ("", "_policy", "_regressor", "_space")):
-        if directory.exists():
-            sys.exit(f"error: {directory} is there already, and is never made again")
+def make_classifier(directory: Path) -> None:
     rng = np.random.default_rng(FORMAT_VERSION)
     scans = (rng.integers(17, size=(12, 8, 8)) * (rng.random((12, 8, 8)) < 0.4)).astype(np.uint8)
-    labels = ("zero", 1, 2.5, "drei \u00bd")
-    make(HERE / f"model_{name}", CLASSIFIER, scans, labels=labels, calibration=CALIBRATION)
-    make(HERE / f"model_{name}_policy", POLICY, rng.normal(size=(12, 2, 3)).astype(np.float32), action_start=1)
-    rows = rng.normal(size=(12, 5)).astype(np.float32)
-    make(HERE / f"model_{name}_regressor", REGRESSOR, rows, labels=("progression", "dose"))
-    make_flattened(HERE / f"model_{name}_space")
+    make(directory, CLASSIFIER, scans, labels=("zero", 1, 2.5, "drei \u00bd"), calibration=CALIBRATION)
+
+
+def make_policy(directory: Path) -> None:
+    make(directory, POLICY, rows_of(2, 3), action_start=1)
+
+
+def make_regressor(directory: Path) -> None:
+    make(directory, REGRESSOR, rows_of(5), labels=("progression", "dose"))
 
 
 def make_flattened(directory: Path) -> None:
@@ -133,6 +138,35 @@ def make_flattened(directory: Path) -> None:
     rows, _ = SPACE.flatten(raw)
     assert rows is not None
     make(directory, FLATTENED, rows, action_start=-2, observation_space=SPACE)
+
+
+def make_distributional(head: Any) -> Callable[[Path], None]:
+    spec = NetworkSpec(input=InputSpec(shape=(4,)), torso=MLPSpec(hidden=(8,)), head=head)
+    return lambda directory: make(directory, spec, rows_of(4))
+
+
+def rows_of(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(FORMAT_VERSION).normal(size=(12, *shape)).astype(np.float32)
+
+
+STREAMS: dict[str, Any] = {"num_actions": 3, "dueling": True, "noisy": True, "hidden": (6,)}
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "": make_classifier,
+    "_policy": make_policy,
+    "_regressor": make_regressor,
+    "_space": make_flattened,
+    "_categorical": make_distributional(CategoricalHeadSpec(num_atoms=11, v_min=-2.0, v_max=6.0, **STREAMS)),
+    "_quantile": make_distributional(QuantileHeadSpec(num_actions=3, num_quantiles=5)),
+    "_implicit": make_distributional(ImplicitQuantileHeadSpec(num_cosines=8, num_fractions=4, **STREAMS)),
+}
+
+
+def main(name: str) -> None:
+    missing = [kind for kind in MAKERS if not (HERE / f"model_{name}{kind}").exists()]
+    if not missing:
+        sys.exit(f"error: all of model_{name}* are there already, and are never made again")
+    for kind in missing:
+        MAKERS[kind](HERE / f"model_{name}{kind}")
 
 
 if __name__ == "__main__":
