@@ -159,4 +159,5 @@ def quantile_huber(quantiles: Tensor, fractions: Tensor, target: Tensor, delta: 
         size, scale = functional.huber_loss(own, other, reduction="none", delta=delta), delta
     fraction = fractions.unsqueeze(-1)
     weight = torch.where(other < own, 1 - fraction, fraction)  # [B, N, M]
-    return torch.linalg.vecdot(weight.flatten(1), size.flatten(1)) / (scale * target.shape[1])
+    total: Tensor = torch.linalg.vecdot(weight.flatten(1), size.flatten(1))
+    return total / (scale * target.shape[1])
