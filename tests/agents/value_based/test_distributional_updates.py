@@ -166,3 +166,23 @@ def test_noise_is_drawn_anew_for_each_minibatch() -> None:
     still = learner_of(algorithm="c51", num_atoms=5, learning_rate=1e-12)
     first, second = still.update(batch).priority, still.update(batch).priority
     torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["c51", "qr-dqn", "iqn", "munchausen", "m-iqn", "rainbow"])
+def test_bfloat16_learns_what_float32_does(algorithm: str) -> None:
+    config = DQNConfig(algorithm=algorithm, hidden=(128, 128), batch_size=64)
+    spec = q_network_spec(config, InputSpec(shape=(FEATURES,)), ACTIONS)
+    rng = np.random.default_rng(1)
+    floats = [
+        torch.from_numpy(rng.normal(size=size).astype(np.float32)) for size in ((64, FEATURES), 64, (64, FEATURES))
+    ]
+    actions, discount, weight = torch.from_numpy(rng.integers(ACTIONS, size=64)), torch.full((64,), 0.9), torch.ones(64)
+    batch = Batch(floats[0], actions, floats[1], discount, floats[2], weight)
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        network = build_network(spec, torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(7)
+        made = DQNLearner(config, network, device=torch.device("cpu"), precision=precision, generator=generator)  # type: ignore[arg-type]
+        losses.append(made.update(batch).metrics["loss"].item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[1] != losses[0]

@@ -23,10 +23,13 @@ from torso.agents.value_based.network import initial_network, q_network_spec
 from torso.agents.value_based.next_policies import greedy_actions, one_hot_greedy
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import (
+    CategoricalHeadSpec,
+    ImplicitQuantileHeadSpec,
     InputSpec,
     LogitsHeadSpec,
     MLPSpec,
     NetworkSpec,
+    QuantileHeadSpec,
     ScalarHeadSpec,
     build_network,
     register_torso,
@@ -231,6 +234,34 @@ def test_dueling_streams_share_the_torso_but_for_its_last_layer() -> None:
     assert (spec.torso.hidden, spec.head.dueling, spec.head.hidden) == ((16,), True, (8,))
     plain = q_network_spec(DQNConfig(hidden=(16, 8)), INPUT, 3)
     assert (plain.torso.hidden, plain.head.dueling, plain.head.hidden) == ((16, 8), False, ())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"noisy": True}, {"algorithm": "iqn"}, {"algorithm": "rainbow"}, {"algorithm": "c51", "noisy": True}],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_the_last_hidden_layer_is_a_noisy_or_an_implicit_quantile_heads(settings: dict[str, Any]) -> None:
+    spec = q_network_spec(DQNConfig(hidden=(16, 8), **settings), INPUT, 3)
+    assert (spec.torso.hidden, spec.head.hidden) == ((16,), (8,))
+    plain = q_network_spec(DQNConfig(hidden=(16, 8), algorithm="c51"), INPUT, 3)
+    assert (plain.torso.hidden, plain.head.hidden) == ((16, 8), ())
+
+
+def test_a_heads_sizes_are_its_own_until_they_are_given() -> None:
+    head = q_network_spec(DQNConfig(algorithm="c51"), INPUT, 3).head
+    assert head == CategoricalHeadSpec(num_actions=3)
+    assert (head.num_atoms, head.v_min, head.v_max) == (51, -10.0, 10.0)
+    given = DQNConfig(algorithm="c51", num_atoms=5, v_min=0.0, v_max=2.0, noisy=True, noisy_std=0.1, hidden=(4,))
+    assert q_network_spec(given, INPUT, 3).head == CategoricalHeadSpec(
+        num_actions=3, num_atoms=5, v_min=0.0, v_max=2.0, noisy=True, noisy_std=0.1, hidden=(4,)
+    )
+    implicit = DQNConfig(algorithm="iqn", num_fractions=3, num_fixed_fractions=4, num_cosines=5, hidden=())
+    assert q_network_spec(implicit, INPUT, 3).head == ImplicitQuantileHeadSpec(
+        num_actions=3, num_fractions=3, num_fixed_fractions=4, num_cosines=5
+    )
+    quantile = DQNConfig(algorithm="qr-dqn", num_quantiles=7, huber_delta=None)
+    assert q_network_spec(quantile, INPUT, 3).head == QuantileHeadSpec(num_actions=3, num_quantiles=7, huber_delta=None)
 
 
 def test_observations_are_scaled_as_they_were_told() -> None:
