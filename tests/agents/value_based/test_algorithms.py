@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 from torso.agents import DQN, GREEDY_ONLINE, GREEDY_TARGET, Algorithm, DQNConfig, Forwards, register_algorithm
 from torso.agents.value_based.algorithms import algorithm_names, algorithm_row
 from torso.agents.value_based.config import IDENTITY, upgrade_settings
+from torso.agents.value_based.network import q_network_spec
 from torso.agents.value_based.next_policies import SoftmaxPolicy
 from torso.errors import ConfigError
-from torso.nets import register_head
+from torso.nets import InputSpec, register_head
 
 pytestmark = pytest.mark.usefixtures("registries")
 
@@ -238,6 +239,15 @@ def test_older_settings_keep_their_meaning(recorded: dict[str, Any], algorithm: 
     assert DQNConfig.from_recorded(today) == config
 
 
+def test_settings_of_before_there_were_distributions_mean_what_they_meant() -> None:
+    today = asdict(DQNConfig(algorithm="n-step", dueling=True))
+    later = ("num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines")
+    later += ("noisy", "noisy_std", "munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchausen_network")
+    later += ("exploration", "ladder_epsilon", "ladder_alpha", "temperature")
+    before = {name: value for name, value in today.items() if name not in later}
+    assert upgrade_settings(before) == today
+
+
 def test_older_settings_without_use_are_dropped() -> None:
     recorded = {"algorithm": "dqn", "prioritized": False, "priority_exponent": 0.3}
     assert DQNConfig.from_recorded(recorded) == DQNConfig()
@@ -255,9 +265,29 @@ def test_a_row_of_ones_own_sets_its_head() -> None:
         config.require_used(["huber_delta"])
 
 
+def test_a_head_of_ones_own_keeps_its_sizes_and_may_have_the_last_layer() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class OwnSpec:
+        own_layers: ClassVar[bool] = True
+        num_actions: int
+        num_quantiles: int = 32
+        hidden: tuple[int, ...] = ()
+
+    register_head("own-of-a-test", OwnSpec, lambda spec, num_features: None)  # type: ignore[arg-type,return-value]
+    register_algorithm("own", Algorithm(head="own-of-a-test"))
+    network_input = InputSpec(shape=(2,))
+    spec = q_network_spec(DQNConfig(algorithm="own", hidden=(16, 8)), network_input, 3)
+    assert (spec.torso.hidden, spec.head) == ((16,), OwnSpec(num_actions=3, num_quantiles=32, hidden=(8,)))
+    given = DQNConfig(algorithm="own", hidden=(16, 8), num_quantiles=5)
+    assert q_network_spec(given, network_input, 3).head.num_quantiles == 5
+
+
 @pytest.mark.parametrize(
     ("name", "row", "message"),
     [
+        ("mine", Algorithm(exploration="noisy"), "exploration must not be 'noisy' without noisy"),
+        ("mine", Algorithm(exploration="luck"), "exploration must be one of epsilon, ladder, noisy, boltzmann"),
+        ("rainbow", Algorithm(), "an algorithm's name must not be one of torso's own, got 'rainbow'"),
         ("dqn", Algorithm(), "an algorithm's name must not be one of torso's own, got 'dqn'"),
         ("", Algorithm(), "an algorithm's name must be text"),
         ("--mine", Algorithm(), "an algorithm's name must be text that does not begin with -, got '--mine'"),
