@@ -177,6 +177,25 @@ def prioritized(path: Path) -> Digests:
     )
 
 
+def rainbow(path: Path) -> Digests:
+    """Noise in acting and in updates, a dueling head of atoms, priorities by divergence."""
+    return train(path, "CartPole-v1", algorithm="rainbow", num_envs=2, num_atoms=21, v_min=0.0, v_max=100.0)
+
+
+def implicit_quantiles(path: Path) -> Digests:
+    """Fractions that are drawn, a softmax next policy with its bonus, a ladder of epsilons over the envs."""
+    return train(
+        path, "CartPole-v1", algorithm="m-iqn", num_envs=3, num_fractions=6, munchausen_tau=0.1, exploration="ladder"
+    )
+
+
+def quantiles(path: Path) -> Digests:
+    """Quantiles at even fractions, by two steps, from Boltzmann exploration."""
+    return train(
+        path, "CartPole-v1", algorithm="qr-dqn", num_envs=2, num_quantiles=8, n_step=2, exploration="boltzmann"
+    )
+
+
 def falling_rate(path: Path) -> Digests:
     """A learning rate that falls within the run."""
     return train(path, "CartPole-v1", num_envs=3, learning_rate_end=1e-5, learning_rate_decay_steps=500)
@@ -336,6 +355,9 @@ def fit_numbers(path: Path) -> Digests:
 MAKERS: dict[str, Callable[[Path], Digests]] = {
     "8 envs, target period below a tick": eight_envs,
     "prioritized, n = 3": prioritized,
+    "rainbow": rainbow,
+    "Munchausen implicit quantiles": implicit_quantiles,
+    "quantiles": quantiles,
     "falling learning rate": falling_rate,
     "normalised observations": normalised,
     "action masks": masks,
