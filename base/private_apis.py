@@ -58,6 +58,11 @@ def intercept_operations(run: RunOperation) -> AbstractContextManager[Any]:
 ONNX_EXPORTER_LOGGER = "torch.onnx._internal.exporter._registration"  # it logs that torchvision is absent
 
 
+def grpc_core() -> Any:
+    """Return the module below ``grpc.aio``, whose public server ends at a call whose path is not UTF-8."""
+    return import_module("grpc._cython.cygrpc")
+
+
 def onnxruntime_errors() -> tuple[type[Exception], ...]:
     """Return the exceptions of ONNX Runtime, which have neither a public name nor a base class of their own."""
     state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")

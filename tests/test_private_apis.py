@@ -69,6 +69,15 @@ def test_what_onnx_runtime_raises_is_known(tmp_path: Path) -> None:
         onnxruntime.InferenceSession(b"no model", providers=["CPUExecutionProvider"])
 
 
+def test_grpcs_core_has_what_the_server_accepts_calls_by() -> None:
+    """Of the tested grpcio; an older one lacks some of it, and is served by its own loop."""
+    core = private_apis.grpc_core()
+    for name in ("_handle_rpc", "_schedule_rpc_coro", "_MethodResolver", "get_working_loop"):
+        assert callable(getattr(core, name))
+    for name in ("_make_request_call_future", "_request_call", "_request_registered_call"):
+        assert callable(getattr(core.AioServer, name))
+
+
 def test_the_exporters_logger_is_the_one_that_remarks() -> None:
     module = importlib.import_module(private_apis.ONNX_EXPORTER_LOGGER)
     assert module.logger is logging.getLogger(private_apis.ONNX_EXPORTER_LOGGER)

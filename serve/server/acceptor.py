@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
-from grpc._cython import cygrpc  # type: ignore[attr-defined]  # its stubs leave it out
 
+from torso.private_apis import grpc_core
 from torso.serve.services.method_table import RpcHandler
+
+cygrpc: Any = grpc_core()
 
 CAN_ACCEPT = all(
     hasattr(owner, name)
@@ -64,7 +67,7 @@ def _accepting_server(
     return server
 
 
-class _Core(cygrpc.AioServer):  # type: ignore[misc]  # as above
+class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no stubs
     """Core of a server. `grpc.aio`'s loop waits for its accepting tasks, which end when the server shuts down."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: Sequence[tuple[str, int]]) -> None:

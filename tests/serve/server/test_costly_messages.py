@@ -40,12 +40,16 @@ PAGE = 4096
 
 @pytest.fixture
 def server(models: Any, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """``server(setting=...)`` starts a server of the digits."""
+    """``server(setting=...)`` starts a server that takes messages of 64 MiB."""
     started: list[Process] = []
 
     def start(**settings: Any) -> Process:
         started.append(
-            Process(tmp_path / "server", {}, **{"models": [str(models.digits), str(models.cartpole)], **settings})
+            Process(
+                tmp_path / "server",
+                {},
+                **{"models": [str(models.digits), str(models.cartpole)], "max_message_mib": 64, **settings},
+            )
         )
         return started[-1]
 

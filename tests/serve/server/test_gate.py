@@ -26,6 +26,7 @@ from server_process import Process
 from torso.errors import ForbiddenError, UnauthenticatedError
 from torso.proto import prediction_pb2
 from torso.serve import Client
+from torso.serve.server import acceptor
 from torso.serve.server.auth import Authority, check_open
 from torso.serve.wire.tensors import array_to_tensor
 
@@ -242,3 +243,16 @@ def test_every_stream_whose_answers_are_not_read_ends(serving: Callable[..., Pro
         listing = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
         assert list(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(listing, timeout=30))
     server.end()
+
+
+def test_a_grpcio_without_registered_methods_is_served_by_its_own_loop(
+    token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "CAN_ACCEPT", False)
+    with listening(token_file=token_file) as server, grpc.insecure_channel(server.address) as channel:
+        assert channel.unary_unary("/test.Echo/Echo")(b"x", metadata=bearer("p"), timeout=30) == b"x"
+        assert list(channel.stream_stream(CHAT)(iter([b"x", b"y"]), metadata=bearer("p"), timeout=30)) == [b"x", b"y"]
+        for metadata, code in ((bearer("p"), "UNIMPLEMENTED"), ((), "UNAUTHENTICATED")):
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary("/test.Echo/None")(b"", metadata=metadata, timeout=30)
+            assert caught.value.code().name == code  # type: ignore[attr-defined]

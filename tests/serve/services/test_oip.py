@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 from torso import errors
 from torso.proto import oip_pb2 as pb
 from torso.serve import Client, ServeConfig
+from torso.serve.services.callers import NOBODY
 from torso.serve.services.oip import OipServicer
 
 
@@ -189,10 +190,11 @@ def test_a_deadline_goes_with_its_request_into_the_queue(config: Callable[..., S
     with running(config()) as server:
         own = server.server
         servicer = OipServicer(own.repository, own.handler, own.control, own.config, lambda: True)
-        late = SimpleNamespace(metrics=None, deadline=time.monotonic() - 1)
+        common = {"metrics": None, "is_heavy": False, "caller": NOBODY}
+        late = SimpleNamespace(**common, deadline=time.monotonic() - 1)
         with pytest.raises(errors.DeadlineError):
             server.run(servicer.model_infer(request, late))
-        in_time = SimpleNamespace(metrics=None, deadline=time.monotonic() + 60)
+        in_time = SimpleNamespace(**common, deadline=time.monotonic() + 60)
         answer = pb.ModelInferResponse.FromString(server.run(servicer.model_infer(request, in_time)))
         assert answer.outputs[0].name == "actions"
         assert in_time.metrics is own.repository.get("cartpole").metrics
