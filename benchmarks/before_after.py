@@ -4,8 +4,8 @@ For a change that must cost no speed. CHECKOUT is a clone of the repository at t
 ``.dev`` that it holds; both sides run in this Python, with the same packages. Sides take turns, a pair at a time, and
 the one that begins changes with every pair:
 
-- serving: a server with an MLP of 64-128-128-10; requests a second of a closed loop of 16, sent by this checkout's load
-  generator to both;
+- serving: a server with an MLP of 64-128-128-10, and one with the Nature network of Atari frames; requests a second of
+  a closed loop of 16, sent by this checkout's load generator to both;
 - learning: DQN on CartPole-v1 at RL Baselines3 Zoo's settings, and on Pong with the Nature network and 8 envs, a
   thread each; steps a second, from the first update on.
 
@@ -28,7 +28,16 @@ from pathlib import Path
 import torch
 from report import Report
 
-from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, build_network, save_model
+from torso.nets import (
+    InputSpec,
+    LogitsHeadSpec,
+    MLPSpec,
+    NetworkSpec,
+    ScalarHeadSpec,
+    build_network,
+    net_spec,
+    save_model,
+)
 
 HERE = Path(__file__).resolve().parents[1]
 LEARN = """
@@ -116,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, help="a checkout of the commit before")
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--only", default="", metavar="TEXT", help="what has this in its name, such as serving")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--steps", type=int, default=20_000, help="of each training on CartPole")
     parser.add_argument("--pong-steps", type=int, default=2_500, help="of each training on Pong")
@@ -128,17 +138,23 @@ def main() -> None:
     report.say("| what | before, median | after, median | ratio, median | smallest | largest |")
     report.say("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "mlp"
+        mlp, cnn = Path(folder) / "mlp", Path(folder) / "cnn"
         spec = NetworkSpec(
             input=InputSpec(shape=(64,)), torso=MLPSpec(hidden=(128, 128)), head=LogitsHeadSpec(num_classes=10)
         )
-        save_model(model, build_network(spec, torch.Generator().manual_seed(0)), kind="classifier")
+        save_model(mlp, build_network(spec, torch.Generator().manual_seed(0)), kind="classifier")
+        pixels = InputSpec(shape=(4, 84, 84), dtype="uint8", layout="chw", scale=1 / 255)
+        spec = NetworkSpec(input=pixels, torso=net_spec("nature", pixels), head=ScalarHeadSpec(num_actions=6))
+        save_model(cnn, build_network(spec, torch.Generator().manual_seed(0)), kind="policy")
         measures: dict[str, Callable[[Path], float]] = {
-            "serving an MLP, requests/s": lambda side: requests_per_s(side, model, arguments.seconds),
+            "serving an MLP, requests/s": lambda side: requests_per_s(side, mlp, arguments.seconds),
+            "serving a CNN, requests/s": lambda side: requests_per_s(side, cnn, arguments.seconds),
             "DQN on CartPole, steps/s": lambda side: steps_per_s(side, "cartpole", arguments.steps),
             "DQN on Pong, steps/s": lambda side: steps_per_s(side, "pong", arguments.pong_steps),
         }
         for what, measure in measures.items():
+            if arguments.only not in what:
+                continue
             found: dict[str, list[float]] = {"before": [], "after": []}
             for pair in range(arguments.pairs):
                 for name in ("before", "after") if pair % 2 == 0 else ("after", "before"):
