@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--pong-steps", type=int, default=2_500, help="of each training on Pong")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    report = Report("before_after")
+    report = Report(f"before_after_{arguments.only}".rstrip("_"))
     sides = {"before": arguments.before.resolve(), "after": HERE}
     report.say(f"before: {commit(sides['before'])}; after: {commit(HERE)}; {arguments.pairs} alternating pairs")
     report.say()
