@@ -104,7 +104,7 @@ class ServeConfig:
     where they are fewer."""
     max_episodes: int = 256
     """The most episodes that one ActStream may hold."""
-    max_episodes_mib: int = 128
+    max_episodes_mib: int = 64
     """The most MiB of observations and states that the episodes of all streams hold together."""
     stream_idle_s: float = 600.0
     """Seconds without a request after which a stream ends; one whose client does not read ends after twice that."""
