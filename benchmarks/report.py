@@ -32,8 +32,8 @@ def _shown(argument: str) -> str:
     return f"PEERS/bin/{name}" if folder == "bin" else f"FOLDER/{name}"
 
 
-def _json_text(data: Any) -> str:
-    """Indented JSON, each list of numbers on one line."""
+def json_text(data: Any) -> str:
+    """Format as indented JSON, each list of numbers on one line."""
     lists = re.compile(r"\[([\s\d.,eE+-]+)\]")
     return lists.sub(lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", json.dumps(data, indent=1))
 
@@ -53,11 +53,6 @@ class Report:
         self.say(f"# {name}")
         self.say(f"`{self.data['command']}`, {self.data['date']}, {machine()['cores']} cores, {machine()['cpu']}")
         self.say()
-
-    @property
-    def picture(self) -> Path:
-        """Path of a picture of the results."""
-        return self._folder / f"{self.name}.png"
 
     def say(self, line: str = "") -> None:
         """Print a line and keep it."""
@@ -83,5 +78,5 @@ class Report:
     def write(self) -> None:
         """Write ``NAME.json`` and ``NAME.md`` into the folder."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / f"{self.name}.json").write_text(_json_text(self.data) + "\n")
+        (self._folder / f"{self.name}.json").write_text(json_text(self.data) + "\n")
         (self._folder / f"{self.name}.md").write_text("\n".join(self.lines) + "\n")

@@ -157,6 +157,12 @@ class CheckpointStore:
         latest = self._read_manifest()
         return () if latest is None else tuple((start, stop) for start, stop in latest["segments"])
 
+    @property
+    def step(self) -> int | None:
+        """Step of the latest checkpoint; None without one."""
+        latest = self._read_manifest()
+        return None if latest is None else int(latest["step"])
+
     def _read_manifest(self) -> dict[str, Any] | None:
         path = self.directory / _LATEST
         try:

@@ -423,7 +423,7 @@ IDENTITY = DQNConfig(
 def test_the_algorithms_solve_the_identity_env(double: bool, dueling: bool, prioritized: bool) -> None:
     """8 steps an episode, 1 for naming what is shown out of 4 values: 8 at best, 2 by chance.
 
-    Half of all combinations, chosen so that each pair of choices is there; benchmarks/returns.py has the others.
+    Half of all combinations, chosen so that each pair of choices is there; benchmarks/combinations.toml has the others.
     """
     n_step = 3 if double ^ dueling ^ prioritized else 1
     config = replace(IDENTITY, double=double, dueling=dueling, prioritized=prioritized, n_step=n_step)
