@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = "agents|base|benchmarks|cli|docs|envs|insight|nets|proto|serve|tests"
 DOTTED = re.compile(r"(?<![\w./-])torso\.(?:agents|cli|envs|insight|nets|proto|serve)(?:\.[a-zA-Z_]\w*)+")
 PATHS = re.compile(rf"(?<![\w./-])(?:{FOLDERS})(?:/[\w.-]+)+\.\w+")
+RECORDS = ("CHANGELOG.md", "benchmarks/results/")  # of a day, and of what there was on it
 MADE_UP = {"torso.serve.test", "torso.serve.Server2"}  # a logger's name and a service that there is not, in tests
 
 
@@ -21,8 +22,8 @@ def texts() -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "*.py", "*.md", "*.toml", "Makefile"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    paths = [ROOT / name for name in listed.stdout.split()]
-    return [path for path in paths if path.is_file() and "_pb2" not in path.name and path.name != "CHANGELOG.md"]
+    paths = [ROOT / name for name in listed.stdout.split() if not name.startswith(RECORDS)]
+    return [path for path in paths if path.is_file() and "_pb2" not in path.name]
 
 
 @cache
