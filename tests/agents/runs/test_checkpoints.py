@@ -83,9 +83,11 @@ def test_only_the_latest_is_kept(tmp_path: Path) -> None:
 
 def test_the_same_step_can_be_saved_twice(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
+    assert store.step is None
     store.save(5, {"try": 1}, {})
     CheckpointStore(tmp_path).save(5, {"try": 2}, {})
     assert loaded(store).state == {"try": 2}
+    assert store.step == 5
 
 
 def test_segments_are_written_once_and_dropped_when_no_longer_named(tmp_path: Path) -> None:

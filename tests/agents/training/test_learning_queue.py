@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -158,7 +158,11 @@ def test_a_stopped_run_goes_on_and_leaves_its_result(
     assert "gamma" not in result["changed"]
     assert result["settings"]["gamma"] == preset("double", run.env).config.gamma
     assert result["is_goal_reached"] is (result["best"]["mean_return"] >= 0.0)
-    assert result["command"] == "python benchmarks/learning.py --plan benchmarks/plan.toml --only tiny-double-7"
+    assert result["command"].split()[2:] == ["--plan", f"benchmarks/{plan_path.name}", "--only", "tiny-double-7"]
+
+    another = replace(run, name="tiny-double-8", seed=8)
+    hours = queue.hours_left(another, folders, queue.speeds(plan, folders))
+    assert hours == pytest.approx(8_000 / result["steps_per_s"] / 3_600)
 
     capsys.readouterr()
     assert queue.main(arguments) == 0  # nothing is left to do
