@@ -182,9 +182,9 @@ def work_off(runs: Sequence[Run], folders: Folders, jobs: int, stop: Callable[[]
                 time.sleep(_POLL_S)
             for run in [run for run, process in running.items() if process.poll() is not None]:
                 code = running.pop(run).returncode
-                if code and not (is_stopping and code in _STOPPED):
-                    failed.append(run)
-                say_end(run, folders)
+                has_failed = bool(code) and not (is_stopping and code in _STOPPED)
+                failed += [run] * has_failed
+                say_end(run, folders, has_failed=has_failed)
             if time.monotonic() - told_s > _TELL_PERIOD_S:
                 told_s = time.monotonic()
                 for run in running:
@@ -201,14 +201,16 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def say_end(run: Run, folders: Folders) -> None:
+def say_end(run: Run, folders: Folders, *, has_failed: bool) -> None:
     """Print the end of a run's process: its scores, the step at which it was saved, or its last words."""
     result, step = folders.read_result(run), folders.step(run)
-    if result is not None:
+    if has_failed:
+        said = folders.log(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        say(f"{run.name}: failed: {' '.join(said)} (all of it: {folders.log(run)})")
+    elif result is None:
+        say(f"{run.name}: stopped {'before its first checkpoint' if step is None else f'at step {step:,}'}")
+    else:
         say(f"{run.name}: {_scores(run, folders)}, {result['wall_s']:,.0f} s of training")
-        return
-    said = folders.log(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    say(f"{run.name}: ended {'before its first checkpoint' if step is None else f'at step {step:,}'}. {' '.join(said)}")
 
 
 def progress_of(run: Run, folders: Folders) -> str:
@@ -248,8 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends_s = float("inf") if options.until_minutes is None else time.monotonic() + 60 * options.until_minutes
     with stoppable() as request:
         failed = work_off(runs, folders, options.jobs, lambda: request.requested() or time.monotonic() >= ends_s)
-    for run in failed:
-        say(f"{run.name} failed; its log is {folders.log(run)}")
+    if failed:
+        say(f"failed: {', '.join(run.name for run in failed)}")
     return request.exit_code or int(bool(failed))
 
 
