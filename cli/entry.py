@@ -52,6 +52,8 @@ COMMANDS = {
     "train": Command("TrainOptions", "train an agent in an environment", has_presets=True),
     "evaluate": Command("EvaluateOptions", "score a model: accuracy on test data, or returns of new episodes"),
     "inspect": Command("InspectOptions", "plot what a model has learned: weights, units, attacks, errors"),
+    "plot": Command("PlotOptions", "plot learning curves of several runs, mean and spread over seeds"),
+    "report": Command("ReportOptions", "report scores of several runs: tables, intervals and profiles over seeds"),
     "export": Command("ExportOptions", "export a model to ONNX (model.onnx)"),
     "serve": Command("ServeOptions", "serve models over gRPC", log="%(asctime)s %(levelname)s %(message)s"),
     "classify": Command("ClassifyOptions", "classify images or arrays, with a local or a served model"),

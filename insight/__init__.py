@@ -1,4 +1,4 @@
-"""Model evaluation and inspection: metrics, reliability diagrams, pictures of networks and of their mistakes."""
+"""Model evaluation and inspection: metrics, reliability diagrams, pictures of networks, comparisons of runs."""
 
 from torso.insight.inspect.inspecting import Inspection, inspect_model
 from torso.insight.inspect.settings import InspectionSettings
@@ -6,6 +6,16 @@ from torso.insight.metrics.classification import ClassificationMetrics, classifi
 from torso.insight.metrics.regression import RegressionMetrics, regression_metrics
 from torso.insight.metrics.reliability import Reliability, plot_reliability, reliability
 from torso.insight.metrics.scoring import score_on_test
+from torso.insight.metrics.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    mean_score,
+    median_score,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+    sample_efficiency,
+)
 
 __all__ = [
     "ClassificationMetrics",
@@ -13,10 +23,18 @@ __all__ = [
     "InspectionSettings",
     "RegressionMetrics",
     "Reliability",
+    "bootstrap_interval",
     "classification_metrics",
     "inspect_model",
+    "interquartile_mean",
+    "mean_score",
+    "median_score",
+    "optimality_gap",
+    "performance_profile",
     "plot_reliability",
+    "probability_of_improvement",
     "regression_metrics",
     "reliability",
+    "sample_efficiency",
     "score_on_test",
 ]

@@ -20,7 +20,7 @@ FOLDERS: dict[str, set[str]] = {
 TIERS: dict[str, list[set[str]]] = {
     "nets": [{"specs"}, {"modules"}, {"models"}, {"prediction"}],
     "envs": [{"vector", "datasets"}, {"games"}],
-    "insight": [{"units"}, {"pictures"}, {"metrics"}, {"inspect"}],
+    "insight": [{"units"}, {"pictures"}, {"metrics"}, {"comparison", "inspect"}],
     "agents": [
         {"protocols"},
         {"optim"},

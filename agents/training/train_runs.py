@@ -79,7 +79,7 @@ def open_run(
         seed=seed,
         resume=resume,
         extendable=("total_steps", "stop_return", "video_period"),
-        upgrade=_upgraded,
+        upgrade=upgraded_settings,
     )
 
 
@@ -89,7 +89,7 @@ def config_of(settings: Mapping[str, Any]) -> DQNConfig:
     return DQNConfig.from_recorded({**_BEFORE, **known})
 
 
-def _upgraded(settings: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Bring a run's recorded settings, of the algorithm and of the env, to the form of today."""
     return {**upgrade_settings({**_BEFORE, **settings}), "env_kwargs": recorded_env_kwargs(settings)}
 

@@ -92,9 +92,41 @@ def incomparable_score_note(env_id: str, env_kwargs: Mapping[str, Any]) -> str |
     """
     if human_normalized_score(env_id, 0.0) is None:
         return None
-    protocol = PROTOCOLS.get(str(env_kwargs.get("protocol")), {})
-    default = AtariSettings.__dataclass_fields__["repeat_action_probability"].default
-    sticky = {"repeat_action_probability": default, **protocol, **env_kwargs}["repeat_action_probability"]
+    sticky = _settings(env_kwargs)["repeat_action_probability"]
     if not sticky:
         return None
     return f"not comparable with published ones: sticky actions of probability {sticky:g}, which those were without"
+
+
+def protocol_text(env_id: str, env_kwargs: Mapping[str, Any]) -> str | None:
+    """Describe how an Atari game of these recorded arguments is played: protocol, sticky actions, start, frames.
+
+    None for anything but the ALE's games.
+    """
+    sticky = sticky_actions_text(env_id, env_kwargs)
+    if sticky is None:
+        return None
+    settings, protocol = _settings(env_kwargs), env_kwargs.get("protocol")
+    no_ops = settings["noop_max"]
+    parts = [
+        f"protocol {protocol}" if protocol is not None else "no protocol, the id's defaults",
+        sticky,
+        f"up to {no_ops} no-ops" if no_ops else "no no-ops",
+        f"{settings['frameskip']} frames a step",
+        *(["all 18 actions"] if settings["full_action_space"] else []),
+    ]
+    return ", ".join(parts)
+
+
+def sticky_actions_text(env_id: str, env_kwargs: Mapping[str, Any]) -> str | None:
+    """Say whether an Atari game of these recorded arguments has sticky actions; None for other envs."""
+    if not env_id.rpartition(":")[2].startswith("ALE/"):
+        return None
+    sticky = _settings(env_kwargs)["repeat_action_probability"]
+    return f"sticky actions of probability {sticky:g}" if sticky else "no sticky actions"
+
+
+def _settings(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a game: the defaults, overridden by the protocol's, overridden by the arguments."""
+    defaults = {name: field.default for name, field in AtariSettings.__dataclass_fields__.items()}
+    return {**defaults, **PROTOCOLS.get(str(env_kwargs.get("protocol")), {}), **env_kwargs}

@@ -18,7 +18,6 @@ from torso.arrays import Array, Floats, Ints
 from torso.errors import ConfigError, InputError
 
 Scores: TypeAlias = Sequence[ArrayLike]
-Bounds: TypeAlias = tuple[Floats, Floats]
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -87,7 +86,7 @@ def bootstrap_interval(
     rng: np.random.Generator,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
-) -> Bounds:
+) -> tuple[Floats, Floats]:
     """Stratified bootstrap percentile interval of a statistic: each task's seeds are resampled with replacement.
 
     statistic: takes as many scores as there are ``groups`` and keeps their leading axes, as those of this module do.
@@ -159,7 +158,7 @@ def _percentiles(
     groups: Sequence[Sequence[Floats]],
     draws: Sequence[Sequence[Ints]],
     confidence: float,
-) -> Bounds:
+) -> tuple[Floats, Floats]:
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must be above 0 and below 1, got {confidence}")
     resampled = [

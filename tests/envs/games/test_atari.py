@@ -17,7 +17,12 @@ from torso.agents.runs.events import Evaluation
 from torso.agents.training.train_runs import train_run
 from torso.envs import make_vector, require_next_step
 from torso.envs.games.atari import AtariVector
-from torso.envs.games.atari_scores import PUBLISHED_SCORES, human_normalized_score
+from torso.envs.games.atari_scores import (
+    PUBLISHED_SCORES,
+    human_normalized_score,
+    protocol_text,
+    sticky_actions_text,
+)
 from torso.envs.games.atari_settings import PROTOCOLS, AtariSettings
 from torso.envs.vector.world import World, recorded_env_kwargs, recorded_world
 from torso.errors import ConfigError, EnvError
@@ -466,6 +471,27 @@ def test_scores_with_sticky_actions_are_marked(env_kwargs: dict[str, Any], stick
     assert note is None if sticky is None else f"sticky actions of probability {sticky}," in note
     assert "human_normalized_score_note" not in evaluation.to_json("CartPole-v1", env_kwargs)
     assert "human_normalized_score_note" not in evaluation.to_json("ALE/Adventure-v5", env_kwargs)
+
+
+@pytest.mark.parametrize(
+    ("env_kwargs", "text"),
+    [
+        ({}, "no protocol, the id's defaults, sticky actions of probability 0.25, no no-ops, 4 frames a step"),
+        ({"protocol": "dqn2015"}, "protocol dqn2015, no sticky actions, up to 30 no-ops, 4 frames a step"),
+        (
+            {"protocol": "machado2018", "frameskip": 5},
+            "protocol machado2018, sticky actions of probability 0.25, no no-ops, 5 frames a step, all 18 actions",
+        ),
+        (
+            {"protocol": "dqn2015", "repeat_action_probability": 0.1, "noop_max": 7},
+            "protocol dqn2015, sticky actions of probability 0.1, up to 7 no-ops, 4 frames a step",
+        ),
+    ],
+)
+def test_a_protocol_is_described(env_kwargs: dict[str, Any], text: str) -> None:
+    assert protocol_text("ALE/Pong-v5", env_kwargs) == protocol_text("ale_py:ALE/Adventure-v5", env_kwargs) == text
+    assert sticky_actions_text("ALE/Pong-v5", env_kwargs) in text
+    assert protocol_text("CartPole-v1", env_kwargs) is sticky_actions_text("CartPole-v1", env_kwargs) is None
 
 
 def test_a_recorded_protocol_keeps_the_meaning_that_it_had() -> None:
