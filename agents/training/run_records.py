@@ -38,7 +38,7 @@ def read_record(path: str | os.PathLike[str]) -> RunRecord:
             settings={name: value for name, value in settings.items() if name not in (*_OF_ENV, "algorithm")},
             seed=int(run.config["seed"]),
             lines=_read_log(path / PROGRESS),
-            summary=run.read_summary(),
+            summary=_read_summary(run),
             versions=dict(run.config.get("versions") or {}),
         )
     except TorsoError:
@@ -46,6 +46,21 @@ def read_record(path: str | os.PathLike[str]) -> RunRecord:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path / 'config.json'} is damaged: {type(error).__name__}: {error}") from error
     return record
+
+
+def _read_summary(run: RunDirectory) -> dict[str, Any] | None:
+    path = run.path / "summary.json"
+    try:
+        summary = run.read_summary()
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: it must hold a JSON object ({error})") from error
+    score = {} if summary is None else summary.get("score", {})
+    has_score = score is None or {"mean_return", "episodes"} <= {*score}
+    if summary is not None and not ("total_steps" in summary and has_score):
+        raise RunError(
+            f"{path} is damaged: it must have total_steps and a score, got {', '.join(summary) or 'nothing'}"
+        )
+    return summary
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:

@@ -98,9 +98,9 @@ def _scores(rows: Sequence[GroupScores]) -> str:
 
 def _notes(rows: Sequence[GroupScores]) -> str:
     runs = [run for row in rows for run in row.group.runs]
-    fresh = sorted({int((run.summary or {})["score"]["episodes"]) for run in runs})
+    fresh = sorted({int(run.score["episodes"]) for run in runs})
     during = sorted({int(run.settings["evaluation_episodes"]) for run in runs if "evaluation_episodes" in run.settings})
-    cut = sum(int((run.summary or {})["score"].get("num_cut", 0)) for run in runs)
+    cut = sum(int(run.score.get("num_cut", 0)) for run in runs)
     lines = [_BEST.format(_listed(fresh)), _LAST.format(_listed(during)), _TERMS]
     if cut:
         lines.append(f"- {_number(cut, 'episode')} of the best networks' scores did not end, and were truncated.")
@@ -181,8 +181,7 @@ def _runs(rows: Sequence[GroupScores]) -> str:
     for row in rows:
         for run, best, last in zip(row.group.runs, row.best.scores, row.last.scores, strict=True):
             cells = [str(run.path), row.group.env, row.group.label, str(run.seed), f"{run.total_steps:,}"]
-            best_step = (run.summary or {}).get("best_step")
-            cells += ["-" if best_step is None else f"{best_step:,}", f"{best:,.4g}", f"{last:,.4g}"]
+            cells += ["-" if run.best_step is None else f"{run.best_step:,}", f"{best:,.4g}", f"{last:,.4g}"]
             lines.append(cells)
     header = ["run", "env", "algorithm", "seed", "env steps", "best network's step", "best network", "last network"]
     return _table(header, lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,19 +61,29 @@ class RunRecord:
         return int(self._ended()["total_steps"])
 
     @property
-    def best_score(self) -> float:
-        """Mean return of the best network on fresh episodes, as an ended run scores it.
+    def score(self) -> Mapping[str, Any]:
+        """Score of the best network on fresh episodes, as summary.json has it.
 
         Raises RunError for a run that has not ended, or was trained without evaluations.
         """
-        score = self._ended().get("score")
+        score: Mapping[str, Any] | None = self._ended()["score"]
         if score is None:
             raise self._no_figure(EVALUATION_RETURN)
-        return float(score["mean_return"])
+        return score
+
+    @property
+    def best_score(self) -> float:
+        """Mean return of the best network on fresh episodes. Raises as `score`."""
+        return float(self.score["mean_return"])
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best network; None where the summary does not say."""
+        return self._ended().get("best_step")
 
     @property
     def last_score(self) -> float:
-        """Mean return of the network at the end of the run, in its last evaluation. Raises as `best_score`."""
+        """Mean return of the network at the end of the run, in its last evaluation. Raises as `score`."""
         self._ended()
         return float(self.curve(EVALUATION_RETURN)[1][-1])
 
@@ -186,4 +197,4 @@ def _written(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

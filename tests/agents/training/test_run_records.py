@@ -84,6 +84,14 @@ def damage_summary(run: Path) -> None:
     (run / "summary.json").write_text("half")
 
 
+def summarise_a_list(run: Path) -> None:
+    (run / "summary.json").write_text("[1]")
+
+
+def summarise_no_score(run: Path) -> None:
+    (run / "summary.json").write_text('{"total_steps": 3, "score": {}}')
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -92,6 +100,8 @@ def damage_summary(run: Path) -> None:
         (damage_the_log, "progress.jsonl is damaged: not JSON lines"),
         (log_no_step, "progress.jsonl is damaged: each of its lines must be a JSON object with a step"),
         (damage_summary, "summary.json cannot be read"),
+        (summarise_a_list, "summary.json is damaged: it must hold a JSON object"),
+        (summarise_no_score, "summary.json is damaged: it must have total_steps and a score, got total_steps, score"),
     ],
 )
 def test_a_damaged_run_is_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -26,3 +26,10 @@ def test_the_agent_that_is_shown_learns(tmp_path: Path) -> None:
         [sys.executable, "dqn.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, output), done.stderr
+
+
+def test_the_interval_that_is_shown_is_one() -> None:
+    [code] = re.findall(r"```python\n(import numpy as np\nfrom torso.insight.*?)```", TEXT, re.DOTALL)
+    names: dict[str, float] = {}
+    exec(code, names)
+    assert names["low"] < names["high"]

@@ -89,6 +89,7 @@ def test_a_seed_counts_once() -> None:
 def test_a_curve_leaves_out_what_is_no_number() -> None:
     lines = [
         {"step": 10, "loss": None, "episodes": 1},
+        {"step": 15, "loss": float("nan"), "episodes": 2},
         {"step": 20, "loss": 3.0},
         {"step": 20, "evaluation_return": 7, "is_best": True},
         {"step": 20, "evaluation_return": 8.0, "is_best": False},  # of a resume at that step
