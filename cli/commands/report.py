@@ -36,12 +36,9 @@ class ReportOptions:
 def run(options: ReportOptions) -> int:
     """Write the report, and print the paths of its files."""
     from torso.agents.training.run_records import read_record
-    from torso.insight.comparison.report import CURVES, PROFILES, REPORT, write_report
+    from torso.insight.comparison.report import write_report
 
     found = write_report([read_record(path) for path in options.runs], options.out, seed=options.seed)
-    paths = {
-        name: str(options.out / file) for name, file in (("report", REPORT), ("profiles", PROFILES), ("curves", CURVES))
-    }
-    text = "\n".join(f"{name}: {path}" for name, path in paths.items())
-    print_result({**paths, **found}, text, as_json=options.json)
+    text = "\n".join(f"{name}: {path}" for name, path in found["files"].items())
+    print_result(found, text, as_json=options.json)
     return 0

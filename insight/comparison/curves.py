@@ -42,6 +42,14 @@ def align(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     return grid, np.stack([np.interp(grid, steps, values) for steps, values in curves], axis=-1)
 
 
+def shares_steps(group: RunGroup, metric: str = EVALUATION_RETURN) -> bool:
+    """Whether a group's curves have a step in common; those of one evaluation each may not.
+
+    Raises as `RunRecord.curve`.
+    """
+    return len(align([run.curve(metric) for run in group.runs])[0]) > 0
+
+
 def group_curves(group: RunGroup, metric: str) -> tuple[Floats, Floats]:
     """Align a figure of a group's runs: steps [S] and values [S, seeds].
 
@@ -72,7 +80,7 @@ def plot_curves(
 def plot_sample_efficiency(groups: Sequence[RunGroup], path: Path, rng: np.random.Generator) -> None:
     """Plot the interquartile mean of evaluation returns over steps, with its 95% bootstrap interval, as a PNG.
 
-    Raises as `plot_curves`.
+    groups: those whose runs share steps. Raises as `plot_curves`.
     """
     title = "interquartile mean over seeds; band of its 95% bootstrap interval"
     _plot(

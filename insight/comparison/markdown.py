@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from torso.envs.games.atari_scores import incomparable_score_note, protocol_text
+from torso.insight.comparison.run_records import RunGroup
 from torso.insight.comparison.scores import Estimate, GamesAggregate, GroupScores, Improvement, SeedScores
 
 _PROFILES = "The share of runs whose score is above each threshold τ. A line to the right of another is better."
@@ -49,11 +50,15 @@ def report_text(
     compared: Sequence[Improvement],
     over_games: Sequence[GamesAggregate],
     versions: Mapping[str, Counter[str]],
+    apart: Sequence[RunGroup],
     *,
     profiles: str,
     curves: str,
 ) -> str:
-    """Format a report; ``profiles`` and ``curves`` are the file names of its pictures."""
+    """Format a report.
+
+    apart: groups without a curve, since their runs share no steps. profiles, curves: file names of the pictures.
+    """
     parts = [
         _intro(rows),
         "## Scores",
@@ -65,8 +70,11 @@ def report_text(
         _PROFILES,
         f"![performance profiles]({profiles})",
         "## Learning curves",
-        _CURVES,
-        f"![learning curves]({curves})",
+        *([_CURVES, f"![learning curves]({curves})"] if len(apart) < len(rows) else []),
+        *(
+            f"Without a curve: {each.env}, {each.label}. Its runs were never evaluated at a common step."
+            for each in apart
+        ),
         "## Runs",
         _runs(rows),
         "## Versions",

@@ -14,7 +14,7 @@ from matplotlib.ticker import PercentFormatter
 
 from torso.arrays import Floats
 from torso.files import atomic_write_bytes, make_directory
-from torso.insight.comparison.curves import plot_sample_efficiency
+from torso.insight.comparison.curves import plot_sample_efficiency, shares_steps
 from torso.insight.comparison.markdown import report_text
 from torso.insight.comparison.run_records import RunGroup, RunRecord, by_env, group_runs
 from torso.insight.comparison.scores import (
@@ -35,7 +35,7 @@ _NUM_THRESHOLDS = 201
 
 
 def write_report(runs: Sequence[RunRecord], out: Path, *, seed: int = 0) -> dict[str, Any]:
-    """Write report.md, profiles.png and curves.png into a directory, and return the report's figures as JSON data.
+    """Write report.md, profiles.png and curves.png into a directory; return their paths and the figures as JSON data.
 
     runs: ended ones, with evaluations. seed: of the bootstrap.
 
@@ -50,12 +50,17 @@ def write_report(runs: Sequence[RunRecord], out: Path, *, seed: int = 0) -> dict
     ]
     compared, over_games = improvements(groups, rng), aggregates(groups, rng)
     versions = count_versions(runs)
-    text = report_text(rows, compared, over_games, versions, profiles=PROFILES, curves=CURVES)
+    with_curves = [group for group in groups if shares_steps(group)]
+    apart = [group for group in groups if not shares_steps(group)]
+    text = report_text(rows, compared, over_games, versions, apart, profiles=PROFILES, curves=CURVES)
+    files = {"report": REPORT, "profiles": PROFILES, **({"curves": CURVES} if with_curves else {})}
     make_directory(out)
     _plot_profiles(groups, out / PROFILES, rng)
-    plot_sample_efficiency(groups, out / CURVES, rng)
+    if with_curves:
+        plot_sample_efficiency(with_curves, out / CURVES, rng)
     atomic_write_bytes(out / REPORT, text.encode())
     return {
+        "files": {name: str(out / file) for name, file in files.items()},
         "rows": [row.to_json() for row in rows],
         "improvements": [asdict(each) for each in compared],
         "games": [asdict(each) for each in over_games],

@@ -94,6 +94,7 @@ def test_few_seeds_are_said_to_say_little(tmp_path: Path) -> None:
 def test_a_seed_of_the_bootstrap_repeats_a_report(tmp_path: Path) -> None:
     runs = several([1, 2, 4, 8], [1, 2, 4, 8]) + several([2, 3, 5, 7], [2, 3, 5, 7], algorithm="c51")
     first, again, other = (write_report(runs, tmp_path / str(index), seed=seed) for index, seed in enumerate((0, 0, 1)))
+    del first["files"], again["files"], other["files"]
     assert first == again
     assert (tmp_path / "0" / "report.md").read_text() == (tmp_path / "1" / "report.md").read_text()
     assert first != other
@@ -174,6 +175,33 @@ def test_pictures_are_drawn_and_named_in_the_text(tmp_path: Path, pixels: Callab
         assert f"]({name})" in text
         assert (pixels(tmp_path / name) < 0.5).any()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "profiles.png", "report.md"]
+
+
+def test_runs_that_share_no_step_have_scores_and_no_curve(tmp_path: Path) -> None:
+    """With several envs, runs of one length end some steps apart; each may have had one evaluation."""
+    apart = [
+        RunRecord(
+            path=Path(f"runs/{seed}"),
+            env_id="CartPole-v1",
+            algorithm="dqn",
+            settings={"evaluation_episodes": 5},
+            seed=seed,
+            lines=[{"step": 100 + seed, "evaluation_return": 7.0}],
+            summary={"total_steps": 100 + seed, "score": {"episodes": 20, "mean_return": 8.0}},
+            versions={},
+        )
+        for seed in (1, 2)
+    ]
+    write_report(apart, tmp_path / "all")
+    text = (tmp_path / "all" / "report.md").read_text()
+    assert table(text, "Scores")[0]["env steps"] == "101 to 102"
+    assert "Without a curve: CartPole-v1, dqn. " in text
+    assert "curves.png" not in text
+    assert not (tmp_path / "all" / "curves.png").exists()
+    write_report([*apart, ended(1.0, 1.0, algorithm="c51")], tmp_path / "some")
+    text = (tmp_path / "some" / "report.md").read_text()
+    assert "Without a curve: CartPole-v1, dqn. " in text
+    assert "](curves.png)" in text
 
 
 def test_nothing_is_written_of_runs_that_have_not_ended(tmp_path: Path) -> None:
