@@ -91,8 +91,8 @@ def _plot_profiles(groups: Sequence[RunGroup], path: Path, rng: np.random.Genera
     draw_panels(
         panels,
         path,
-        title="performance profiles: scores are returns of episodes, or as said; band of the 95% bootstrap interval",
-        x_label="score τ",
+        title="performance profiles; band of the 95% bootstrap interval",
+        x_label="score τ (mean return of a run)",
         y_label="runs with a score above τ",
         columns=2,
         y=_percent,
