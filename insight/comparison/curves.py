@@ -122,10 +122,10 @@ def _plot(
                     "high": high.tolist(),
                 }
             )
-        panels.append(Panel(title=env, lines=tuple(lines)))
+        panels.append(Panel(title=env, x_label="env steps", lines=tuple(lines)))
     make_directory(path.parent)
     y_label = _METRICS.get(metric, metric)
-    draw_panels(panels, path, title=title, x_label="env steps", y_label=y_label, x=named_steps)
+    draw_panels(panels, path, title=title, y_label=y_label, x=named_steps)
     return drawn
 
 

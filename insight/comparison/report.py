@@ -82,25 +82,28 @@ def _plot_profiles(groups: Sequence[RunGroup], path: Path, rng: np.random.Genera
     panels = []
     for env, members in by_env(groups).items():
         scores = {network: [[seed_scores(group, network)] for group in members] for network in NETWORKS}
-        panels += _profile_panels(env, members, scores, rng)
+        panels += _profile_panels(env, "return τ", members, scores, rng)
     if games := games_of(groups):
         members = [each[0] for each in games.values()]
         normalized = {network: [human_normalized(each, network) for each in games.values()] for network in NETWORKS}
         num_games = len(next(iter(games.values())))
-        panels += _profile_panels(f"{num_games} Atari games, human-normalised", members, normalized, rng)
+        panels += _profile_panels(f"{num_games} Atari games", "human-normalised score τ", members, normalized, rng)
     draw_panels(
         panels,
         path,
         title="performance profiles; band of the 95% bootstrap interval",
-        x_label="score τ (mean return of a run)",
-        y_label="runs with a score above τ",
+        y_label="runs above τ",
         columns=2,
         y=_percent,
     )
 
 
 def _profile_panels(
-    title: str, members: Sequence[RunGroup], scores: dict[Any, list[list[Floats]]], rng: np.random.Generator
+    title: str,
+    x_label: str,
+    members: Sequence[RunGroup],
+    scores: dict[Any, list[list[Floats]]],
+    rng: np.random.Generator,
 ) -> list[Panel]:
     """Two panels of the same thresholds, of the best and of the last networks; scores: of each group, by task."""
     every = np.concatenate([task for each in scores.values() for tasks in each for task in tasks])
@@ -119,7 +122,7 @@ def _profile_panels(
             lines.append(
                 Series(label=group.label, x=thresholds, y=profile(tasks), band=band, num_seeds=len(group.runs))
             )
-        panels.append(Panel(title=f"{title}: {network} networks", lines=tuple(lines)))
+        panels.append(Panel(title=title, x_label=f"{x_label} of the {network} network", lines=tuple(lines)))
     return panels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from torso.insight.pictures.canvas import GREY, display_name, light_axes, new_fi
 # Okabe & Ito 2008: colours that colour-blind readers tell apart, without the yellow, which is too pale for a line.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
-_WIDTH_IN, _HEIGHT_IN = 4.4, 3.2  # of a panel
-_CHARACTER_IN = 0.075  # of the legend
-_LONGEST_LABEL = 70  # characters
+_WIDTH_IN, _HEIGHT_IN = 4.4, 3.3  # of a panel
+_CHARACTER_IN = 0.085  # of a title or the legend
+_LONGEST_LABEL, _LONGEST_TITLE = 70, 140  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Panel:
     """Plot of several lines under a title."""
 
     title: str
+    x_label: str
     lines: tuple[Series, ...]
 
 
@@ -46,7 +48,6 @@ def draw_panels(
     path: Path,
     *,
     title: str,
-    x_label: str,
     y_label: str,
     columns: int | None = None,
     x: Callable[[Axes], None] = lambda axes: None,
@@ -67,9 +68,9 @@ def draw_panels(
     figure = new_figure(title, width, 0.5 + _HEIGHT_IN * rows + legend_in)
     for place, panel in enumerate(panels):
         axes = light_axes(figure.add_subplot(rows, columns, place + 1))
-        axes.set_title(display_name(panel.title, limit=int(width / columns / 0.085)), fontsize=10, color=GREY)
-        if place + columns >= len(panels):
-            axes.set_xlabel(x_label)
+        name = display_name(panel.title, limit=_LONGEST_TITLE)
+        axes.set_title(textwrap.fill(name, int(width / columns / _CHARACTER_IN)), fontsize=10, color=GREY)
+        axes.set_xlabel(panel.x_label)
         if place % columns == 0:
             axes.set_ylabel(y_label)
         for line in panel.lines:

@@ -21,8 +21,12 @@ def line(label: str = "dqn", *, band: bool = True, height: float = 1.0, **others
     return Series(label=label, x=X, y=y, band=(y - 0.3, y + 0.3) if band else None, **others)
 
 
+def panel(**fields: Any) -> Panel:
+    return Panel(x_label="env steps", **fields)
+
+
 def draw(path: Path, *panels: Panel) -> Path:
-    return draw_panels(panels, path, title="mean over seeds", x_label="env steps", y_label="return", x=named_steps)
+    return draw_panels(panels, path, title="mean over seeds", y_label="return", x=named_steps)
 
 
 @pytest.fixture
@@ -42,17 +46,17 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 def test_lines_have_colours_of_their_own_and_bands(
     tmp_path: Path, pixels: Callable[[Path], Any], share_of: Callable[..., float]
 ) -> None:
-    path = draw(tmp_path / "one.png", Panel(title="CartPole-v1", lines=(line("dqn"), line("c51", height=3))))
+    path = draw(tmp_path / "one.png", panel(title="CartPole-v1", lines=(line("dqn"), line("c51", height=3))))
     picture = pixels(path)
     assert share_of(picture, "#0072B2") > 0.0005
     assert share_of(picture, "#D55E00") > 0.0005
-    bare = pixels(draw(path, Panel(title="CartPole-v1", lines=(line("dqn", band=False), line("c51", height=3)))))
+    bare = pixels(draw(path, panel(title="CartPole-v1", lines=(line("dqn", band=False), line("c51", height=3)))))
     assert share_of(picture, "#d9e9f3") > share_of(bare, "#d9e9f3") + 0.01  # blue at 15% on white
 
 
 def test_no_legend_covers_a_panel(tmp_path: Path, figures: list[Figure]) -> None:
     labels = [f"dqn, learning_rate 0.000{index}, target_update_period 1000" for index in range(12)]
-    panels = [Panel(title=f"env {index}", lines=tuple(map(line, labels))) for index in range(5)]
+    panels = [panel(title=f"env {index}", lines=tuple(map(line, labels))) for index in range(5)]
     draw(tmp_path / "many.png", *panels)
     [figure] = figures
     [legend] = figure.legends
@@ -64,13 +68,13 @@ def test_no_legend_covers_a_panel(tmp_path: Path, figures: list[Figure]) -> None
 
 
 def test_more_lines_than_colours_have_other_dashes(tmp_path: Path, figures: list[Figure]) -> None:
-    draw(tmp_path / "many.png", Panel(title="env", lines=tuple(line(f"row {index}") for index in range(20))))
+    draw(tmp_path / "many.png", panel(title="env", lines=tuple(line(f"row {index}") for index in range(20))))
     lines = figures[0].axes[0].get_lines()
     assert len({(each.get_color(), each.get_linestyle()) for each in lines}) == 20
 
 
 def test_a_label_has_one_colour_in_all_panels(tmp_path: Path, figures: list[Figure]) -> None:
-    one, other = Panel(title="a", lines=(line("x"), line("y"))), Panel(title="b", lines=(line("y", num_seeds=3),))
+    one, other = panel(title="a", lines=(line("x"), line("y"))), panel(title="b", lines=(line("y", num_seeds=3),))
     draw(tmp_path / "two.png", one, other)
     first, second = figures[0].axes
     assert second.get_lines()[0].get_color() == first.get_lines()[1].get_color()
@@ -81,6 +85,6 @@ def test_a_label_has_one_colour_in_all_panels(tmp_path: Path, figures: list[Figu
 @pytest.mark.parametrize("label", ["_hidden", "$x^$", "a" * 300, "two\nlines"])
 def test_odd_labels_are_drawn(tmp_path: Path, label: str, figures: list[Figure]) -> None:
     single = Series(label=label, x=X[:1], y=X[:1])
-    draw(tmp_path / "odd.png", Panel(title=label, lines=(single,)))
+    draw(tmp_path / "odd.png", panel(title=label, lines=(single,)))
     [text] = figures[0].legends[0].get_texts()
     assert text.get_text().endswith(" (1 seed)")
