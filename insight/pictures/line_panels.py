@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -17,7 +18,8 @@ from torso.insight.pictures.canvas import GREY, display_name, light_axes, new_fi
 
 # Okabe & Ito 2008: colours that colour-blind readers tell apart, without the yellow, which is too pale for a line.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", ":", "-.")
+_Dash = Literal["-", "--", ":", "-."]
+_DASHES: tuple[_Dash, ...] = ("-", "--", ":", "-.")
 _WIDTH_IN, _HEIGHT_IN = 4.4, 3.3  # of a panel
 _CHARACTER_IN = 0.085  # of a title or the legend
 _LONGEST_LABEL, _LONGEST_TITLE = 70, 140  # characters
@@ -87,12 +89,12 @@ def named_steps(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _style(place: int) -> tuple[str, str]:
+def _style(place: int) -> tuple[str, _Dash]:
     """Colour and dash of a line: a new dash where the colours begin again."""
     return _COLOURS[place % len(_COLOURS)], _DASHES[place // len(_COLOURS) % len(_DASHES)]
 
 
-def _draw_line(axes: Axes, line: Series, colour: str, dash: str) -> None:
+def _draw_line(axes: Axes, line: Series, colour: str, dash: _Dash) -> None:
     if line.band is not None:
         axes.fill_between(line.x, *line.band, color=colour, alpha=0.15, linewidth=0)
     marker = "o" if len(line.x) == 1 else ""
