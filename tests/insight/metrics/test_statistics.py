@@ -207,8 +207,8 @@ def test_mistakes_of_a_bootstrap_are_refused() -> None:
 
 def test_rliable_gives_the_same() -> None:
     """The package of the paper's authors, where it is installed; it is no dependency of torso."""
-    library = pytest.importorskip("rliable.library", reason="rliable is not installed: pip install rliable")
-    metrics = pytest.importorskip("rliable.metrics", reason="rliable is not installed: pip install rliable")
+    library = pytest.importorskip("rliable.library", reason="rliable is not installed: pip install rliable 'pandas<3'")
+    metrics = pytest.importorskip("rliable.metrics", reason="rliable is not installed: pip install rliable 'pandas<3'")
     rng = np.random.default_rng(11)
     ours, theirs = rng.gamma(2.0, size=(4, 5)), rng.gamma(1.5, size=(4, 7))  # [tasks, seeds]; rliable's are transposed
     assert interquartile_mean(ours) == pytest.approx(metrics.aggregate_iqm(ours.T))
