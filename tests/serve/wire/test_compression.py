@@ -44,7 +44,9 @@ def test_bombs_are_refused_without_inflating_them(compress: object) -> None:
     assert inflate(gzip.compress(bytes(FREE_BYTES)), LIMIT) == bytes(FREE_BYTES)  # any ratio is fine so far
 
 
-@pytest.mark.parametrize("data", [b"\x1f\x8b", b"\x78\x9c", gzip.compress(b"hello")[:-9], b"\x1f\x8b" + bytes(50)])
+@pytest.mark.parametrize(
+    "data", [b"\x1f\x8b", b"\x78\x9c", gzip.compress(b"hello", mtime=0)[:-9], b"\x1f\x8b" + bytes(50)]
+)
 def test_damaged_ones_are_left_to_the_decoder(data: bytes) -> None:
     assert is_compressed(data)
     assert inflate(data, LIMIT) == data
