@@ -33,9 +33,10 @@ def interrupted(words: tuple[str, ...], folder: Path, after_s: float, number: in
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     with process:
-        end_s = time.monotonic() + 60
+        end_s = time.monotonic() + 120
         while not started.exists():
-            assert time.monotonic() < end_s
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end_s, "the command has not begun"
             time.sleep(0.002)
         time.sleep(after_s)
         process.send_signal(number)
