@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 OPEN_FILES = Path("/proc/self/fd")
 BYTES_RECEIVED = 128  # offset of tcpi_bytes_received, 8 bytes, in Linux' struct tcp_info
+HEADERS_BYTES = 256  # that a message comes with: mostly a third of it, as headers are not repeated
+FRAMES = 10  # a frame's 9 bytes come with 16 KiB of a message at most: less than 1/1024
 NEWCOMER_S = 2.0  # a connection that is younger may yet make its first call
 CROWDED = 0.75  # of the most connections: beyond it, those that do nothing are closed
 SWEEP_S, CROWDED_SWEEP_S = 1.0, 0.25  # between two looks
@@ -30,14 +32,15 @@ LOG_S = 10.0  # between two lines of the log about closed connections
 class ClientConnection:
     """ClientConnection of a client, under the name that gRPC gives it, such as ``ipv4:192.0.2.1:50000``."""
 
-    __slots__ = ("_baseline", "calls", "consumed", "file", "is_known", "name", "seen_at")
+    __slots__ = ("_baseline", "_consumed", "calls", "file", "is_known", "name", "readings", "seen_at")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.seen_at = monotonic()
         self.is_known = False  # a call on it was allowed
         self.calls = 0  # that go on
-        self.consumed = 0  # bytes of whole messages since `settle`
+        self.readings = 0  # messages that are being received, or waited for
+        self._consumed = 0  # bytes of whole messages since `settle`, and of what came with them
         self.file: tuple[int, int] | None = None  # descriptor and inode of its socket, once it is found
         self._baseline = 0  # bytes that had been received by `settle`
 
@@ -46,14 +49,22 @@ class ClientConnection:
         """Name without the port."""
         return self.name.rpartition(":")[0]
 
+    def consume(self, size: int) -> None:
+        """Note a whole message of so many bytes: it came with frames and, as a rule, with headers."""
+        self._consumed += size + (size >> FRAMES) + HEADERS_BYTES
+
     def unread_bytes(self) -> int | None:
         """Return the most bytes that can have come for messages that are not whole; None where that is not known."""
         received = self._received()
-        return None if received is None else max(received - self._baseline - self.consumed, 0)
+        return None if received is None else max(received - self._baseline - self._consumed, 0)
 
     def settle(self) -> None:
-        """Measure from here on, as no message is on its way."""
-        self._baseline, self.consumed = self._received() or 0, 0
+        """Measure from here on, unless a message may be on its way: what came with others must not add up."""
+        if not (self.calls or self._consumed):
+            return  # nothing came since, but for pings
+        received = self._received() or 0
+        if not self.readings or received <= self._baseline + self._consumed:
+            self._baseline, self._consumed = received, 0
 
     def close(self) -> None:
         """Shut the connection down."""
@@ -126,8 +137,7 @@ class Connections:
             return SWEEP_S
         self._find()
         for connection in self._by_name.values():
-            if not connection.calls:
-                connection.settle()
+            connection.settle()
         if len(self._by_name) <= self._most:
             return SWEEP_S
         self._close_idle(len(self._by_name) - self._most)

@@ -30,9 +30,7 @@ from torso.serve.wire import status
 
 STATUS_S = 0.1  # the most seconds that sending a status may take where the client does not read
 RETRY_S = 1.0
-SMALL_BYTES = (
-    1 << 16
-)  # most of a message of methods that are not torso's: those of the health service and of reflection
+FOREIGN_BYTES = 1 << 16  # the most of a message of the health service or of reflection
 UNKNOWN_METHOD = "Method not found!"  # gRPC's own words
 
 
@@ -96,7 +94,7 @@ class Gate:
         """Guard a method of one request and one response."""
         answer: Any = handler.unary_unary  # a coroutine function: its type is the blocking server's
         decode = handler.request_deserializer
-        max_bytes = None if decode is None else SMALL_BYTES
+        max_bytes = None if decode is None else FOREIGN_BYTES
 
         async def guarded(_requests: object, context: Context) -> Any:
             try:
@@ -121,7 +119,7 @@ class Gate:
         """Guard a method of one request and many responses, a coroutine function that writes them to the context."""
         answer: Any = handler.unary_stream
         decode = handler.request_deserializer
-        max_bytes = None if decode is None else SMALL_BYTES
+        max_bytes = None if decode is None else FOREIGN_BYTES
 
         async def guarded(_requests: object, context: Context) -> None:
             try:
@@ -198,8 +196,8 @@ class Gate:
 
     def _end(self, stream: _OpenStream, error: ServiceError) -> None:
         """End a stream from outside of its task."""
-        self._on_refusal(status.to_wire(error, "").code.name)
-        stream.end(error)
+        if stream.end(error):
+            self._on_refusal(status.to_wire(error, "").code.name)
 
 
 class _OpenStream:
@@ -216,10 +214,12 @@ class _OpenStream:
         """Note that a message, or an answer, has passed."""
         self.active_at = monotonic()
 
-    def end(self, error: ServiceError) -> None:
-        """End it with a status, once."""
-        if self._ending is None:
-            self._ending = asyncio.ensure_future(self._abort(error))
+    def end(self, error: ServiceError) -> bool:
+        """End it with a status; return whether nobody had before."""
+        if self._ending is not None:
+            return False
+        self._ending = asyncio.ensure_future(self._abort(error))
+        return True
 
     async def _abort(self, error: ServiceError) -> None:
         # Cancelling alone would send the caller no status at all. gRPC sends it, behind the answers that the client
@@ -280,7 +280,7 @@ class _StreamMessages:
                     self._stream.context.read,
                     caller,
                     self._connection,
-                    max_bytes=None if self._decode is None else SMALL_BYTES,
+                    max_bytes=None if self._decode is None else FOREIGN_BYTES,
                     of_stream=True,
                 )
         except TimeoutError:

@@ -24,6 +24,7 @@ YOUNG_S = 0.05  # a message that takes longer is looked after
 RETRY_S = 0.5
 DECAY = 4  # a caller's usual size falls by 1/16 with a message that is smaller
 LITTLE = 4  # a caller that holds 1/16 of the room has it beyond the limit
+LOOKING = 0.02  # the largest share of the time that looking after slow messages takes: thousands of streams may wait
 WOKEN = 4  # reads that may begin whenever there is room again
 INLINE_BYTES = 4096  # of compressed data that are inflated on the event loop
 
@@ -154,6 +155,7 @@ class Inflow:
                 while not self._has_room(caller):
                     waiter = asyncio.get_running_loop().create_future()
                     self._waiting.append(waiter)
+                    self._look_later(YOUNG_S)
                     await waiter
         except TimeoutError:
             raise OverloadedError(
@@ -172,8 +174,8 @@ class Inflow:
 
     async def _receive(self, read: Callable[[], Awaitable[Any]], reading: _Reading) -> bytes:
         self._readings[reading] = None
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(YOUNG_S, self._look_after)
+        reading.connection.readings += 1
+        self._look_later(YOUNG_S)
         try:
             data: Any = await read()
         except asyncio.CancelledError:
@@ -182,13 +184,14 @@ class Inflow:
                 raise
         else:
             if data is not grpc.aio.EOF:
-                reading.connection.consumed += len(data)
+                reading.connection.consume(len(data))
                 return bytes(data)
             if reading.of_stream:
                 raise StopAsyncIteration
             raise InputError("request", expected="a message", got="none")
         finally:
             del self._readings[reading]
+            reading.connection.readings -= 1
         raise refusal  # outside of the except block, so that it keeps nothing alive
 
     async def _inflate(self, data: bytes, max_bytes: int) -> bytes:
@@ -217,7 +220,11 @@ class Inflow:
         if self._waiting:
             self._wake()
         if self._readings or self._waiting:
-            self._timer = asyncio.get_running_loop().call_later(YOUNG_S, self._look_after)
+            self._look_later(max(YOUNG_S, (monotonic() - now) / LOOKING))
+
+    def _look_later(self, delay_s: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._look_after)
 
     def _unfinished(self, unread: int | None, readings: list[_Reading]) -> int:
         """Return the most bytes of a connection's messages that are not whole, of those that it has received unread.

@@ -18,7 +18,7 @@ from server_process import Process
 
 from torso.serve import Client
 from torso.serve.server import connections as under_test
-from torso.serve.server.connections import Connections
+from torso.serve.server.connections import HEADERS_BYTES, Connections
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="found in Linux' /proc")
 
@@ -59,12 +59,36 @@ def test_they_are_found_and_their_bytes_are_counted(family: socket.AddressFamily
         other.sendall(bytes(7))
         assert server.recv(1000) == bytes(1000)
         assert mine.unread_bytes() == 1000
-        mine.consumed += 400
-        assert mine.unread_bytes() == 600
+        mine.consume(400)
+        assert mine.unread_bytes() == 600 - HEADERS_BYTES
+        mine.readings = 1
+        mine.settle()  # a message may be on its way
+        assert mine.unread_bytes() == 600 - HEADERS_BYTES
+        mine.readings = 0
         mine.settle()
         assert mine.unread_bytes() == 0
         mine.close()
         assert client.recv(1) == b""  # the end
+
+
+def test_what_comes_with_messages_does_not_add_up() -> None:
+    """Though a stream waits for its next message all the time, which might be on its way."""
+    with pairs(1) as (port, [(client, server)]):
+        connections = found(port)
+        mine = connections.get("ipv4:{}:{}".format(*client.getsockname()))
+        mine.calls = mine.readings = 1
+        for _ in range(50):
+            for _ in range(100):
+                client.sendall(bytes(150))  # of headers and frames, 100 bytes
+                assert server.recv(150)
+                mine.consume(50)
+            connections.sweep()
+            assert mine.unread_bytes() == 0
+        client.sendall(bytes(10_000))  # of a message that is not whole
+        assert server.recv(10_000)
+        for _ in range(3):
+            connections.sweep()
+            assert mine.unread_bytes() == 10_000
 
 
 def test_a_new_one_is_found_when_it_is_measured() -> None:
