@@ -1,4 +1,4 @@
-"""What attackers share: counts, a throttle, and an HTTP/2 connection that answers the server as a client would."""
+"""Sessions of attackers: counts, a throttle, and an HTTP/2 connection that answers the server as a client would."""
 
 from __future__ import annotations
 

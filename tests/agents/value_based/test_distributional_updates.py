@@ -1,4 +1,4 @@
-"""Whole updates of distributional and Munchausen learners on a fixed batch: losses and gradients by oracles."""
+"""Distributional and Munchausen learners: whole updates on a fixed batch, losses and gradients by oracles."""
 
 from __future__ import annotations
 

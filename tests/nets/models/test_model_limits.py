@@ -1,4 +1,4 @@
-"""What a model directory says of its size is checked before it costs anything: cards, networks, weights."""
+"""Model directories whose cards, networks or weights ask for much: checked before it costs anything."""
 
 from __future__ import annotations
 
