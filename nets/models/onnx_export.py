@@ -81,7 +81,7 @@ def export_onnx(path: str | os.PathLike[str], network: Network | None = None) ->
     if network is None or network.spec != card.network or sha256_hex(weights_bytes(network)) != card.weights_sha256:
         card, network = load_model(directory)
     else:  # a copy, since exporting sets the mode
-        network = copy.deepcopy(network).cpu().eval()
+        network = copy.deepcopy(network).cpu().eval().set_memory_format("contiguous")
     data = onnx_bytes(card, network, directory)
     remove_temporary_files(directory)  # the export that ends a training is the last chance to do so
     remove_leftovers(directory / ONNX)

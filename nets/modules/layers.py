@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from torso.errors import ConfigError
 from torso.nets.specs.inputs import InputSpec
 from torso.nets.specs.torsos import Activation
+
+MemoryFormat = Literal["contiguous", "channels-last"]  # of images [B, C, H, W]: which axis is the innermost in memory
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -29,8 +33,10 @@ class InputScaling(nn.Module):
     """Input scaling of raw ``[B, *shape]``, any dtype, to float ``[B, F]`` or ``[B, C, H, W]``.
 
     It computes ``(x * scale - mean) / std``; of normalised float64 inputs in float64, before float32 could blur them.
+    ``channels_last``: images leave it with their channels innermost in memory.
     """
 
+    channels_last = False
     mean: Tensor
     std: Tensor
     scale: Tensor
@@ -64,8 +70,18 @@ class InputScaling(nn.Module):
             x = (x - self.mean) / self.std
         return x.to(self.scale.dtype) if self.wide else x
 
+    def lay_out(self, obs: Tensor) -> Tensor:
+        """Lay raw ``[B, *shape]`` out in memory as `forward` does, once for several forwards; the tensor is equal."""
+        is_one_copy = self.channels_last and self.layout == "chw"  # other layouts are arranged in each forward
+        return obs.to(memory_format=torch.channels_last) if is_one_copy else obs
+
     def rearrange(self, obs: Tensor) -> Tensor:
         """Flatten or permute ``[B, *shape]`` to ``[B, F]`` or ``[B, C, H, W]``, values unchanged."""
+        x = self._arranged(obs)
+        # Not contiguous(), which takes the strides of one channel as they are, and convolutions do not.
+        return x.to(memory_format=torch.channels_last) if self.channels_last and self.layout is not None else x
+
+    def _arranged(self, obs: Tensor) -> Tensor:
         if self.layout is None:
             return obs.flatten(1) if obs.dim() > 1 else obs.unsqueeze(1)  # [B, F]
         if self.layout == "hw":

@@ -15,7 +15,7 @@ from torso.checks import each, number, positive
 from torso.errors import SpecError
 from torso.nets.modules.heads import Head, Prediction
 from torso.nets.modules.initialisation import Init, initialise
-from torso.nets.modules.layers import InputScaling
+from torso.nets.modules.layers import InputScaling, MemoryFormat
 from torso.nets.modules.torsos import MLP, ConvNet
 from torso.nets.specs.network import NetworkSpec
 from torso.nets.specs.registry import HEADS, TORSOS, State
@@ -56,6 +56,28 @@ class Network(nn.Module):
         super().train(mode)
         if self.torso_is_frozen:
             self.torso.eval()
+        return self
+
+    @property
+    def has_convolutions(self) -> bool:
+        """Whether the torso takes images and has weights of four axes, so that its images have a memory format."""
+        return self.spec.input.layout is not None and any(weight.dim() == 4 for weight in self.torso.parameters())
+
+    @property
+    def memory_format(self) -> MemoryFormat:
+        """Memory format in which images enter the torso; ``contiguous``: as the observations lie in memory."""
+        return "channels-last" if self.scaling.channels_last else "contiguous"
+
+    def set_memory_format(self, memory_format: MemoryFormat) -> Self:
+        """Set the memory format of images and of the convolutions' weights; outputs change by rounding alone.
+
+        It is no part of the specification: a saved network has none. It is set before an optimizer takes the weights.
+        """
+        self.scaling.channels_last = memory_format == "channels-last"
+        layout = torch.channels_last if self.scaling.channels_last else torch.contiguous_format
+        for weight in self.torso.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.to(memory_format=layout)
         return self
 
     def forward(
