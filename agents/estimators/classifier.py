@@ -84,6 +84,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         validation_fraction: float = 0.1,
         patience: int | None = 20,
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        memory_format: Literal["auto", "contiguous", "channels-last"] = "auto",
         device: str = "auto",
         num_threads: int | None = None,
         random_state: int | np.random.RandomState | None = None,

@@ -134,6 +134,7 @@ class Estimator(BaseEstimator, Generic[C]):  # type: ignore[misc]
         settings: dict[str, Any] = {
             "device": resolve_device(resolved["device"]),
             "precision": resolved["precision"],
+            "memory_format": resolved.get("memory_format", "contiguous"),
             "seed": _seed_of(config),
             "total_updates": 1,  # a constant learning rate does not use it
         }

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 class FlatParameters(nn.Module):
     """One flat parameter that shares its memory with all trainable parameters of a network.
 
-    Reading, loading and saving the network work as before; its parameters have become views, in order, of ``flat`` [n].
-    After a backward pass `gather_gradients` fills ``flat.grad``. The network must not move to another device or
-    precision afterwards.
+    Reading, loading and saving the network work as before; its parameters have become views, in order, of ``flat`` [n],
+    contiguous ones whatever their memory format was. After a backward pass `gather_gradients` fills ``flat.grad``. The
+    network must not move to another device, precision or memory format afterwards.
     """
 
     def __init__(self, network: nn.Module) -> None:

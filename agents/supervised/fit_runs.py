@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ from torso.nets import (
     save_model,
 )
 from torso.nets.modules.network import count_parameters
+
+_BEFORE = {"head": None, "layout": None, "memory_format": "auto"}  # what runs had before it was a setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,7 @@ def fit_run(
     if isinstance(config, ClassifierConfig) and config.calibration is not None:
         require_calibratable(config.calibration, data.validation.labels, spec.num_outputs)
     recipe = config.recipe()
+    is_new = not (Path(out) / "config.json").is_file()  # a run goes on with what it began with
     settings = {
         "dataset": data.train.name,
         "source": {"name": data.train.name} if source is None else dict(source),
@@ -97,12 +101,12 @@ def fit_run(
             out,
             kind="fit",
             settings=settings,
-            resolved=resolve_fit(config, spec),
+            resolved=resolve_fit(config, spec) if is_new else {},
             seed=seed,
             resume=resume,
             # Under another schedule a longer fit has other learning rates from its first step on.
             extendable=("max_epochs", "patience") if recipe.schedule == "constant" else ("patience",),
-            upgrade=lambda recorded: {"head": None, "layout": None, **recorded},  # a run of before had no other
+            upgrade=lambda recorded: {**_BEFORE, **recorded},
         ) as run,
         torch_threads(run.resolved["num_threads"]),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,12 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torso.agents.optim.devices import resolve_precision
+from torso.agents.optim.memory_formats import resolve_memory_format
 from torso.agents.optim.states import strip_prefix, with_prefix
 from torso.agents.supervised.config import FitConfig
+from torso.agents.supervised.fit_trials import trial_fit, trial_rows
 from torso.agents.supervised.learner import Examples, Score, SupervisedLearner
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import LARGE_WEIGHTS, ConvNetSpec, Network, NetworkSpec
 from torso.nets.modules.devices import resolve_device
+from torso.nets.modules.layers import MemoryFormat
 from torso.nets.modules.network import build_network
 
 
@@ -62,7 +66,10 @@ _SMALL_BATCH_VALUES = 16_384  # input values of a minibatch; below it, threads w
 
 
 def resolve_fit(config: FitConfig, spec: NetworkSpec) -> dict[str, Any]:
-    """Resolve the ``auto`` settings and the recipe on this machine, as plain data."""
+    """Resolve the ``auto`` settings and the recipe on this machine, as plain data.
+
+    ``memory_format`` is among them for convolutions only.
+    """
     device, recipe = resolve_device(config.device), config.recipe()
     widths = (spec.input.size, *getattr(spec.torso, "hidden", ()))
     large = any(a * b >= _LARGE_PRODUCT for a, b in pairwise(widths))
@@ -70,12 +77,29 @@ def resolve_fit(config: FitConfig, spec: NetworkSpec) -> dict[str, Any]:
     precision = resolve_precision(config.precision, device, pays=pays)
     small = recipe.batch_size != "full" and recipe.batch_size * spec.input.size < _SMALL_BATCH_VALUES
     num_threads = config.num_threads or (1 if small else torch.get_num_threads())
+    memory_format = resolve_memory_format(
+        config.memory_format,
+        spec,
+        lambda: build_network(spec, torch.Generator().manual_seed(0)),
+        partial(trial_fit, config, recipe, device=device, precision=precision),
+        rows=trial_rows(recipe),
+        usual=_usual_format(spec),
+        device=device,
+        precision=precision,
+        num_threads=num_threads,
+    )
     return {
         "device": str(device),
         "precision": precision,
+        **({} if memory_format is None else {"memory_format": memory_format}),
         "num_threads": num_threads,
         "recipe": recipe.to_json(),
     }
+
+
+def _usual_format(spec: NetworkSpec) -> MemoryFormat:
+    """Memory format of fits before it was measured."""
+    return "channels-last" if isinstance(spec.torso, ConvNetSpec) else "contiguous"
 
 
 class Fitting:
@@ -114,6 +138,7 @@ class Fitting:
             spec,
             device=self.device,
             precision=resolved["precision"],
+            memory_format=resolved.get("memory_format", _usual_format(spec)),
             seed=seed,
             total_updates=self.recipe.max_epochs * self.num_batches,
         )

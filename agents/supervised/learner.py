@@ -23,7 +23,6 @@ from torso.agents.supervised.config import DEFAULT_NET, LINEAR, ClassifierConfig
 from torso.agents.supervised.recipes import Recipe
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import (
-    ConvNetSpec,
     InputSpec,
     LogitsHeadSpec,
     MLPSpec,
@@ -38,6 +37,7 @@ from torso.nets import (
     take_torso,
 )
 from torso.nets.modules.heads import LabelHead, TargetHead
+from torso.nets.modules.layers import MemoryFormat
 from torso.nets.modules.network import Network, build_network
 from torso.nets.specs.named_heads import head_spec, require_head
 
@@ -163,6 +163,7 @@ class SupervisedLearner:
         *,
         device: torch.device,
         precision: Precision,
+        memory_format: MemoryFormat = "contiguous",
         seed: int,
         total_updates: int,
         init_torso: dict[str, str] | None = None,
@@ -171,11 +172,9 @@ class SupervisedLearner:
             raise ConfigError(f"head must be one that labels or regresses, got {type(network.head).__name__}")
         self.config, self.recipe, self.device, self.total_updates = config, recipe, device, total_updates
         self.init_torso = init_torso
-        self.network = network.to(device)
+        self.network = network.to(device).set_memory_format(memory_format)
         if config.freeze_torso:
             freeze_torso(self.network)
-        if isinstance(network.spec.torso, ConvNetSpec):
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
         self.head: LabelHead | TargetHead = network.head
         optimizer = make_optimizer(
             self.network,
@@ -202,6 +201,7 @@ class SupervisedLearner:
         *,
         device: torch.device,
         precision: Precision,
+        memory_format: MemoryFormat = "contiguous",
         seed: int,
         total_updates: int,
     ) -> SupervisedLearner:
@@ -216,6 +216,7 @@ class SupervisedLearner:
             network,
             device=device,
             precision=precision,
+            memory_format=memory_format,
             seed=noise_seed,
             total_updates=total_updates,
             init_torso=torso_origin,

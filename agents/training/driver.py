@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
 from torso.agents.acting.videos import VideoRecorder
 from torso.agents.optim.devices import resolve_precision, torch_threads
+from torso.agents.optim.memory_formats import resolve_memory_format
 from torso.agents.optim.schedules import multiples_passed
 from torso.agents.runs.callbacks import Callback, Hooks
 from torso.agents.runs.events import Checkpointed, Evaluated, Evaluation, Logged, Tick, TrainingEvent
@@ -22,7 +24,8 @@ from torso.agents.runs.recorder import Recorder
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.session import Session, build_network_for
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.network import input_spec, resolved_net
+from torso.agents.value_based.network import input_spec, q_network_spec, resolved_net
+from torso.agents.value_based.update_trials import trial_update
 from torso.envs.vector.world import World
 from torso.nets import (
     LARGE_WEIGHTS,
@@ -40,15 +43,34 @@ _log = logging.getLogger(__name__)
 E = TypeVar("E", bound=TrainingEvent)
 
 
-def resolve_training(world: World, config: DQNConfig) -> dict[str, Any]:
-    """Resolve the ``auto`` settings on this machine, as JSON for config.json."""
+def resolve_training(world: World, config: DQNConfig, initial: Network | None = None) -> dict[str, Any]:
+    """Resolve the ``auto`` settings on this machine, as JSON for config.json; ``memory_format`` for convolutions only.
+
+    ``initial`` is the network with the initial weights, where they do not follow from a seed.
+    """
     device = resolve_device(config.device)
     widths = zip(config.hidden, config.hidden[1:], strict=False)
     pays = resolved_net(config, input_spec(world.spec, config)) != "mlp" or any(
         a * b >= LARGE_WEIGHTS for a, b in widths
     )
     precision = resolve_precision(config.precision, device, pays=pays)
-    return {"device": str(device), "precision": precision, "checkpoint_period": config.steps_between_checkpoints}
+    memory_format = resolve_memory_format(
+        config.memory_format,
+        q_network_spec(config, input_spec(world.spec, config), world.spec.num_actions, initial),
+        lambda: build_network_for(world, config, 0, initial),
+        partial(trial_update, config, device=device, precision=precision),
+        rows=config.batch_size,
+        usual="contiguous",
+        device=device,
+        precision=precision,
+        num_threads=config.num_threads,
+    )
+    return {
+        "device": str(device),
+        "precision": precision,
+        **({} if memory_format is None else {"memory_format": memory_format}),
+        "checkpoint_period": config.steps_between_checkpoints,
+    }
 
 
 class Training:
@@ -71,7 +93,7 @@ class Training:
         built: Network | None = None,
         video_period: int = 0,
     ) -> None:
-        resolved = resolve_training(world, config) if run is None else run.resolved
+        resolved = resolve_training(world, config, network) if run is None else run.resolved
         self.world, self.config, self.seed = world, config, seed
         self.recorder = Recorder(run)
         if built is None and network is not None:
@@ -82,6 +104,7 @@ class Training:
             seed=seed,
             device=resolve_device(resolved["device"]),
             precision=resolved["precision"],
+            memory_format=resolved.get("memory_format", "contiguous"),  # a run of before had no other
             network=built,
         )
         self._checkpoint_period: int = resolved["checkpoint_period"]

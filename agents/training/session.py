@@ -31,6 +31,7 @@ from torso.envs import env_seeds
 from torso.envs.vector.world import World
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import Network, NetworkSpec
+from torso.nets.modules.layers import MemoryFormat
 
 _SEGMENT_BYTES = 256 * 1024**2  # maximum of a replay segment, so that writing one needs little memory
 
@@ -74,6 +75,7 @@ class Session:
         seed: int,
         device: torch.device,
         precision: Precision,
+        memory_format: MemoryFormat = "contiguous",
         network: Network | None = None,
     ) -> None:
         self.world, self.config, self.seed = world, config, seed
@@ -87,6 +89,7 @@ class Session:
             network,
             device=device,
             precision=precision,
+            memory_format=memory_format,
             moments=RunningMoments(math.prod(env.shape)) if config.normalise_observations else None,
             generator=_torch_generator(learning, device),
         )

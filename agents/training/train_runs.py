@@ -59,7 +59,8 @@ def open_run(
         frames_per_second(world)
     if resume:
         _require_progress(Path(out), total_steps)
-    if not (Path(out) / "config.json").is_file():  # a run goes on with what it began with
+    is_new = not (Path(out) / "config.json").is_file()
+    if is_new:  # a run goes on with what it began with
         config.require_used_by_algorithm()
     settings = {
         "env_id": world.name,
@@ -75,7 +76,7 @@ def open_run(
         out,
         kind="train",
         settings=settings,
-        resolved=resolve_training(world, config),
+        resolved=resolve_training(world, config, initial) if is_new else {},
         seed=seed,
         resume=resume,
         extendable=("total_steps", "stop_return", "video_period"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
+from torso.agents.optim.memory_formats import MEMORY_FORMAT_SETTINGS
 from torso.agents.optim.schedules import linear
 from torso.agents.value_based.algorithms import Algorithm, algorithm_names, algorithm_row
 from torso.agents.value_based.exploration import EXPLORATIONS, require_exploration
@@ -178,6 +179,9 @@ class DQNConfig:
     """Steps between lines of progress.jsonl."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of forward and backward passes: float32, bfloat16, or auto: bfloat16 where it is faster."""
+    memory_format: Literal["auto", "contiguous", "channels-last"] = "auto"
+    """Memory format of images in convolutions: contiguous, channels-last, or auto: channels-last where updates on this
+    machine are a tenth faster with it, as measured at the start of the run."""
     device: str = "auto"
     """Device of the networks and the replay: auto, cpu or cuda."""
     num_threads: int = 1
@@ -428,6 +432,7 @@ _BEFORE = {  # settings that had one value before there was a choice
     "evaluation_max_steps": 27_000,
     "noisy": False,
     "exploration": "epsilon",
+    "memory_format": "auto",
     **dict.fromkeys((*_LEFT_TO_HEAD, *_FIELDS_OF_POLICY)),
     **{
         name: DQNConfig.__dataclass_fields__[name].default for name in ("ladder_epsilon", "ladder_alpha", "temperature")
@@ -498,6 +503,7 @@ _CHECKS: dict[str, Check] = {
     "hidden": lambda name, value: each(name, value, whole),
     "activation": _one_of(*ACTIVATIONS),
     "precision": _one_of("auto", "float32", "bfloat16"),
+    "memory_format": _one_of(*MEMORY_FORMAT_SETTINGS),
     "init_torso": optional(path),
     **dict.fromkeys(("checkpoint_period", "evaluation_period"), optional(count)),
     "stop_return": optional(number),

@@ -30,6 +30,7 @@ from torso.errors import CheckpointError, ConfigError
 from torso.nets import Network, Prediction
 from torso.nets.models.transfer import freeze_torso, has_running_statistics
 from torso.nets.modules.heads import ValueHead
+from torso.nets.modules.layers import MemoryFormat
 from torso.nets.modules.torsos import round_large_weights
 from torso.nets.specs.registry import State
 from torso.private_apis import torch_foreach
@@ -83,6 +84,7 @@ class DQNLearner:
         *,
         device: torch.device,
         precision: Precision,
+        memory_format: MemoryFormat = "contiguous",
         moments: RunningMoments | None = None,
         generator: torch.Generator | None = None,
         executor: Executor | None = None,
@@ -93,7 +95,7 @@ class DQNLearner:
         self.config = config
         self.device = device
         self.num_actions: int = network.spec.head.num_actions
-        self.online = network.to(device).train()
+        self.online = network.to(device).set_memory_format(memory_format).train()
         self.target = copy.deepcopy(self.online).requires_grad_(False).eval()
         if precision == "bfloat16" and config.target_update_rate == 1.0:
             round_large_weights(self.target)  # once per copy instead of in every forward; the same numbers
@@ -146,6 +148,8 @@ class DQNLearner:
         """
         if self.moments is not None:
             self.set_input_statistics(self.moments.mean, self.moments.std)
+        lay_out = self.online.scaling.lay_out
+        batch = batch._replace(s_tm1=lay_out(batch.s_tm1), s_t=lay_out(batch.s_t))
         outcomes, targets = [], []
         for minibatch in self._minibatches(batch):
             if self._update_minibatch is None:

@@ -58,7 +58,7 @@ class FitOptions:
             *("weight_decay", "max_grad_norm", "find_learning_rate"),
         ),
         "augmentation of training images": ("max_shift_px", "max_rotation_deg", "max_scale", "elastic_px"),
-        "device": ("device", "precision", "num_threads"),
+        "device": ("device", "precision", "memory_format", "num_threads"),
     }
     """Headings of the help, and the options below each."""
 

@@ -68,7 +68,7 @@ class TrainOptions:
             "video_period",
         ),
         "logging and checkpoints": ("log_period", "checkpoint_period", "json"),
-        "device": ("device", "precision", "num_threads"),
+        "device": ("device", "precision", "memory_format", "num_threads"),
     }
     """Headings of the help, and the options below each."""
 

@@ -5,6 +5,7 @@ A backend implements `torso.nets.Backend`: arrays in, arrays out; the predictor 
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +18,9 @@ from torso.arrays import ArrayState
 from torso.errors import ModelDamagedError, ModelError
 from torso.nets import Backend, InputSpec, ModelCard, Network, Predictor, TorchBackend
 from torso.nets.models.onnx_export import ONNX, max_onnx_bytes, read_onnx
+from torso.nets.modules.layers import MemoryFormat
+from torso.nets.prediction.memory_formats import channels_last_problem, faster_format
+from torso.nets.prediction.recurrent_state import repeat_rows
 from torso.serve.backends.export_cache import cached_onnx
 from torso.serve.backends.forward_memory import measure_row_bytes
 from torso.serve.backends.onnx_backend import ONNX_ERRORS, OnnxBackend, OnnxClassifier
@@ -31,6 +35,7 @@ WrapBackend = Callable[[str, Backend], Backend]  # wraps the backend of a model,
 RTOL, ATOL = 1e-4, 1e-5  # what "equal" means for answers of different backends or batch sizes
 PROBE_ROWS = 16
 PROBE_STEPS = 3  # of a recurrent model
+FORMAT_S = 0.2  # in which two memory formats of images are compared
 
 
 def choose_backend(
@@ -57,7 +62,7 @@ def choose_backend(
     probe_rows = max(max_rows, PROBE_ROWS) if probe_rows is None else probe_rows
     row_bytes = measure_row_bytes(network) if row_bytes is None else row_bytes
     if choice == "torch":
-        return reference
+        return _faster_torch(reference, card, probe_rows)
     if choice == "cuda":
         from torso.serve.backends.cuda_backend import CudaBackend
 
@@ -75,8 +80,43 @@ def choose_backend(
         if choice == "onnx":
             raise
         logger.warning("torch serves, at less speed: %s", error)
-        return reference
+        return _faster_torch(reference, card, probe_rows)
     return backend
+
+
+def _faster_torch(reference: TorchBackend, card: ModelCard, rows: int) -> TorchBackend:
+    """Return torch's backend in the memory format that is faster for batches of ``rows``; ``reference`` is contiguous.
+
+    Channels-last must gain in such a batch, lose nothing in one row, and give equal answers.
+    """
+    if not reference.network.has_convolutions:
+        return reference
+    problem = channels_last_problem(reference.network)
+    if problem is None:
+        other = TorchBackend(copy.deepcopy(reference.network).set_memory_format("channels-last"))
+        if not _is_faster(other, reference, card, rows):
+            return reference
+        try:
+            _require_equal(other, reference, card, (1, rows), "the network with channels-last images")
+        except ModelDamagedError as error:
+            problem = str(error)
+        else:
+            logger.info("torch computes images channels-last, which is faster here")
+            return other
+    logger.info("torch computes images as they lie in memory: %s", problem)
+    return reference
+
+
+def _is_faster(other: TorchBackend, reference: TorchBackend, card: ModelCard, rows: int) -> bool:
+    """Whether a channels-last network is faster in a batch of ``rows``, and not slower in one row."""
+    probe, state = probe_batch(card.network.input, rows), reference.initial_state
+    runs: dict[MemoryFormat, Callable[[int], object]] = {
+        "contiguous": lambda rows: reference.run(probe[:rows], *repeat_rows(state, rows)),
+        "channels-last": lambda rows: other.run(probe[:rows], *repeat_rows(state, rows)),
+    }
+    if faster_format(runs, rows, "contiguous", budget_s=FORMAT_S) == "contiguous":
+        return False
+    return faster_format(runs, 1, "channels-last", budget_s=FORMAT_S) == "channels-last"
 
 
 def _onnx_backend(card: ModelCard, model: bytes, source: str, threads: int, initial_state: ArrayState) -> OnnxBackend:

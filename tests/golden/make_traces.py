@@ -143,6 +143,7 @@ SMALL: dict[str, Any] = {
     "checkpoint_period": 300,
     "log_period": 50,
     "precision": "float32",
+    "memory_format": "contiguous",
     "device": "cpu",
 }
 
@@ -312,6 +313,7 @@ def fit_images(path: Path) -> Digests:
         class_weight="balanced",
         calibration="platt",
         precision="float32",
+        memory_format="channels-last",
         device="cpu",
         num_threads=1,
     )

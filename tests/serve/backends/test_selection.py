@@ -264,3 +264,98 @@ def test_a_probe_is_varied_and_the_same_every_time(dtype: str) -> None:
     assert probe.dtype == np.dtype(dtype)
     assert len(np.unique(probe)) > 1
     assert np.array_equal(probe, probe_batch(spec, 4))
+
+
+# -- memory format of images -------------------------------------------------------------------------------------------
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, answers: dict[int, str]) -> list[int]:
+    """Fix what a measurement finds, by rows: this machine's speed is no part of a test. Returns the rows measured."""
+    asked: list[int] = []
+
+    def faster_format(runs: Any, rows: int, usual: str, *, budget_s: float) -> str:
+        for run in runs.values():
+            run(rows)
+        asked.append(rows)
+        return answers[rows]
+
+    monkeypatch.setattr(selection, "faster_format", faster_format)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("by_rows", "expected"),
+    [
+        ({24: "channels-last", 1: "channels-last"}, "channels-last"),
+        ({24: "channels-last", 1: "contiguous"}, "contiguous"),
+        ({24: "contiguous"}, "contiguous"),
+    ],
+)
+def test_torch_serves_images_in_the_faster_format(
+    models: Any, monkeypatch: pytest.MonkeyPatch, by_rows: dict[int, str], expected: str
+) -> None:
+    asked = measured(monkeypatch, by_rows)
+    card, network = load_model(models.frames)
+    backend = choose_backend(models.frames, card, network, "torch", max_rows=24)
+    assert isinstance(backend, TorchBackend)
+    assert asked == list(by_rows)
+    assert backend.network.memory_format == expected
+    assert network.memory_format == "contiguous"
+    for rows in (1, 24, 40):
+        probe = probe_batch(card.network.input, rows)
+        assert equal_readouts(backend.run(probe)[0], TorchBackend(network).run(probe)[0])
+
+
+def test_the_format_is_measured_where_torch_serves_convolutions(models: Any) -> None:
+    card, network = load_model(models.frames)
+    backend = choose_backend(models.frames, card, network, "torch", max_rows=4)
+    assert backend.name == "torch"
+    for name, choice in (("digits", "torch"), ("frames", "onnx")):
+        card, network = load_model(getattr(models, name))
+        with pytest.MonkeyPatch.context() as patch:
+            asked = measured(patch, {})
+            choose_backend(getattr(models, name), card, network, choice)
+            assert asked == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class StridesSpec:
+    """A torso that takes contiguous images for granted: it fails on others, or gives other answers."""
+
+    fails: bool
+
+
+class Strides(nn.Module):
+    def __init__(self, spec: StridesSpec, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.spec, self.conv = spec, nn.Conv2d(input_shape[0], 2, 3)
+        self.num_features = 2 * (input_shape[1] - 2) * (input_shape[2] - 2)
+
+    def forward(self, x: Tensor, state: Any, generator: Any) -> tuple[Tensor, Any]:
+        x = self.conv(x)
+        if self.spec.fails:
+            return x.view(len(x), self.num_features), state
+        return torch.as_strided(x, (len(x), self.num_features), (self.num_features, 1)), state
+
+
+@pytest.mark.parametrize(("fails", "reason"), [(True, "view size is not"), (False, "does not give torch's answers")])
+def test_a_torso_that_needs_contiguous_images_is_served_with_them(
+    registries: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fails: bool,
+    reason: str,
+) -> None:
+    register_torso("strides", StridesSpec, Strides)
+    pixels = InputSpec(shape=(2, 6, 6), dtype="uint8", layout="chw", scale=1 / 255)
+    spec = NetworkSpec(input=pixels, torso=StridesSpec(fails=fails), head=ScalarHeadSpec(num_actions=2))
+    save_model(tmp_path / "m", build_network(spec, torch.Generator()), kind="policy", onnx=False)
+    measured(monkeypatch, {4: "channels-last", 1: "channels-last"})
+    card, network = load_model(tmp_path / "m")
+    with caplog.at_level(logging.INFO):
+        backend = choose_backend(tmp_path / "m", card, network, "torch", max_rows=4, probe_rows=4)
+    assert isinstance(backend, TorchBackend)
+    assert backend.network.memory_format == "contiguous"
+    assert "torch computes images as they lie in memory" in caplog.text
+    assert reason in caplog.text

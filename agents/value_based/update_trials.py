@@ -1,0 +1,34 @@
+"""Trial of a learner's updates on made-up transitions, by which settings of its network are measured."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+
+from torso.agents.optim.devices import Precision
+from torso.agents.optim.memory_formats import made_up_inputs
+from torso.agents.replay.batches import Batch
+from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.learner import DQNLearner
+from torso.nets import InputSpec, Network
+from torso.nets.modules.layers import MemoryFormat
+
+
+def trial_update(
+    config: DQNConfig, network: Network, memory_format: MemoryFormat, *, device: torch.device, precision: Precision
+) -> Callable[[int], object]:
+    """Return a function that updates a copy of a network on so many made-up transitions, ``batch_size`` at most."""
+    learner = DQNLearner(
+        config, copy.deepcopy(network), device=device, precision=precision, memory_format=memory_format
+    )
+    batch = _made_up_transitions(network.spec.input, config.batch_size, device)
+    return lambda rows: learner.update(batch.rows(0, rows))
+
+
+def _made_up_transitions(spec: InputSpec, rows: int, device: torch.device) -> Batch:
+    obs = made_up_inputs(spec, rows).to(device)
+    ones = torch.ones(rows, device=device)
+    actions = torch.zeros(rows, dtype=torch.int64, device=device)
+    return Batch(s_tm1=obs, a_tm1=actions, r_t=ones, discount_t=0.99 * ones, s_t=obs.flip(0), weight=ones)
