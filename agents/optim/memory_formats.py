@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torso.agents.optim.devices import Precision, torch_threads
+from torso.checks import choice
 from torso.errors import ConfigError
 from torso.nets import InputSpec, Network, NetworkSpec
 from torso.nets.modules.layers import MemoryFormat
@@ -42,8 +43,7 @@ def resolve_memory_format(
     Raises:
         ConfigError: an unknown setting, or channels-last for a network that cannot compute it.
     """
-    if setting not in MEMORY_FORMAT_SETTINGS:
-        raise ConfigError(f"memory_format must be one of {', '.join(MEMORY_FORMAT_SETTINGS)}, got {setting!r}")
+    choice("memory_format", setting, MEMORY_FORMAT_SETTINGS)
     key = (repr(spec), rows, usual, str(device), precision, num_threads)
     if setting == "auto" and key in _measured:
         return _measured[key]

@@ -138,5 +138,5 @@ def test_other_values_are_refused(config_class: Any, value: Any) -> None:
 
 
 def test_other_values_are_refused_where_they_are_resolved() -> None:
-    with pytest.raises(ConfigError, match="memory_format must be one of auto, contiguous, channels-last, got 'nhwc'"):
+    with pytest.raises(ConfigError, match="memory_format must be one of auto, contiguous, channels-last; got 'nhwc'"):
         resolve("nhwc")
