@@ -14,7 +14,7 @@ from torso.nets.modules.network import Network
 MEMORY_FORMATS: tuple[MemoryFormat, ...] = ("contiguous", "channels-last")
 GAIN = 1.1  # by which the format that is not the usual one must be faster: less may be noise, and tomorrow the opposite
 BUDGET_S = 1.0  # of a measurement
-_ROUNDS = 10
+_ROUNDS = 20
 _FEW_ROWS = 4  # of a batch in place of one that would take too long
 
 
