@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from learning_plan import Run
+from priority import stand_back
 from report import json_text, machine
 
 from torso.agents import RunDirectory, evaluate, evaluation_seeds, train_run
@@ -107,8 +108,7 @@ def work(run: Run, directory: Path, result: Path, jobs: int, is_orphan: Callable
 def main() -> int:
     """Work on the run that the queue asks for."""
     task, parent = json.loads(sys.argv[1]), os.getppid()
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(_NICENESS)
+    stand_back(_NICENESS)
     torch.set_num_threads(1)
     run = Run(**task["run"])
     try:

@@ -6,7 +6,6 @@ counts as JSON at each line ``report``, and ends with its stdin. It has a lower 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -16,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
+
+from priority import stand_back
 
 from attackers import call_attackers, frame_attackers
 from attackers.session import Target
@@ -40,14 +41,6 @@ ATTACKERS: dict[str, Callable[[Target], None]] = {
 }
 
 
-def stand_back() -> None:
-    """Lower the priority: the process', and its session's, since Linux may share out the time by sessions."""
-    os.setsid()
-    os.nice(NICENESS)
-    with contextlib.suppress(OSError):  # another kernel
-        Path(f"/proc/{os.getpid()}/autogroup").write_text(str(NICENESS), encoding="utf-8")
-
-
 def main() -> None:
     """Attack as stdin says."""
     name, *numbers = sys.argv[1:]
@@ -63,7 +56,8 @@ def main() -> None:
         faults.append("".join(traceback.format_exception(raised.exc_value)))
 
     threading.excepthook = note
-    stand_back()
+    os.setsid()
+    stand_back(NICENESS)
     target = Target(port=port, ops_port=ops_port, token=token, max_message_bytes=max_message_bytes, begin=begin)
     threading.Thread(target=ATTACKERS[name], args=(target,), daemon=True).start()
     for line in sys.stdin:
