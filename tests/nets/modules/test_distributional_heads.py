@@ -147,6 +147,31 @@ def test_a_quantile_huber_loss_by_hand() -> None:
     equal(gradient(loss, quantiles), [[(-0.25 * 0.5 + 0.75 * 1) / 2, (0.25 * 1 + 0.25 * 1) / 2]])
 
 
+@pytest.mark.parametrize("kappa", [None, 0.25, 1.0])
+@pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (5_000.0, 1.0), (-30.0, 100.0)])
+def test_many_quantiles_have_the_loss_of_all_their_pairs(kappa: float | None, offset: float, spread: float) -> None:
+    """In float32, with samples that are equal to one another, to quantiles, and to the ends of the quadratic part."""
+    rng = np.random.default_rng(3)
+    quantiles, samples = (rng.integers(-40, 40, (3, size)) / 16 * spread + offset for size in (200, 150))
+    fractions = rng.uniform(size=(3, 200)).astype(np.float32)
+    leaf = torch.tensor(quantiles, dtype=torch.float32, requires_grad=True)
+    loss = losses.quantile_huber(leaf, torch.from_numpy(fractions), torch.tensor(samples).float(), kappa)
+    assert loss.dtype == torch.float32
+    slopes = gradient(loss, leaf)
+    for row in range(3):
+        by_hand, slope = oracle.quantile_huber_and_gradient(quantiles[row], fractions[row], samples[row], kappa)
+        np.testing.assert_allclose(loss[row].item(), by_hand, rtol=1e-6)
+        np.testing.assert_allclose(slopes[row], slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kappa", [None, 1.0])
+def test_quantiles_that_are_the_samples_have_no_loss(kappa: float | None) -> None:
+    """Not less than none either: a replay's priorities are losses."""
+    same = torch.tensor(np.random.default_rng(0).normal(1e4, 1e-3, size=(50, 1))).float().expand(-1, 32)
+    loss = losses.quantile_huber(same, torch.linspace(0, 1, 32), same, kappa)
+    assert loss.tolist() == [0.0] * 50
+
+
 def test_the_quantile_losses_least_value_is_at_the_quantile() -> None:
     """By the plain quantile loss the quartiles of 0, 1, ..., 99 are 24.5, 49.5 and 74.5, up to a gap of 1."""
     samples = torch.arange(100).double().unsqueeze(0)
