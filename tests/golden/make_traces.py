@@ -2,8 +2,8 @@
 
 Each trace is a short run on one path through the training core, and the SHA-256 of its weights, its best weights, its
 logged figures and its replay rows. ``traces.json`` holds the digests of the version that made them, so that a
-refactoring can show that no bit changed. Without arguments this file writes it anew, which only a change that is meant
-to change bits may do; ``--check`` compares and writes nothing.
+refactoring can show that no bit changed. Without ``--check`` this file writes them anew, all or those of the names,
+which only a change that is meant to change bits may do; ``--check`` compares and writes nothing.
 
 The bits of float arithmetic depend on the instructions that libraries choose for a CPU. So a trace is made in a process
 of its own whose libraries are set to use those that every x86-64 CPU has, and with one thread.
@@ -442,7 +442,9 @@ def main() -> None:
         print(*(moved or [f"{len(names)} traces: every bit as before"]), sep="\n")
         sys.exit(1 if moved else 0)
     else:
-        TRACES.write_text(json.dumps({"made_with": package_versions(), "traces": make(names)}, indent=2) + "\n")
+        kept = json.loads(TRACES.read_text())["traces"] if arguments.names else {}
+        made = {"made_with": package_versions(), "traces": {**kept, **make(names)}}
+        TRACES.write_text(json.dumps(made, indent=2) + "\n")
 
 
 if __name__ == "__main__":
