@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torso.agents.runs.run_directory import RunDirectory
     from torso.agents.supervised.config import ClassifierConfig, RegressorConfig
     from torso.agents.supervised.fit_runs import FitResult, fit_run
-    from torso.agents.training.agent import DQN
+    from torso.agents.training.agent import DQN, PQN
     from torso.agents.training.driver import Training
     from torso.agents.training.train_runs import TrainingResult, train_run
     from torso.agents.value_based.algorithms import Algorithm, register_algorithm
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         NextPolicy,
         SoftmaxPolicy,
     )
+    from torso.agents.value_based.pqn_config import PQNConfig
     from torso.agents.value_based.presets import Preset, preset
     from torso.envs.vector.world import World
 
@@ -52,6 +53,8 @@ _HOMES = {
     "GREEDY_TARGET": "value_based.next_policies",
     "Logged": "runs.events",
     "NextPolicy": "value_based.next_policies",
+    "PQN": "training.agent",
+    "PQNConfig": "value_based.pqn_config",
     "Preset": "value_based.presets",
     "Regressor": "estimators.regressor",
     "RegressorConfig": "supervised.config",
@@ -75,6 +78,7 @@ __all__ = [
     "DQN",
     "GREEDY_ONLINE",
     "GREEDY_TARGET",
+    "PQN",
     "Algorithm",
     "Callback",
     "Checkpointed",
@@ -88,6 +92,7 @@ __all__ = [
     "Forwards",
     "Logged",
     "NextPolicy",
+    "PQNConfig",
     "Preset",
     "Regressor",
     "RegressorConfig",

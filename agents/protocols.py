@@ -67,6 +67,8 @@ class StepRows(NamedTuple):
     mask: NDArray[np.bool_] | None  # [E, A], the legal actions in obs; None: all
     next_obs: Array  # [E, *shape]
     state: State = ()  # the network's before the step, [E, ...] each; empty where it is not recurrent
+    next_mask: NDArray[np.bool_] | None = None  # [E, A], the legal actions in next_obs
+    values: Tensor | None = None  # [E, A], by which the actions were chosen; None where every env explored
 
 
 class Collected(NamedTuple):
@@ -87,10 +89,10 @@ class Due(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Result of an update: metrics, and the priority of each row, float32 [n]."""
+    """Result of an update: metrics, and the priority of each row, float32 [n], or None where there are none."""
 
     metrics: Mapping[str, Tensor]
-    priority: Tensor
+    priority: Tensor | None
 
 
 class Executor(Protocol):
@@ -176,6 +178,21 @@ class Collector(Stateful, Protocol):
 
 class Experience(Stateful, Protocol[B]):
     """Rows in, batches out."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether a checkpoint may come here: always for a replay, at its end for a rollout."""
+        ...
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows are kept and learnt from again, as in a replay."""
+        ...
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether legal actions are stored."""
+        ...
 
     def append(self, rows: StepRows) -> None:
         """Store one step of every env."""

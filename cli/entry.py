@@ -133,6 +133,7 @@ def _run(name: str, arguments: list[str]) -> int:
     trust(modules_of([option_value(arguments, "--env"), *option_values(arguments, "--wrapper")]))
     try:
         presets = module.presets(arguments) if command.has_presets else None
+        options_class = options_class if presets is None else type(presets)  # whose settings are the algorithm's
         options = parse_options(options_class, arguments, name, presets)
         if options is None:
             return SUCCESS

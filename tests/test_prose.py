@@ -14,7 +14,7 @@ FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.p
 RIDDLES = ("What ", "Which ", "Who ", "Whom ", "How ", "Where ", "The road ", "The way ")
 SETTINGS = ("Config", "Options", "Settings")
 # Its text is a part of its type: it is a positional argument of the command line.
-DOCUMENTED_ELSEWHERE = {("TrainOptions", "algorithm")}
+DOCUMENTED_ELSEWHERE = {("_Options", "algorithm")}
 
 
 def identify(path: Path) -> str:

@@ -56,6 +56,7 @@ class EnvCollector:
         self._envs: VectorEnv[Any, Any, Any] | None = None
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._next_state: State | None = None  # of this step, once the values were computed
+        self._chosen_by: Tensor | None = None  # the values of this step
 
     def begin(self) -> None:
         """Build new envs and reset them with the seeds of this step, as both a checkpoint and a resume do."""
@@ -112,7 +113,7 @@ class EnvCollector:
 
     def _step(self) -> tuple[StepRows, tuple[Episode, ...]]:
         assert self._envs is not None  # noqa: S101 - begin() was called
-        state, self._next_state = self._state, None
+        state, self._next_state, self._chosen_by = self._state, None, None
         actions = self.explorer.choose(
             self._values,
             self._mask,
@@ -125,8 +126,19 @@ class EnvCollector:
         self._steps += has_acted
         require_finite_step(self._name, obs, rewards, self._steps)
         learner_terminated = terminated | infos["life_lost"] if "life_lost" in infos else terminated
+        mask = self._legal_masks(infos)
         rows = StepRows(
-            self._obs, actions, rewards, learner_terminated, truncated, self._is_reset, self._mask, obs, state
+            self._obs,
+            actions,
+            rewards,
+            learner_terminated,
+            truncated,
+            self._is_reset,
+            self._mask,
+            obs,
+            state,
+            mask,
+            self._chosen_by,
         )
         if state:
             self._advance_state()
@@ -135,12 +147,12 @@ class EnvCollector:
         self._lengths += has_acted
         ended = terminated | truncated
         episodes = tuple(self._end_episode(int(env)) for env in np.flatnonzero(ended)) if ended.any() else ()
-        self._obs, self._is_reset, self._mask = obs, ended, self._legal_masks(infos)
+        self._obs, self._is_reset, self._mask = obs, ended, mask
         return rows, episodes
 
     def _values(self) -> Tensor:
-        values, self._next_state = self.policy.values(self._obs, self._state)
-        return values
+        self._chosen_by, self._next_state = self.policy.values(self._obs, self._state)
+        return self._chosen_by
 
     def _advance_state(self) -> None:
         """Go on to the next state, which is the initial one where the env was reset: its observation was the last."""

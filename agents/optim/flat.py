@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MAX_FLAT_PARAMETERS = 2**20  # of a network; gathering more gradients into one tensor costs more than separate updates
+
 
 class FlatParameters(nn.Module):
     """One flat parameter that shares its memory with all trainable parameters of a network.

@@ -12,7 +12,7 @@ from torch import nn
 from torso.agents.optim.flat import FlatParameters
 from torso.errors import ConfigError
 
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "radam")
 
 
 def make_optimizer(
@@ -32,7 +32,8 @@ def make_optimizer(
     keep the share ``momentum`` of the last step's velocity, and the learning rate scales the velocity. adagrad: Duchi
     et al. 2011. adadelta: Zeiler 2012; rmsprop: Hinton 2012; both forget squares by ``rho``. adam: Kingma & Ba 2015,
     whose ``betas`` these are. adamw: Adam with a decoupled ``weight_decay`` (Loshchilov & Hutter 2019), which spares
-    biases and norms and is AdamW's alone. ``eps`` None is 1e-10 for adagrad, 1e-6 for adadelta, else 1e-8.
+    biases and norms and is AdamW's alone. radam: Adam whose rate grows as its estimates settle (Liu et al. 2020).
+    ``eps`` None is 1e-10 for adagrad, 1e-6 for adadelta, else 1e-8.
     Settings of other optimizers are ignored.
 
     Raises:
@@ -62,6 +63,8 @@ def make_optimizer(
         return optim.RMSprop(learning, lr=learning_rate, alpha=rho, eps=eps, foreach=True)
     if name == "adam":
         return optim.Adam(learning, lr=learning_rate, betas=betas, eps=eps, fused=True)
+    if name == "radam":
+        return optim.RAdam(learning, lr=learning_rate, betas=betas, eps=eps, foreach=True)
     groups = _parameter_groups(network, learning, weight_decay)
     return optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
 

@@ -21,3 +21,25 @@ def n_step_return(reward: Tensor, terminated: Tensor, is_reset: Tensor, gamma: f
     num_steps = counts.sum(dim=0)
     discount_t = (gamma ** num_steps.double()).float() * ~(terminated * counts).any(dim=0)
     return r_t, discount_t, num_steps
+
+
+def lambda_returns(
+    reward: Tensor, terminated: Tensor, is_reset: Tensor, next_value: Tensor, *, gamma: float, trace_decay: float
+) -> Tensor:
+    """Compute the lambda-return of each of T consecutive rows (Peng & Williams 1996; Gallici et al. 2024, eq. 9).
+
+    ``G_t = r_t + gamma ((1 - lambda) v_t + lambda G_t+1)``, v_t being the value of the state after the step,
+    ``next_value``. After a step that terminated there is nothing to come. The sum ends with v_t where the episode went
+    no further, as a reset row after it shows, and in the last row.
+    reward, next_value: [T, E] float; terminated, is_reset: [T, E] bool; trace_decay: lambda, in [0, 1]. Returns [T, E]
+    float, of which reset rows mean nothing.
+    """
+    discount = gamma * (~terminated).to(next_value.dtype)  # [T, E]
+    goes_on = trace_decay * (~is_reset[1:]).to(next_value.dtype)  # [T - 1, E]
+    ahead = next_value[-1]
+    returns: list[Tensor] = []
+    for t in range(len(reward) - 1, -1, -1):
+        if t < len(reward) - 1:
+            ahead = next_value[t] + goes_on[t] * (returns[-1] - next_value[t])
+        returns.append(reward[t] + discount[t] * ahead)
+    return torch.stack(returns[::-1])

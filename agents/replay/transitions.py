@@ -53,6 +53,21 @@ class Transitions:
         self._importance = importance
         self._reward_scale = reward_scale
 
+    @property
+    def settled(self) -> bool:
+        """Whether a checkpoint may come here: a replay's rows are kept whenever it comes."""
+        return True
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows are kept and learnt from again."""
+        return True
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether legal actions are stored."""
+        return self.ring.has_masks
+
     def append(self, rows: StepRows) -> None:
         """Store one step of every env."""
         self.ring.append(rows.obs, rows.action, rows.reward, rows.terminated, rows.truncated, rows.is_reset, rows.mask)

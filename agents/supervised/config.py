@@ -24,7 +24,7 @@ from torso.nets.specs.named_heads import head_fields, head_names, require_head
 from torso.nets.specs.named_torsos import is_convolutional, registered_nets, unknown_net
 from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
-Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "radam"]
 Schedule = Literal["constant", "step", "cosine", "one-cycle"]
 Loss = Literal["auto", "softmax", "binary", "logistic", "one-vs-rest", "perceptron"]
 

@@ -20,6 +20,7 @@ _LEARNING_RATES = {
     "rmsprop": 1e-3,
     "adam": 2e-3,
     "adamw": 2e-3,
+    "radam": 2e-3,
 }
 
 

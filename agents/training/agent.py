@@ -1,4 +1,4 @@
-"""``DQN``: the agent's Python API for scripts."""
+"""``DQN`` and ``PQN``: the agents' Python API for scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,8 +24,11 @@ from torso.agents.training.driver import Training
 from torso.agents.training.session import build_network_for
 from torso.agents.training.train_runs import config_of, open_run
 from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.families import config_class
 from torso.agents.value_based.network import input_spec, resolved_net
+from torso.agents.value_based.pqn_config import PQNConfig
 from torso.agents.value_based.presets import preset
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.envs import EnvSource, Wrapper
 from torso.envs.vector.model_fit import interface_of, require_fit
 from torso.envs.vector.world import World, recorded_env, recorded_world
@@ -37,35 +40,22 @@ from torso.nets.modules.network import count_parameters
 from torso.plain import shown
 
 
-class DQN:
-    """Deep Q-learning (Mnih et al. 2015) in any Gymnasium env with Discrete actions.
+class Agent:
+    """Base class of agents: learning, acting, saving and loading, which are the same for all settings."""
 
-    Args:
-        env: a Gymnasium id, an env class, a function that makes an env, or a constructed env.
-        algorithm: dqn, double, dueling, prioritized, n-step, c51, qr-dqn, iqn, munchausen, m-iqn, rainbow or a
-            registered one; None: that of ``config``, or the one that the env's preset recommends.
-        config: the settings instead of the preset's for the env's id (with one env, where that is constructed already),
-            or of the defaults of `DQNConfig` in an env without one.
-        env_kwargs: passed to the env's constructor; without them and without a ``config``, the preset's.
-        wrappers: applied to each env in order, the first innermost.
-        settings: fields of `DQNConfig`, in place of the preset's or the config's.
+    config_class: ClassVar[type[TrainingConfig]]
 
-    Raises:
-        EnvError: torso cannot learn in the env.
-        ConfigError: settings that cannot work.
-    """
-
-    def __init__(
+    def _begin(
         self,
         env: EnvSource,
-        *,
-        algorithm: str | None = None,
-        config: DQNConfig | None = None,
-        seed: int = 0,
-        env_kwargs: Mapping[str, Any] | None = None,
-        wrappers: Sequence[Wrapper] = (),
-        **settings: Any,
+        algorithm: str | None,
+        config: TrainingConfig | None,
+        seed: int,
+        env_kwargs: Mapping[str, Any] | None,
+        wrappers: Sequence[Wrapper],
+        settings: Mapping[str, Any],
     ) -> None:
+        """Begin with the preset of an env, or with a configuration, and with settings that replace some of it."""
         world = World(env=env, env_kwargs=env_kwargs or {}, wrappers=wrappers)
         default = preset(algorithm, world.name)
         if config is None and env_kwargs is None and isinstance(env, str):
@@ -81,7 +71,7 @@ class DQN:
     def _set_up(
         self,
         world: World,
-        config: DQNConfig,
+        config: TrainingConfig,
         seed: int,
         *,
         loaded: tuple[ModelCard, Network] | None = None,
@@ -91,7 +81,8 @@ class DQN:
             require_fit(policy, interface_of(world.spec), world.name)
         self._built: Network | None = build_network_for(world, config, seed, initial)  # until a training takes it
         self._num_parameters = count_parameters(self._built)
-        self.world, self.config, self.seed = world, config, seed
+        self.world, self.seed = world, seed
+        self.config: Any = config
         self._loaded: tuple[ModelCard, Network] | None = loaded
         self._initial_network: Network | None = initial  # initial weights, of a model directory that was loaded
         self._run_path: Path | None = None  # run directory that learn() writes to
@@ -111,7 +102,7 @@ class DQN:
             steps = int(self._loaded[0].provenance.get("total_steps") or 0)
         net = resolved_net(self.config, input_spec(self.world.spec, self.config))
         parts = [repr(self.world.name), f"algorithm={self.config.algorithm!r}", f"net={net!r}"]
-        return f"DQN({', '.join(parts)}: {self._num_parameters:,} parameters, {steps:,} steps)"
+        return f"{type(self).__name__}({', '.join(parts)}: {self._num_parameters:,} parameters, {steps:,} steps)"
 
     @property
     def total_steps(self) -> int:
@@ -125,10 +116,10 @@ class DQN:
         out: str | os.PathLike[str] | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = False,
-    ) -> DQN:
+    ) -> Self:
         """Train up to ``total_steps`` steps in all; afterwards the best network by evaluation acts.
 
-        ``out`` creates a run directory, which `DQN.load` and ``torso train --resume`` continue bit-exactly. Callbacks
+        ``out`` creates a run directory, which `load` and ``torso train --resume`` continue bit-exactly. Callbacks
         (`torso.agents.Callback`) are notified of events, and may stop the training earlier: ``total_steps`` of the
         agent tells where, and learning continues from there. ``progress`` shows what ``torso train`` shows on stderr: a
         progress bar, or a line every few seconds where that is no terminal.
@@ -270,10 +261,10 @@ class DQN:
         path: str | os.PathLike[str],
         env: EnvSource | None = None,
         *,
-        config: DQNConfig | None = None,
+        config: TrainingConfig | None = None,
         seed: int | None = None,
         wrappers: Sequence[Wrapper] | None = None,
-    ) -> DQN:
+    ) -> Self:
         """Load an agent from a model directory or a run directory.
 
         A model directory predicts at once, and starts a new training from its weights; a run directory resumes:
@@ -294,34 +285,115 @@ class DQN:
         card, network = load_model(path)
         if card.kind != "policy":
             raise ConfigError(f"{path} must hold a policy, got a {card.kind}; use Classifier.load")
-        config = _config_of(path, card) if config is None else config
-        world = _world_of(path, env, wrappers, card.provenance)
+        config = _config_of(cls.__name__, path, card) if config is None else config
+        cls._require_own(path, config)
+        world = _world_of(cls.__name__, path, env, wrappers, card.provenance)
         agent = cls.__new__(cls)
-        with _suggest_env(path, env):
+        with _suggest_env(cls.__name__, path, env):
             agent._set_up(world, config, seed or 0, loaded=(card, network), initial=network)
         return agent
 
     @classmethod
-    def _load_run(cls, path: Path, env: EnvSource | None, wrappers: Sequence[Wrapper] | None) -> DQN:
+    def _load_run(cls, path: Path, env: EnvSource | None, wrappers: Sequence[Wrapper] | None) -> Self:
         run = RunDirectory.open(path)
         if run.kind != "train":
             raise RunError(f"{path} must hold a training run, got a {run.kind} run; use Classifier.load")
         settings = run.settings
         config = config_of(settings)
-        world = _world_of(path, env, wrappers, settings)
+        cls._require_own(path, config)
+        world = _world_of(cls.__name__, path, env, wrappers, settings)
         loaded = None
         with suppress(ModelNotFoundError):  # a run that ended before its first checkpoint can only learn
             loaded = load_model(path)
         agent = cls.__new__(cls)
-        with _suggest_env(path, env):
+        with _suggest_env(cls.__name__, path, env):
             agent._set_up(world, config, run.config["seed"], loaded=loaded)
         agent._run_path, agent._video_period = path, settings.get("video_period", 0)
         return agent
+
+    @classmethod
+    def _require_own(cls, path: Path, config: TrainingConfig) -> None:
+        """Raise ConfigError for the settings of another kind of agent."""
+        if not isinstance(config, cls.config_class):
+            raise ConfigError(
+                f"{path} must hold settings of {cls.__name__}, got those of {config.agent}; use {config.agent}.load"
+            )
 
     def _require_predictor(self) -> Predictor:
         if self._predictor is None:
             raise ConfigError("this agent has learnt nothing yet: call learn() first")
         return self._predictor
+
+
+class DQN(Agent):
+    """Deep Q-learning (Mnih et al. 2015) in any Gymnasium env with Discrete actions.
+
+    Args:
+        env: a Gymnasium id, an env class, a function that makes an env, or a constructed env.
+        algorithm: dqn, double, dueling, prioritized, n-step, c51, qr-dqn, iqn, munchausen, m-iqn, rainbow or a
+            registered one; None: that of ``config``, or the one that the env's preset recommends.
+        config: the settings instead of the preset's for the env's id (with one env, where that is constructed already),
+            or of the defaults of `DQNConfig` in an env without one.
+        env_kwargs: passed to the env's constructor; without them and without a ``config``, the preset's.
+        wrappers: applied to each env in order, the first innermost.
+        settings: fields of `DQNConfig`, in place of the preset's or the config's.
+
+    Raises:
+        EnvError: torso cannot learn in the env.
+        ConfigError: settings that cannot work.
+    """
+
+    config_class = DQNConfig
+    config: DQNConfig
+
+    def __init__(
+        self,
+        env: EnvSource,
+        *,
+        algorithm: str | None = None,
+        config: DQNConfig | None = None,
+        seed: int = 0,
+        env_kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[Wrapper] = (),
+        **settings: Any,
+    ) -> None:
+        if algorithm is not None and config_class(algorithm) is not DQNConfig:
+            raise ConfigError(
+                f"algorithm must be one of DQN's, got {algorithm!r}; use torso.agents.{config_class(algorithm).agent}"
+            )
+        self._begin(env, algorithm, config, seed, env_kwargs, wrappers, settings)
+
+
+class PQN(Agent):
+    """Parallelised Q-network (Gallici et al. 2024) in any Gymnasium env with Discrete actions: no replay, many envs.
+
+    Args:
+        env: a Gymnasium id, an env class, or a function that makes an env.
+        config: the settings instead of the preset's for the env's id, or of the defaults of `PQNConfig` in an env
+            without one.
+        env_kwargs: passed to the env's constructor; without them and without a ``config``, the preset's.
+        wrappers: applied to each env in order, the first innermost.
+        settings: fields of `PQNConfig`, in place of the preset's or the config's.
+
+    Raises:
+        EnvError: torso cannot learn in the env.
+        ConfigError: settings that cannot work.
+    """
+
+    config_class = PQNConfig
+    config: PQNConfig
+
+    def __init__(
+        self,
+        env: EnvSource,
+        *,
+        config: PQNConfig | None = None,
+        seed: int = 0,
+        env_kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[Wrapper] = (),
+        **settings: Any,
+    ) -> None:
+        self._begin(env, "pqn", config, seed, env_kwargs, wrappers, settings)
 
 
 def _legal(mask: ArrayLike, *, single: bool) -> NDArray[np.bool_]:
@@ -335,21 +407,25 @@ def _legal(mask: ArrayLike, *, single: bool) -> NDArray[np.bool_]:
     return np.atleast_2d(values == 1)
 
 
-def _replace_settings(config: DQNConfig, settings: Mapping[str, Any]) -> DQNConfig:
+def _replace_settings(config: TrainingConfig, settings: Mapping[str, Any]) -> TrainingConfig:
     """Copy a configuration with some of its settings replaced; ConfigError for an unknown one."""
-    known = DQNConfig.__dataclass_fields__
+    known = type(config).__dataclass_fields__
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, known)
-            hint = f"; did you mean {close[0]}?" if close else "; torso.agents.DQNConfig lists them"
-            raise ConfigError(f"DQN has no setting {name!r}{hint}")
+            hint = f"; did you mean {close[0]}?" if close else f"; torso.agents.{type(config).__name__} lists them"
+            raise ConfigError(f"{config.agent} has no setting {name!r}{hint}")
     replaced = replace(config, **settings)
     replaced.require_used(settings)
     return replaced
 
 
 def _world_of(
-    path: Path, env: EnvSource | None, wrappers: Sequence[Wrapper] | None, recorded: Mapping[str, Any]
+    agent: str,
+    path: Path,
+    env: EnvSource | None,
+    wrappers: Sequence[Wrapper] | None,
+    recorded: Mapping[str, Any],
 ) -> World:
     """Build the world of the ``env`` argument, or else of the recorded env.
 
@@ -357,31 +433,32 @@ def _world_of(
     given.
     """
     if env is None and recorded.get("env_id") is None:
-        raise EnvError(f"the files name no env for this agent; give DQN.load({str(path)!r}, env)")
-    with _suggest_env(path, env):
+        raise EnvError(f"the files name no env for this agent; give {agent}.load({str(path)!r}, env)")
+    with _suggest_env(agent, path, env):
         source = recorded_env(recorded, str(path)) if env is None else env
     try:
         return recorded_world(recorded, source, wrappers=wrappers, where=str(path))
     except EnvError as error:
-        raise EnvError(f"{error}; give DQN.load({str(path)!r}, wrappers=[...])") from error
+        raise EnvError(f"{error}; give {agent}.load({str(path)!r}, wrappers=[...])") from error
 
 
 @contextmanager
-def _suggest_env(path: Path, env: EnvSource | None) -> Iterator[None]:
+def _suggest_env(agent: str, path: Path, env: EnvSource | None) -> Iterator[None]:
     """Add to the error of an env that the files name and that cannot be made the advice to pass ``env``."""
     try:
         yield
     except EnvError as error:
         if env is not None:
             raise
-        raise EnvError(f"{error}; give DQN.load({str(path)!r}, env)") from error
+        raise EnvError(f"{error}; give {agent}.load({str(path)!r}, env)") from error
 
 
-def _config_of(path: Path, card: ModelCard) -> DQNConfig:
+def _config_of(agent: str, path: Path, card: ModelCard) -> TrainingConfig:
     """Read the settings that a model was trained with."""
     if "config" not in card.provenance:
-        raise ConfigError(f"{path} does not name the settings it was trained with; give DQN.load(path, config=)")
+        raise ConfigError(f"{path} does not name the settings it was trained with; give {agent}.load(path, config=)")
     try:
-        return DQNConfig.from_recorded(card.provenance["config"])
+        recorded = card.provenance["config"]
+        return config_class(recorded.get("algorithm")).from_recorded(recorded)
     except TypeError as error:
         raise ConfigError(f"{path} was trained with settings of another torso ({error}); give config=") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torso.agents.protocols import Collector, Episode, Experience, Learner, Stateful, Update
+from torso.agents.protocols import Collected, Collector, Episode, Experience, Learner, Stateful, Update
 from torso.agents.runs.events import Tick
 
 
@@ -52,9 +52,9 @@ class TrainingCore:
         self.collector.close()
 
     def run(self, until_steps: int) -> Iterator[Tick]:
-        """Yield one tick at a time until at least ``until_steps`` steps were made in all."""
+        """Yield one tick at a time until at least ``until_steps`` steps were made in all, and the rollout is full."""
         experience, learner = self.experience, self.learner
-        for before, after, rows, episodes in self.collector.collect(until_steps):
+        for before, after, rows, episodes in self._collect(until_steps):
             experience.append(rows)
             learner.observe(rows)
             updates: list[Update] = []
@@ -62,7 +62,13 @@ class TrainingCore:
                 learner.advance(due.step, due.now)
                 batch = experience.sample(due)
                 update = learner.update(batch)
-                experience.feedback(batch, update.priority)
+                if update.priority is not None:
+                    experience.feedback(batch, update.priority)
                 updates.append(update)
             learner.advance(after, after)
             yield Tick(before, after, episodes, tuple(update.metrics for update in updates))
+
+    def _collect(self, until_steps: int) -> Iterator[Collected]:
+        yield from self.collector.collect(until_steps)
+        while not self.experience.settled:
+            yield from self.collector.collect(self.total_steps + 1)

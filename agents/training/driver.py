@@ -23,9 +23,9 @@ from torso.agents.runs.learning_curves import plot_training
 from torso.agents.runs.recorder import Recorder
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.session import Session, build_network_for
-from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.families import family_of
 from torso.agents.value_based.network import input_spec, q_network_spec, resolved_net
-from torso.agents.value_based.update_trials import trial_update
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.envs.vector.world import World
 from torso.nets import (
     LARGE_WEIGHTS,
@@ -43,12 +43,12 @@ _log = logging.getLogger(__name__)
 E = TypeVar("E", bound=TrainingEvent)
 
 
-def resolve_training(world: World, config: DQNConfig, initial: Network | None = None) -> dict[str, Any]:
+def resolve_training(world: World, config: TrainingConfig, initial: Network | None = None) -> dict[str, Any]:
     """Resolve the ``auto`` settings on this machine, as JSON for config.json; ``memory_format`` for convolutions only.
 
     ``initial`` is the network with the initial weights, where they do not follow from a seed.
     """
-    device = resolve_device(config.device)
+    device, family = resolve_device(config.device), family_of(config)
     widths = zip(config.hidden, config.hidden[1:], strict=False)
     pays = resolved_net(config, input_spec(world.spec, config)) != "mlp" or any(
         a * b >= LARGE_WEIGHTS for a, b in widths
@@ -58,8 +58,8 @@ def resolve_training(world: World, config: DQNConfig, initial: Network | None = 
         config.memory_format,
         q_network_spec(config, input_spec(world.spec, config), world.spec.num_actions, initial),
         lambda: build_network_for(world, config, 0, initial),
-        partial(trial_update, config, device=device, precision=precision),
-        rows=config.batch_size,
+        partial(family.trial, config, device=device, precision=precision),
+        rows=family.minibatch_rows(config),
         usual="contiguous",
         device=device,
         precision=precision,
@@ -85,7 +85,7 @@ class Training:
     def __init__(
         self,
         world: World,
-        config: DQNConfig,
+        config: TrainingConfig,
         *,
         seed: int,
         run: RunDirectory | None = None,
@@ -160,9 +160,11 @@ class Training:
                 if self._is_warm_start and self.total_steps == 0:
                     self._write_checkpoint()  # or a run killed before its first one would resume from the seed
                 core.begin()
+                ends = False
                 for tick in core.run(until_steps):
                     yield from self._process_tick(tick, until_steps)
-                    if self.is_solved or self._hooks.stop or stop():
+                    ends = ends or self.is_solved or self._hooks.stop or stop()
+                    if ends and core.experience.settled:
                         break
                 if reason := self._nothing_learnt():
                     _log.warning("%s", reason)
@@ -193,7 +195,7 @@ class Training:
             action_start=self.world.spec.action_start,
             observation_space=self.world.spec.space,
             provenance=make_provenance(
-                "torso.agents.DQN",
+                f"torso.agents.{self.config.agent}",
                 seed=self.seed,
                 env_id=self.world.name,
                 env_kwargs=dict(self.world.env_kwargs),
@@ -238,10 +240,8 @@ class Training:
         """Say why there was no update; empty where there was one."""
         if self.session.learner.num_updates:
             return ""
-        return (
-            f"nothing was learnt: the run has {self.total_steps:,} steps, and the first update comes after "
-            f"min_replay_size {self.config.min_replay_size:,}; train longer, or lower it"
-        )
+        first = self.config.nothing_learnt()
+        return f"nothing was learnt: the run has {self.total_steps:,} steps, and the first update comes {first}"
 
     # -- after each tick -------------------------------------------------------------------------------------------
 
@@ -267,23 +267,34 @@ class Training:
             network = copy.deepcopy(self.session.learner.online).eval()
             with self.recorder.not_stepping():
                 self._camera.record_video(self._as_predictor(network).act, after)
-        if multiples_passed(before, after, self._checkpoint_period):
+        if self._must_checkpoint(tick):
             yield self._notify("on_checkpoint", self._checkpoint(planned=True))
+
+    def _must_checkpoint(self, tick: Tick) -> bool:
+        """Whether a checkpoint is due after a tick. One that falls into a rollout waits for its end."""
+        figures = self.session.figures
+        figures.owes_checkpoint |= bool(multiples_passed(tick.steps_before, tick.total_steps, self._checkpoint_period))
+        if not (figures.owes_checkpoint and self.session.core.experience.settled):
+            return False
+        figures.owes_checkpoint = False
+        return True
 
     def _must_evaluate(self, tick: Tick, until_steps: int) -> bool:
         """Whether an evaluation is due after a tick; the last tick has one unless there are none at all.
 
         In place of the training it would cut the episodes that are under way. So it waits there for an episode's end,
-        or for a checkpoint, which cuts them all the same.
+        or for a checkpoint, which cuts them all the same; with rollouts, which a cut would spoil, for the end of one.
         """
-        period, figures = self.config.evaluation_period, self.session.figures
+        period, figures, experience = self.config.evaluation_period, self.session.figures, self.session.core.experience
         if period is None:
             return False
         before, after = tick.steps_before, tick.total_steps
         figures.owes_evaluation |= bool(multiples_passed(before, after, period))
         ends = bool(tick.episodes) or bool(multiples_passed(before, after, self._checkpoint_period))
-        waits = self._evaluates_in_place and not ends
-        if after < until_steps and (waits or not figures.owes_evaluation):
+        may_cut = ends if experience.keeps_rows else experience.settled
+        waits = self._evaluates_in_place and not may_cut
+        is_last = after >= until_steps and experience.settled
+        if not is_last and (waits or not figures.owes_evaluation):
             return False
         figures.owes_evaluation = False
         return True

@@ -30,6 +30,7 @@ class TrainingFigures:
         self.num_episodes = 0
         self.num_cut_episodes = 0  # which a checkpoint or an evaluation truncated; they are not among num_episodes
         self.owes_evaluation = False  # one is due, and waits for the end of an episode
+        self.owes_checkpoint = False  # one is due, and waits for the end of a rollout; never so in a checkpoint
         self._recent_returns: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self._recent_lengths: deque[int] = deque(maxlen=_RECENT_EPISODES)
         self._sums: dict[str, Tensor] = {}  # on the device

@@ -18,15 +18,16 @@ from torso.agents.acting.collector import EnvCollector
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.observation_moments import RunningMoments
 from torso.agents.optim.states import restore_parts
-from torso.agents.protocols import Stateful
+from torso.agents.protocols import Experience, Stateful
 from torso.agents.replay.ring import ReplayRing
+from torso.agents.replay.transitions import Transitions
 from torso.agents.runs.checkpoints import Checkpoint, Segment, plan_segments
 from torso.agents.training.core import TrainingCore
 from torso.agents.training.figures import BestNetwork, TrainingFigures
-from torso.agents.value_based.assembly import explorer_of, require_room_for_returns, ring_of, transitions_of
-from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.learner import DQNLearner, require_learnable
+from torso.agents.value_based.families import NetworkLearner, family_of
+from torso.agents.value_based.learner import require_learnable
 from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.envs import env_seeds
 from torso.envs.vector.world import World
 from torso.errors import CheckpointError, ConfigError
@@ -36,7 +37,7 @@ from torso.nets.modules.layers import MemoryFormat
 _SEGMENT_BYTES = 256 * 1024**2  # maximum of a replay segment, so that writing one needs little memory
 
 
-def build_network_for(world: World, config: DQNConfig, seed: int, initial: Network | None = None) -> Network:
+def build_network_for(world: World, config: TrainingConfig, seed: int, initial: Network | None = None) -> Network:
     """Build the initial network of a training, and validate the training before anything is written.
 
     ``initial`` is a network with the initial weights, instead of the seed's; it is copied.
@@ -52,7 +53,7 @@ def build_network_for(world: World, config: DQNConfig, seed: int, initial: Netwo
             "pass its id, its class or a function that makes it"
         )
     env = world.spec
-    require_room_for_returns(config, env)
+    family_of(config).require_fit(config, env)
     spec = q_network_spec(config, input_spec(env, config), env.num_actions, initial)
     if initial is not None:
         _require_same_spec(initial.spec, spec)
@@ -70,7 +71,7 @@ class Session:
     def __init__(
         self,
         world: World,
-        config: DQNConfig,
+        config: TrainingConfig,
         *,
         seed: int,
         device: torch.device,
@@ -84,7 +85,8 @@ class Session:
             network = build_network_for(world, config, seed)
         streams = np.random.SeedSequence(entropy=seed, spawn_key=(0xAC7,))
         acting, sampling, learning, noise = streams.spawn(4)  # in the order in which they were added
-        self.learner = DQNLearner(
+        family = family_of(config)
+        self.learner = family.learner(
             config,
             network,
             device=device,
@@ -93,15 +95,13 @@ class Session:
             moments=RunningMoments(math.prod(env.shape)) if config.normalise_observations else None,
             generator=_torch_generator(learning, device),
         )
-        self.replay = ring_of(config, env, device)
         self.core = assemble(
             config,
             self.learner,
-            self.replay,
+            family.experience(config, env, device, _torch_generator(sampling, device)),
             partial(_make_envs, world, config.num_envs, seed),
             action_start=env.action_start,
             acting_rng=np.random.default_rng(acting),
-            sampling_generator=_torch_generator(sampling, device),
             noise_generator=_torch_generator(noise, device),
             env_name=world.name,
         )
@@ -130,16 +130,26 @@ class Session:
     def segments(self, on_disk: tuple[tuple[int, int], ...]) -> list[Segment]:
         """List the replay as append-only segments; those that are on disk already are listed again, not read."""
         replay = self.replay
+        if replay is None:
+            return []
         rows = max(1, _SEGMENT_BYTES * replay.capacity_rows // replay.num_bytes)
         return [
             Segment(start_row=start, stop_row=stop, read=lambda a=start, b=stop: replay.read_rows(a, b))  # type: ignore[misc]
             for start, stop in plan_segments(on_disk, replay.first_row, replay.num_rows, rows)
         ]
 
+    @property
+    def replay(self) -> ReplayRing | None:
+        """Ring of an experience that keeps its rows."""
+        experience = self.core.experience
+        return experience.ring if isinstance(experience, Transitions) else None
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore the state of a checkpoint; CheckpointError when it is of another run."""
         states, tensors = upgrade(checkpoint.state, checkpoint.tensors)
         for start_row, _, rows in checkpoint.segments():
+            if self.replay is None:
+                raise CheckpointError("the checkpoint has a replay, which this algorithm does not")
             self.replay.write_rows(start_row, rows)
         restore_parts(self.parts(), states, tensors)
 
@@ -150,28 +160,27 @@ def _make_envs(world: World, num_envs: int, seed: int, step: int) -> VectorEnv[A
 
 
 def assemble(
-    config: DQNConfig,
-    learner: DQNLearner,
-    ring: ReplayRing,
+    config: TrainingConfig,
+    learner: NetworkLearner,
+    experience: Experience[Any],
     make_envs: Callable[[int], VectorEnv[Any, Any, Any]],
     *,
     action_start: int,
     acting_rng: np.random.Generator,
-    sampling_generator: torch.Generator,
     noise_generator: torch.Generator | None = None,
     env_name: str = "the env",
 ) -> TrainingCore:
-    """Assemble the training core of a learner: an explorer's acting in envs, transitions in a ring."""
+    """Assemble the training core of a learner: an explorer's acting in envs, and the experience that it fills."""
     collector = EnvCollector(
         learner.policy(noise_generator),
-        explorer_of(config, acting_rng),
+        family_of(config).explorer(config, acting_rng),
         make_envs,
         num_envs=config.num_envs,
         action_start=action_start,
-        has_masks=ring.has_masks,
+        has_masks=experience.has_masks,
         name=env_name,
     )
-    return TrainingCore(collector, transitions_of(config, ring, sampling_generator), learner)
+    return TrainingCore(collector, experience, learner)
 
 
 _FIGURES = ("cuts", "num_episodes", "num_cut_episodes", "recent_returns", "recent_lengths", "num_metrics")

@@ -15,19 +15,19 @@ from torso.agents.runs.events import TrainingEvent
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.driver import Training, resolve_training
 from torso.agents.training.session import build_network_for
-from torso.agents.value_based.config import DQNConfig, upgrade_settings
+from torso.agents.value_based.families import config_class
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.envs.vector.world import World, recorded_env_kwargs
 from torso.errors import ConfigError
 from torso.image_layout import LEGACY
 from torso.nets import Network, read_source
 
-_CONFIG_FIELDS = frozenset(DQNConfig.__dataclass_fields__)
 _BEFORE = {"layout": LEGACY}  # how runs went on before they recorded it
 
 
 def open_run(
     world: World,
-    config: DQNConfig,
+    config: TrainingConfig,
     *,
     total_steps: int,
     seed: int,
@@ -84,15 +84,17 @@ def open_run(
     )
 
 
-def config_of(settings: Mapping[str, Any]) -> DQNConfig:
+def config_of(settings: Mapping[str, Any]) -> TrainingConfig:
     """Read the configuration of a training run from its recorded settings."""
-    known = {name: value for name, value in settings.items() if name in _CONFIG_FIELDS}
-    return DQNConfig.from_recorded({**_BEFORE, **known})
+    of = config_class(settings.get("algorithm"))
+    known = {name: value for name, value in settings.items() if name in of.__dataclass_fields__}
+    return of.from_recorded({**_BEFORE, **known})
 
 
 def upgraded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Bring a run's recorded settings, of the algorithm and of the env, to the form of today."""
-    return {**upgrade_settings({**_BEFORE, **settings}), "env_kwargs": recorded_env_kwargs(settings)}
+    upgraded = config_class(settings.get("algorithm")).upgrade_settings({**_BEFORE, **settings})
+    return {**upgraded, "env_kwargs": recorded_env_kwargs(settings)}
 
 
 def _require_progress(path: Path, total_steps: int) -> None:
@@ -123,7 +125,7 @@ class TrainingResult:
 
 def train_run(
     world: World,
-    config: DQNConfig,
+    config: TrainingConfig,
     *,
     total_steps: int,
     seed: int,

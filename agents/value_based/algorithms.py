@@ -7,7 +7,7 @@ driver are the same for all. Everything else (rates, sizes, budgets) is a settin
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torso.agents.value_based.exploration import require_exploration
@@ -94,9 +94,14 @@ def algorithm_row(name: object) -> Algorithm:
     """Look up an algorithm; ConfigError for one that is not registered."""
     if isinstance(name, str) and name in _ROWS:
         return _ROWS[name]
-    close = difflib.get_close_matches(str(name), _ROWS)
+    raise unknown_algorithm(name, tuple(_ROWS))
+
+
+def unknown_algorithm(name: object, known: Sequence[str]) -> ConfigError:
+    """Return the error for a name that is not among those ``known``."""
+    close = difflib.get_close_matches(str(name), known)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigError(f"unknown algorithm {name!r}; known are {', '.join(_ROWS)}{hint}")
+    return ConfigError(f"unknown algorithm {name!r}; known are {', '.join(known)}{hint}")
 
 
 register_algorithm("dqn", Algorithm(source="Mnih et al. 2015"))

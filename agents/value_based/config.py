@@ -2,80 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
-from torso.agents.optim.memory_formats import MEMORY_FORMAT_SETTINGS
 from torso.agents.optim.schedules import linear
 from torso.agents.value_based.algorithms import Algorithm, algorithm_names, algorithm_row
 from torso.agents.value_based.exploration import EXPLORATIONS, require_exploration
 from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, SoftmaxPolicy
-from torso.checks import choice, count, each, flag, number, optional, path, positive, share, text, whole
+from torso.agents.value_based.training_config import SHARED_CHECKS, Check, TrainingConfig, one_of
+from torso.checks import count, flag, number, optional, positive, share, text, whole
 from torso.errors import ConfigError
-from torso.image_layout import FLAT, LAYOUTS, LEGACY
-from torso.nets import NETS
+from torso.nets.modules.initialisation import Init
 from torso.nets.specs.named_heads import has_own_layers, head_fields, require_head
-from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
-from torso.nets.specs.torsos import ACTIVATIONS, Activation
 
-Check = Callable[[str, object], Any]
-_NETS = tuple(net for net in NETS if net != "linear")
 _OF_ALGORITHM: Any = None  # the default of a setting whose value is the algorithm's, unless it is given
 # The settings of which an algorithm is made.
 IDENTITY = ("head", "double", "dueling", "noisy", "exploration", "prioritized", "n_step")
 
+_NEED_PRIORITIES = ("priority_exponent", "importance_start", "importance_end", "importance_steps")
+_FIELDS_OF_POLICY = {  # of a SoftmaxPolicy, by setting
+    "munchausen_alpha": "alpha",
+    "munchausen_tau": "tau",
+    "munchausen_clip": "clip",
+    "munchausen_network": "network",
+}
+_LEFT_TO_HEAD = (  # None is the default of the head's specification
+    *("num_atoms", "v_min", "v_max", "num_quantiles"),
+    *("num_fractions", "num_fixed_fractions", "num_cosines", "noisy_std"),
+)
+_OF_HEADS = ("huber_delta", *_LEFT_TO_HEAD)
+_OF_EXPLORATIONS = tuple(name for each in EXPLORATIONS.values() for name in each.settings)
+_NEVER_PRESET = (*_NEED_PRIORITIES, *_FIELDS_OF_POLICY, "noisy_std", "ladder_epsilon", "ladder_alpha", "temperature")
+
 
 @dataclass(frozen=True, kw_only=True)
-class DQNConfig:
+class DQNConfig(TrainingConfig):
     """Settings of DQN. A step is one action of one env, whatever the number of envs.
 
     ``head``, ``double``, ``dueling``, ``noisy``, ``exploration``, ``prioritized`` and ``n_step`` are the algorithm's
     unless they are given. They may add to it, and not take away what makes it that algorithm.
     """
 
+    agent = "DQN"
+    optional_names = IDENTITY
+    never_preset = _NEVER_PRESET
+
     algorithm: str = "dqn"
     """Algorithm: dqn, double, dueling, prioritized, n-step, c51, qr-dqn, iqn, munchausen, m-iqn or rainbow, or a
     registered one."""
-    net: str = "auto"
-    """Architecture of the network: mlp, cnn, lenet, nature, minatar or vgg, or a registered one; auto: nature for
-    images of at least 36 pixels a side, cnn for smaller ones, mlp for vectors."""
-    layout: str | None = None
-    """Layout of observations: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for vectors; None: by
-    their shape and the space's bounds."""
-    hidden: tuple[int, ...] = (128, 128)
-    """Widths of the fully connected layers."""
-    activation: Activation = "relu"
-    """Activation function between layers."""
-    layer_norm: bool = False
-    """Layer normalisation after each layer (Ba et al. 2016)."""
-    init_torso: str | None = None
-    """A run or model directory whose torso the network begins with; None: random weights."""
-    freeze_torso: bool = False
-    """Keep the torso of init_torso as it is: only the head learns."""
-    normalise_observations: bool = False
-    """Normalise flat observations by their running mean and deviation, which the model keeps."""
-    num_envs: int = 1
-    """Envs stepped together; all other settings keep their meaning, and steps are those of all envs together."""
-    gamma: float = 0.99
-    """Discount factor of rewards, for each step (Mnih et al. 2015)."""
     n_step: int = _OF_ALGORITHM
     """Number of rewards in a TD target before it bootstraps (Sutton 1988; Hessel et al. 2018)."""
-    clip_rewards: bool = False
-    """Clip rewards to [-1, 1] in TD targets; reported returns are never clipped (Mnih et al. 2015)."""
-    normalise_rewards: bool = False
-    """Divide rewards in TD targets, clipped first if at all, by the running deviation of the discounted return."""
-    learning_rate: float = 5e-4
-    """Learning rate of the optimizer, Adam."""
-    learning_rate_end: float | None = None
-    """Learning rate to which it falls linearly over learning_rate_decay_steps; None: it stays as it is."""
-    learning_rate_decay_steps: int = 100_000
-    """Steps over which the learning rate falls from learning_rate to learning_rate_end."""
     adam_eps: float = 1e-8
     """Epsilon in the denominator of Adam (Kingma & Ba 2015)."""
-    max_grad_norm: float | None = 10.0
-    """Largest norm of the gradient; a longer one is scaled down to it (Wang et al. 2016); None: no limit."""
     huber_delta: float | None = 1.0
     """TD error beyond which the Huber loss is linear (Mnih et al. 2015); None: squared error, or with a head of
     quantiles the plain quantile loss."""
@@ -151,66 +131,18 @@ class DQNConfig:
     exploration: str = _OF_ALGORITHM
     """Exploration: epsilon (random actions, fewer by and by), ladder (random actions, in each env another share),
     noisy (the noise of a noisy network alone) or boltzmann (actions in proportion to exp(value / temperature))."""
-    epsilon_start: float = 1.0
-    """Probability of a random action at step 0."""
-    epsilon_end: float = 0.05
-    """Probability of a random action after epsilon_decay_steps."""
-    epsilon_decay_steps: int = 10_000
-    """Steps over which the probability of a random action falls from epsilon_start to epsilon_end."""
     ladder_epsilon: float = 0.4
     """Probability of a random action in the first env of a ladder (Horgan et al. 2018)."""
     ladder_alpha: float = 7.0
     """Growth of that probability's exponent, from 1 in the first env of a ladder to 1 + this in the last."""
     temperature: float = 1.0
     """Temperature of boltzmann exploration, in units of the values."""
-    evaluation_period: int | None = 5_000
-    """Steps between evaluations, which decide on the best network; None: never, and the latest is kept."""
-    evaluation_episodes: int = 20
-    """Greedy episodes in each evaluation."""
-    evaluation_envs: int = 32
-    """Most envs that an evaluation steps together, beside those of the training; 0: num_envs, in place of those."""
-    evaluation_max_steps: int = 27_000
-    """Steps after which an episode of an evaluation is truncated; 27,000 are 30 minutes of Atari."""
-    checkpoint_period: int | None = None
-    """Steps between checkpoints; None: 20,000 of each env."""
-    stop_return: float | None = None
-    """End the training once the mean return of an evaluation reaches this; None: train all steps."""
-    log_period: int = 1_000
-    """Steps between lines of progress.jsonl."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of forward and backward passes: float32, bfloat16, or auto: bfloat16 where it is faster."""
-    memory_format: Literal["auto", "contiguous", "channels-last"] = "auto"
-    """Memory format of images in convolutions: contiguous, channels-last, or auto: channels-last where updates on this
-    machine are a tenth faster with it, as measured at the start of the run."""
-    device: str = "auto"
-    """Device of the networks and the replay: auto, cpu or cuda."""
-    num_threads: int = 1
-    """Threads of PyTorch on the CPU; small networks run slower with more."""
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS.items():
-            if getattr(self, name) is not None or name not in IDENTITY:
-                object.__setattr__(self, name, check(name, getattr(self, name)))
+        super().__post_init__()
         self._set_identity()
-        if self.net not in ("auto", *_NETS, *registered_nets()):
-            raise unknown_net(self.net, _NETS)
-        if self.stop_return is not None and self.evaluation_period is None:
-            raise ConfigError(
-                f"stop_return must be None without evaluations, which alone can reach it, got {self.stop_return}; give "
-                "evaluation_period"
-            )
         if self.target_update_rate == 0:
             raise ConfigError("target_update_rate must be above 0, or the target network would never learn, got 0")
-        if self.freeze_torso and self.init_torso is None:
-            raise ConfigError(
-                "freeze_torso must be False without init_torso, or random weights would be frozen, got True; "
-                "give init_torso"
-            )
-        if self.normalise_observations and self.init_torso is not None:
-            raise ConfigError(
-                "normalise_observations must be False with init_torso, which has its own input scaling, got True; "
-                "leave out normalise_observations"
-            )
         if self.dueling and not self.hidden and self.net in ("auto", "mlp"):
             raise ConfigError(
                 "hidden must have at least one layer with dueling, whose streams it forms, got (); "
@@ -297,6 +229,16 @@ class DQNConfig:
         """Whether the last of the hidden layers is the head's: of a dueling, a noisy or an implicit quantile one."""
         return self.dueling or self.noisy or has_own_layers(self.head)
 
+    @classmethod
+    def checks(cls) -> Mapping[str, Check]:
+        """Check of each setting, by name."""
+        return _CHECKS
+
+    @classmethod
+    def upgrade_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Bring recorded settings to the form of today; they keep their meaning."""
+        return upgrade_settings(settings)
+
     def with_algorithm(self, name: str) -> DQNConfig:
         """Copy the configuration for another algorithm; what was added to the one of before is kept."""
         before = algorithm_row(self.algorithm)
@@ -306,34 +248,7 @@ class DQNConfig:
         taken = {name: None for name, value in own.items() if getattr(self, name) == value}
         return replace(self, algorithm=name, **taken)  # type: ignore[arg-type]
 
-    @classmethod
-    def from_recorded(cls, settings: Mapping[str, Any]) -> DQNConfig:
-        """Build the configuration of recorded settings, of this version or an older one.
-
-        Raises TypeError for a setting that is not known.
-        """
-        return cls(**upgrade_settings(settings))
-
-    def require_used(self, given: Collection[str]) -> None:
-        """Raise ConfigError where one of the settings ``given`` is of no use to the algorithm, its head or its net.
-
-        A preset's values for a net are not refused with a registered one: they are for torso's own nets.
-        """
-        for name in given:
-            reason = self._reason_unused(name)
-            if reason:
-                raise ConfigError(f"{name} must be left out {reason}, got {getattr(self, name)!r}")
-
-    def require_used_by_algorithm(self) -> None:
-        """Raise ConfigError where a setting that is not at its default is of no use to the algorithm."""
-        defaults = DQNConfig.__dataclass_fields__
-        self.require_used([name for name in _NEVER_PRESET if getattr(self, name) != defaults[name].default])
-
-    def is_used(self, name: str) -> bool:
-        """Whether a setting is of use to the algorithm, its head or its net."""
-        return not self._reason_unused(name)
-
-    def _reason_unused(self, name: str) -> str:
+    def reason_unused(self, name: str) -> str:
         """Say why a setting is of no use; empty where it is of use."""
         if name in _NEED_PRIORITIES and not self.prioritized:
             return "without prioritized"
@@ -345,39 +260,27 @@ class DQNConfig:
             return f"with exploration {self.exploration!r}"
         if name in self.row.head_settings:
             return f"for algorithm {self.algorithm!r}, which sets it"
-        if name == "learning_rate_decay_steps" and self.learning_rate_end is None:
-            return "without learning_rate_end"
         if name in _OF_HEADS and name not in head_fields(self.head):
             return f"for head {self.head!r}, whose specification has no such field"
-        if name in ("hidden", "activation", "layer_norm") and self.net in registered_nets():
-            is_width_of_head = name == "hidden" and self.head_has_layers and len(self.hidden) <= 1
-            if name not in registered_fields(self.net) and not is_width_of_head:
-                return f"for net {self.net!r}, whose specification has no such field"
-        return ""
+        return super().reason_unused(name)
 
     @property
-    def steps_between_checkpoints(self) -> int:
-        """``checkpoint_period``, or its default of 20,000 steps of each env."""
-        return self.checkpoint_period or 20_000 * self.num_envs
+    def init(self) -> Init:
+        """Initialisation of the network's weights: PyTorch's own."""
+        return "default"
 
     @property
-    def most_evaluation_envs(self) -> int:
-        """Envs of an evaluation at a time: ``evaluation_envs``, or ``num_envs`` where they take the place of those."""
-        return self.evaluation_envs or self.num_envs
+    def head_name(self) -> str:
+        """Registered head of the network, ``head``."""
+        return self.head
 
-    def epsilon(self, step: int) -> float:
-        """Probability of a uniformly random action at a step."""
-        return linear(step, start=self.epsilon_start, end=self.epsilon_end, num_steps=self.epsilon_decay_steps)
+    def nothing_learnt(self) -> str:
+        """Say when the first update comes."""
+        return f"after min_replay_size {self.min_replay_size:,}; train longer, or lower it"
 
     def importance(self, step: int) -> float:
         """Exponent of the importance weights at a step."""
         return linear(step, start=self.importance_start, end=self.importance_end, num_steps=self.importance_steps)
-
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate at a step."""
-        start, num_steps = self.learning_rate, self.learning_rate_decay_steps
-        end = start if self.learning_rate_end is None else self.learning_rate_end
-        return linear(step, start=start, end=end, num_steps=num_steps)
 
 
 def takes_away(row: Algorithm, name: str, value: object) -> bool:
@@ -412,20 +315,6 @@ def _has(row: Algorithm, identity: Mapping[str, Any]) -> bool:
     return all(getattr(row, name) == value for name, value in {**base, **identity}.items())
 
 
-_NEED_PRIORITIES = ("priority_exponent", "importance_start", "importance_end", "importance_steps")
-_FIELDS_OF_POLICY = {  # of a SoftmaxPolicy, by setting
-    "munchausen_alpha": "alpha",
-    "munchausen_tau": "tau",
-    "munchausen_clip": "clip",
-    "munchausen_network": "network",
-}
-_LEFT_TO_HEAD = (  # None is the default of the head's specification
-    *("num_atoms", "v_min", "v_max", "num_quantiles"),
-    *("num_fractions", "num_fixed_fractions", "num_cosines", "noisy_std"),
-)
-_OF_HEADS = ("huber_delta", *_LEFT_TO_HEAD)
-_OF_EXPLORATIONS = tuple(name for each in EXPLORATIONS.values() for name in each.settings)
-_NEVER_PRESET = (*_NEED_PRIORITIES, *_FIELDS_OF_POLICY, "noisy_std", "ladder_epsilon", "ladder_alpha", "temperature")
 _BEFORE = {  # settings that had one value before there was a choice
     "normalise_rewards": False,
     "evaluation_envs": 32,
@@ -444,14 +333,6 @@ def _settings_of(policy: SoftmaxPolicy) -> dict[str, Any]:
     return {name: getattr(policy, field) for name, field in _FIELDS_OF_POLICY.items()}
 
 
-def _one_of(*known: str) -> Check:
-    def check(name: str, value: object) -> object:
-        choice(name, value, known)
-        return value
-
-    return check
-
-
 def _at_least_0(name: str, value: object) -> float:
     if (found := number(name, value)) < 0:
         raise ConfigError(f"{name} must be at least 0, got {found}")
@@ -465,46 +346,26 @@ def _at_most_0(name: str, value: object) -> float:
 
 
 _CHECKS: dict[str, Check] = {
-    **dict.fromkeys(("algorithm", "net", "head", "exploration", "device"), text),
-    "layout": optional(_one_of(*LAYOUTS, FLAT, LEGACY)),
+    **SHARED_CHECKS,
+    **dict.fromkeys(("head", "exploration"), text),
     **dict.fromkeys(
         (
-            *("num_envs", "n_step", "learning_rate_decay_steps", "importance_steps", "batch_size", "replay_capacity"),
-            *("min_replay_size", "learn_period", "updates_per_phase", "target_update_period", "epsilon_decay_steps"),
-            *("evaluation_episodes", "evaluation_max_steps", "log_period", "num_threads"),
+            *("n_step", "importance_steps", "batch_size", "replay_capacity", "min_replay_size", "learn_period"),
+            *("updates_per_phase", "target_update_period"),
         ),
         count,
     ),
-    "evaluation_envs": partial(whole, least=0, most=None),
     **dict.fromkeys(
-        (
-            *("gamma", "epsilon_start", "epsilon_end", "target_update_rate", "priority_exponent"),
-            *("importance_start", "importance_end", "ladder_epsilon"),
-        ),
-        share,
+        ("target_update_rate", "priority_exponent", "importance_start", "importance_end", "ladder_epsilon"), share
     ),
-    **dict.fromkeys(("learning_rate", "adam_eps", "temperature"), positive),
-    **dict.fromkeys(("max_grad_norm", "huber_delta", "learning_rate_end"), optional(positive)),
-    **dict.fromkeys(("noisy_std", "munchausen_tau"), optional(positive)),
+    **dict.fromkeys(("adam_eps", "temperature"), positive),
+    **dict.fromkeys(("huber_delta", "noisy_std", "munchausen_tau"), optional(positive)),
     **dict.fromkeys(("num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines"), optional(count)),
     "num_atoms": optional(partial(whole, least=2)),
     **dict.fromkeys(("v_min", "v_max"), optional(number)),
     "ladder_alpha": _at_least_0,
     "munchausen_alpha": optional(share),
     "munchausen_clip": optional(_at_most_0),
-    "munchausen_network": optional(_one_of("target", "online")),
-    **dict.fromkeys(
-        (
-            *("layer_norm", "freeze_torso", "normalise_observations", "clip_rewards", "normalise_rewards"),
-            *("double", "dueling", "noisy", "prioritized"),
-        ),
-        flag,
-    ),
-    "hidden": lambda name, value: each(name, value, whole),
-    "activation": _one_of(*ACTIVATIONS),
-    "precision": _one_of("auto", "float32", "bfloat16"),
-    "memory_format": _one_of(*MEMORY_FORMAT_SETTINGS),
-    "init_torso": optional(path),
-    **dict.fromkeys(("checkpoint_period", "evaluation_period"), optional(count)),
-    "stop_return": optional(number),
+    "munchausen_network": optional(one_of("target", "online")),
+    **dict.fromkeys(("double", "dueling", "noisy", "prioritized"), flag),
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.executors import EagerExecutor
-from torso.agents.optim.flat import FlatParameters
+from torso.agents.optim.flat import MAX_FLAT_PARAMETERS, FlatParameters
 from torso.agents.optim.gradient_step import GradientStep, select_forward
 from torso.agents.optim.observation_moments import RunningMoments, input_statistics
 from torso.agents.optim.optimizers import make_optimizer
@@ -25,6 +25,7 @@ from torso.agents.protocols import Executor, StepRows, Update
 from torso.agents.replay.batches import Batch
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.next_policies import Forwards, NextPolicy
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.arrays import Array
 from torso.errors import CheckpointError, ConfigError
 from torso.nets import Network, Prediction
@@ -38,14 +39,13 @@ from torso.private_apis import torch_foreach
 _FOREACH = torch_foreach()
 
 _MIN_BFLOAT16_ROWS = 4  # below it, rounding the weights to bfloat16 costs more than the products gain
-_MAX_FLAT_PARAMETERS = 2**20  # gathering more gradients into one tensor costs more than separate updates
 _TARGET_ROWS = 512  # rows of next states in a forward of the target network: as many as fit a core's cache
 
 
-def require_learnable(config: DQNConfig, network: Network) -> ValueHead:
+def require_learnable(config: TrainingConfig, network: Network) -> ValueHead:
     """Return a network's head; ConfigError where a learner of these settings cannot learn with the network."""
     if not isinstance(network.head, ValueHead):
-        raise ConfigError(f"DQN's network must have a head that values actions, got {network.spec.head!r}")
+        raise ConfigError(f"an agent's network must have a head that values actions, got {network.spec.head!r}")
     if not config.freeze_torso and has_running_statistics(network):
         raise ConfigError(
             "a torso with batch norm would learn with the replay's statistics and act with those of one state; "
@@ -99,7 +99,7 @@ class DQNLearner:
         self.target = copy.deepcopy(self.online).requires_grad_(False).eval()
         if precision == "bfloat16" and config.target_update_rate == 1.0:
             round_large_weights(self.target)  # once per copy instead of in every forward; the same numbers
-        small = sum(parameter.numel() for parameter in self.online.parameters()) <= _MAX_FLAT_PARAMETERS
+        small = sum(parameter.numel() for parameter in self.online.parameters()) <= MAX_FLAT_PARAMETERS
         flat = FlatParameters(self.online) if small else None
         optimizer = make_optimizer(flat or self.online, learning_rate=config.learning_rate, eps=config.adam_eps)
         self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.envs.vector.world import WorldSpec
 from torso.errors import ConfigError
 from torso.image_layout import LEGACY, chosen_layout, image_sides, pixel_scale
@@ -20,13 +20,12 @@ from torso.nets.specs.named_torsos import is_convolutional, registered_fields, r
 _NATURE_MIN_SIDE_PX = 36  # of its three convolutions
 
 
-def input_spec(env: WorldSpec, config: DQNConfig | None = None) -> InputSpec:
+def input_spec(env: WorldSpec, config: TrainingConfig) -> InputSpec:
     """Input specification for an env's raw observations, as ``layout`` and ``net`` of a configuration read them.
 
     Raises:
         ConfigError: a layout for observations of another number of axes.
     """
-    config = DQNConfig() if config is None else config
     if config.layout == LEGACY:
         layout = _legacy_layout(env.shape)
         scale = pixel_scale(env.values) if layout is not None and env.dtype == "uint8" else 1.0
@@ -36,7 +35,7 @@ def input_spec(env: WorldSpec, config: DQNConfig | None = None) -> InputSpec:
     return InputSpec(shape=env.shape, dtype=env.dtype, layout=layout, scale=scale)
 
 
-def resolved_net(config: DQNConfig, network_input: InputSpec) -> str:
+def resolved_net(config: TrainingConfig, network_input: InputSpec) -> str:
     """Name of the torso architecture: the setting ``net``, or else a convolutional one for images, mlp for vectors."""
     if config.net != "auto":
         return config.net
@@ -54,7 +53,7 @@ def _legacy_layout(shape: tuple[int, ...]) -> Layout | None:
 
 
 def q_network_spec(
-    config: DQNConfig, network_input: InputSpec, num_actions: int, initial: Network | None = None
+    config: TrainingConfig, network_input: InputSpec, num_actions: int, initial: Network | None = None
 ) -> NetworkSpec:
     """Build the network specification of a configuration, for an env's observations and number of actions.
 
@@ -90,7 +89,7 @@ def q_network_spec(
         batch_norm=False,  # its statistics would be the replay's in updates, and those of one state in acting
         **settings,
     )
-    head = head_spec(config.head, {"num_actions": num_actions, "hidden": streams, **config.head_settings})
+    head = head_spec(config.head_name, {"num_actions": num_actions, "hidden": streams, **config.head_settings})
     spec = NetworkSpec(input=network_input, torso=torso, head=head)
     if config.init_torso is None:
         return spec
@@ -101,9 +100,9 @@ def q_network_spec(
     return take_torso(spec, config.init_torso, dropout=0.0)
 
 
-def initial_network(config: DQNConfig, spec: NetworkSpec, seed: int) -> Network:
+def initial_network(config: TrainingConfig, spec: NetworkSpec, seed: int) -> Network:
     """Build the initial network: a function of the seed, and of ``init_torso`` where there is one."""
-    network = build_network(spec, torch.Generator().manual_seed(seed))
+    network = build_network(spec, torch.Generator().manual_seed(seed), config.init)
     if config.init_torso is not None:
         load_torso(network, config.init_torso)
     return network

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torso.agents.value_based.algorithms import unknown_algorithm
 from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.families import all_algorithm_names, config_class
+from torso.agents.value_based.pqn_config import PQNConfig
+from torso.agents.value_based.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """Settings, the number of steps and the env's arguments that they are meant for, and their source."""
 
-    config: DQNConfig
+    config: TrainingConfig
     """Settings of the algorithm."""
     total_steps: int
     """Number of training steps."""
@@ -234,8 +238,87 @@ _ROWS: dict[str, _EnvRow] = {
         },
     ),
 }
-_FAMILIES = {"ALE/": _ATARI, "MinAtar/": _MINATAR}
+_OF_AUTHORS = "Gallici et al. 2024"
+_PQN_MINATAR = _EnvRow(
+    source=f"{_OF_AUTHORS}, MinAtar, with half the steps",
+    algorithm="pqn",
+    total_steps=5_000_000,
+    settings={
+        "net": "minatar",
+        "hidden": (128,),
+        "num_envs": 128,
+        "rollout_steps": 32,
+        "num_minibatches": 32,
+        "learning_rate": 5e-4,
+        "learning_rate_end": 1e-8,
+        "learning_rate_decay_steps": 5_000_000,
+        "epsilon_end": 0.05,
+        "epsilon_decay_steps": 500_000,
+        "evaluation_period": 250_000,
+        "log_period": 50_000,
+    },
+)
+_PQN_ATARI = _EnvRow(
+    source=f"{_OF_AUTHORS}, Atari, with a quarter of the envs, larger minibatches and a small part of the steps",
+    algorithm="pqn",
+    total_steps=1_500_000,
+    env_kwargs={"protocol": "dqn2015"},
+    settings={
+        "net": "nature",
+        "hidden": (512,),
+        "num_envs": 32,
+        "rollout_steps": 32,
+        "num_minibatches": 4,
+        "clip_rewards": True,
+        "learning_rate": 2.5e-4,
+        "epsilon_end": 0.001,
+        "epsilon_decay_steps": 150_000,
+        "evaluation_period": 100_000,
+        "evaluation_episodes": 5,
+        "log_period": 10_000,
+        "num_threads": 2,
+    },
+)
+_PQN_ROWS: dict[str, _EnvRow] = {
+    "CartPole-v1": _EnvRow(
+        source=f"{_OF_AUTHORS}, CartPole",
+        algorithm="pqn",
+        total_steps=500_000,
+        settings={
+            "hidden": (256, 256),
+            "num_envs": 32,
+            "rollout_steps": 64,
+            "epochs": 4,
+            "num_minibatches": 16,
+            "trace_decay": 0.95,
+            "reward_factor": 0.1,
+            "learning_rate": 1e-4,
+            "epsilon_end": 0.2,
+            "epsilon_decay_steps": 50_000,
+            "evaluation_period": 20_000,
+            "log_period": 4_000,
+        },
+    ),
+}
+_PQN_DEFAULT = _EnvRow(
+    source="defaults", algorithm="pqn", total_steps=500_000, settings={"epsilon_decay_steps": 50_000}
+)
 _DEFAULT = _EnvRow(source="defaults", total_steps=100_000, settings={}, of_algorithms={})
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Rows by env, by the beginning of its id where one is for several games, and for envs without one."""
+
+    rows: Mapping[str, _EnvRow]
+    games: Mapping[str, _EnvRow]
+    default: _EnvRow
+
+
+_TABLES: dict[type[TrainingConfig], _Table] = {
+    DQNConfig: _Table(_ROWS, {"ALE/": _ATARI, "MinAtar/": _MINATAR}, _DEFAULT),
+    PQNConfig: _Table(_PQN_ROWS, {"ALE/": _PQN_ATARI, "MinAtar/": _PQN_MINATAR}, _PQN_DEFAULT),
+}
 
 
 def preset(algorithm: str | None, env_id: str) -> Preset:
@@ -248,19 +331,23 @@ def preset(algorithm: str | None, env_id: str) -> Preset:
     Raises:
         ConfigError: no such algorithm.
     """
-    row = _row(re.sub(r"^[\w.]+:(?=[\w/-]+-v\d+$)", "", env_id))
+    known = re.sub(r"^[\w.]+:(?=[\w/-]+-v\d+$)", "", env_id)
+    if algorithm is not None and algorithm not in all_algorithm_names():
+        raise unknown_algorithm(algorithm, all_algorithm_names())
+    config = config_class(algorithm)
+    row = _row(known, _TABLES[config])
     name = row.algorithm if algorithm is None else algorithm
     return Preset(
-        config=DQNConfig(algorithm=name, **{**row.settings, **row.of_algorithms.get(name, {})}),
+        config=config(algorithm=name, **{**row.settings, **row.of_algorithms.get(name, {})}),
         total_steps=row.total_steps,
         source=row.source,
-        recommended=row.algorithm,
+        recommended=_row(known, _TABLES[DQNConfig]).algorithm,
         env_kwargs=dict(row.env_kwargs),
     )
 
 
-def _row(env_id: str) -> _EnvRow:
+def _row(env_id: str, table: _Table) -> _EnvRow:
     if ":" not in env_id and not re.search(r"-v\d+$", env_id):  # Gymnasium makes the latest version
-        env_id = next((known for known in _ROWS if known.rpartition("-v")[0] == env_id), env_id)
-    family = next((row for prefix, row in _FAMILIES.items() if env_id.startswith(prefix)), _DEFAULT)
-    return _ROWS.get(env_id, family)
+        env_id = next((known for known in table.rows if known.rpartition("-v")[0] == env_id), env_id)
+    of_games = next((row for prefix, row in table.games.items() if env_id.startswith(prefix)), table.default)
+    return table.rows.get(env_id, of_games)

@@ -12,6 +12,8 @@ from torso.agents.optim.memory_formats import made_up_inputs
 from torso.agents.replay.batches import Batch
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
+from torso.agents.value_based.on_policy import Minibatch, PQNLearner
+from torso.agents.value_based.pqn_config import PQNConfig
 from torso.nets import InputSpec, Network
 from torso.nets.modules.layers import MemoryFormat
 
@@ -25,6 +27,20 @@ def trial_update(
     )
     batch = _made_up_transitions(network.spec.input, config.batch_size, device)
     return lambda rows: learner.update(batch.rows(0, rows))
+
+
+def trial_rollout(
+    config: PQNConfig, network: Network, memory_format: MemoryFormat, *, device: torch.device, precision: Precision
+) -> Callable[[int], object]:
+    """Return a function that updates a copy of a network on so many made-up steps, a minibatch's at most."""
+    learner = PQNLearner(
+        config, copy.deepcopy(network), device=device, precision=precision, memory_format=memory_format
+    )
+    rows = config.minibatch_rows
+    obs = learner.online.scaling.lay_out(made_up_inputs(network.spec.input, rows).to(device))
+    zeros = torch.zeros(rows, device=device)
+    steps = Minibatch(obs, zeros.long(), zeros, zeros + 1)
+    return lambda num_rows: learner.gradient_step(Minibatch(*(each[:num_rows] for each in steps)))
 
 
 def _made_up_transitions(spec: InputSpec, rows: int, device: torch.device) -> Batch:

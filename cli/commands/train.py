@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 from torso.agents.runs.progress import TrainingProgress
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.train_runs import config_of, train_run
-from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.config import DQNConfig
+from torso.agents.value_based.families import all_algorithm_names, config_class
 from torso.agents.value_based.network import input_spec, resolved_net
+from torso.agents.value_based.pqn_config import PQNConfig
 from torso.agents.value_based.presets import preset
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.cli.arguments.options import POSITIONAL, REPEATED, Sections
 from torso.cli.imports import import_recorded, typed_modules
 from torso.cli.parsing import UNSET, option_value
@@ -26,11 +28,11 @@ from torso.envs.vector.single_envs import load_recorded_wrapper
 from torso.envs.vector.world import World, recorded_env_kwargs
 from torso.errors import ConfigError
 
-_ALGORITHM_HELP = f"The algorithm: {', '.join(algorithm_names())}, or a registered one; None: the preset's."
+_ALGORITHM_HELP = f"The algorithm: {', '.join(all_algorithm_names())}, or a registered one; None: the preset's."
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class _Options:
     """Train an agent into a run directory.
 
     Settings that are not given are those of the preset for the env: torso train --env ENV --help shows them. Without
@@ -38,39 +40,6 @@ class TrainOptions:
     Ctrl-C saves. A run that was killed and is resumed gives the same bits as one that was not; after Ctrl-C it resumes
     at that step, its episodes truncated.
     """
-
-    sections: ClassVar[Sections] = {
-        "basics": ("algorithm", "env", "env_kwargs", "wrapper", "num_envs", "steps", "seed", "out", "resume"),
-        "network": (
-            *("net", "layout", "hidden", "activation", "layer_norm", "head", "dueling", "noisy", "noisy_std"),
-            *("num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines"),
-            *("init_torso", "freeze_torso", "normalise_observations"),
-        ),
-        "learning": (
-            *("gamma", "n_step", "double", "clip_rewards", "normalise_rewards", "huber_delta"),
-            *("munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchausen_network"),
-            *("target_update_period", "target_update_rate"),
-        ),
-        "optimiser": (
-            *("learning_rate", "learning_rate_end", "learning_rate_decay_steps"),
-            *("adam_eps", "max_grad_norm", "batch_size", "learn_period", "updates_per_phase"),
-        ),
-        "replay": (
-            *("replay_capacity", "min_replay_size", "prioritized", "priority_exponent"),
-            *("importance_start", "importance_end", "importance_steps"),
-        ),
-        "exploration": (
-            *("exploration", "epsilon_start", "epsilon_end", "epsilon_decay_steps"),
-            *("ladder_epsilon", "ladder_alpha", "temperature"),
-        ),
-        "evaluation": (
-            *("evaluation_period", "evaluation_episodes", "evaluation_envs", "evaluation_max_steps", "stop_return"),
-            "video_period",
-        ),
-        "logging and checkpoints": ("log_period", "checkpoint_period", "json"),
-        "device": ("device", "precision", "memory_format", "num_threads"),
-    }
-    """Headings of the help, and the options below each."""
 
     algorithm: str | None = field(default=None, metadata={**POSITIONAL, "help": _ALGORITHM_HELP})
     env: str
@@ -91,7 +60,7 @@ class TrainOptions:
     """Continue the run in the run directory; with --env, begin it if there is none yet."""
     json: bool = False
     """Print the summary as one JSON object."""
-    config: DQNConfig = field(default_factory=DQNConfig)
+    config: TrainingConfig
     """Settings of the algorithm."""
 
     @property
@@ -100,12 +69,82 @@ class TrainOptions:
         return self.out or default_out(self.env, self.settings.algorithm, self.seed)
 
     @property
-    def settings(self) -> DQNConfig:
-        """Settings of the algorithm, which may stand anywhere among the arguments."""
+    def settings(self) -> TrainingConfig:
+        """Settings of the algorithm, which may stand anywhere if they are those of the preset's algorithm."""
+        if self.algorithm in all_algorithm_names() and config_class(self.algorithm) is not type(self.config):
+            raise ConfigError(
+                f"algorithm must be the first argument where it has settings of its own, got {self.algorithm}; give "
+                f"torso train {self.algorithm} --env {self.env}"
+            )
         return self.config if self.algorithm is None else self.config.with_algorithm(self.algorithm)
 
 
-def presets(arguments: Sequence[str]) -> TrainOptions:
+_BASICS = ("algorithm", "env", "env_kwargs", "wrapper", "num_envs", "steps", "seed", "out", "resume")
+_TRANSFER = ("init_torso", "freeze_torso", "normalise_observations")
+_RATES = ("learning_rate", "learning_rate_end", "learning_rate_decay_steps")
+_EPSILON = ("epsilon_start", "epsilon_end", "epsilon_decay_steps")
+_OF_ALL: Sections = {
+    "evaluation": (
+        *("evaluation_period", "evaluation_episodes", "evaluation_envs", "evaluation_max_steps", "stop_return"),
+        "video_period",
+    ),
+    "logging and checkpoints": ("log_period", "checkpoint_period", "json"),
+    "device": ("device", "precision", "memory_format", "num_threads"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(_Options):  # noqa: D101 - its text is that of every algorithm
+    __doc__ = _Options.__doc__
+
+    sections: ClassVar[Sections] = {
+        "basics": _BASICS,
+        "network": (
+            *("net", "layout", "hidden", "activation", "layer_norm", "head", "dueling", "noisy", "noisy_std"),
+            *("num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines"),
+            *_TRANSFER,
+        ),
+        "learning": (
+            *("gamma", "n_step", "double", "clip_rewards", "normalise_rewards", "huber_delta"),
+            *("munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchausen_network"),
+            *("target_update_period", "target_update_rate"),
+        ),
+        "optimiser": (*_RATES, "adam_eps", "max_grad_norm", "batch_size", "learn_period", "updates_per_phase"),
+        "replay": (
+            *("replay_capacity", "min_replay_size", "prioritized", "priority_exponent"),
+            *("importance_start", "importance_end", "importance_steps"),
+        ),
+        "exploration": ("exploration", *_EPSILON, "ladder_epsilon", "ladder_alpha", "temperature"),
+        **_OF_ALL,
+    }
+    """Headings of the help, and the options below each."""
+
+    config: DQNConfig = field(default_factory=DQNConfig)
+    """Settings of the algorithm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PQNTrainOptions(_Options):  # noqa: D101 - as above
+    __doc__ = _Options.__doc__
+
+    sections: ClassVar[Sections] = {
+        "basics": _BASICS,
+        "network": ("net", "layout", "hidden", "activation", "layer_norm", "init", *_TRANSFER),
+        "learning": ("gamma", "trace_decay", "clip_rewards", "normalise_rewards", "reward_factor"),
+        "optimiser": (*_RATES, "max_grad_norm", "rollout_steps", "epochs", "num_minibatches"),
+        "exploration": _EPSILON,
+        **_OF_ALL,
+    }
+    """Headings of the help, and the options below each."""
+
+    config: PQNConfig = field(default_factory=PQNConfig)
+    """Settings of the algorithm."""
+
+
+_CLASSES: dict[type[TrainingConfig], Callable[..., _Options]] = {DQNConfig: TrainOptions, PQNConfig: PQNTrainOptions}
+
+
+def presets(arguments: Sequence[str]) -> _Options:
     """Return the default options: the settings of the resumed run, or of the preset."""
     first = next((word for word in arguments[:1] if not word.startswith("-")), None)
     named = option_value(arguments, "--algorithm")
@@ -121,7 +160,7 @@ def presets(arguments: Sequence[str]) -> TrainOptions:
         for name in options.wrapper:
             load_recorded_wrapper(name, f"the run in {out}", typed_modules())
         return options
-    return TrainOptions(
+    return _CLASSES[type(known.config)](
         env=env or UNSET,
         env_kwargs=json.dumps(known.env_kwargs),
         steps=known.total_steps,
@@ -129,7 +168,7 @@ def presets(arguments: Sequence[str]) -> TrainOptions:
     )
 
 
-def run(options: TrainOptions) -> int:
+def run(options: _Options) -> int:
     """Train, and print the summary."""
     wrappers = [load_wrapper(name) for name in options.wrapper]
     world = World(env=options.env, env_kwargs=read_env_kwargs(options.env_kwargs), wrappers=wrappers)
@@ -161,32 +200,33 @@ def run(options: TrainOptions) -> int:
     return run_until_stopped("train", out, work)
 
 
-def _options_of_run(run: RunDirectory, *, wrappers_given: bool) -> TrainOptions:
+def _options_of_run(run: RunDirectory, *, wrappers_given: bool) -> _Options:
     """Return the options that a run was started with; wrappers that are given again replace its wrappers."""
     settings = run.settings
-    return TrainOptions(
+    config = config_of(settings)
+    return _CLASSES[type(config)](
         env=settings["env_id"],
         env_kwargs=json.dumps(recorded_env_kwargs(settings)),
         wrapper=() if wrappers_given else tuple(settings.get("wrappers", ())),
         steps=settings["total_steps"],
         seed=run.config["seed"],
         video_period=settings.get("video_period", 0),
-        config=config_of(settings),
+        config=config,
     )
 
 
-def _reading(world: World, settings: DQNConfig) -> str:
+def _reading(world: World, settings: TrainingConfig) -> str:
     """Describe how observations are read, and by which net."""
     network_input, torso = input_spec(world.spec, settings), settings.init_torso
     net = resolved_net(settings, network_input) if torso is None else f"the torso of {torso}"
     return f"observations: {network_input.reading}; net {net}"
 
 
-def _preface(options: TrainOptions) -> str:
+def _preface(options: _Options) -> str:
     """Describe the run before it starts: the preset, its source, and the settings that override it."""
     algorithm = options.settings.algorithm
     known = preset(algorithm, options.env)
-    defaults, theirs = asdict(DQNConfig(algorithm=algorithm)), asdict(known.config)
+    defaults, theirs = asdict(type(known.config)(algorithm=algorithm)), asdict(known.config)
     lines = [f"{algorithm} on {options.env}, {options.steps:,} steps, seed {options.seed}: {options.run_path}"]
     of_preset = {name: theirs[name] for name in theirs if theirs[name] != defaults[name] and known.config.is_used(name)}
     if known.env_kwargs:
@@ -203,7 +243,7 @@ def _preface(options: TrainOptions) -> str:
     return "\n".join(lines)
 
 
-def _given_settings(options: TrainOptions) -> dict[str, Any]:
+def _given_settings(options: _Options) -> dict[str, Any]:
     """Settings that differ from the preset's."""
     theirs = asdict(preset(options.settings.algorithm, options.env).config)
     return {name: value for name, value in asdict(options.settings).items() if value != theirs[name]}

@@ -242,6 +242,33 @@ def lives(path: Path) -> Digests:
     )
 
 
+def rollouts(path: Path) -> Digests:
+    """PQN on masked rewards of many sizes: normalised observations and rewards, a falling rate, three checkpoints."""
+    from torso.agents import PQNConfig, World, train_run
+
+    config = PQNConfig(
+        hidden=(16,),
+        num_envs=3,
+        rollout_steps=16,
+        num_minibatches=4,
+        learning_rate=1e-3,
+        learning_rate_end=1e-4,
+        learning_rate_decay_steps=700,
+        normalise_observations=True,
+        normalise_rewards=True,
+        reward_factor=0.5,
+        epsilon_decay_steps=300,
+        evaluation_period=300,
+        evaluation_episodes=2,
+        checkpoint_period=200,
+        log_period=100,
+        precision="float32",
+    )
+    world = World(env=LightsOut)
+    train_run(world, config, total_steps=700, seed=6, out=path)
+    return digests_of_run(path, replay=False)
+
+
 def constructed(path: Path) -> Digests:
     """One constructed env, in memory: cut by two evaluations and by two checkpoints."""
     from torso.agents import DQNConfig, Training, World
@@ -366,6 +393,7 @@ MAKERS: dict[str, Callable[[Path], Digests]] = {
     "lost lives": lives,
     "constructed env": constructed,
     "killed and resumed": killed,
+    "rollouts": rollouts,
     "fit of images": fit_images,
     "fit of numbers": fit_numbers,
 }

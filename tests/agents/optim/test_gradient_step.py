@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -67,6 +68,8 @@ TWO_STEPS = {
         (4.0, 2.0),
         (0.95 - 0.1, 0.85 * 0.95 - 0.1 * math.sqrt(7) / 3),
     ),
+    # too few gradients for the second moment: the first moments 2 and 2 over 1/2 and 3/4
+    "radam": ({"betas": (0.5, 0.75)}, (4.0, 2.0), (1 - 0.1 * 4, 0.6 - 0.1 * 8 / 3)),
 }
 
 
@@ -78,6 +81,28 @@ def test_two_steps_by_hand(name: str) -> None:
     for gradient, weight in zip(gradients, expected, strict=True):
         step(gradient * network.weight.sum())
         assert network.weight.item() == pytest.approx(weight, rel=1e-12)
+
+
+def test_radam_rectifies_once_there_are_gradients_enough() -> None:
+    """Liu et al. 2020, algorithm 2, over 12 steps; of these the rectified ones begin with the sixth."""
+    rng, betas, eps = np.random.default_rng(0), (0.9, 0.999), 1e-8
+    network = linear([1.0]).double()
+    step = GradientStep(network, make_optimizer(network, "radam", learning_rate=0.1, betas=betas))
+    weight, m, v, rectified = 1.0, 0.0, 0.0, []
+    longest = 2 / (1 - betas[1]) - 1
+    for t in range(1, 13):
+        gradient = float(rng.normal())
+        m, v = betas[0] * m + (1 - betas[0]) * gradient, betas[1] * v + (1 - betas[1]) * gradient**2
+        length = longest - 2 * t * betas[1] ** t / (1 - betas[1] ** t)
+        mean = m / (1 - betas[0] ** t)
+        if length > 5:
+            rectified.append(t)
+            share = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            mean *= math.sqrt(share) * math.sqrt(1 - betas[1] ** t) / (math.sqrt(v) + eps)
+        weight -= 0.1 * mean
+        step(gradient * network.weight.sum())
+        assert network.weight.item() == pytest.approx(weight, rel=1e-12)
+    assert rectified == [6, 7, 8, 9, 10, 11, 12]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from torso.agents.replay.batches import Batch
 from torso.agents.replay.ring import ReplayRing
 from torso.agents.training.core import TrainingCore
 from torso.agents.training.session import assemble
+from torso.agents.value_based.assembly import transitions_of
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner, ValuePolicy
 from torso.agents.value_based.network import initial_network, q_network_spec
@@ -107,11 +108,10 @@ def core(
     return assemble(
         config,
         learner,
-        replay,
+        transitions_of(config, replay, torch.Generator().manual_seed(seed)),
         make or make_envs,
         action_start=action_start,
         acting_rng=np.random.default_rng(seed),
-        sampling_generator=torch.Generator().manual_seed(seed),
     )
 
 
@@ -327,11 +327,10 @@ def cartpole_trace(seed: int = 69) -> dict[str, Any]:
     loop = assemble(
         config,
         learner,
-        replay,
+        transitions_of(config, replay, torch.Generator().manual_seed(seed)),
         lambda step: make_vector("CartPole-v1", 1, env_seeds(seed, 1, step)),
         action_start=0,
         acting_rng=np.random.default_rng(seed),
-        sampling_generator=torch.Generator().manual_seed(seed),
     )
     loop.begin()
     losses = [tick.metrics["loss"].item() for tick in loop.run(300) if tick.metrics]

@@ -15,6 +15,7 @@ from torso.agents.replay.batches import Batch
 from torso.agents.replay.ring import ReplayRing
 from torso.agents.training.core import TrainingCore
 from torso.agents.training.session import Session, assemble, build_network_for
+from torso.agents.value_based.assembly import transitions_of
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
 from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
@@ -85,11 +86,10 @@ def core(*, masked: bool = False, **settings: Any) -> TrainingCore:
     made = assemble(
         config,
         learner,
-        replay,
+        transitions_of(config, replay, torch.Generator().manual_seed(0)),
         lambda step: make_vector(lambda: Lives(masked), config.num_envs, step),
         action_start=0,
         acting_rng=np.random.default_rng(0),
-        sampling_generator=torch.Generator().manual_seed(0),
     )
     made.begin()
     return made

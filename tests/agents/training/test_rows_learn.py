@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from torso.agents import DQN, DQNConfig
+from torso.agents import DQN, PQN, DQNConfig, PQNConfig
 from torso.agents.value_based.algorithms import algorithm_names
 
 BASE = DQNConfig(
@@ -51,3 +51,18 @@ def test_a_row_solves_the_identity_env(algorithm: str) -> None:
 )
 def test_an_exploration_solves_the_identity_env(settings: dict[str, Any]) -> None:
     assert learnt(replace(BASE, **settings)) >= 0.95 * 8
+
+
+def test_pqn_solves_the_identity_env() -> None:
+    config = PQNConfig(
+        hidden=(32,),
+        num_envs=8,
+        rollout_steps=8,
+        epochs=4,
+        num_minibatches=4,
+        learning_rate=3e-3,
+        epsilon_decay_steps=600,
+        evaluation_period=400,
+        evaluation_episodes=10,
+    )
+    assert PQN("torso/Identity-v0", config=config, seed=0).learn(8_000).evaluate(20).mean >= 0.95 * 8

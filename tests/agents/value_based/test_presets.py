@@ -96,7 +96,7 @@ def test_presets_name_the_protocol_they_follow() -> None:
 def test_an_unknown_algorithm_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown algorithm 'dqm'; known are dqn, .*; did you mean dqn"):
         preset("dqm", "CartPole-v1")
-    with pytest.raises(ConfigError, match=r"unknown algorithm 'ppo'; known are dqn, double, .*rainbow$"):
+    with pytest.raises(ConfigError, match=r"unknown algorithm 'ppo'; known are dqn, double, .*rainbow, pqn$"):
         preset("ppo", "CartPole-v1")
 
 
