@@ -28,6 +28,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Build an optimizer over the trainable parameters, in torch's fused form where CPUs and GPUs both have one.
 
+    Parameters on another device, such as ``meta``, get torch's unfused form; they are there before this is called.
+
     sgd: down the gradient. momentum: Polyak 1964; nesterov: Nesterov 1983, as Sutskever et al. 2013 write it; both
     keep the share ``momentum`` of the last step's velocity, and the learning rate scales the velocity. adagrad: Duchi
     et al. 2011. adadelta: Zeiler 2012; rmsprop: Hinton 2012; both forget squares by ``rho``. adam: Kingma & Ba 2015,
@@ -51,10 +53,11 @@ def make_optimizer(
     if not learning:
         raise ConfigError("the network must have a trainable parameter, got only frozen ones; unfreeze some of it")
     optim, eps = torch.optim, _EPS.get(name, 1e-8) if eps is None else eps
+    fused = all(parameter.device.type in _FUSED for parameter in learning)
     if name == "sgd":
-        return optim.SGD(learning, lr=learning_rate, fused=True)
+        return optim.SGD(learning, lr=learning_rate, fused=fused)
     if name in ("momentum", "nesterov"):
-        return optim.SGD(learning, lr=learning_rate, momentum=momentum, nesterov=name == "nesterov", fused=True)
+        return optim.SGD(learning, lr=learning_rate, momentum=momentum, nesterov=name == "nesterov", fused=fused)
     if name == "adagrad":
         return optim.Adagrad(learning, lr=learning_rate, eps=eps, foreach=True)
     if name == "adadelta":
@@ -62,13 +65,14 @@ def make_optimizer(
     if name == "rmsprop":
         return optim.RMSprop(learning, lr=learning_rate, alpha=rho, eps=eps, foreach=True)
     if name == "adam":
-        return optim.Adam(learning, lr=learning_rate, betas=betas, eps=eps, fused=True)
+        return optim.Adam(learning, lr=learning_rate, betas=betas, eps=eps, fused=fused)
     if name == "radam":
         return optim.RAdam(learning, lr=learning_rate, betas=betas, eps=eps, foreach=True)
     groups = _parameter_groups(network, learning, weight_decay)
-    return optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
+    return optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=fused)
 
 
+_FUSED = ("cpu", "cuda")  # devices that torso computes on; torch's fused optimizers refuse some of the others
 _EPS = {"adagrad": 1e-10, "adadelta": 1e-6}  # Zeiler 2012 for adadelta; the others are PyTorch's
 
 

@@ -123,7 +123,6 @@ def warped(
     """
     _, height, width = _batch_and_sides(images, layout)
     precise = torch.float64 if images.dtype in _EXACT_IN_FLOAT64 else torch.float32
-    sides = torch.tensor([width, height], dtype=precise, device=images.device)
     angle = torch.deg2rad(rotation_deg.to(precise))
     # A pixel of the result at p from the centre is taken from rotation @ (p - shift), over scale.
     rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)  # [B, 2, 2]
@@ -135,7 +134,8 @@ def warped(
     source = from_columns[:, :, None, :] + from_rows[:, :, :, None]  # [B, 2, H, W] pixels from the centre
     if displacement_px is not None:
         source += displacement_px
-    source *= (2 / sides)[:, None, None]  # half a side is 1
+    for axis, side in enumerate((width, height)):
+        source[:, axis].mul_(2 / side)  # half a side is 1
     return _sample(images, source.permute(0, 2, 3, 1), layout, precise)
 
 

@@ -20,17 +20,20 @@ from torso.nets.specs.named_torsos import is_convolutional, registered_fields, r
 _NATURE_MIN_SIDE_PX = 36  # of its three convolutions
 
 
-def input_spec(env: WorldSpec, config: TrainingConfig) -> InputSpec:
+def input_spec(env: WorldSpec, config: TrainingConfig | None = None) -> InputSpec:
     """Input specification for an env's raw observations, as ``layout`` and ``net`` of a configuration read them.
+
+    Without a configuration they are read by their shape and the space's bounds.
 
     Raises:
         ConfigError: a layout for observations of another number of axes.
     """
-    if config.layout == LEGACY:
+    given, net = (None, "auto") if config is None else (config.layout, config.net)
+    if given == LEGACY:
         layout = _legacy_layout(env.shape)
         scale = pixel_scale(env.values) if layout is not None and env.dtype == "uint8" else 1.0
     else:
-        layout = chosen_layout(env.shape, config.layout, env.layout, convolutional=is_convolutional(config.net))
+        layout = chosen_layout(env.shape, given, env.layout, convolutional=is_convolutional(net))
         scale = 1.0 if layout is None else pixel_scale(env.values)
     return InputSpec(shape=env.shape, dtype=env.dtype, layout=layout, scale=scale)
 

@@ -57,9 +57,13 @@ class InputScaling(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """Set another mean and std in place, in the buffers' memory; one value a feature or channel each."""
-        self.mean.copy_(torch.tensor(mean, dtype=self.mean.dtype).reshape(self.per_channel))
-        self.std.copy_(torch.tensor(std, dtype=self.std.dtype).reshape(self.per_channel))
+        """Set another mean and std in place, in the buffers' memory; one value a feature or channel each.
+
+        The copy to a GPU does not wait for what runs there.
+        """
+        for buffer, values in ((self.mean, mean), (self.std, std)):
+            statistics = torch.tensor(values, dtype=buffer.dtype).reshape(self.per_channel)
+            buffer.copy_(statistics, non_blocking=True)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Scale ``[B, *shape]`` raw to ``[B, F]`` or ``[B, C, H, W]`` in the network's precision."""

@@ -43,7 +43,7 @@ class DenseStack(nn.Module):
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Map ``[B, num_inputs]`` to ``[B, num_features]``, under autocast too in the weights' own precision."""
         device_type = x.device.type
-        if not torch.is_autocast_enabled(device_type):
+        if not (torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)):
             return self._run(x, generator, product=functional.linear)
         with torch.autocast(device_type, enabled=False):
             return self.mixed(x.float(), generator)

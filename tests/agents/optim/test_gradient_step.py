@@ -123,6 +123,20 @@ def test_every_optimizer_finds_the_bottom_of_a_bowl(name: str) -> None:
     assert losses[-1] < 0.01 * losses[0]
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("is_flat", [False, True], ids=["network", "flat"])
+def test_every_optimizer_steps_on_another_device(name: str, is_flat: bool) -> None:
+    """Fused where torso computes; on a device without fused optimizers, such as ``meta``, unfused."""
+    for device in ("cpu", "meta"):
+        network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).to(device)
+        flat = FlatParameters(network) if is_flat else None
+        optimizer = make_optimizer(flat or network, name)
+        step = GradientStep(network, optimizer, max_grad_norm=1.0, flat=flat)
+        assert step(network(torch.ones(4, 3, device=device)).square().sum()).device.type == device
+        is_fused = name in ("sgd", "momentum", "nesterov", "adam", "adamw") and device == "cpu"
+        assert bool(optimizer.param_groups[0].get("fused")) == is_fused
+
+
 def test_plain_adam_is_pytorchs_to_the_bit() -> None:
     ours, theirs = (nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from host_transfers import refuse_host_transfers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -285,3 +287,11 @@ def test_channels_move_together(layout: str) -> None:
 def test_no_shift_changes_nothing() -> None:
     images = torch.rand(3, 4, 4)
     assert torch.equal(shifted(images, 0, "hw", torch.Generator()), images)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(max_shift_px=2), replace(EVERYTHING, elastic_px=0.0)])
+def test_a_gpu_waits_for_no_copy(augmentation: Augmentation) -> None:
+    """Smooth noise aside: it is made where its generator is, which ``meta`` cannot have."""
+    images = torch.empty((3, 9, 8), dtype=torch.uint8, device="meta")
+    with refuse_host_transfers():
+        assert augmented(images, augmentation, "hw", generator()).is_meta

@@ -11,10 +11,7 @@ import torch
 from choices import CHOICES, HEADS, NEXT_POLICIES, combinations, is_legal, pairs_of, pairwise, settings_of
 
 from torso.agents import DQNConfig
-from torso.agents.optim.devices import Precision
-from torso.agents.optim.gradient_step import GradientStep
 from torso.agents.protocols import StepRows
-from torso.agents.replay.batches import Batch
 from torso.agents.replay.ring import ReplayRing
 from torso.agents.value_based.assembly import explorer_of, transitions_of
 from torso.agents.value_based.learner import DQNLearner
@@ -44,11 +41,11 @@ def configuration(choice: dict[str, Any], **settings: Any) -> DQNConfig:
     return DQNConfig(**{**TINY, **SIZES[choice["head"]], **settings_of(choice), **settings})
 
 
-def learner_of(config: DQNConfig, precision: Precision = "float32") -> DQNLearner:
+def learner_of(config: DQNConfig) -> DQNLearner:
     spec = q_network_spec(config, InputSpec(shape=(FEATURES,)), ACTIONS)
     network = build_network(spec, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
-    return DQNLearner(config, network, device=CPU, precision=precision, generator=generator)
+    return DQNLearner(config, network, device=CPU, precision="float32", generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -127,34 +124,3 @@ def test_a_covering_set_has_every_pair_and_is_small() -> None:
     chosen = pairwise(legal)
     assert set().union(*map(pairs_of, chosen)) == set().union(*map(pairs_of, legal))
     assert len(chosen) <= 24
-
-
-def meta_batch(num_rows: int) -> Batch:
-    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    return Batch(
-        s_tm1=empty(num_rows, FEATURES),
-        a_tm1=empty(num_rows, dtype=torch.int64),
-        r_t=empty(num_rows),
-        discount_t=empty(num_rows),
-        s_t=empty(num_rows, FEATURES),
-        weight=empty(num_rows),
-        mask_t=empty(num_rows, ACTIONS, dtype=torch.bool),
-        mask_tm1=empty(num_rows, ACTIONS, dtype=torch.bool),
-    )
-
-
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("next_policy", NEXT_POLICIES)
-def test_an_update_needs_no_value_of_a_tensor(head: str, next_policy: str) -> None:
-    """On the meta device tensors have shapes alone: nothing waits for a device, and no branch depends on data."""
-    choice = {"head": head, "dueling": True, "noisy": True, "next_policy": next_policy, "prioritized": True}
-    config = configuration({**choice, "n_step": 3, "exploration": "noisy"})
-    learner = learner_of(config, "bfloat16")
-    for network in (learner.online, learner.target):
-        network.to("meta")
-    learner.step = GradientStep(learner.online, torch.optim.SGD(learner.online.parameters()))  # fused Adam has no meta
-    update = learner.update(meta_batch(8))
-    assert update.priority.shape == (8,)
-    assert update.priority.is_meta

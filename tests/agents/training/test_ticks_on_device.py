@@ -1,0 +1,65 @@
+"""What a training does between two log lines, on the ``meta`` device: after the actions, no row's tick waits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from host_transfers import HostTransferError, refuse_host_transfers
+
+from torso.agents import DQNConfig
+from torso.agents.protocols import StepRows
+from torso.agents.replay.ring import ReplayRing
+from torso.agents.runs.events import Tick
+from torso.agents.training.figures import TrainingFigures
+from torso.agents.value_based.algorithms import algorithm_names
+from torso.agents.value_based.assembly import transitions_of
+from torso.agents.value_based.learner import DQNLearner
+from torso.agents.value_based.network import q_network_spec
+from torso.nets import InputSpec, build_network
+
+META = torch.device("meta")
+FEATURES, ACTIONS, ENVS = 5, 3, 2
+
+
+@pytest.mark.parametrize("name", algorithm_names())
+def test_no_tick_waits(name: str) -> None:
+    config = DQNConfig(
+        algorithm=name,
+        **{"hidden": (8, 8), "batch_size": 4, "num_envs": ENVS, "min_replay_size": 20, "replay_capacity": 40},
+        **{"learn_period": 2, "target_update_period": 10},
+    )
+    network = build_network(q_network_spec(config, InputSpec(shape=(FEATURES,)), ACTIONS), torch.Generator())
+    learner = DQNLearner(config, network, device=META, precision="float32", generator=torch.Generator())
+    ring = ReplayRing(capacity_steps=40, num_envs=ENVS, shape=(FEATURES,), dtype="float32", device=META)
+    experience, figures = transitions_of(config, ring, torch.Generator()), TrainingFigures(META)
+    obs, false = np.zeros((ENVS, FEATURES), np.float32), np.zeros(ENVS, bool)
+    rows = StepRows(obs, np.zeros(ENVS, np.int64), np.zeros(ENVS), false, false, false, None, obs)
+    with refuse_host_transfers(ReplayRing.append):
+        for before in range(0, 80, ENVS):
+            after, updates = before + ENVS, []
+            experience.append(rows)
+            learner.observe(rows)
+            for due in experience.due(before, after, learner.changes(before, after)):
+                learner.advance(due.step, due.now)
+                batch = experience.sample(due)
+                update = learner.update(batch)
+                experience.feedback(batch, update.priority)
+                updates.append(update.metrics)
+            learner.advance(after, after)
+            figures.record(Tick(before, after, (), tuple(updates)))
+    assert learner.num_updates == 31
+    with pytest.raises(RuntimeError, match="meta"):  # a log line reads them, and waits
+        figures.pop_means()
+
+
+def test_a_figure_on_the_host_is_found() -> None:
+    figures = TrainingFigures(META)
+    ticks = [
+        Tick(step, step + 1, (), ({"loss": torch.empty((), device=device)},))
+        for step, device in enumerate(("meta", "cpu"))
+    ]
+    with refuse_host_transfers():
+        figures.record(ticks[0])
+        with pytest.raises(HostTransferError, match="CPU"):
+            figures.record(ticks[1])
