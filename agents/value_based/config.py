@@ -18,7 +18,7 @@ from torso.image_layout import FLAT, LAYOUTS, LEGACY
 from torso.nets import NETS
 from torso.nets.specs.named_heads import has_own_layers, head_fields, require_head
 from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
-from torso.nets.specs.torsos import ACTIVATIONS, Activation
+from torso.nets.specs.torsos import ACTIVATIONS, LAYER_NORM_KINDS, Activation, LayerNormKind
 
 Check = Callable[[str, object], Any]
 _NETS = tuple(net for net in NETS if net != "linear")
@@ -50,6 +50,10 @@ class DQNConfig:
     """Activation function between layers."""
     layer_norm: bool = False
     """Layer normalisation after each layer (Ba et al. 2016)."""
+    layer_norm_kind: LayerNormKind = "image"
+    """Layer normalisation after a convolution: image (over channels and pixels, with a scale and an offset for each
+    channel), channels (over the channels of each pixel, as flax's and in Gallici et al. 2024) or elements (as image,
+    but a scale and an offset for each element)."""
     init_torso: str | None = None
     """A run or model directory whose torso the network begins with; None: random weights."""
     freeze_torso: bool = False
@@ -345,11 +349,13 @@ class DQNConfig:
             return f"with exploration {self.exploration!r}"
         if name in self.row.head_settings:
             return f"for algorithm {self.algorithm!r}, which sets it"
+        if name == "layer_norm_kind" and not self.layer_norm:
+            return "without layer_norm"
         if name == "learning_rate_decay_steps" and self.learning_rate_end is None:
             return "without learning_rate_end"
         if name in _OF_HEADS and name not in head_fields(self.head):
             return f"for head {self.head!r}, whose specification has no such field"
-        if name in ("hidden", "activation", "layer_norm") and self.net in registered_nets():
+        if name in ("hidden", "activation", "layer_norm", "layer_norm_kind") and self.net in registered_nets():
             is_width_of_head = name == "hidden" and self.head_has_layers and len(self.hidden) <= 1
             if name not in registered_fields(self.net) and not is_width_of_head:
                 return f"for net {self.net!r}, whose specification has no such field"
@@ -433,6 +439,7 @@ _BEFORE = {  # settings that had one value before there was a choice
     "noisy": False,
     "exploration": "epsilon",
     "memory_format": "auto",
+    "layer_norm_kind": "image",
     **dict.fromkeys((*_LEFT_TO_HEAD, *_FIELDS_OF_POLICY)),
     **{
         name: DQNConfig.__dataclass_fields__[name].default for name in ("ladder_epsilon", "ladder_alpha", "temperature")
@@ -502,6 +509,7 @@ _CHECKS: dict[str, Check] = {
     ),
     "hidden": lambda name, value: each(name, value, whole),
     "activation": _one_of(*ACTIVATIONS),
+    "layer_norm_kind": _one_of(*LAYER_NORM_KINDS),
     "precision": _one_of("auto", "float32", "bfloat16"),
     "memory_format": _one_of(*MEMORY_FORMAT_SETTINGS),
     "init_torso": optional(path),

@@ -42,7 +42,8 @@ class TrainOptions:
     sections: ClassVar[Sections] = {
         "basics": ("algorithm", "env", "env_kwargs", "wrapper", "num_envs", "steps", "seed", "out", "resume"),
         "network": (
-            *("net", "layout", "hidden", "activation", "layer_norm", "head", "dueling", "noisy", "noisy_std"),
+            *("net", "layout", "hidden", "activation", "layer_norm", "layer_norm_kind", "head"),
+            *("dueling", "noisy", "noisy_std"),
             *("num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines"),
             *("init_torso", "freeze_torso", "normalise_observations"),
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 from torso.agents import DQN, ClassifierConfig, DQNConfig, World, train_run
+from torso.agents.value_based.config import upgrade_settings
+from torso.agents.value_based.network import initial_network, q_network_spec
 from torso.errors import ConfigError
+from torso.nets import InputSpec, MLPSpec
+from torso.nets.modules.layers import ChannelLayerNorm
 
 
 def test_numbers_of_other_libraries_become_plain_data(tmp_path: Path) -> None:
@@ -41,6 +45,8 @@ def test_numbers_of_other_libraries_become_plain_data(tmp_path: Path) -> None:
     [
         ({"double": "no"}, "double must be True or False, got 'no'"),
         ({"layer_norm": 1}, "layer_norm must be True or False, got 1"),
+        ({"layer_norm_kind": "pixel"}, "layer_norm_kind must be one of image, channels, elements; got 'pixel'"),
+        ({"layer_norm_kind": True}, "layer_norm_kind must be one of image, channels, elements; got True"),
         ({"clip_rewards": None}, "clip_rewards must be True or False, got None"),
         ({"stop_return": math.inf}, "stop_return must be a finite number, got inf"),
         ({"stop_return": math.nan}, "stop_return must be a finite number, got nan"),
@@ -85,6 +91,30 @@ def test_what_is_no_such_value_is_refused(setting: dict[str, Any], message: str)
     assert str(error.value) == message
 
 
+def test_the_kind_of_layer_norm_is_the_networks() -> None:
+    config = DQNConfig(net="minatar", layer_norm=True, layer_norm_kind="channels")
+    images, vector = InputSpec(shape=(4, 10, 10), layout="chw"), InputSpec(shape=(4,))
+    spec = q_network_spec(config, images, 3)
+    assert spec.torso.layer_norm_kind == "channels"
+    assert isinstance(initial_network(config, spec, seed=0).torso.convs[1], ChannelLayerNorm)
+    assert q_network_spec(replace(config, net="mlp"), vector, 3).torso == MLPSpec(hidden=(128, 128), layer_norm=True)
+    assert not q_network_spec(replace(config, layer_norm=False), images, 3).torso.layer_norm
+
+
+def test_a_kind_of_layer_norm_is_for_a_layer_norm() -> None:
+    message = "layer_norm_kind must be left out without layer_norm, got 'channels'"
+    with pytest.raises(ConfigError) as error:
+        DQN("torso/Identity-v0", layer_norm_kind="channels")
+    assert str(error.value) == message
+    assert DQN("torso/Identity-v0", layer_norm_kind="channels", layer_norm=True).config.layer_norm_kind == "channels"
+
+
+def test_settings_of_before_there_were_kinds_are_of_the_image() -> None:
+    recorded = {**asdict(DQNConfig(layer_norm=True))}
+    del recorded["layer_norm_kind"]
+    assert upgrade_settings(recorded) == asdict(DQNConfig(layer_norm=True, layer_norm_kind="image"))
+
+
 def test_large_periods_mean_never() -> None:
     assert DQNConfig(log_period=10**12).log_period == 10**12
 
@@ -93,6 +123,11 @@ def test_large_periods_mean_never() -> None:
     ("setting", "message"),
     [
         ({"layer_norm": "no"}, "layer_norm must be True or False, got 'no'"),
+        ({"layer_norm_kind": "pixel"}, "layer_norm_kind must be one of image, channels, elements; got 'pixel'"),
+        (
+            {"layer_norm_kind": "elements"},
+            "layer_norm_kind must be left out without layer_norm, got 'elements'; give layer_norm=True",
+        ),
         ({"batch_norm": "yes"}, "batch_norm must be True or False, got 'yes'"),
         ({"freeze_torso": 1}, "freeze_torso must be True or False, got 1"),
         ({"label_smoothing": "x"}, "label_smoothing must be a finite number, got 'x'"),
