@@ -16,6 +16,7 @@ from torso.checks import choice, count, each, flag, number, optional, path, posi
 from torso.errors import ConfigError
 from torso.image_layout import FLAT, LAYOUTS, LEGACY
 from torso.nets import NETS
+from torso.nets.modules.initialisation import INITS, Init
 from torso.nets.specs.named_heads import has_own_layers, head_fields, require_head
 from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
 from torso.nets.specs.torsos import ACTIVATIONS, LAYER_NORM_KINDS, Activation, LayerNormKind
@@ -54,6 +55,8 @@ class DQNConfig:
     """Layer normalisation after a convolution: image (over channels and pixels, with a scale and an offset for each
     channel), channels (over the channels of each pixel, as flax's and in Gallici et al. 2024) or elements (as image,
     but a scale and an offset for each element)."""
+    init: Init = "default"
+    """Initial weights: PyTorch's default, zeros, normal, xavier, he or orthogonal."""
     init_torso: str | None = None
     """A run or model directory whose torso the network begins with; None: random weights."""
     freeze_torso: bool = False
@@ -440,6 +443,7 @@ _BEFORE = {  # settings that had one value before there was a choice
     "exploration": "epsilon",
     "memory_format": "auto",
     "layer_norm_kind": "image",
+    "init": "default",
     **dict.fromkeys((*_LEFT_TO_HEAD, *_FIELDS_OF_POLICY)),
     **{
         name: DQNConfig.__dataclass_fields__[name].default for name in ("ladder_epsilon", "ladder_alpha", "temperature")
@@ -509,6 +513,7 @@ _CHECKS: dict[str, Check] = {
     ),
     "hidden": lambda name, value: each(name, value, whole),
     "activation": _one_of(*ACTIVATIONS),
+    "init": _one_of(*INITS),
     "layer_norm_kind": _one_of(*LAYER_NORM_KINDS),
     "precision": _one_of("auto", "float32", "bfloat16"),
     "memory_format": _one_of(*MEMORY_FORMAT_SETTINGS),

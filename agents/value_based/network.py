@@ -105,7 +105,7 @@ def q_network_spec(
 
 def initial_network(config: DQNConfig, spec: NetworkSpec, seed: int) -> Network:
     """Build the initial network: a function of the seed, and of ``init_torso`` where there is one."""
-    network = build_network(spec, torch.Generator().manual_seed(seed))
+    network = build_network(spec, torch.Generator().manual_seed(seed), config.init)
     if config.init_torso is not None:
         load_torso(network, config.init_torso)
     return network

@@ -45,7 +45,7 @@ class TrainOptions:
             *("net", "layout", "hidden", "activation", "layer_norm", "layer_norm_kind", "head"),
             *("dueling", "noisy", "noisy_std"),
             *("num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines"),
-            *("init_torso", "freeze_torso", "normalise_observations"),
+            *("init", "init_torso", "freeze_torso", "normalise_observations"),
         ),
         "learning": (
             *("gamma", "n_step", "double", "clip_rewards", "normalise_rewards", "huber_delta"),

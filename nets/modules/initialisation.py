@@ -23,7 +23,8 @@ def initialise(network: nn.Module, method: Init, generator: torch.Generator | No
 
     default leaves the network as it is (PyTorch's own: uniform within 1 / sqrt(fan in)). zeros: with hidden layers it
     is a demonstration, since units that start equal stay equal. normal: deviation 0.01. xavier: uniform, Glorot &
-    Bengio 2010, eq. 16. he: normal, He et al. 2015, eq. 10, for relu. orthogonal: Saxe et al. 2014.
+    Bengio 2010, eq. 16. he: normal, He et al. 2015, eq. 10, for relu; flax's has the same variance and no values beyond
+    two deviations. orthogonal: Saxe et al. 2014, with a gain of 1.
     A weight is a parameter of two or more axes; norms keep their gain of 1 and bias of 0, noisy layers the deviations
     of their noise. ``generator`` draws, on the network's device; None is PyTorch's global one.
 
