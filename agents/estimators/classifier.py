@@ -26,7 +26,7 @@ from torso.nets import NetworkSpec
 from torso.nets.models.card import Label
 from torso.nets.modules.initialisation import Init
 from torso.nets.specs.calibration import CalibrationMethod
-from torso.nets.specs.torsos import Activation
+from torso.nets.specs.torsos import Activation, LayerNormKind
 
 
 def _has_probabilities(estimator: Classifier) -> bool:
@@ -63,6 +63,7 @@ class Classifier(ClassifierMixin, Estimator[ClassifierConfig]):  # type: ignore[
         activation: Activation | None = None,
         dropout: float | None = None,
         layer_norm: bool = False,
+        layer_norm_kind: LayerNormKind = "image",
         batch_norm: bool | None = None,
         init_torso: str | os.PathLike[str] | None = None,
         freeze_torso: bool = False,

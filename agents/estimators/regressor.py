@@ -23,7 +23,7 @@ from torso.errors import InputError
 from torso.nets import NetworkSpec
 from torso.nets.models.card import Label
 from torso.nets.modules.initialisation import Init
-from torso.nets.specs.torsos import Activation
+from torso.nets.specs.torsos import Activation, LayerNormKind
 from torso.tables import as_floats
 
 
@@ -48,6 +48,7 @@ class Regressor(RegressorMixin, Estimator[RegressorConfig]):  # type: ignore[mis
         activation: Activation | None = None,
         dropout: float | None = None,
         layer_norm: bool = False,
+        layer_norm_kind: LayerNormKind = "image",
         batch_norm: bool | None = None,
         init_torso: str | os.PathLike[str] | None = None,
         freeze_torso: bool = False,

@@ -11,6 +11,7 @@ from torch import nn
 
 from torso.agents.optim.flat import FlatParameters
 from torso.errors import ConfigError
+from torso.nets.modules.layers import weights_of
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "radam")
 
@@ -85,8 +86,9 @@ def _parameter_groups(
             f"weight_decay must be 0 for flat parameters, which mix weights with the biases it spares, got "
             f"{weight_decay}; pass the network"
         )
-    weights = {"params": [p for p in learning if p.dim() > 1], "weight_decay": weight_decay}
-    others = {"params": [p for p in learning if p.dim() <= 1], "weight_decay": 0.0}
+    decaying = {id(weight) for weight in weights_of(network)}
+    weights = {"params": [p for p in learning if id(p) in decaying], "weight_decay": weight_decay}
+    others = {"params": [p for p in learning if id(p) not in decaying], "weight_decay": 0.0}
     return [group for group in (weights, others) if group["params"]]
 
 

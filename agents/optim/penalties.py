@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.errors import ConfigError
+from torso.nets.modules.layers import weights_of
 
 
 def penalty(network: nn.Module, *, l1: float = 0.0, l2: float = 0.0) -> Tensor:
@@ -23,7 +24,7 @@ def penalty(network: nn.Module, *, l1: float = 0.0, l2: float = 0.0) -> Tensor:
     for name, value in (("l1", l1), ("l2", l2)):
         if not 0 <= value < math.inf:
             raise ConfigError(f"{name} must be at least 0 and finite, got {value}")
-    weights = [parameter for parameter in network.parameters() if parameter.requires_grad and parameter.dim() > 1]
+    weights = [weight for weight in weights_of(network) if weight.requires_grad]
     if not weights or not (l1 or l2):
         return torch.zeros((), device=next((parameter.device for parameter in network.parameters()), None))
     total: Tensor = _Penalty.apply(l1, l2, *weights)  # type: ignore[no-untyped-call]

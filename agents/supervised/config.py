@@ -22,7 +22,7 @@ from torso.nets.modules.initialisation import INITS, Init
 from torso.nets.specs.calibration import CALIBRATION_METHODS, CalibrationMethod
 from torso.nets.specs.named_heads import head_fields, head_names, require_head
 from torso.nets.specs.named_torsos import is_convolutional, registered_nets, unknown_net
-from torso.nets.specs.torsos import ACTIVATIONS, Activation
+from torso.nets.specs.torsos import ACTIVATIONS, Activation, LayerNormKind, require_layer_norm_kind
 
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "radam"]
 Schedule = Literal["constant", "step", "cosine", "one-cycle"]
@@ -55,6 +55,10 @@ class FitConfig:
     """Dropout: share of features dropped in training (Srivastava et al. 2014); None: the net's own."""
     layer_norm: bool = False
     """Layer normalisation after each layer (Ba et al. 2016)."""
+    layer_norm_kind: LayerNormKind = "image"
+    """Layer normalisation after a convolution: image (over channels and pixels, with a scale and an offset for each
+    channel), channels (over the channels of each pixel, as flax's and in Gallici et al. 2024) or elements (as image,
+    but a scale and an offset for each element)."""
     batch_norm: bool | None = None
     """Batch normalisation after each layer (Ioffe & Szegedy 2015); None: the net's own."""
     init_torso: str | None = None
@@ -239,6 +243,7 @@ def _check_torso(config: FitConfig) -> None:
     object.__setattr__(config, "init_torso", str(Path(config.init_torso)))  # plain data
     conflicting = [name for name in ("net", "hidden", "activation", "batch_norm") if getattr(config, name) is not None]
     conflicting += ["layer_norm"] if config.layer_norm else []
+    conflicting += ["layer_norm_kind"] if config.layer_norm_kind != "image" else []
     if conflicting:
         raise ConfigError(f"init_torso brings the whole torso: leave out {', '.join(conflicting)}")
     if config.freeze_torso and config.dropout is not None:
@@ -246,6 +251,7 @@ def _check_torso(config: FitConfig) -> None:
 
 
 def _check_names(config: FitConfig) -> None:
+    require_layer_norm_kind(config.layer_norm_kind, layer_norm=config.layer_norm)
     choice("memory_format", config.memory_format, MEMORY_FORMAT_SETTINGS)
     if config.layout is not None:
         choice("layout", config.layout, (*LAYOUTS, FLAT))

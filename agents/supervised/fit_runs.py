@@ -42,7 +42,12 @@ from torso.nets import (
 )
 from torso.nets.modules.network import count_parameters
 
-_BEFORE = {"head": None, "layout": None, "memory_format": "auto"}  # what runs had before it was a setting
+_BEFORE = {  # what runs had before it was a setting
+    "head": None,
+    "layout": None,
+    "memory_format": "auto",
+    "layer_norm_kind": "image",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

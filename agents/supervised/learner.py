@@ -145,6 +145,7 @@ def _torso_spec(config: FitConfig, network_input: InputSpec) -> Any:
         dropout=config.dropout,
         layer_norm=config.layer_norm,
         batch_norm=config.batch_norm,
+        layer_norm_kind=config.layer_norm_kind,
     )
 
 

@@ -14,7 +14,6 @@ from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET,
 from torso.agents.value_based.training_config import SHARED_CHECKS, Check, TrainingConfig, one_of
 from torso.checks import count, flag, number, optional, positive, share, text, whole
 from torso.errors import ConfigError
-from torso.nets.modules.initialisation import Init
 from torso.nets.specs.named_heads import has_own_layers, head_fields, require_head
 
 _OF_ALGORITHM: Any = None  # the default of a setting whose value is the algorithm's, unless it is given
@@ -265,11 +264,6 @@ class DQNConfig(TrainingConfig):
         return super().reason_unused(name)
 
     @property
-    def init(self) -> Init:
-        """Initialisation of the network's weights: PyTorch's own."""
-        return "default"
-
-    @property
     def head_name(self) -> str:
         """Registered head of the network, ``head``."""
         return self.head
@@ -322,6 +316,8 @@ _BEFORE = {  # settings that had one value before there was a choice
     "noisy": False,
     "exploration": "epsilon",
     "memory_format": "auto",
+    "layer_norm_kind": "image",
+    "init": "default",
     **dict.fromkeys((*_LEFT_TO_HEAD, *_FIELDS_OF_POLICY)),
     **{
         name: DQNConfig.__dataclass_fields__[name].default for name in ("ladder_epsilon", "ladder_alpha", "temperature")

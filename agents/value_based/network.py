@@ -83,6 +83,8 @@ def q_network_spec(
         zeros, ones = (0.0,) * network_input.size, (1.0,) * network_input.size
         network_input = replace(network_input, mean=zeros, std=ones)
     settings: dict[str, Any] = {"hidden": hidden, "activation": config.activation, "layer_norm": config.layer_norm}
+    if config.layer_norm:
+        settings["layer_norm_kind"] = config.layer_norm_kind
     if net in registered_nets():  # it takes what it has fields for; a preset's widths are for the named ones
         settings = {name: value for name, value in settings.items() if name in registered_fields(net)}
     torso = net_spec(

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from torso.agents.value_based.training_config import SHARED_CHECKS, Check, TrainingConfig, one_of
 from torso.checks import count, positive, share
 from torso.errors import ConfigError
-from torso.nets.modules.initialisation import INITS, Init
+from torso.nets.modules.initialisation import Init
+from torso.nets.specs.torsos import LayerNormKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,10 @@ class PQNConfig(TrainingConfig):
     """Envs stepped together, each of which adds its steps to a rollout."""
     layer_norm: bool = True
     """Layer normalisation after each layer (Ba et al. 2016), in place of a target network."""
+    layer_norm_kind: LayerNormKind = "channels"
+    """Layer normalisation after a convolution: channels (over the channels of each pixel, as Gallici et al. have it),
+    elements (over channels and pixels, with a scale and an offset for each element, as CleanRL has it) or image (as
+    elements, but a scale and an offset for each channel)."""
     learning_rate: float = 2.5e-4
     """Learning rate of the optimizer, RAdam (Liu et al. 2020)."""
     rollout_steps: int = 32
@@ -88,5 +93,4 @@ _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("rollout_steps", "epochs", "num_minibatches"), count),
     "trace_decay": share,
     "reward_factor": positive,
-    "init": one_of(*INITS),
 }

@@ -14,9 +14,9 @@ from torso.checks import choice, count, each, flag, number, optional, path, posi
 from torso.errors import ConfigError
 from torso.image_layout import FLAT, LAYOUTS, LEGACY
 from torso.nets import NETS
-from torso.nets.modules.initialisation import Init
+from torso.nets.modules.initialisation import INITS, Init
 from torso.nets.specs.named_torsos import registered_fields, registered_nets, unknown_net
-from torso.nets.specs.torsos import ACTIVATIONS, Activation
+from torso.nets.specs.torsos import ACTIVATIONS, LAYER_NORM_KINDS, Activation, LayerNormKind
 
 Check = Callable[[str, object], Any]
 _NETS = tuple(net for net in NETS if net != "linear")
@@ -47,6 +47,12 @@ class TrainingConfig(ABC):
     """Activation function between layers."""
     layer_norm: bool = False
     """Layer normalisation after each layer (Ba et al. 2016)."""
+    layer_norm_kind: LayerNormKind = "image"
+    """Layer normalisation after a convolution: image (over channels and pixels, with a scale and an offset for each
+    channel), channels (over the channels of each pixel, as flax's and in Gallici et al. 2024) or elements (as image,
+    but a scale and an offset for each element)."""
+    init: Init = "default"
+    """Initial weights: PyTorch's default, zeros, normal, xavier, he or orthogonal."""
     init_torso: str | None = None
     """A run or model directory whose torso the network begins with; None: random weights."""
     freeze_torso: bool = False
@@ -137,11 +143,6 @@ class TrainingConfig(ABC):
 
     @property
     @abstractmethod
-    def init(self) -> Init:
-        """Initialisation of the network's weights."""
-
-    @property
-    @abstractmethod
     def head_name(self) -> str:
         """Registered head of the network."""
 
@@ -190,7 +191,9 @@ class TrainingConfig(ABC):
         """Say why a setting is of no use; empty where it is of use."""
         if name == "learning_rate_decay_steps" and self.learning_rate_end is None:
             return "without learning_rate_end"
-        if name in ("hidden", "activation", "layer_norm") and self.net in registered_nets():
+        if name == "layer_norm_kind" and not self.layer_norm:
+            return "without layer_norm"
+        if name in ("hidden", "activation", "layer_norm", "layer_norm_kind") and self.net in registered_nets():
             is_width_of_head = name == "hidden" and self.head_has_layers and len(self.hidden) <= 1
             if name not in registered_fields(self.net) and not is_width_of_head:
                 return f"for net {self.net!r}, whose specification has no such field"
@@ -246,6 +249,8 @@ SHARED_CHECKS: dict[str, Check] = {
     ),
     "hidden": lambda name, value: each(name, value, whole),
     "activation": one_of(*ACTIVATIONS),
+    "init": one_of(*INITS),
+    "layer_norm_kind": one_of(*LAYER_NORM_KINDS),
     "precision": one_of("auto", "float32", "bfloat16"),
     "memory_format": one_of(*MEMORY_FORMAT_SETTINGS),
     "init_torso": optional(path),

@@ -49,7 +49,7 @@ class FitOptions:
         "basics": ("dataset", "net", "max_epochs", "patience", "seed", "out", "resume", "json"),
         "data": ("classes", "label_column", "header", "task", "data_dir", "layout", "class_weight"),
         "network": (
-            *("hidden", "activation", "dropout", "layer_norm", "batch_norm", "head"),
+            *("hidden", "activation", "dropout", "layer_norm", "layer_norm_kind", "batch_norm", "head"),
             *("init", "init_torso", "freeze_torso"),
         ),
         "loss": ("loss", "label_smoothing", "l1", "l2", "calibration"),

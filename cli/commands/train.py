@@ -80,7 +80,8 @@ class _Options:
 
 
 _BASICS = ("algorithm", "env", "env_kwargs", "wrapper", "num_envs", "steps", "seed", "out", "resume")
-_TRANSFER = ("init_torso", "freeze_torso", "normalise_observations")
+_NETWORK = ("net", "layout", "hidden", "activation", "layer_norm", "layer_norm_kind")
+_WEIGHTS = ("init", "init_torso", "freeze_torso", "normalise_observations")
 _RATES = ("learning_rate", "learning_rate_end", "learning_rate_decay_steps")
 _EPSILON = ("epsilon_start", "epsilon_end", "epsilon_decay_steps")
 _OF_ALL: Sections = {
@@ -100,9 +101,9 @@ class TrainOptions(_Options):  # noqa: D101 - its text is that of every algorith
     sections: ClassVar[Sections] = {
         "basics": _BASICS,
         "network": (
-            *("net", "layout", "hidden", "activation", "layer_norm", "head", "dueling", "noisy", "noisy_std"),
+            *(*_NETWORK, "head", "dueling", "noisy", "noisy_std"),
             *("num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions", "num_fixed_fractions", "num_cosines"),
-            *_TRANSFER,
+            *_WEIGHTS,
         ),
         "learning": (
             *("gamma", "n_step", "double", "clip_rewards", "normalise_rewards", "huber_delta"),
@@ -129,7 +130,7 @@ class PQNTrainOptions(_Options):  # noqa: D101 - as above
 
     sections: ClassVar[Sections] = {
         "basics": _BASICS,
-        "network": ("net", "layout", "hidden", "activation", "layer_norm", "init", *_TRANSFER),
+        "network": (*_NETWORK, *_WEIGHTS),
         "learning": ("gamma", "trace_decay", "clip_rewards", "normalise_rewards", "reward_factor"),
         "optimiser": (*_RATES, "max_grad_norm", "rollout_steps", "epochs", "num_minibatches"),
         "exploration": _EPSILON,

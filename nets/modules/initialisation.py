@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from torso.checks import choice
-from torso.nets.modules.layers import RUNNING_NORMS
+from torso.nets.modules.layers import NORMS
 from torso.nets.modules.noisy import NoisyLinear
 
 Init = Literal["default", "zeros", "normal", "xavier", "he", "orthogonal"]
 INITS = ("default", "zeros", "normal", "xavier", "he", "orthogonal")
 
 _NORMAL_STD = 0.01  # Krizhevsky et al. 2012
-_NORMS = (*RUNNING_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def initialise(network: nn.Module, method: Init, generator: torch.Generator | None = None) -> None:
@@ -24,10 +23,10 @@ def initialise(network: nn.Module, method: Init, generator: torch.Generator | No
 
     default leaves the network as it is (PyTorch's own: uniform within 1 / sqrt(fan in)). zeros: with hidden layers it
     is a demonstration, since units that start equal stay equal. normal: deviation 0.01. xavier: uniform, Glorot &
-    Bengio 2010, eq. 16. he: normal, He et al. 2015, eq. 10, for relu. orthogonal: Saxe et al. 2014.
+    Bengio 2010, eq. 16. he: normal, He et al. 2015, eq. 10, for relu; flax's has the same variance and no values beyond
+    two deviations. orthogonal: Saxe et al. 2014, with a gain of 1.
     A weight is a parameter of two or more axes; norms keep their gain of 1 and bias of 0, noisy layers the deviations
-    of their noise. ``generator`` draws, on the
-    network's device; None is PyTorch's global one.
+    of their noise. ``generator`` draws, on the network's device; None is PyTorch's global one.
 
     Raises:
         ConfigError: an unknown method.
@@ -38,7 +37,7 @@ def initialise(network: nn.Module, method: Init, generator: torch.Generator | No
     choice("init", method, INITS)
     if method == "default":
         return
-    layers = [module for module in network.modules() if not isinstance(module, _NORMS) and _weights(module)]
+    layers = [module for module in network.modules() if not isinstance(module, NORMS) and _weights(module)]
     if method == "zeros" and len(layers) > 1:
         warnings.warn(
             "weights that all begin at 0 give the units of a hidden layer the same gradient, so that they stay alike "

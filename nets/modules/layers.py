@@ -1,4 +1,4 @@
-"""Layers: input scaling, dropout from an explicit generator, batch norms, activations."""
+"""Layers: input scaling, dropout from an explicit generator, batch and layer norms, activations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from torso.errors import ConfigError
 from torso.nets.specs.inputs import InputSpec
@@ -27,6 +28,7 @@ RUNNING_NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
+NORMS = (*RUNNING_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 class InputScaling(nn.Module):
@@ -128,6 +130,47 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Normalise ``x``, [B, C, H, W]; returns the same shape."""
         _require_several_values(self, x)
         return super().forward(x)
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of each pixel, [B, C, H, W], with a scale and an offset [C]; epsilon 1e-6.
+
+    It is flax's LayerNorm of an image. The memory format of the input is kept.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, [B, C, H, W]; returns the same shape."""
+        pixels = x.permute(0, 2, 3, 1)  # [B, H, W, C], without a copy where images are channels-last
+        y = functional.layer_norm(pixels.contiguous(), self.normalized_shape, self.weight, self.bias, self.eps)
+        y = y.permute(0, 3, 1, 2)  # [B, C, H, W]
+        return y.contiguous() if x.is_contiguous() else y
+
+
+class ElementLayerNorm(nn.LayerNorm):
+    """Layer norm over channels and pixels, [B, C, H, W], with a scale and an offset [C, H, W]; epsilon 1e-5.
+
+    The memory format of the input is kept, which ``nn.LayerNorm`` does not do.
+    """
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__((channels, height, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, [B, C, H, W]; returns the same shape."""
+        if x.is_contiguous():
+            return super().forward(x)
+        weight, bias = self.weight.permute(1, 2, 0), self.bias.permute(1, 2, 0)  # [H, W, C]
+        y = functional.layer_norm(x.permute(0, 2, 3, 1).contiguous(), weight.shape, weight, bias, self.eps)
+        return y.permute(0, 3, 1, 2)
+
+
+def weights_of(network: nn.Module) -> list[nn.Parameter]:
+    """List a network's weights: its parameters of two or more axes, without those of norms."""
+    norms = {id(each) for part in network.modules() if isinstance(part, NORMS) for each in part.parameters()}
+    return [each for each in network.parameters() if each.dim() > 1 and id(each) not in norms]
 
 
 def _require_several_values(layer: BatchNorm1d | BatchNorm2d, x: Tensor) -> None:

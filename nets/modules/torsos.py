@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torso.errors import SpecError
-from torso.nets.modules.layers import BatchNorm1d, BatchNorm2d, Dropout, activation_module, is_monotone
+from torso.nets.modules.layers import (
+    BatchNorm1d,
+    BatchNorm2d,
+    ChannelLayerNorm,
+    Dropout,
+    ElementLayerNorm,
+    activation_module,
+    is_monotone,
+)
 from torso.nets.modules.noisy import NoisyLinear
 from torso.nets.specs.registry import State
 from torso.nets.specs.torsos import ConvLayerSpec, ConvNetSpec, MLPSpec
@@ -117,7 +125,7 @@ class ConvNet(nn.Module):
             )
         layers: list[nn.Module] = []
         for conv in spec.convs:
-            layers += _conv_layers(spec, conv, channels, conv.convolved_size(height) * conv.convolved_size(width))
+            layers += _conv_layers(spec, conv, channels, conv.convolved_size(height), conv.convolved_size(width))
             channels, height, width = conv.channels, conv.output_size(height), conv.output_size(width)
         self.convs = nn.Sequential(*layers)
         self.dropout = Dropout(spec.dropout)
@@ -144,7 +152,7 @@ class ConvNet(nn.Module):
                 bias = None if layer.bias is None else layer.bias.bfloat16()
                 x = functional.conv2d(x, weight.bfloat16(), bias, layer.stride, layer.padding)
                 scale = None
-            elif isinstance(layer, nn.GroupNorm):  # which takes one precision on GPUs
+            elif isinstance(layer, (nn.GroupNorm, nn.LayerNorm)):  # which take one precision on GPUs
                 x = layer(x.float()).bfloat16()
             else:
                 x = layer(x)
@@ -167,18 +175,18 @@ def round_large_weights(network: nn.Module) -> None:
                     layer.weight.data = layer.weight.data.bfloat16()
 
 
-def _conv_layers(spec: ConvNetSpec, conv: ConvLayerSpec, channels: int, num_pixels: int) -> list[nn.Module]:
-    """Build a convolution of ``channels`` channels to ``num_pixels`` pixels with its norm, activation and pooling."""
+def _conv_layers(spec: ConvNetSpec, conv: ConvLayerSpec, channels: int, height: int, width: int) -> list[nn.Module]:
+    """Build a convolution of ``channels`` channels to ``height`` x ``width`` pixels, its norm, activation and pool."""
     layers: list[nn.Module] = [
         nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding, bias=not spec.batch_norm)
     ]
     if spec.layer_norm:
-        if conv.channels * num_pixels == 1:
+        if conv.channels * height * width == 1:
             raise SpecError(
                 "a convolution must give more than one value with layer_norm, got one channel of one pixel, which "
                 "would become 0; use more channels, or no layer_norm"
             )
-        layers.append(nn.GroupNorm(1, conv.channels))  # layer norm over channels and pixels
+        layers.append(_layer_norm(spec, conv.channels, height, width))
     elif spec.batch_norm:
         layers.append(BatchNorm2d(conv.channels))
     layers.append(activation_module(spec.activation))
@@ -187,3 +195,12 @@ def _conv_layers(spec: ConvNetSpec, conv: ConvLayerSpec, channels: int, num_pixe
     if conv.pool == "max" and is_monotone(spec.activation):
         layers[-2:] = reversed(layers[-2:])  # the same numbers from a quarter of the activations
     return layers
+
+
+def _layer_norm(spec: ConvNetSpec, channels: int, height: int, width: int) -> nn.Module:
+    """Build the layer norm of maps [B, channels, height, width]."""
+    if spec.layer_norm_kind == "channels":
+        return ChannelLayerNorm(channels)
+    if spec.layer_norm_kind == "elements":
+        return ElementLayerNorm(channels, height, width)
+    return nn.GroupNorm(1, channels)

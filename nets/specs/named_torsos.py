@@ -9,7 +9,14 @@ from typing import Any
 from torso.errors import ConfigError, SpecError
 from torso.nets.specs.inputs import InputSpec
 from torso.nets.specs.registry import TORSOS
-from torso.nets.specs.torsos import Activation, ConvLayerSpec, ConvNetSpec, MLPSpec
+from torso.nets.specs.torsos import (
+    Activation,
+    ConvLayerSpec,
+    ConvNetSpec,
+    LayerNormKind,
+    MLPSpec,
+    require_layer_norm_kind,
+)
 
 NETS = ("mlp", "cnn", "lenet", "nature", "minatar", "linear", "vgg")
 CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature", "minatar")
@@ -27,6 +34,7 @@ def net_spec(
     dropout: float | None = None,
     layer_norm: bool = False,
     batch_norm: bool | None = None,
+    layer_norm_kind: LayerNormKind = "image",
 ) -> Any:
     """Build the torso specification of a preset by name; a setting that is given replaces the preset's own.
 
@@ -38,6 +46,8 @@ def net_spec(
     28x28 and larger. vgg: five 3x3 convolutions in three pooled blocks (after Simonyan & Zisserman 2015) with batch
     norm and dropout, for 16x16 and larger. nature: Mnih et al. 2015's network for 84x84. minatar: Young & Tian 2019's
     for 10x10, a 3x3 convolution of 16 channels and a layer of 128.
+
+    ``layer_norm_kind`` is that of `ConvNetSpec`; in an mlp all kinds are the same.
 
     Raises:
         ConfigError: an unknown name, or settings that the net does not use.
@@ -52,6 +62,9 @@ def net_spec(
         settings["dropout"] = dropout
     if batch_norm is not None:
         settings["batch_norm"] = batch_norm
+    require_layer_norm_kind(layer_norm_kind, layer_norm=bool(layer_norm))
+    if layer_norm_kind != "image" and name != "mlp":
+        settings["layer_norm_kind"] = layer_norm_kind
     if name == "linear":
         return _linear(settings)
     if name == "mlp":

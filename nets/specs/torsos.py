@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torso.checks import assign, choice, each, flag, fraction, whole
 from torso.errors import SpecError
-from torso.nets.specs.registry import register_torso
+from torso.nets.specs.registry import LATER, register_torso
 from torso.plain import from_fields, shown
 
 MAX_LAYERS = 1024  # of a kind: a network of more would take minutes to build, whatever their widths
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity"]
 Pooling = Literal["max", "avg"]
+LayerNormKind = Literal["image", "channels", "elements"]
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "gelu", "identity")  # identity: a deep linear network
+LAYER_NORM_KINDS = ("image", "channels", "elements")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +92,15 @@ class ConvNetSpec:
     dropout: float = 0.0
     """Probability before each fully connected layer and before the head, in [0, 1)."""
     layer_norm: bool = False
-    """As in `MLPSpec`; after a convolution, over channels and pixels."""
+    """As in `MLPSpec`; after a convolution, over what ``layer_norm_kind`` says."""
     batch_norm: bool = False
     """As in `MLPSpec`; after a convolution, per channel."""
+    layer_norm_kind: LayerNormKind = field(default="image", metadata=LATER)
+    """Layer norm after a convolution. image: over channels and pixels together, with a scale and an offset for each
+    channel (epsilon 1e-5). channels: over the channels of each pixel, with a scale and an offset for each channel
+    (epsilon 1e-6), flax's and that of PQN's authors (Gallici et al. 2024). elements: over channels and pixels together,
+    with a scale and an offset for each element [C, H, W] (epsilon 1e-5), PyTorch's and CleanRL's. After a fully
+    connected layer all three are the same, over its features."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.convs, (list, tuple)) or not self.convs:
@@ -107,6 +115,12 @@ class ConvNetSpec:
             if not isinstance(conv, ConvLayerSpec):
                 raise SpecError(f"each of convs must be a ConvLayerSpec, got {shown(conv)}")
         _check_layers(self)
+        require_layer_norm_kind(self.layer_norm_kind, layer_norm=self.layer_norm)
+        if self.layer_norm_kind == "channels" and any(conv.channels == 1 for conv in convs):
+            raise SpecError(
+                "each of convs must have more than one channel with layer_norm_kind='channels', got 1: of one value it "
+                "leaves 0; use more channels, or layer_norm_kind='image'"
+            )
 
     @property
     def min_input_size(self) -> int:
@@ -115,6 +129,13 @@ class ConvNetSpec:
         for conv in reversed(self.convs):
             side = conv.min_input_size(side)
         return side
+
+
+def require_layer_norm_kind(kind: object, *, layer_norm: bool) -> None:
+    """Raise SpecError for an unknown kind of layer norm, or for one that is chosen without a layer norm."""
+    choice("layer_norm_kind", kind, LAYER_NORM_KINDS)
+    if kind != "image" and not layer_norm:
+        raise SpecError(f"layer_norm_kind must be left out without layer_norm, got {kind!r}; give layer_norm=True")
 
 
 def _check_layers(spec: MLPSpec | ConvNetSpec) -> None:

@@ -157,6 +157,7 @@ def test_a_model_says_where_its_torso_came_from(sees_rows: Path, tmp_path: Path)
         ({"init_torso": 3}, "init_torso must be the path of a model or run directory, got 3"),
         ({"init_torso": "a", "net": "mlp"}, "init_torso brings the whole torso: leave out net"),
         ({"init_torso": "a", "hidden": (), "layer_norm": True}, "leave out hidden, layer_norm"),
+        ({"init_torso": "a", "layer_norm_kind": "channels"}, "leave out layer_norm_kind"),
         ({"init_torso": "a", "activation": "relu", "batch_norm": False}, "leave out activation, batch_norm"),
         ({"init_torso": "a", "freeze_torso": True, "dropout": 0.0}, "a frozen torso drops nothing out"),
     ],

@@ -44,6 +44,21 @@ def fit(*arguments: object) -> FitOptions:
     return options
 
 
+@pytest.mark.parametrize(("parse", "before"), [(train, CARTPOLE), (fit, [])], ids=["train", "fit"])
+def test_layer_norm_stays_a_flag_beside_its_kind(parse: Callable[..., Any], before: list[str]) -> None:
+    def settings(*arguments: str) -> tuple[bool, str]:
+        found = parse(*before, *arguments).config
+        return found.layer_norm, found.layer_norm_kind
+
+    assert settings() == (False, "image")
+    assert settings("--layer-norm") == (True, "image")
+    assert settings("--no-layer-norm") == (False, "image")
+    for kind in ("image", "channels", "elements"):
+        assert settings("--layer-norm", "--layer-norm-kind", kind) == (True, kind)
+    with pytest.raises(ConfigError, match="--layer-norm-kind must be one of image, channels, elements, got 'pixel'"):
+        settings("--layer-norm", "--layer-norm-kind", "pixel")
+
+
 def test_settings_that_are_not_given_are_the_presets() -> None:
     known = preset("dqn", "CartPole-v1")
     assert train(*CARTPOLE) == TrainOptions(

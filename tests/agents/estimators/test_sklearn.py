@@ -426,6 +426,17 @@ def test_numbers_of_numpys_are_numbers(iris: tuple[np.ndarray, np.ndarray], tmp_
     assert Classifier.load(tmp_path / "model").get_params() == plain.get_params()
 
 
+@pytest.mark.parametrize("kind", ["image", "channels", "elements"])
+def test_kinds_of_layer_norm_are_fitted_and_saved(kind: Any, tmp_path: Any) -> None:
+    images = np.random.default_rng(0).random((40, 8, 8), dtype=np.float32)
+    fitted = Classifier(net="cnn", layer_norm=True, layer_norm_kind=kind, max_epochs=1, random_state=0)
+    fitted.fit(images, np.arange(40) % 2).save(tmp_path / "model")
+    loaded = Classifier.load(tmp_path / "model")
+    assert loaded.get_params() == fitted.get_params()
+    assert fitted.network_.spec.torso.layer_norm_kind == loaded.network_.spec.torso.layer_norm_kind == kind
+    assert np.array_equal(loaded.predict_proba(images), fitted.predict_proba(images))
+
+
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
@@ -434,6 +445,11 @@ def test_numbers_of_numpys_are_numbers(iris: tuple[np.ndarray, np.ndarray], tmp_
         (Classifier(max_epochs=True), "max_epochs must be a whole number"),
         (Classifier(net="softmax", batch_norm=True), "no hidden layer for batch_norm"),
         (Classifier(net="logistic", layer_norm=True), "no hidden layer for layer_norm"),
+        (Classifier(layer_norm_kind="channels"), "layer_norm_kind must be left out without layer_norm, got 'channels'"),
+        (
+            Regressor(layer_norm=True, layer_norm_kind="rows"),
+            "layer_norm_kind must be one of image, channels, .* 'rows'",
+        ),
         (Classifier(net="linear", hidden=(3,)), "no hidden layer for hidden"),
         (Classifier(net="perceptron", loss="softmax"), "net 'perceptron' learns by its own loss"),
         (Classifier(net="perceptron"), "Only binary classification is supported"),

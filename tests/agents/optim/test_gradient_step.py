@@ -203,6 +203,15 @@ def test_weight_decay_spares_biases() -> None:
     torch.testing.assert_close(network.bias, torch.ones(2))
 
 
+def test_weight_decay_spares_norms_of_several_axes() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.LayerNorm((2, 3, 3)))
+    nn.init.ones_(network[0].weight)
+    optimizer = make_optimizer(network, "adamw", learning_rate=0.1, weight_decay=0.5)
+    GradientStep(network, optimizer)(sum(0.0 * each.sum() for each in network.parameters()))
+    torch.testing.assert_close(network[0].weight, torch.full((2, 1, 3, 3), 0.95))
+    assert (network[1].weight == 1).all()
+
+
 def test_frozen_parameters_stay() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     network[0].requires_grad_(False)

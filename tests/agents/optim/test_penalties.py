@@ -10,6 +10,7 @@ from torch import nn
 
 from torso.agents.optim.penalties import penalty
 from torso.errors import ConfigError
+from torso.nets.modules.layers import ElementLayerNorm
 
 
 def network() -> nn.Sequential:
@@ -27,6 +28,14 @@ def test_the_sums_by_hand_spare_biases_and_norms() -> None:
     assert penalty(layers, l2=0.1).item() == pytest.approx(0.05 * (1 + 4 + 9 + 16 + 0.25))
     assert penalty(layers, l1=0.1, l2=0.2).item() == pytest.approx(1.05 + 0.1 * 30.25)
     assert penalty(layers).item() == 0.0
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm((2, 3, 3)), ElementLayerNorm(2, 3, 3), nn.RMSNorm((2, 3, 3))], ids=repr)
+def test_norms_of_several_axes_are_spared_too(norm: nn.Module) -> None:
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), norm)
+    with torch.no_grad():
+        layers[0].weight.fill_(0.5)
+    assert penalty(layers, l1=1.0).item() == pytest.approx(9.0)
 
 
 def test_the_gradients_by_hand() -> None:

@@ -51,6 +51,20 @@ def test_a_registered_torso_takes_the_settings_that_it_has_fields_for() -> None:
     assert agent._training.session.learner.online.spec.torso == SumSpec(activation="tanh")
 
 
+def test_a_kind_of_layer_norm_needs_a_field_too() -> None:
+    with pytest.raises(ConfigError, match=r"^layer_norm_kind must be left out for net 'sum-of-a-test'"):
+        DQN(
+            "CartPole-v1",
+            net="sum-of-a-test",
+            config=DQNConfig(layer_norm=True, min_replay_size=20),
+            layer_norm_kind="channels",
+        )
+    with pytest.raises(ConfigError, match="has no setting layer_norm, layer_norm_kind; leave it out"):
+        Classifier(net="sum-of-a-test", layer_norm=True, layer_norm_kind="channels").fit(
+            [[0.0], [1.0]] * 10, [0, 1] * 10
+        )
+
+
 @pytest.mark.parametrize("setting", [{"hidden": (7,)}, {"layer_norm": True}])
 def test_other_settings_are_refused(setting: dict[str, Any]) -> None:
     [(name, value)] = setting.items()

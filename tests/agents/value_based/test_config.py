@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from torso.agents import DQN, ClassifierConfig, DQNConfig, World, train_run
+from torso.agents.value_based.config import upgrade_settings
+from torso.agents.value_based.network import initial_network, q_network_spec
 from torso.errors import ConfigError
+from torso.nets import InputSpec, MLPSpec, build_network
+from torso.nets.modules.layers import ChannelLayerNorm
 
 
 def test_numbers_of_other_libraries_become_plain_data(tmp_path: Path) -> None:
@@ -41,6 +46,9 @@ def test_numbers_of_other_libraries_become_plain_data(tmp_path: Path) -> None:
     [
         ({"double": "no"}, "double must be True or False, got 'no'"),
         ({"layer_norm": 1}, "layer_norm must be True or False, got 1"),
+        ({"layer_norm_kind": "pixel"}, "layer_norm_kind must be one of image, channels, elements; got 'pixel'"),
+        ({"layer_norm_kind": True}, "layer_norm_kind must be one of image, channels, elements; got True"),
+        ({"init": "glorot"}, "init must be one of default, zeros, normal, xavier, he, orthogonal; got 'glorot'"),
         ({"clip_rewards": None}, "clip_rewards must be True or False, got None"),
         ({"stop_return": math.inf}, "stop_return must be a finite number, got inf"),
         ({"stop_return": math.nan}, "stop_return must be a finite number, got nan"),
@@ -85,6 +93,47 @@ def test_what_is_no_such_value_is_refused(setting: dict[str, Any], message: str)
     assert str(error.value) == message
 
 
+def test_the_kind_of_layer_norm_is_the_networks() -> None:
+    config = DQNConfig(net="minatar", layer_norm=True, layer_norm_kind="channels")
+    images, vector = InputSpec(shape=(4, 10, 10), layout="chw"), InputSpec(shape=(4,))
+    spec = q_network_spec(config, images, 3)
+    assert spec.torso.layer_norm_kind == "channels"
+    assert isinstance(initial_network(config, spec, seed=0).torso.convs[1], ChannelLayerNorm)
+    assert q_network_spec(replace(config, net="mlp"), vector, 3).torso == MLPSpec(hidden=(128, 128), layer_norm=True)
+    assert not q_network_spec(replace(config, layer_norm=False), images, 3).torso.layer_norm
+
+
+def test_the_initial_weights_are_drawn_as_init_says() -> None:
+    config = DQNConfig(net="minatar", init="he", hidden=(512,))
+    spec = q_network_spec(config, InputSpec(shape=(4, 10, 10), layout="chw"), 3)
+    network = initial_network(config, spec, seed=5)
+    weights = {name: weight.detach() for name, weight in network.named_parameters() if weight.dim() > 1}
+    assert len(weights) == 3
+    for name, weight in weights.items():
+        std = math.sqrt(2 / weight[0].numel())  # He et al. 2015, eq. 10
+        assert float(weight.std()) == pytest.approx(std, rel=5 / math.sqrt(weight.numel())), name
+    again, other = (initial_network(config, spec, seed).state_dict() for seed in (5, 6))
+    assert all(torch.equal(again[name], weight) for name, weight in network.state_dict().items())
+    assert not torch.equal(other["head.linear.weight"], again["head.linear.weight"])
+    plain = initial_network(replace(config, init="default"), spec, seed=5).state_dict()
+    expected = build_network(spec, torch.Generator().manual_seed(5)).state_dict()
+    assert all(torch.equal(plain[name], weight) for name, weight in expected.items())
+
+
+def test_a_kind_of_layer_norm_is_for_a_layer_norm() -> None:
+    message = "layer_norm_kind must be left out without layer_norm, got 'channels'"
+    with pytest.raises(ConfigError) as error:
+        DQN("torso/Identity-v0", layer_norm_kind="channels")
+    assert str(error.value) == message
+    assert DQN("torso/Identity-v0", layer_norm_kind="channels", layer_norm=True).config.layer_norm_kind == "channels"
+
+
+def test_settings_of_before_there_were_kinds_are_of_the_image() -> None:
+    recorded = {**asdict(DQNConfig(layer_norm=True))}
+    del recorded["layer_norm_kind"], recorded["init"]
+    assert upgrade_settings(recorded) == asdict(DQNConfig(layer_norm=True, layer_norm_kind="image", init="default"))
+
+
 def test_large_periods_mean_never() -> None:
     assert DQNConfig(log_period=10**12).log_period == 10**12
 
@@ -93,6 +142,11 @@ def test_large_periods_mean_never() -> None:
     ("setting", "message"),
     [
         ({"layer_norm": "no"}, "layer_norm must be True or False, got 'no'"),
+        ({"layer_norm_kind": "pixel"}, "layer_norm_kind must be one of image, channels, elements; got 'pixel'"),
+        (
+            {"layer_norm_kind": "elements"},
+            "layer_norm_kind must be left out without layer_norm, got 'elements'; give layer_norm=True",
+        ),
         ({"batch_norm": "yes"}, "batch_norm must be True or False, got 'yes'"),
         ({"freeze_torso": 1}, "freeze_torso must be True or False, got 1"),
         ({"label_smoothing": "x"}, "label_smoothing must be a finite number, got 'x'"),

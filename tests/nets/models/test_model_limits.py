@@ -91,6 +91,15 @@ VAST: dict[str, tuple[InputSpec, Any, Any, dict[str, Any]]] = {
     "one wide layer": (VECTOR, MLP, LOGITS, {"torso": {"hidden": [LARGEST]}}),
     "wide layers after convolutions": (IMAGE, CONVNET, LOGITS, {"torso": {"hidden": [LARGEST, LARGEST]}}),
     "layer norms": (VECTOR, MLP, LOGITS, {"torso": {"hidden": [LARGEST], "layer_norm": True}}),
+    "layer norms of elements": (
+        IMAGE,
+        CONVNET,
+        LOGITS,
+        {
+            "input": {"shape": [3, LARGEST, LARGEST]},
+            "torso": {"layer_norm": True, "layer_norm_kind": "elements"},
+        },
+    ),
     "batch norms": (VECTOR, MLP, LOGITS, {"torso": {"hidden": [LARGEST], "batch_norm": True}}),
     "channels": (IMAGE, CONVNET, LOGITS, {"torso": {"convs": [{"channels": LARGEST, "kernel": 3}]}}),
     "a kernel": (

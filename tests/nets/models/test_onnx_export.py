@@ -145,6 +145,8 @@ def test_onnx_gives_torchs_answers(exported: Callable[[str], Path], case: str) -
     "settings",
     [
         {"layer_norm": True, "activation": "tanh"},
+        {"layer_norm": True, "layer_norm_kind": "channels"},
+        {"layer_norm": True, "layer_norm_kind": "elements"},
         {"batch_norm": True, "activation": "gelu"},
         {"activation": "leaky_relu"},
         {"activation": "identity"},

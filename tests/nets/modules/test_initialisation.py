@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_orthogonal_weights_keep_lengths() -> None:
 
 @pytest.mark.parametrize("init", [init for init in INITS if init != "default"])
 def test_biases_begin_at_0_and_norms_are_left(init: str) -> None:
-    for torso in (CONVS, net_spec("vgg", IMAGE)):
+    for torso in (CONVS, replace(CONVS, layer_norm_kind="elements"), net_spec("vgg", IMAGE)):
         network, untouched = build(init, torso=torso), build("default", torso=torso).state_dict()
         for name, tensor in network.state_dict().items():
             module = network.get_submodule(name.rpartition(".")[0])

@@ -35,7 +35,7 @@ from torso.nets import (
 from torso.nets.modules.layers import Dropout, InputScaling
 from torso.nets.modules.torsos import round_large_weights
 from torso.nets.specs.inputs import INPUT_DTYPES
-from torso.nets.specs.torsos import Activation
+from torso.nets.specs.torsos import Activation, LayerNormKind
 
 Array = np.ndarray[Any, Any]
 
@@ -89,14 +89,20 @@ def scramble(network: Network, std: float = 1.0) -> None:
             nn.init.uniform_(statistic, 0.5, 2.0, generator=generator)
 
 
-def normalise(x: Array, w: dict[str, Array], prefix: str, norm: str) -> Array:
-    """Apply the norm of weights with that prefix. Layer norm is over channels and pixels, gain and bias a channel's."""
+def normalise(x: Array, w: dict[str, Array], prefix: str, norm: str, kind: str = "image") -> Array:
+    """Apply the norm of weights with that prefix; ``kind``: of a layer norm of maps [B, C, H, W]."""
     gain, bias = w[f"{prefix}.weight"], w[f"{prefix}.bias"]
     if norm == "batch":
         return batch_norm(x, w[f"{prefix}.running_mean"], w[f"{prefix}.running_var"], gain, bias)
     if x.ndim == 2:
         return layer_norm(x, gain, bias)
+    if kind == "channels":
+        pixels = np.moveaxis(x, 1, 3)  # [B, H, W, C]
+        flat = layer_norm(pixels.reshape(-1, x.shape[1]), gain, bias, eps=1e-6)
+        return np.moveaxis(flat.reshape(pixels.shape), 3, 1)
     flat = layer_norm(x.reshape(len(x), -1), np.array(1.0), np.array(0.0)).reshape(x.shape)
+    if kind == "elements":
+        return flat * gain + bias
     return flat * gain.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
 
 
@@ -151,6 +157,15 @@ CONVNETS = {
         activation="sigmoid",
     ),
     "normalised": ConvNetSpec(convs=(ConvLayerSpec(channels=3, kernel=3, pool="max"),), hidden=(4,), layer_norm=True),
+    **{
+        f"normalised, {kind}": ConvNetSpec(
+            convs=(ConvLayerSpec(channels=3, kernel=3, pool="max"), ConvLayerSpec(channels=4, kernel=2)),
+            hidden=(4,),
+            layer_norm=True,
+            layer_norm_kind=kind,
+        )
+        for kind in get_args(LayerNormKind)
+    },
     "normalised by batches": ConvNetSpec(
         convs=(ConvLayerSpec(channels=3, kernel=3, pool="max"), ConvLayerSpec(channels=4, kernel=2)),
         hidden=(4,),
@@ -172,7 +187,7 @@ def convnet_by_hand(w: dict[str, Array], spec: ConvNetSpec, x: Array) -> Array:
         x = convolve(x, w[f"{prefix}.weight"], w.get(f"{prefix}.bias", np.zeros(1)), conv.stride, conv.padding)
         layer += 1
         if norm_of(spec):
-            x = normalise(x, w, f"torso.convs.{layer}", norm_of(spec))
+            x = normalise(x, w, f"torso.convs.{layer}", norm_of(spec), spec.layer_norm_kind)
             layer += 1
         x = act(x)
         layer += 1
@@ -192,9 +207,14 @@ def test_a_convnet_is_its_equations(name: str) -> None:
     np.testing.assert_allclose(output(network, obs), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_a_networks_gradients_are_those_of_finite_differences() -> None:
+@pytest.mark.parametrize("kind", get_args(LayerNormKind))
+def test_a_networks_gradients_are_those_of_finite_differences(kind: LayerNormKind) -> None:
     spec = ConvNetSpec(
-        convs=(ConvLayerSpec(channels=2, kernel=2, pool="avg"),), hidden=(3,), activation="tanh", layer_norm=True
+        convs=(ConvLayerSpec(channels=2, kernel=2, pool="avg"),),
+        hidden=(3,),
+        activation="tanh",
+        layer_norm=True,
+        layer_norm_kind=kind,
     )
     network = build(InputSpec(shape=(5, 5), layout="hw", scale=0.5, mean=(0.25,), std=(2.0,)), spec).double()
     obs = torch.randn(2, 5, 5, dtype=torch.float64, generator=seeded(1), requires_grad=True)

@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,19 @@ CASES: dict[str, tuple[Callable[[], Any], InputSpec]] = {
         lambda: ConvNetSpec(convs=(ConvLayerSpec(channels=6, kernel=3, pool="max"),), hidden=(9,), layer_norm=True),
         image("tchw", (2, 3, 12, 12)),
     ),
+    **{
+        f"layer norm of {kind}": (
+            partial(
+                ConvNetSpec,
+                convs=(ConvLayerSpec(channels=6, kernel=3, pool="max"), ConvLayerSpec(channels=5, kernel=2)),
+                hidden=(9,),
+                layer_norm=True,
+                layer_norm_kind=kind,
+            ),
+            image("tchw", (2, 3, 12, 12)),
+        )
+        for kind in ("channels", "elements")
+    },
     "residual": (ResidualSpec, image("chw", (4, 16, 16))),
 }
 
@@ -132,7 +146,13 @@ def test_both_formats_give_equal_outputs_and_gradients(case: str, bfloat16: bool
 
 
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("case", ["lenet", "nature", "nature of colours", "residual"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("lenet", "nature", "nature of colours", "residual"),
+        *("layer norm", "layer norm of channels", "layer norm of elements"),
+    ],
+)
 @pytest.mark.usefixtures("residual")
 def test_every_convolution_computes_in_the_format(case: str, bfloat16: bool) -> None:
     """Also of one channel, whose strides alone do not tell."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,7 @@ dense_fields = {
     "dropout": st.floats(0, 1, exclude_max=True),
 }
 norms = st.sampled_from([{}, {"layer_norm": True}, {"batch_norm": True}])
+kinds = st.sampled_from(["image", "channels", "elements"])
 convs = st.builds(
     ConvLayerSpec,
     channels=sizes,
@@ -113,7 +115,11 @@ def torsos(draw: st.DrawFn) -> MLPSpec | ConvNetSpec:
     fields = {**draw(st.fixed_dictionaries(dense_fields)), **draw(norms)}
     if draw(st.booleans()):
         return MLPSpec(**fields)
-    return ConvNetSpec(convs=tuple(draw(st.lists(convs, min_size=1, max_size=3))), **fields)
+    layers = tuple(draw(st.lists(convs, min_size=1, max_size=3)))
+    kind = draw(kinds) if "layer_norm" in fields else "image"
+    if kind == "channels":  # which a single channel does not have
+        layers = tuple(replace(conv, channels=conv.channels + 1) for conv in layers)
+    return ConvNetSpec(convs=layers, layer_norm_kind=kind, **fields)
 
 
 @st.composite
@@ -303,6 +309,28 @@ def test_images_that_do_not_fill_their_input(
             "layer_norm and batch_norm must not both be True, .* the same place",
         ),
         (ConvNetSpec, {"batch_norm": True, "layer_norm": True}, "layer_norm and batch_norm .*choose one"),
+        (ConvNetSpec, {"layer_norm": "channels"}, "layer_norm must be True or False, got 'channels'"),
+        (
+            ConvNetSpec,
+            {"layer_norm": True, "layer_norm_kind": "pixel"},
+            "layer_norm_kind must be one of image, channels, elements; got 'pixel'",
+        ),
+        (ConvNetSpec, {"layer_norm": True, "layer_norm_kind": True}, "layer_norm_kind must be one of .*; got True"),
+        (ConvNetSpec, {"layer_norm": True, "layer_norm_kind": None}, "layer_norm_kind must be one of .*; got None"),
+        (
+            ConvNetSpec,
+            {"layer_norm_kind": "channels"},
+            "layer_norm_kind must be left out without layer_norm, got 'channels'; give layer_norm=True",
+        ),
+        (
+            ConvNetSpec,
+            {
+                "convs": (ConvLayerSpec(channels=4, kernel=3), ConvLayerSpec(channels=1, kernel=3)),
+                "layer_norm": True,
+                "layer_norm_kind": "channels",
+            },
+            "each of convs must have more than one channel with layer_norm_kind='channels', got 1: of one value it",
+        ),
         (ConvLayerSpec, {"channels": 0}, "channels must be"),
         (ConvLayerSpec, {"kernel": 0}, "kernel must be"),
         (ConvLayerSpec, {"stride": 0}, "stride must be"),
@@ -552,6 +580,32 @@ def test_the_cnn_keeps_small_scans_whole() -> None:
     assert isinstance(large, ConvNetSpec)
     assert [conv.pool for conv in small.convs] == [None, "max"]
     assert [conv.pool for conv in large.convs] == ["max", None, "max", "max"]
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name != "linear"])
+def test_a_kind_of_layer_norm_goes_to_convolutions(name: str) -> None:
+    network_input = InputSpec(shape=(40, 40), layout="hw")
+    for kind in ("image", "channels", "elements"):
+        spec = net_spec(name, network_input, layer_norm=True, layer_norm_kind=kind)  # type: ignore[arg-type]
+        assert getattr(spec, "layer_norm_kind", None) == (None if name == "mlp" else kind)
+    for setting, message in (
+        ({"layer_norm_kind": "channels"}, "layer_norm_kind must be left out without layer_norm, got 'channels'"),
+        ({"layer_norm": True, "layer_norm_kind": "pixel"}, "layer_norm_kind must be one of image, channels, elements"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            net_spec(name, network_input, **setting)  # type: ignore[arg-type]
+
+
+def test_a_layer_norm_is_written_as_before_there_were_kinds() -> None:
+    """So that older torsos, which know no such field, read the model; and that models of theirs are read as before."""
+    torso = ConvNetSpec(convs=(ConvLayerSpec(channels=2, kernel=3),), layer_norm=True)
+    spec = NetworkSpec(input=InputSpec(shape=(4, 4), layout="hw"), torso=torso, head=LogitsHeadSpec(num_classes=2))
+    data = spec.to_json()
+    assert set(data["torso"]) == {"kind", "convs", "hidden", "activation", "dropout", "layer_norm", "batch_norm"}
+    assert NetworkSpec.from_json(data).torso.layer_norm_kind == "image"
+    other = replace(spec, torso=replace(torso, layer_norm_kind="elements"))
+    assert other.to_json()["torso"]["layer_norm_kind"] == "elements"
+    assert NetworkSpec.from_json(other.to_json()) == other
 
 
 def test_a_head_without_noise_is_written_as_before_there_was_noise() -> None:
