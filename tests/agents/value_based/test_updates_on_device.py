@@ -9,15 +9,18 @@ import torch
 from choices import HEADS, NEXT_POLICIES
 from host_transfers import HostTransferError, refuse_host_transfers
 from torch import Tensor
+from torch.optim.radam import RAdam, _multi_tensor_radam
 
-from torso.agents import DQNConfig
+from torso.agents import DQNConfig, PQNConfig
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.observation_moments import RunningMoments
 from torso.agents.protocols import Update
 from torso.agents.replay.batches import Batch
+from torso.agents.replay.rollout import RolloutBatch
 from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.learner import DQNLearner
 from torso.agents.value_based.network import q_network_spec
+from torso.agents.value_based.on_policy import PQNLearner
 from torso.nets import InputSpec, Prediction, build_network
 from torso.nets.modules.layers import MemoryFormat
 
@@ -40,6 +43,13 @@ SETTINGS: dict[str, dict[str, Any]] = {  # each added to every row
     "normalised observations": {"normalise_observations": True},
     "layer norm": {"layer_norm": True, "activation": "gelu"},
     "many parameters": {"hidden": (1024, 1024)},  # more than are stepped as one tensor
+}
+
+PQN_SETTINGS: dict[str, dict[str, Any]] = {
+    "authors'": {},
+    "elements": {"layer_norm_kind": "elements", "max_grad_norm": None},
+    "a learning rate that falls": {"learning_rate_end": 1e-5, "epochs": 3},
+    "many parameters": {"hidden": (1024, 1024)},
 }
 
 
@@ -129,6 +139,38 @@ def test_no_head_waits_with_any_next_policy(head: str, next_policy: str) -> None
 def test_images_with_channels_last_make_nothing_wait(precision: Precision) -> None:
     learner = learner_of(DQNConfig(**SIZES), "nature", precision, "channels-last")
     require_updated(learner, updated(learner, batch_of("nature")))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("net", INPUTS)
+@pytest.mark.parametrize("settings", PQN_SETTINGS.values(), ids=PQN_SETTINGS)
+def test_no_rollout_makes_pqn_wait(net: str, precision: Precision, settings: dict[str, Any]) -> None:
+    given = {"hidden": (128, 128), "num_envs": 2, "rollout_steps": 6, "num_minibatches": 3, **settings}
+    config = PQNConfig(**given)
+    network = build_network(q_network_spec(config, INPUTS[net], ACTIONS), torch.Generator().manual_seed(0))
+    learner = PQNLearner(config, network, device=META, precision=precision, generator=torch.Generator().manual_seed(1))
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=META)
+
+    shape, dtype = INPUTS[net].shape, torch.uint8 if net == "nature" else torch.float32
+    for values, mask in ((True, False), (False, True)):
+        batch = RolloutBatch(
+            obs=empty(6, 2, *shape, dtype=dtype),
+            action=empty(6, 2, dtype=torch.int64),
+            reward=empty(6, 2),
+            terminated=empty(6, 2, dtype=torch.bool),
+            is_reset=empty(6, 2, dtype=torch.bool),
+            last_obs=empty(2, *shape, dtype=dtype),
+            mask=empty(7, 2, ACTIONS, dtype=torch.bool) if mask else None,
+            values=empty(6, 2, ACTIONS) if values else None,
+        )
+        with refuse_host_transfers(RAdam._init_group, _multi_tensor_radam):  # steps are counted on the CPU
+            update = learner.update(batch)
+            learner.advance(100, 100)
+        assert all(tensor.is_meta for tensor in update.metrics.values())
+    assert learner.num_updates == 2 * config.epochs * 3
+    assert all(tensor.is_meta for tensor in learner.online.state_dict().values())
 
 
 @pytest.mark.parametrize("is_read", [False, True], ids=["a scalar of the CPU", "a value that is read"])
