@@ -22,6 +22,7 @@ from torso.agents.runs.events import Checkpointed, Evaluated, Evaluation, Logged
 from torso.agents.runs.learning_curves import plot_training
 from torso.agents.runs.recorder import Recorder
 from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.training.profile import Profile
 from torso.agents.training.session import Session, build_network_for
 from torso.agents.value_based.families import family_of
 from torso.agents.value_based.network import input_spec, q_network_spec, resolved_net
@@ -79,7 +80,7 @@ class Training:
     ``network`` gives the initial weights instead of the seed; it is copied. ``built`` is the initial network where
     `build_network_for` has built it already; it becomes the training's own. A run directory with a checkpoint is
     resumed. Every ``video_period`` steps (0: never) a greedy episode is recorded into the run directory, which changes
-    no bit.
+    no bit. ``profiles``: ``profile`` tells where the time of the latest `run` went, which changes no bit either.
     """
 
     def __init__(
@@ -92,10 +93,13 @@ class Training:
         network: Network | None = None,
         built: Network | None = None,
         video_period: int = 0,
+        profiles: bool = False,
     ) -> None:
         resolved = resolve_training(world, config, network) if run is None else run.resolved
         self.world, self.config, self.seed = world, config, seed
         self.recorder = Recorder(run)
+        self._profile = Profile(resolve_device(resolved["device"])) if profiles else None
+        self._profiled_from = 0  # steps
         if built is None and network is not None:
             built = build_network_for(world, config, seed, network)
         self.session = Session(
@@ -106,7 +110,11 @@ class Training:
             precision=resolved["precision"],
             memory_format=resolved.get("memory_format", "contiguous"),  # a run of before had no other
             network=built,
+            profile=self._profile,
         )
+        if self._profile is not None:
+            parts = {"_log": "log", "_evaluate": "evaluate", "_record_video": "evaluate", "_checkpoint": "checkpoint"}
+            self._profile.watch_methods(self, parts)
         self._checkpoint_period: int = resolved["checkpoint_period"]
         self._checkpointed_at = -1
         self._hooks = Hooks()
@@ -134,6 +142,11 @@ class Training:
         threshold, best = self.config.stop_return, self.session.best.mean
         return threshold is not None and best is not None and best >= threshold
 
+    @property
+    def profile(self) -> dict[str, Any] | None:
+        """Where the time of the latest `run` went; see `torso.agents.training.profile`."""
+        return None if self._profile is None else self._profile.to_json(self.total_steps - self._profiled_from)
+
     def is_done(self, until_steps: int) -> bool:
         """Whether ``until_steps`` steps were made in all, or ``config.stop_return`` is reached."""
         return self.total_steps >= until_steps or self.is_solved
@@ -153,7 +166,9 @@ class Training:
         self._hooks = Hooks(callbacks)
         if self.is_done(until_steps):
             return
-        core = self.session.core
+        core, self._profiled_from = self.session.core, self.total_steps
+        if self._profile is not None:
+            self._profile.begin()
         try:
             self.recorder.begin()
             with torch_threads(self.config.num_threads):
@@ -173,6 +188,8 @@ class Training:
         finally:
             core.close()
             self.recorder.close()
+            if self._profile is not None:
+                self._profile.end()
             if self.total_steps == 0 and self.run_directory is not None:
                 self.run_directory.discard()
             self._hooks = Hooks()
@@ -264,11 +281,14 @@ class Training:
         if self._must_evaluate(tick, until_steps):
             yield self._notify("on_evaluation", self._evaluate())
         if self._camera is not None and multiples_passed(before, after, self._camera.period_steps):
-            network = copy.deepcopy(self.session.learner.online).eval()
-            with self.recorder.not_stepping():
-                self._camera.record_video(self._as_predictor(network).act, after)
+            self._record_video(self._camera)
         if self._must_checkpoint(tick):
             yield self._notify("on_checkpoint", self._checkpoint(planned=True))
+
+    def _record_video(self, camera: VideoRecorder) -> None:
+        network = copy.deepcopy(self.session.learner.online).eval()
+        with self.recorder.not_stepping():
+            camera.record_video(self._as_predictor(network).act, self.total_steps)
 
     def _must_checkpoint(self, tick: Tick) -> bool:
         """Whether a checkpoint is due after a tick. One that falls into a rollout waits for its end."""

@@ -24,6 +24,7 @@ from torso.agents.replay.transitions import Transitions
 from torso.agents.runs.checkpoints import Checkpoint, Segment, plan_segments
 from torso.agents.training.core import TrainingCore
 from torso.agents.training.figures import BestNetwork, TrainingFigures
+from torso.agents.training.profile import Profile
 from torso.agents.value_based.families import NetworkLearner, family_of
 from torso.agents.value_based.learner import require_learnable
 from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
@@ -65,7 +66,8 @@ def build_network_for(world: World, config: TrainingConfig, seed: int, initial: 
 class Session:
     """Training core of one run: learner, experience and collector, their random generators, and the running figures.
 
-    network: the initial one, from `build_network_for`; it becomes the session's own. None: it is built here.
+    network: the initial one, from `build_network_for`; it becomes the session's own. None: it is built here. profile:
+    counts the time of the parts.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Session:
         precision: Precision,
         memory_format: MemoryFormat = "contiguous",
         network: Network | None = None,
+        profile: Profile | None = None,
     ) -> None:
         self.world, self.config, self.seed = world, config, seed
         env = world.spec
@@ -99,11 +102,12 @@ class Session:
             config,
             self.learner,
             family.experience(config, env, device, _torch_generator(sampling, device)),
-            partial(_make_envs, world, config.num_envs, seed),
+            partial(_make_envs, world, config.num_envs, seed, profile),
             action_start=env.action_start,
             acting_rng=np.random.default_rng(acting),
             noise_generator=_torch_generator(noise, device),
             env_name=world.name,
+            profile=profile,
         )
         self.figures = TrainingFigures(device)
         self.best = BestNetwork(self.learner.online)
@@ -154,9 +158,12 @@ class Session:
         restore_parts(self.parts(), states, tensors)
 
 
-def _make_envs(world: World, num_envs: int, seed: int, step: int) -> VectorEnv[Any, Any, Any]:
+def _make_envs(world: World, num_envs: int, seed: int, profile: Profile | None, step: int) -> VectorEnv[Any, Any, Any]:
     """Build the vector env of the segment from a step on."""
-    return world.make(env_seeds(seed, num_envs, step))
+    envs = world.make(env_seeds(seed, num_envs, step))
+    if profile is not None:
+        profile.watch_methods(envs, {"step": "env"})
+    return envs
 
 
 def assemble(
@@ -169,6 +176,7 @@ def assemble(
     acting_rng: np.random.Generator,
     noise_generator: torch.Generator | None = None,
     env_name: str = "the env",
+    profile: Profile | None = None,
 ) -> TrainingCore:
     """Assemble the training core of a learner: an explorer's acting in envs, and the experience that it fills."""
     collector = EnvCollector(
@@ -180,6 +188,11 @@ def assemble(
         has_masks=experience.has_masks,
         name=env_name,
     )
+    if profile is not None:
+        profile.watch_methods(collector, {"begin": "checkpoint"})
+        profile.watch_methods(collector.explorer, {"choose": "act"})
+        profile.watch_methods(experience, {"append": "store", "sample": "sample", "feedback": "sample"})
+        profile.watch_methods(learner, {"observe": "store", "update": "learn", "advance": "learn"})
     return TrainingCore(collector, experience, learner)
 
 

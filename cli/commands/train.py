@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 from torso.agents.runs.progress import TrainingProgress
 from torso.agents.runs.run_directory import RunDirectory
+from torso.agents.training.profile import profile_table
 from torso.agents.training.train_runs import config_of, train_run
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.families import all_algorithm_names, config_class
@@ -58,6 +60,8 @@ class _Options:
     """Steps between videos of a greedy episode, in videos/ of the run directory; 0 records none."""
     resume: bool = False
     """Continue the run in the run directory; with --env, begin it if there is none yet."""
+    profile: bool = False
+    """Print where the time went: envs, acting, storing, sampling, learning, logs, evaluations."""
     json: bool = False
     """Print the summary as one JSON object."""
     config: TrainingConfig
@@ -89,7 +93,7 @@ _OF_ALL: Sections = {
         *("evaluation_period", "evaluation_episodes", "evaluation_envs", "evaluation_max_steps", "stop_return"),
         "video_period",
     ),
-    "logging and checkpoints": ("log_period", "checkpoint_period", "json"),
+    "logging and checkpoints": ("log_period", "checkpoint_period", "profile", "json"),
     "device": ("device", "precision", "memory_format", "num_threads"),
 }
 
@@ -190,12 +194,16 @@ def run(options: _Options) -> int:
                 resume=options.resume,
                 callbacks=[progress],
                 video_period=options.video_period,
+                profiles=options.profile,
                 on_event=progress.on_event,
                 stop=stop,
             )
+        if trained.profile is not None and not options.json:
+            print(profile_table(trained.profile), file=sys.stderr)
         if trained.summary is None:  # Ctrl-C
             return f"step {trained.total_steps:,} of {options.steps:,}"
-        _print_summary(trained.summary, trained.run_directory, as_json=options.json)
+        profile = {} if trained.profile is None else {"profile": trained.profile}
+        _print_summary({**trained.summary, **profile}, trained.run_directory, as_json=options.json)
         return None
 
     return run_until_stopped("train", out, work)
