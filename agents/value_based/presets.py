@@ -46,8 +46,8 @@ class _EnvRow:
 
 
 _RAINBOWS: dict[str, dict[str, Any]] = {"rainbow": {"priority_exponent": 0.5}}  # Hessel et al. 2018, table 1
-# Few quantiles are enough for four numbers, and the loss costs their square: as RL Baselines3 Zoo's qrdqn.yml has it,
-# and Clark et al. 2024 for implicit ones.
+# Few quantiles are enough for four numbers: as RL Baselines3 Zoo's qrdqn.yml has it, and Clark et al. 2024 for implicit
+# ones.
 _CLASSIC: dict[str, Any] = {"hidden": (256, 256), "gamma": 0.99, "num_quantiles": 25, "num_fractions": 8}
 _ADAM_OF_QUANTILES = {"learning_rate": 5e-5, "adam_eps": 0.01 / 32}
 _MINATAR = _EnvRow(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from torso.agents import DQNConfig, PQNConfig
 from torso.agents.value_based.algorithms import algorithm_names, algorithm_row
 from torso.agents.value_based.exploration import EXPLORATIONS
 from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, SoftmaxPolicy
@@ -34,6 +35,9 @@ def test_each_row_has_a_section_with_its_paper() -> None:
         [section] = [each for each in sections if each.startswith(f"`{name}`")]
         for author in re.findall(r"[A-Z][a-z]+(?= et al\.)", algorithm_row(name).source):
             assert author in section, name
+    [of_pqn] = [each for each in sections if each.startswith("`pqn`")]
+    own = set(PQNConfig.__dataclass_fields__) - set(DQNConfig.__dataclass_fields__)
+    assert {name for name in own if f"`{name}`" in of_pqn} == own
 
 
 def test_each_exploration_is_there() -> None:
