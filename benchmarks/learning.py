@@ -77,7 +77,7 @@ def outdated(run: Run, result: Mapping[str, Any]) -> str:
     now = {"steps": run.steps, "score_episodes": run.episodes, "env_kwargs": dict(run.world.env_kwargs)}
     then = {name: result[name] for name in now}
     now |= json.loads(json.dumps(asdict(run.config)))  # lists, as they are in the result
-    then |= result["settings"]
+    then |= run.config.upgrade_settings(result["settings"])
     changed = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
     return "; ".join(f"{name} was {then.get(name)}, now {now.get(name)}" for name in changed)
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torso.agents import DQNConfig, World, preset
+from torso.agents import World, preset
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.errors import ConfigError
 
 PLAN = Path(__file__).with_name("learning.toml")
@@ -47,7 +48,7 @@ class Run:
         return World(env=self.env, env_kwargs=self.env_kwargs)
 
     @property
-    def config(self) -> DQNConfig:
+    def config(self) -> TrainingConfig:
         """The settings that it learns with.
 
         Raises:
