@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from torso.agents import DQNConfig, PQNConfig
 from torso.agents.value_based.algorithms import algorithm_names, algorithm_row
 from torso.agents.value_based.exploration import EXPLORATIONS
 from torso.agents.value_based.next_policies import GREEDY_ONLINE, GREEDY_TARGET, SoftmaxPolicy
 
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "algorithms.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 
@@ -48,4 +51,14 @@ def test_the_files_it_names_are_there() -> None:
     paths = re.findall(r"\]\((\.\./[^)]+)\)", TEXT)
     assert len(paths) > 10
     for path in paths:
-        assert (DOCUMENT.parent / path).is_file(), path
+        assert (DOCUMENT.parent / path).exists(), path
+
+
+def test_its_scores_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import learning_pages
+
+    assert learning_pages.page_with(TEXT, learning_pages.read_results(BENCHMARKS / "results" / "learning")) == TEXT
+    marks = re.findall(r"<!-- measured ([\w-]+) -->", TEXT)
+    assert marks == [*algorithm_names(), "all"]
+    assert all((DOCUMENT.parent / "images" / "algorithms" / f"{name}.png").is_file() for name in algorithm_names())
