@@ -268,6 +268,11 @@ class DQNConfig(TrainingConfig):
         """Registered head of the network, ``head``."""
         return self.head
 
+    @property
+    def steps_to_first_update(self) -> int:
+        """Steps before the first update, ``min_replay_size``."""
+        return self.min_replay_size
+
     def nothing_learnt(self) -> str:
         """Say when the first update comes."""
         return f"after min_replay_size {self.min_replay_size:,}; train longer, or lower it"

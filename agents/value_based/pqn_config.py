@@ -80,7 +80,12 @@ class PQNConfig(TrainingConfig):
     @property
     def minibatch_rows(self) -> int:
         """Steps of a gradient step."""
-        return self.rollout_steps * self.num_envs // self.num_minibatches
+        return self.steps_to_first_update // self.num_minibatches
+
+    @property
+    def steps_to_first_update(self) -> int:
+        """Steps before the first update: a rollout's."""
+        return self.rollout_steps * self.num_envs
 
     def nothing_learnt(self) -> str:
         """Say when the first update comes."""

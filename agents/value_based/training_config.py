@@ -156,6 +156,11 @@ class TrainingConfig(ABC):
     def head_has_layers(self) -> bool:
         """Whether the last of the hidden layers is the head's."""
 
+    @property
+    @abstractmethod
+    def steps_to_first_update(self) -> int:
+        """Steps before the first update."""
+
     @abstractmethod
     def nothing_learnt(self) -> str:
         """Say when the first update comes, for a run that ended before it."""

@@ -12,9 +12,10 @@ from types import ModuleType
 
 import pytest
 
-from torso.agents import DQNConfig, preset
+from torso.agents import preset
 from torso.agents.runs.trackers import PROGRESS
 from torso.agents.value_based.algorithms import algorithm_names
+from torso.agents.value_based.training_config import TrainingConfig
 from torso.errors import ConfigError
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -54,9 +55,9 @@ def plan(queue: ModuleType) -> list:
 
 def test_every_run_of_a_plan_has_settings_that_work(queue: ModuleType, plan: list) -> None:
     for run in plan + queue.read_plan(BENCHMARKS / "combinations.toml"):
-        assert isinstance(run.config, DQNConfig), run.name
+        assert isinstance(run.config, TrainingConfig), run.name
         assert run.config.evaluation_period is not None, run.name
-        assert run.steps > run.config.min_replay_size, run.name
+        assert run.steps > run.config.steps_to_first_update, run.name
         assert run.world.name == run.env
 
 
