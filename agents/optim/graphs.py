@@ -20,6 +20,7 @@ R = TypeVar("R")
 WARM_UPS = 3  # updates before a capture, in which libraries choose their kernels and optimizers make their moments
 
 _capturing = threading.Lock()  # a capture synchronises the device at its start, which another's must not see
+_failed: list[torch.cuda.CUDAGraph] = []  # kept, since torch's allocator goes on asking them by their address
 _log = logging.getLogger(__name__)
 
 
@@ -70,6 +71,7 @@ class CudaCapture:
                 with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                     outputs = work()
             except RuntimeError:
+                _failed.append(graph)
                 for generator, state in zip(generators, before, strict=True):
                     generator.graphsafe_set_state(state)
                 raise

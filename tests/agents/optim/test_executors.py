@@ -254,9 +254,11 @@ def test_the_order_of_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failed_capture_gives_back_generators_and_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, generator = FakeCuda(monkeypatch, fails=True), FakeGenerator()
+    monkeypatch.setattr(graphs, "_failed", [])
     capture = CudaCapture(CPU)
     with pytest.raises(RuntimeError, match="invalidated"):
         capture.record(lambda: None, [generator])  # type: ignore[list-item]
+    assert len(graphs._failed) == 1
     assert generator.states == ["as before"]
     assert cuda.stream_now == "main"
     assert graphs._capturing.acquire(blocking=False)
@@ -489,7 +491,7 @@ def test_a_graph_learns_the_same_in_bfloat16(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.usefixtures("one_kernel_each")
 @pytest.mark.parametrize("net", INPUTS)
 def test_a_graph_of_pqn_learns_what_eager_updates_learn(net: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Both with RAdam's capturable form: the other one rounds its first steps differently."""
+    """Both with RAdam's capturable form, which rounds its rates on the device."""
     settings = {"learning_rate_end": 1e-5, "learning_rate_decay_steps": 5}
     captured, eager = (pqn(each, CUDA, net, **settings) for each in (GraphExecutor(CUDA), Uncaptured()))
     for number in range(5):  # 20 updates
