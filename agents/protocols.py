@@ -98,6 +98,11 @@ class Update(NamedTuple):
 class Executor(Protocol):
     """Way to run a minibatch's update: as it stands, as a captured graph, or with gradients averaged over devices."""
 
+    @property
+    def captures(self) -> bool:
+        """Whether calls are captured: all of a minibatch is then best one call, and optimizers must be capturable."""
+        ...
+
     def prepare(self, call: Callable[[B], R], example: B, generators: Sequence[Generator]) -> Callable[[B], R]:
         """Return what runs ``call`` on minibatches that are shaped like ``example``, with the same results.
 

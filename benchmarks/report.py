@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
 
 
 def machine() -> dict[str, Any]:
@@ -22,6 +23,12 @@ def machine() -> dict[str, Any]:
         names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
     return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+
+
+def _script() -> str:
+    """The running script, as it is called from the checkout's root."""
+    path = Path(sys.argv[0]).resolve()
+    return str(Path("benchmarks") / (path.relative_to(HERE) if path.is_relative_to(HERE) else path.name))
 
 
 def _shown(argument: str) -> str:
@@ -46,7 +53,7 @@ class Report:
         self._folder = folder
         self.lines: list[str] = []
         self.data: dict[str, Any] = {
-            "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_shown, sys.argv[1:])]),
+            "command": " ".join(["python", _script(), *map(_shown, sys.argv[1:])]),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": machine(),
         }
@@ -75,8 +82,12 @@ class Report:
         """Print a row of a table and keep it."""
         self.say("| " + " | ".join(str(cell) for cell in cells) + " |")
 
-    def write(self) -> None:
-        """Write ``NAME.json`` and ``NAME.md`` into the folder."""
+    def write_data(self) -> None:
+        """Write ``NAME.json`` into the folder."""
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / f"{self.name}.json").write_text(json_text(self.data) + "\n")
+
+    def write(self) -> None:
+        """Write ``NAME.json`` and ``NAME.md`` into the folder."""
+        self.write_data()
         (self._folder / f"{self.name}.md").write_text("\n".join(self.lines) + "\n")

@@ -60,7 +60,10 @@ class GradientStep:
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = value
+            if isinstance(group["lr"], Tensor):  # a captured graph reads it there
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = value
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the optimizer's state as JSON and tensors, for a checkpoint."""

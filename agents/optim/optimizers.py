@@ -26,6 +26,7 @@ def make_optimizer(
     rho: float = 0.9,
     eps: float | None = None,
     weight_decay: float = 0.0,
+    capturable: bool = False,
 ) -> torch.optim.Optimizer:
     """Build an optimizer over the trainable parameters, in torch's fused form where CPUs and GPUs both have one.
 
@@ -38,6 +39,10 @@ def make_optimizer(
     biases and norms and is AdamW's alone. radam: Adam whose rate grows as its estimates settle (Liu et al. 2020).
     ``eps`` None is 1e-10 for adagrad, 1e-6 for adadelta, else 1e-8.
     Settings of other optimizers are ignored.
+
+    capturable: whether a CUDA graph may capture the steps of adam, adamw or radam: on CUDA their step counts and their
+    learning rate are then float32 tensors there. RAdam's steps are then up to 0.6% off at first, by rounding, and 0.1%
+    after twenty.
 
     Raises:
         ConfigError: an unknown name, a setting out of its range, weight decay without adamw, nothing that learns.
@@ -65,12 +70,15 @@ def make_optimizer(
         return optim.Adadelta(learning, lr=learning_rate, rho=rho, eps=eps, foreach=True)
     if name == "rmsprop":
         return optim.RMSprop(learning, lr=learning_rate, alpha=rho, eps=eps, foreach=True)
+    settings: dict[str, Any] = {"lr": learning_rate, "betas": betas, "eps": eps}
+    if capturable and learning[0].device.type == "cuda":
+        settings["lr"] = torch.tensor(learning_rate, dtype=torch.float32, device=learning[0].device)
+        settings["capturable"] = True
     if name == "adam":
-        return optim.Adam(learning, lr=learning_rate, betas=betas, eps=eps, fused=fused)
+        return optim.Adam(learning, **settings, fused=fused)
     if name == "radam":
-        return optim.RAdam(learning, lr=learning_rate, betas=betas, eps=eps, foreach=True)
-    groups = _parameter_groups(network, learning, weight_decay)
-    return optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=fused)
+        return optim.RAdam(learning, **settings, foreach=True)
+    return optim.AdamW(_parameter_groups(network, learning, weight_decay), **settings, fused=fused)
 
 
 _FUSED = ("cpu", "cuda")  # devices that torso computes on; torch's fused optimizers refuse some of the others

@@ -73,6 +73,8 @@ def restore_optimizer(
 ) -> None:
     """Load into an optimizer over the same parameters a state that ``optimizer_state`` returned.
 
+    The optimizer stays capturable or not, and a learning rate that is a tensor stays where it is in memory.
+
     Raises CheckpointError when the state is of other parameters.
     """
     current = optimizer.state_dict()["param_groups"]
@@ -82,6 +84,8 @@ def restore_optimizer(
     for group, now in zip(groups, current, strict=True):
         # JSON has no tuples: Adam's betas are lists after a round trip.
         group.update({name: tuple(group[name]) for name in group if isinstance(now.get(name), tuple)})
+        group.update({name: now[name] for name in ("capturable",) if name in now})
+    rates = [group["lr"] for group in optimizer.param_groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     values = {
         int(index): {
@@ -97,6 +101,11 @@ def restore_optimizer(
         optimizer.load_state_dict({"param_groups": groups, "state": values})
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint's optimizer does not fit: {error}") from error
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(rate, torch.Tensor):
+            group["lr"] = rate.fill_(float(group["lr"]))
+        elif isinstance(group["lr"], torch.Tensor):
+            group["lr"] = float(group["lr"])
 
 
 def numpy_generator_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from torso.agents.optim.devices import warn_of_memory_use
 from torso.agents.replay.batches import Batch
 from torso.agents.replay.one_hot import SIGNED, OneHotRows
 from torso.agents.replay.returns import n_step_return
+from torso.agents.replay.uploads import torch_dtype, upload
 from torso.errors import CheckpointError, ConfigError
 
 
@@ -98,7 +99,7 @@ class ReplayRing:
                 "has; lower replay_capacity"
             ) from error
         self._share_memory()
-        self._obs_dtype = torch.from_numpy(np.empty(0, dtype)).dtype  # of batches
+        self._obs_dtype = torch_dtype(np.dtype(dtype))  # of batches
         self._plane_offsets = torch.arange(frame_stack + 1, device=self.device)  # of a stack's planes, and one more
 
     def _share_memory(self) -> None:
@@ -222,8 +223,8 @@ class ReplayRing:
             for name, value in row.items():
                 self._rows[name][slot] = value
         else:
-            for name, value in row.items():
-                self._tensors[name][slot].copy_(torch.as_tensor(np.ascontiguousarray(value)), non_blocking=True)
+            for name, tensor in upload(row, self.device).items():
+                self._tensors[name][slot].copy_(tensor)
         self.num_rows += 1
 
     def end_episodes(self, obs: NDArray[np.generic], mask: NDArray[np.bool_] | None = None) -> None:
@@ -337,7 +338,7 @@ class ReplayRing:
     def _zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         if self.device.type == "cpu":  # NumPy's zeros are allocated lazily, on the first write
             return torch.from_numpy(np.zeros(shape, dtype))
-        return torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=self.device)
+        return torch.zeros(shape, dtype=torch_dtype(dtype), device=self.device)
 
 
 def _select_items(items: Tensor, index: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torso.agents.protocols import Due, StepRows
 from torso.agents.replay.reward_scale import RewardScale
+from torso.agents.replay.uploads import zeros_for
 from torso.arrays import Array
 
 
@@ -59,7 +60,7 @@ class Rollout:
         self._device = device
         self._clip_rewards, self._reward_factor, self._reward_scale = clip_rewards, reward_factor, reward_scale
         size = (num_steps, num_envs)
-        self._obs = np.zeros((*size, *shape), dtype=dtype)
+        self._obs = zeros_for(device, (*size, *shape), dtype)
         self._action = np.zeros(size, dtype=np.int64)
         self._reward = np.zeros(size)  # float64, the env's own
         self._terminated, self._is_reset = np.zeros((2, *size), dtype=bool)

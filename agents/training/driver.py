@@ -15,6 +15,7 @@ import numpy as np
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
 from torso.agents.acting.videos import VideoRecorder
 from torso.agents.optim.devices import resolve_precision, torch_threads
+from torso.agents.optim.executors import resolve_executor
 from torso.agents.optim.memory_formats import resolve_memory_format
 from torso.agents.optim.schedules import multiples_passed
 from torso.agents.runs.callbacks import Callback, Hooks
@@ -55,6 +56,7 @@ def resolve_training(world: World, config: TrainingConfig, initial: Network | No
         a * b >= LARGE_WEIGHTS for a, b in widths
     )
     precision = resolve_precision(config.precision, device, pays=pays)
+    executor = resolve_executor(config.executor, device)
     memory_format = resolve_memory_format(
         config.memory_format,
         q_network_spec(config, input_spec(world.spec, config), world.spec.num_actions, initial),
@@ -69,6 +71,7 @@ def resolve_training(world: World, config: TrainingConfig, initial: Network | No
     return {
         "device": str(device),
         "precision": precision,
+        "executor": executor,
         **({} if memory_format is None else {"memory_format": memory_format}),
         "checkpoint_period": config.steps_between_checkpoints,
     }
@@ -109,6 +112,7 @@ class Training:
             device=resolve_device(resolved["device"]),
             precision=resolved["precision"],
             memory_format=resolved.get("memory_format", "contiguous"),  # a run of before had no other
+            executor=resolved.get("executor", "eager"),  # nor this
             network=built,
             profile=self._profile,
         )
@@ -144,7 +148,7 @@ class Training:
 
     @property
     def profile(self) -> dict[str, Any] | None:
-        """Where the time of the latest `run` went; see `torso.agents.training.profile`."""
+        """Seconds of the latest `run` by part of the driver; see `torso.agents.training.profile`."""
         return None if self._profile is None else self._profile.to_json(self.total_steps - self._profiled_from)
 
     def is_done(self, until_steps: int) -> bool:

@@ -34,6 +34,7 @@ class TrainingFigures:
         self._recent_returns: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self._recent_lengths: deque[int] = deque(maxlen=_RECENT_EPISODES)
         self._sums: dict[str, Tensor] = {}  # on the device
+        self._read: dict[str, float] | None = None  # the same, once they were read
         self._num_metrics = 0
 
     def record(self, tick: Tick) -> None:
@@ -44,13 +45,14 @@ class TrainingFigures:
             self._recent_lengths.append(episode.length_steps)
         if tick.updates:
             self._num_metrics += 1
+            self._read = None
             for name, value in tick.metrics.items():
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def require_finite(self, total_steps: int) -> None:
         """Raise ConfigError where a figure since the last log line is not finite: the training has diverged."""
-        for name, total in self._sums.items():
-            if not math.isfinite(value := float(total)):
+        for name, value in self._totals().items():
+            if not math.isfinite(value):
                 raise ConfigError(
                     f"the {name} must be finite, got {value} by step {total_steps}: the training diverged; lower "
                     "learning_rate, set max_grad_norm, or check the env's rewards"
@@ -66,9 +68,16 @@ class TrainingFigures:
 
     def pop_means(self) -> dict[str, float]:
         """Return the means of the updates' figures since the last call, by name in order, and reset them."""
-        means = {name: float(total) / self._num_metrics for name, total in sorted(self._sums.items())}
-        self._sums, self._num_metrics = {}, 0
+        means = {name: total / self._num_metrics for name, total in sorted(self._totals().items())}
+        self._sums, self._read, self._num_metrics = {}, None, 0
         return means
+
+    def _totals(self) -> dict[str, float]:
+        """Read the sums in one copy from the device; until the next tick with updates there is no second one."""
+        if self._read is None:
+            values = torch.stack([total.reshape(()) for total in self._sums.values()]).tolist() if self._sums else []
+            self._read = dict(zip(self._sums, values, strict=True))
+        return self._read
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the state as JSON and tensors."""
@@ -91,7 +100,7 @@ class TrainingFigures:
         self._recent_returns.extend(state["recent_returns"])
         self._recent_lengths.extend(state["recent_lengths"])
         self._num_metrics = state["num_metrics"]
-        self._sums = {name: tensor.to(self._device) for name, tensor in tensors.items()}
+        self._sums, self._read = {name: tensor.to(self._device) for name, tensor in tensors.items()}, None
 
 
 class BestNetwork:

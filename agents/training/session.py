@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torso.agents.acting.collector import EnvCollector
 from torso.agents.optim.devices import Precision
+from torso.agents.optim.executors import ExecutorName, make_executor
 from torso.agents.optim.observation_moments import RunningMoments
 from torso.agents.optim.states import restore_parts
 from torso.agents.protocols import Experience, Stateful
@@ -79,6 +80,7 @@ class Session:
         device: torch.device,
         precision: Precision,
         memory_format: MemoryFormat = "contiguous",
+        executor: ExecutorName = "eager",
         network: Network | None = None,
         profile: Profile | None = None,
     ) -> None:
@@ -97,6 +99,7 @@ class Session:
             memory_format=memory_format,
             moments=RunningMoments(math.prod(env.shape)) if config.normalise_observations else None,
             generator=_torch_generator(learning, device),
+            executor=make_executor(executor, device),
         )
         self.core = assemble(
             config,

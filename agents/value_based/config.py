@@ -321,6 +321,7 @@ _BEFORE = {  # settings that had one value before there was a choice
     "noisy": False,
     "exploration": "epsilon",
     "memory_format": "auto",
+    "executor": "auto",  # which is eager in a run that has not recorded another
     "layer_norm_kind": "image",
     "init": "default",
     **dict.fromkeys((*_LEFT_TO_HEAD, *_FIELDS_OF_POLICY)),

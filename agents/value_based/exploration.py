@@ -63,9 +63,8 @@ class EpsilonGreedy(_Drawing):
         num_explore = int(np.count_nonzero(explore))
         if num_explore == num_envs:
             return self._random_actions(mask, explore, num_explore, num_actions)
-        q = values()
-        legal = None if mask is None else torch.from_numpy(mask).to(q.device)
-        actions: NDArray[np.int64] = greedy_actions(q, legal).cpu().numpy()
+        q = values().cpu()  # one copy that is waited for; on the device, masks would have to be copied there
+        actions: NDArray[np.int64] = greedy_actions(q, None if mask is None else torch.from_numpy(mask)).numpy()
         if num_explore:
             actions[explore] = self._random_actions(mask, explore, num_explore, num_actions)
         return actions

@@ -60,18 +60,19 @@ def require_learnable(config: TrainingConfig, network: Network) -> ValueHead:
 
 
 class _Minibatch(NamedTuple):
-    """Transitions of a gradient step, and their regression targets."""
+    """Transitions of a gradient step, and their regression targets, or None where the step computes them."""
 
     batch: Batch
-    target: Tensor  # [B, ...], as the head has it
+    target: Tensor | None  # [B, ...], as the head has it
 
 
 class _Outcome(NamedTuple):
-    """Loss of a gradient step, a scalar; priorities, [B]; the prediction before the step, detached."""
+    """Loss of a gradient step, a scalar; priorities, [B]; the prediction before the step, detached; targets."""
 
     loss: Tensor
     priority: Tensor
     prediction: Prediction
+    target: Tensor
 
 
 class DQNLearner:
@@ -101,14 +102,19 @@ class DQNLearner:
             round_large_weights(self.target)  # once per copy instead of in every forward; the same numbers
         small = sum(parameter.numel() for parameter in self.online.parameters()) <= MAX_FLAT_PARAMETERS
         flat = FlatParameters(self.online) if small else None
-        optimizer = make_optimizer(flat or self.online, learning_rate=config.learning_rate, eps=config.adam_eps)
+        self._executor: Executor = EagerExecutor() if executor is None else executor
+        optimizer = make_optimizer(
+            flat or self.online,
+            learning_rate=config.learning_rate,
+            eps=config.adam_eps,
+            capturable=self._executor.captures,
+        )
         self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
         self.next_policy: NextPolicy = config.row.next_policy
         self._online = select_forward(self.online, precision)
         self._target = select_forward(self.target, precision)
         self.moments = moments
         self.generator = torch.Generator(device).manual_seed(0) if generator is None else generator
-        self._executor: Executor = EagerExecutor() if executor is None else executor
         self._update_minibatch: Callable[[_Minibatch], _Outcome] | None = None  # prepared for the first one's shapes
         self.num_updates = 0
         self._updates_at_sync = 0
@@ -150,14 +156,13 @@ class DQNLearner:
             self.set_input_statistics(self.moments.mean, self.moments.std)
         lay_out = self.online.scaling.lay_out
         batch = batch._replace(s_tm1=lay_out(batch.s_tm1), s_t=lay_out(batch.s_t))
-        outcomes, targets = [], []
+        outcomes = []
         for minibatch in self._minibatches(batch):
             if self._update_minibatch is None:
                 self._update_minibatch = self._executor.prepare(self._gradient_step, minibatch, (self.generator,))
             outcomes.append(self._update_minibatch(minibatch))
-            targets.append(minibatch.target)
         self.num_updates += len(outcomes)
-        figures = self._figures([outcome.prediction for outcome in outcomes], targets)
+        figures = self._figures([each.prediction for each in outcomes], [each.target for each in outcomes])
         metrics = {"loss": torch.stack([outcome.loss for outcome in outcomes]).mean(), **figures}
         return Update(metrics, torch.cat([outcome.priority for outcome in outcomes]))
 
@@ -193,9 +198,14 @@ class DQNLearner:
         """Yield the batch's minibatches with their targets.
 
         The target network is constant within the batch, so targets are computed in larger blocks. Where they also
-        depend on the online network, which every step changes, or on what the head draws, a block is a minibatch.
+        depend on the online network, which every step changes, or on what the head draws, a block is a minibatch. An
+        executor that captures gets none, so that targets are part of what it captures.
         """
         size = self.config.batch_size
+        if self._executor.captures:
+            for start in range(0, len(batch.r_t), size):
+                yield _Minibatch(batch.rows(start, start + size), None)
+            return
         is_alone = self.head.is_random or any(name.startswith("online") for name in self.next_policy.needs)
         block = size if is_alone else size * max(1, _TARGET_ROWS // size)
         for first in range(0, len(batch.r_t), block):
@@ -205,11 +215,12 @@ class DQNLearner:
                 yield _Minibatch(rows.rows(start, start + size), targets[start : start + size])
 
     def _gradient_step(self, minibatch: _Minibatch) -> _Outcome:
-        batch, target = minibatch
+        batch = minibatch.batch
+        target = self._targets(batch) if minibatch.target is None else minibatch.target
         prediction, _ = self._online(batch.s_tm1, (), self.generator)
         loss, priority = self.head.loss(prediction, batch.a_tm1, target)  # [B] each
         mean = self.step(torch.dot(loss, batch.weight) / len(loss))
-        return _Outcome(mean, priority, Prediction(prediction.output.detach(), prediction.draws))
+        return _Outcome(mean, priority, Prediction(prediction.output.detach(), prediction.draws), target)
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Tensor:
@@ -260,6 +271,7 @@ class DQNLearner:
         except RuntimeError as error:
             raise CheckpointError(f"the checkpoint's weights are of another network: {error}") from error
         self.step.restore(state["optimizer"], strip_prefix("optimizer", tensors))
+        self._update_minibatch = None  # the optimizer's moments have other memory now
         self.num_updates = int(state["num_updates"])
         self._updates_at_sync = int(state["updates_at_sync"])
         self._advanced_to = int(state["advanced_to"])

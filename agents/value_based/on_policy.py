@@ -75,12 +75,17 @@ class PQNLearner:
         self.online = network.to(device).set_memory_format(memory_format).train()
         small = sum(parameter.numel() for parameter in self.online.parameters()) <= MAX_FLAT_PARAMETERS
         flat = FlatParameters(self.online) if small else None
-        optimizer = make_optimizer(flat or self.online, "radam", learning_rate=config.learning_rate)
+        self._executor: Executor = EagerExecutor() if executor is None else executor
+        optimizer = make_optimizer(
+            flat or self.online,
+            "radam",
+            learning_rate=config.learning_rate,
+            capturable=self._executor.captures,
+        )
         self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
         self._online = select_forward(self.online, precision)
         self.moments = moments
         self.generator = torch.Generator(device).manual_seed(0) if generator is None else generator
-        self._executor: Executor = EagerExecutor() if executor is None else executor
         self._update_minibatch: Callable[[Minibatch], _Outcome] | None = None  # prepared for the first one's shapes
         self.num_updates = 0
 
@@ -187,6 +192,7 @@ class PQNLearner:
         except RuntimeError as error:
             raise CheckpointError(f"the checkpoint's weights are of another network: {error}") from error
         self.step.restore(state["optimizer"], strip_prefix("optimizer", tensors))
+        self._update_minibatch = None  # the optimizer's moments have other memory now
         self.num_updates = int(state["num_updates"])
         self.generator.set_state(tensors["generator"])
         if state["input"] is not None:

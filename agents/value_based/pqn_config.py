@@ -68,8 +68,8 @@ class PQNConfig(TrainingConfig):
 
     @classmethod
     def upgrade_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return recorded settings as they are: there was no other form."""
-        return dict(settings)
+        """Bring recorded settings to the form of today; they keep their meaning."""
+        return {"executor": "auto", **settings}
 
     def with_algorithm(self, name: str) -> PQNConfig:
         """Return the configuration itself for pqn; ConfigError for another algorithm, whose settings are others."""

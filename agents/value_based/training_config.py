@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
+from torso.agents.optim.executors import EXECUTOR_SETTINGS
 from torso.agents.optim.memory_formats import MEMORY_FORMAT_SETTINGS
 from torso.agents.optim.schedules import linear
 from torso.checks import choice, count, each, flag, number, optional, path, positive, share, text, whole
@@ -100,6 +101,9 @@ class TrainingConfig(ABC):
     memory_format: Literal["auto", "contiguous", "channels-last"] = "auto"
     """Memory format of images in convolutions: contiguous, channels-last, or auto: channels-last where updates on this
     machine are a tenth faster with it, as measured at the start of the run."""
+    executor: Literal["auto", "eager", "graph"] = "auto"
+    """How gradient steps run: eager, graph (each is captured once as a CUDA graph and then replayed, on CUDA alone), or
+    auto: graph on CUDA, eager elsewhere."""
     device: str = "auto"
     """Device of the networks and of what they learn from: auto, cpu or cuda."""
     num_threads: int = 1
@@ -258,6 +262,7 @@ SHARED_CHECKS: dict[str, Check] = {
     "layer_norm_kind": one_of(*LAYER_NORM_KINDS),
     "precision": one_of("auto", "float32", "bfloat16"),
     "memory_format": one_of(*MEMORY_FORMAT_SETTINGS),
+    "executor": one_of(*EXECUTOR_SETTINGS),
     "init_torso": optional(path),
     **dict.fromkeys(("checkpoint_period", "evaluation_period"), optional(count)),
     "stop_return": optional(number),

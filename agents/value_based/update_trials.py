@@ -9,6 +9,7 @@ import torch
 
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.memory_formats import made_up_inputs
+from torso.agents.protocols import Executor
 from torso.agents.replay.batches import Batch
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
@@ -19,28 +20,51 @@ from torso.nets.modules.layers import MemoryFormat
 
 
 def trial_update(
-    config: DQNConfig, network: Network, memory_format: MemoryFormat, *, device: torch.device, precision: Precision
+    config: DQNConfig,
+    network: Network,
+    memory_format: MemoryFormat,
+    *,
+    device: torch.device,
+    precision: Precision,
+    executor: Executor | None = None,
 ) -> Callable[[int], object]:
     """Return a function that updates a copy of a network on so many made-up transitions, ``batch_size`` at most."""
     learner = DQNLearner(
-        config, copy.deepcopy(network), device=device, precision=precision, memory_format=memory_format
+        config,
+        copy.deepcopy(network),
+        device=device,
+        precision=precision,
+        memory_format=memory_format,
+        executor=executor,
     )
     batch = _made_up_transitions(network.spec.input, config.batch_size, device)
     return lambda rows: learner.update(batch.rows(0, rows))
 
 
 def trial_rollout(
-    config: PQNConfig, network: Network, memory_format: MemoryFormat, *, device: torch.device, precision: Precision
+    config: PQNConfig,
+    network: Network,
+    memory_format: MemoryFormat,
+    *,
+    device: torch.device,
+    precision: Precision,
+    executor: Executor | None = None,
 ) -> Callable[[int], object]:
     """Return a function that updates a copy of a network on so many made-up steps, a minibatch's at most."""
     learner = PQNLearner(
-        config, copy.deepcopy(network), device=device, precision=precision, memory_format=memory_format
+        config,
+        copy.deepcopy(network),
+        device=device,
+        precision=precision,
+        memory_format=memory_format,
+        executor=executor,
     )
     rows = config.minibatch_rows
     obs = learner.online.scaling.lay_out(made_up_inputs(network.spec.input, rows).to(device))
     zeros = torch.zeros(rows, device=device)
     steps = Minibatch(obs, zeros.long(), zeros, zeros + 1)
-    return lambda num_rows: learner.gradient_step(Minibatch(*(each[:num_rows] for each in steps)))
+    update = learner.gradient_step if executor is None else executor.prepare(learner.gradient_step, steps, ())
+    return lambda num_rows: update(Minibatch(*(each[:num_rows] for each in steps)))
 
 
 def _made_up_transitions(spec: InputSpec, rows: int, device: torch.device) -> Batch:

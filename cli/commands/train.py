@@ -94,7 +94,7 @@ _OF_ALL: Sections = {
         "video_period",
     ),
     "logging and checkpoints": ("log_period", "checkpoint_period", "profile", "json"),
-    "device": ("device", "precision", "memory_format", "num_threads"),
+    "device": ("device", "precision", "memory_format", "executor", "num_threads"),
 }
 
 

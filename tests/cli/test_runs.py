@@ -31,7 +31,7 @@ def test_train_then_evaluate_play_and_resume(run: Run, tmp_path: Path) -> None:
     assert started == f"dqn on CartPole-v1, 400 steps, seed 1: {out}"
     assert source.startswith("preset from RL Baselines3 Zoo, dqn.yml, CartPole-v1")
     assert ": hidden 256 256, " in source
-    assert given.startswith("given: hidden 16, num_envs 1, batch_size 8, ")
+    assert given.startswith("given: hidden 16, num_envs 1, ")
     summary = json.loads(ended.out)
     assert (summary["total_steps"], summary["seed"], summary["env_id"]) == (400, 1, "CartPole-v1")
     assert (summary["run"], summary["model"]) == (str(out), str(out / "best"))

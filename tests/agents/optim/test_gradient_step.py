@@ -46,6 +46,40 @@ def test_adam_takes_the_steps_of_its_paper() -> None:
     assert not value.requires_grad
 
 
+def test_a_learning_rate_in_a_tensor_is_set_in_place() -> None:
+    """A captured graph reads it where it is."""
+    network = linear([1.0])
+    rate = torch.tensor(0.5)
+    step = GradientStep(network, torch.optim.Adam(network.parameters(), lr=rate, fused=True))
+    step.learning_rate = 0.125
+    assert step.learning_rate == rate.item() == 0.125
+    assert step.optimizer.param_groups[0]["lr"] is rate
+    step(network(torch.ones(1, 1)).sum())
+    assert network.weight.item() == pytest.approx(1.0 - 0.125)
+
+
+def test_only_cuda_has_capturable_optimizers() -> None:
+    for name in OPTIMIZERS:
+        group = make_optimizer(linear([1.0]), name, capturable=True).param_groups[0]
+        assert not group.get("capturable", False)
+        assert isinstance(group["lr"], float)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["adam", "adamw", "radam"])
+def test_capturable_optimizers_on_cuda(name: str) -> None:
+    plain, capturable = (linear([1.0, -2.0]).cuda() for _ in range(2))
+    optimizers = make_optimizer(plain, name), make_optimizer(capturable, name, capturable=True)
+    group = optimizers[1].param_groups[0]
+    assert group["capturable"]
+    assert group["lr"].is_cuda
+    for network, optimizer in zip((plain, capturable), optimizers, strict=True):
+        step = GradientStep(network, optimizer)
+        for _ in range(30):
+            step(network(torch.ones(1, 2, device="cuda")).square().sum())
+    torch.testing.assert_close(capturable.weight, plain.weight, atol=1e-3 if name == "radam" else 1e-6, rtol=0.0)
+
+
 # The weight 1.0 after each of two steps of learning rate 0.1, down these gradients, worked by hand.
 TWO_STEPS = {
     "sgd": ({}, (2.0, 1.0), (1 - 0.2, 0.8 - 0.1)),

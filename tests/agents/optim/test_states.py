@@ -84,6 +84,34 @@ def test_every_optimizer_goes_on_to_the_bit_wherever_it_stops(name: str, num_bef
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
 
 
+def with_rate(rate: float | torch.Tensor, *, capturable: bool) -> tuple[nn.Module, GradientStep]:
+    network, _ = learner(0)
+    return network, GradientStep(
+        network, torch.optim.Adam(network.parameters(), lr=rate, capturable=capturable, fused=True)
+    )
+
+
+def test_a_learning_rate_in_a_tensor_is_restored_in_place(tmp_path: Path) -> None:
+    """A captured graph reads it there; and an optimizer stays capturable or not, whatever the checkpoint's was."""
+    rate = torch.tensor(0.5)
+    of_tensor, of_number = with_rate(rate, capturable=True), with_rate(0.5, capturable=False)
+    for (network, step), (_, other) in ((of_tensor, of_number), (of_number, of_tensor)):
+        train(network, step, torch.ones(1, 4, 3))
+        step.learning_rate = 0.125
+        state, tensors = step.state()
+        CheckpointStore(tmp_path).save(1, {"optimizer": state}, tensors)
+        checkpoint = CheckpointStore(tmp_path).load()
+        assert checkpoint is not None
+        other.learning_rate = 0.25
+        other.restore(checkpoint.state["optimizer"], checkpoint.tensors)
+        assert other.learning_rate == 0.125
+    [group_of_tensor], [group_of_number] = (made[1].optimizer.param_groups for made in (of_tensor, of_number))
+    assert group_of_tensor["lr"] is rate
+    assert group_of_tensor["capturable"]
+    assert isinstance(group_of_number["lr"], float)
+    assert not group_of_number["capturable"]
+
+
 def test_an_optimizer_of_another_network_is_refused() -> None:
     _, step = learner(0)
     other = nn.Linear(3, 2)

@@ -343,7 +343,12 @@ def test_what_auto_settings_chose_is_kept_on_resume(tmp_path: Path) -> None:
     train(tmp_path / "run", config, stop=lambda: True)
     path = tmp_path / "run" / "config.json"
     recorded = json.loads(path.read_text())
-    assert recorded["resolved"] == {"device": "cpu", "precision": "float32", "checkpoint_period": 20_000}
+    assert recorded["resolved"] == {
+        "device": "cpu",
+        "precision": "float32",
+        "executor": "eager",
+        "checkpoint_period": 20_000,
+    }
     recorded["resolved"]["checkpoint_period"] = 150  # as if a torso with another default had begun it
     path.write_text(json.dumps(recorded))
     events = train(tmp_path / "run", config, resume=True)

@@ -16,6 +16,7 @@ from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.assembly import transitions_of
 from torso.agents.value_based.learner import DQNLearner
 from torso.agents.value_based.network import q_network_spec
+from torso.errors import ConfigError
 from torso.nets import InputSpec, build_network
 
 META = torch.device("meta")
@@ -51,6 +52,38 @@ def test_no_tick_waits(name: str) -> None:
     assert learner.num_updates == 31
     with pytest.raises(RuntimeError, match="meta"):  # a log line reads them, and waits
         figures.pop_means()
+
+
+def test_a_log_line_reads_its_figures_in_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    tolist = torch.Tensor.tolist
+
+    def counted(tensor: torch.Tensor) -> object:
+        reads.append(tensor.numel())
+        return tolist(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", counted)
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: pytest.fail("a figure was read on its own"))
+    figures = TrainingFigures(torch.device("cpu"))
+    for step in range(2):
+        metrics = {"loss": torch.tensor(1.5 + step), "max_q": torch.tensor(float(step), dtype=torch.float64)}
+        figures.record(Tick(step, step + 1, (), (metrics,)))
+    figures.require_finite(2)
+    assert figures.pop_means() == {"loss": 2.0, "max_q": 0.5}
+    assert reads == [2]
+    figures.require_finite(2)
+    assert figures.pop_means() == {}
+    figures.record(Tick(2, 3, (), ({"loss": torch.tensor(torch.nan)},)))
+    with pytest.raises(ConfigError, match="loss must be finite, got nan by step 3"):
+        figures.require_finite(3)
+
+
+def test_a_tick_after_a_read_counts() -> None:
+    figures = TrainingFigures(torch.device("cpu"))
+    figures.record(Tick(0, 1, (), ({"loss": torch.tensor(1.0)},)))
+    figures.require_finite(1)
+    figures.record(Tick(1, 2, (), ({"loss": torch.tensor(2.0)},)))
+    assert figures.pop_means() == {"loss": 1.5}
 
 
 def test_a_figure_on_the_host_is_found() -> None:

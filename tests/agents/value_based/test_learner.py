@@ -17,6 +17,7 @@ from torso.agents.optim.devices import Precision
 from torso.agents.optim.schedules import linear, multiples_passed
 from torso.agents.replay.batches import Batch
 from torso.agents.training.agent import DQN
+from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.learner import DQNLearner
 from torso.agents.value_based.network import initial_network, q_network_spec
@@ -502,7 +503,8 @@ def test_a_target_update_copies_buffers_too() -> None:
 class CountingExecutor:
     """An executor that records what it prepared and how often it ran."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, captures: bool = False) -> None:
+        self.captures = captures
         self.prepared: list[Any] = []
         self.calls = 0
 
@@ -531,6 +533,25 @@ def test_minibatches_run_through_the_executor() -> None:
     assert generators == [made.generator]
     assert executor.calls == made.num_updates == 4
     assert torch.equal(updates[0].priority, updates[1].priority)
+
+
+@pytest.mark.parametrize("name", algorithm_names())
+def test_an_executor_that_captures_is_given_targets_too(name: str) -> None:
+    executor = CountingExecutor(captures=True)
+    config = DQNConfig(algorithm=name, hidden=(4,), batch_size=4)
+    spec = q_network_spec(config, INPUT, 2)
+    made, plain = (
+        DQNLearner(config, initial_network(config, spec, 0), device=CPU, precision="float32", executor=each)
+        for each in (executor, None)
+    )
+    for _ in range(3):
+        rows = random_batch(8)
+        updates = [each.update(rows) for each in (made, plain)]
+    [(example, _)] = executor.prepared
+    assert example.target is None
+    assert executor.calls == made.num_updates == 6
+    torch.testing.assert_close(updates[0], updates[1], atol=1e-6, rtol=1e-5)  # targets of 4 rows, and of 8 at once
+    torch.testing.assert_close(made.online.state_dict(), plain.online.state_dict(), atol=1e-6, rtol=1e-5)
 
 
 def test_a_log_shows_the_best_value_and_the_target() -> None:

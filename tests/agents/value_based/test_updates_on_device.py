@@ -13,8 +13,9 @@ from torch.optim.radam import RAdam, _multi_tensor_radam
 
 from torso.agents import DQNConfig, PQNConfig
 from torso.agents.optim.devices import Precision
+from torso.agents.optim.executors import EagerExecutor
 from torso.agents.optim.observation_moments import RunningMoments
-from torso.agents.protocols import Update
+from torso.agents.protocols import Executor, Update
 from torso.agents.replay.batches import Batch
 from torso.agents.replay.rollout import RolloutBatch
 from torso.agents.value_based.algorithms import algorithm_names
@@ -53,8 +54,18 @@ PQN_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+class Capturing(EagerExecutor):
+    """An executor that is given all that would be captured."""
+
+    captures = True
+
+
 def learner_of(
-    config: DQNConfig, net: str, precision: Precision, memory_format: MemoryFormat = "contiguous"
+    config: DQNConfig,
+    net: str,
+    precision: Precision,
+    memory_format: MemoryFormat = "contiguous",
+    executor: Executor | None = None,
 ) -> DQNLearner:
     network = build_network(q_network_spec(config, INPUTS[net], ACTIONS), torch.Generator().manual_seed(0))
     moments = RunningMoments(INPUTS[net].size) if config.normalise_observations else None
@@ -66,6 +77,7 @@ def learner_of(
         memory_format=memory_format,
         moments=moments,
         generator=torch.Generator().manual_seed(1),  # meta has none
+        executor=executor,
     )
 
 
@@ -118,6 +130,13 @@ def require_updated(learner: DQNLearner, update: Update) -> None:
 def test_no_row_waits(name: str, net: str, precision: Precision) -> None:
     learner = learner_of(DQNConfig(algorithm=name, **SIZES), net, precision)
     require_updated(learner, updated(learner, batch_of(net)))
+
+
+@pytest.mark.parametrize("name", algorithm_names())
+@pytest.mark.parametrize("masks", [False, True], ids=["all legal", "masks"])
+def test_nothing_that_is_captured_waits(name: str, masks: bool) -> None:
+    learner = learner_of(DQNConfig(algorithm=name, **SIZES), "nature", "bfloat16", executor=Capturing())
+    require_updated(learner, updated(learner, batch_of("nature", masks=masks)))
 
 
 @pytest.mark.parametrize("name", algorithm_names())
