@@ -31,6 +31,16 @@ def torch_foreach() -> Foreach:
     return Foreach(torch._foreach_norm, torch._foreach_mul_, torch._foreach_copy_, torch._foreach_lerp_)
 
 
+def torch_fused_adam() -> Callable[..., None]:
+    """Return the kernel of torch's fused Adam; the public step around it costs as much for a small network.
+
+    ``adam_(parameters, gradients, averages, averages of squares, [], steps, *, lr, beta1, beta2, weight_decay, eps,
+    amsgrad, maximize)``: lists of tensors, updated in place; the steps are counted before it is called.
+    """
+    kernel: Callable[..., None] = import_module("torch")._fused_adam_
+    return kernel
+
+
 def cpu_multiplies_bfloat16() -> bool:
     """Whether the CPU has instructions for bfloat16 products; ``torch.cpu.get_capabilities`` is newer than 2.6."""
     cpu = import_module("torch.cpu")

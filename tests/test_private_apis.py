@@ -34,6 +34,15 @@ def test_lists_of_tensors() -> None:
     assert [tensor.tolist() for tensor in others] == [[1.5, 2.0], [[1.0]]]
 
 
+def test_the_kernel_of_fused_adam() -> None:
+    """The first step of Kingma & Ba 2015, algorithm 1: by the learning rate, against the gradient's sign."""
+    weight, m, v = (torch.tensor([value]) for value in (1.0, 0.0, 0.0))
+    settings = {"lr": 0.25, "beta1": 0.5, "beta2": 0.75, "weight_decay": 0.0, "eps": 0.0, "amsgrad": False}
+    adam_ = private_apis.torch_fused_adam()
+    adam_([weight], [torch.tensor([-2.0])], [m], [v], [], [torch.tensor(1.0)], **settings, maximize=False)
+    assert (weight.item(), m.item(), v.item()) == (1.25, -1.0, 1.0)
+
+
 def test_bfloat16_of_the_cpu() -> None:
     assert private_apis.cpu_multiplies_bfloat16() == _flags_name_bfloat16()
 

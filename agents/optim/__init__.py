@@ -1,4 +1,4 @@
-"""Gradient step, optimizers, learning-rate schedules, penalties, precision, memory format, serialised optimizer state.
+"""Gradient step and its closed form, optimizers, schedules, penalties, precision, memory format, optimizer state.
 
 May import nets and base. Begin with `gradient_step.py`.
 """

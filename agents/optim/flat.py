@@ -45,3 +45,12 @@ class FlatParameters(nn.Module):
         assert gathered is not None  # noqa: S101 - made above, and nothing here sets it to None
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=gathered)
         return gathered
+
+    def share_gradients(self) -> list[Tensor]:
+        """Make each parameter's gradient a view of ``flat.grad``, and return them, for who writes them in place."""
+        gathered = self.flat.grad
+        assert gathered is not None  # noqa: S101 - as above
+        gradients = torch.split(gathered, [part.numel() for part in self._parts])
+        for part, gradient in zip(self._parts, gradients, strict=True):
+            part.grad = gradient.view(part.shape)
+        return [part.grad for part in self._parts if part.grad is not None]

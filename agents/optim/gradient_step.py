@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.flat import FlatParameters
+from torso.agents.optim.optimizers import take_step
 from torso.agents.optim.states import optimizer_state, restore_optimizer
 from torso.nets import Network, Prediction
 from torso.nets.specs.registry import State
@@ -44,13 +45,16 @@ class GradientStep:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         if self.flat is not None:
-            gradients = [self.flat.gather_gradients()]
-        else:
-            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if self.max_grad_norm is not None:
-            _clip(gradients, self.max_grad_norm)
-        self.optimizer.step()
+            self.flat.gather_gradients()
+        self.descend()
         return loss.detach()
+
+    def descend(self) -> None:
+        """Take one step down the gradients that are there: of the flat parameters, or else of each."""
+        if self.max_grad_norm is not None:
+            parameters = self.parameters if self.flat is None else [self.flat.flat]
+            _clip([each.grad for each in parameters if each.grad is not None], self.max_grad_norm)
+        take_step(self.optimizer)
 
     @property
     def learning_rate(self) -> float:
@@ -81,10 +85,9 @@ def _clip(gradients: list[Tensor], max_norm: float) -> None:
     """
     norms = _FOREACH.norm(gradients)
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    if scale.device.type == "cpu" and scale == 1.0:
+    if norm.device.type == "cpu" and norm.item() + 1e-6 <= max_norm:
         return
-    _FOREACH.mul_(gradients, scale)
+    _FOREACH.mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
 def select_forward(network: Network, precision: Precision) -> Callable[..., tuple[Prediction, State]]:

@@ -12,6 +12,9 @@ from torch import nn
 from torso.agents.optim.flat import FlatParameters
 from torso.errors import ConfigError
 from torso.nets.modules.layers import weights_of
+from torso.private_apis import torch_fused_adam
+
+_FUSED_ADAM = torch_fused_adam()
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "radam")
 
@@ -79,6 +82,33 @@ def make_optimizer(
     if name == "radam":
         return optim.RAdam(learning, **settings, foreach=True)
     return optim.AdamW(_parameter_groups(network, learning, weight_decay), **settings, fused=fused)
+
+
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """Take an optimizer's step. That of a fused Adam of one tensor is its kernel alone, to the same bits.
+
+    What ``Adam.step`` does around its kernel, such as grouping tensors by device, costs a small network as much again.
+    """
+    group, *others = optimizer.param_groups
+    parameter, *more = group["params"]
+    state = optimizer.state.get(parameter)
+    is_plain = type(optimizer) is torch.optim.Adam and not (group["amsgrad"] or group.get("decoupled_weight_decay"))
+    if others or more or not (state and is_plain and group["fused"]) or parameter.grad is None:
+        optimizer.step()  # the first step makes the state
+        return
+    state["step"] += 1
+    beta1, beta2 = group["betas"]
+    with torch.no_grad():
+        _FUSED_ADAM(
+            *([parameter], [parameter.grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]]),
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=group["maximize"],
+        )
 
 
 _FUSED = ("cpu", "cuda")  # devices that torso computes on; torch's fused optimizers refuse some of the others

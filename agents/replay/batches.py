@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -42,6 +43,12 @@ class Batch(NamedTuple):
             None if mask_t is None else mask_t[rows],
             None if mask_tm1 is None else mask_tm1[rows],
         )
+
+    def split(self, size: int) -> list[Batch]:
+        """Split this batch into batches of ``size`` transitions, the last of those that remain."""
+        num_batches = -(-len(self.r_t) // size)
+        fields = (repeat(None, num_batches) if each is None else torch.split(each, size) for each in self[:8])
+        return list(map(Batch, *fields))
 
 
 class Sample(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torso.agents.optim.closed_form import ClosedForm, has_closed_form
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.executors import EagerExecutor
 from torso.agents.optim.flat import MAX_FLAT_PARAMETERS, FlatParameters
@@ -110,6 +111,9 @@ class DQNLearner:
             capturable=self._executor.captures,
         )
         self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
+        self._closed_form: ClosedForm | None = None
+        if flat is not None and has_closed_form(self.online) and not self._executor.captures:
+            self._closed_form = ClosedForm(self.online, flat, precision)
         self.next_policy: NextPolicy = config.row.next_policy
         self._online = select_forward(self.online, precision)
         self._target = select_forward(self.target, precision)
@@ -123,7 +127,8 @@ class DQNLearner:
     def policy(self, generator: torch.Generator | None = None) -> ValuePolicy:
         """Return what acts, with the online network's weights; ``generator`` draws what a noisy network needs."""
         generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
-        return ValuePolicy(self.online, self._online, self.device, generator)
+        few = None if self._closed_form is None else self._closed_form.predict
+        return ValuePolicy(self.online, self._online, self.device, generator, forward_of_few=few)
 
     def observe(self, rows: StepRows) -> None:
         """Add the observations of envs that took an action to the running moments, if there are any.
@@ -210,13 +215,15 @@ class DQNLearner:
         block = size if is_alone else size * max(1, _TARGET_ROWS // size)
         for first in range(0, len(batch.r_t), block):
             rows = batch.rows(first, first + block)
-            targets = self._targets(rows)
-            for start in range(0, len(targets), size):
-                yield _Minibatch(rows.rows(start, start + size), targets[start : start + size])
+            yield from map(_Minibatch, rows.split(size), torch.split(self._targets(rows), size))
 
     def _gradient_step(self, minibatch: _Minibatch) -> _Outcome:
         batch = minibatch.batch
         target = self._targets(batch) if minibatch.target is None else minibatch.target
+        if self._closed_form is not None:
+            loss, td_error, q = self._closed_form(batch.s_tm1, batch.a_tm1, target, batch.weight)
+            self.step.descend()
+            return _Outcome(loss, td_error.abs(), Prediction(q), target)
         prediction, _ = self._online(batch.s_tm1, (), self.generator)
         loss, priority = self.head.loss(prediction, batch.a_tm1, target)  # [B] each
         mean = self.step(torch.dot(loss, batch.weight) / len(loss))
@@ -284,7 +291,10 @@ class DQNLearner:
 
 
 class ValuePolicy:
-    """Action values of a network that may be learning, in the precision that is faster for the number of rows."""
+    """Action values of a network that may be learning, in the precision that is faster for the number of rows.
+
+    ``forward_of_few``: what computes the network's own forward for few rows; None: the network.
+    """
 
     def __init__(
         self,
@@ -292,12 +302,14 @@ class ValuePolicy:
         forward: Callable[..., tuple[Prediction, State]],
         device: torch.device,
         generator: torch.Generator,
+        *,
+        forward_of_few: Callable[..., tuple[Prediction, State]] | None = None,
     ) -> None:
         if not isinstance(network.head, ValueHead):
             raise ConfigError(f"a policy's network must have a head that values actions, got {network.spec.head!r}")
         self.num_actions: int = network.spec.head.num_actions
         self._network, self._head = network, network.head
-        self._forward = forward
+        self._forward, self._forward_of_few = forward, forward_of_few or network
         self._device = device
         self.generator = generator
 
@@ -308,7 +320,7 @@ class ValuePolicy:
     @torch.inference_mode()
     def values(self, obs: Array, state: State = ()) -> tuple[Tensor, State]:
         """Action values [B, A] and the next state, without gradient. obs: [B, *shape] raw."""
-        forward = self._network if len(obs) < _MIN_BFLOAT16_ROWS else self._forward
+        forward = self._forward_of_few if len(obs) < _MIN_BFLOAT16_ROWS else self._forward
         prediction, state = forward(torch.from_numpy(obs).to(self._device), state, self.generator)
         return self._head.values(prediction), state
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import nn
 from torso.agents.optim.devices import resolve_precision
 from torso.agents.optim.flat import FlatParameters
 from torso.agents.optim.gradient_step import GradientStep, select_forward
-from torso.agents.optim.optimizers import OPTIMIZERS, make_optimizer
+from torso.agents.optim.optimizers import OPTIMIZERS, make_optimizer, take_step
 from torso.agents.optim.schedules import SCHEDULES, scheduled_learning_rate
 from torso.errors import ConfigError
 from torso.nets import InputSpec, MLPSpec, NetworkSpec, ScalarHeadSpec, build_network
@@ -183,6 +185,61 @@ def test_plain_adam_is_pytorchs_to_the_bit() -> None:
         for network, step in zip((ours, theirs), steps, strict=True):
             step(network(batch).square().sum())
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"weight_decay": 0.1}, {"maximize": True}, {"amsgrad": True}, {"fused": False}, {"decoupled": 0.1}],
+    ids=lambda settings: next(iter(settings), "plain"),
+)
+def test_a_step_is_the_optimizers_own_to_the_bit(settings: dict[str, Any]) -> None:
+    """Of one tensor, as flat parameters are; a rate that changes and a state that is loaded count as well."""
+    kind, made = torch.optim.Adam, {"fused": True, **settings}
+    if "decoupled" in made:
+        kind, made = torch.optim.AdamW, {"fused": True, "weight_decay": made["decoupled"]}
+    ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 99)) for _ in range(2))
+    optimizers = [kind([each], lr=0.1, betas=(0.8, 0.9), eps=1e-5, **made) for each in (ours, theirs)]
+    for index, gradient in enumerate(torch.randn(8, 99, generator=torch.Generator().manual_seed(0))):
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = 0.1 / (index + 1)
+        take_step(optimizers[0])
+        optimizers[1].step()
+        assert torch.equal(ours, theirs)
+        if index == 4:
+            optimizers[0].load_state_dict(copy.deepcopy(optimizers[1].state_dict()))
+    states = [optimizer.state_dict()["state"][0] for optimizer in optimizers]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_step_without_a_gradient_changes_nothing() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([weight], fused=True)
+    weight.grad = torch.ones(3)
+    take_step(optimizer)
+    before, weight.grad = weight.detach().clone(), None
+    take_step(optimizer)
+    assert torch.equal(weight, before)
+    assert optimizer.state[weight]["step"] == 1
+
+
+@pytest.mark.parametrize("is_flat", [False, True], ids=["network", "flat"])
+@pytest.mark.parametrize("norm", [0.0, 0.1, 0.499999, 0.5, 0.500001, 5.0, 1e6])
+def test_clipping_is_pytorchs(norm: float, is_flat: bool) -> None:
+    ours, theirs = nn.Linear(7, 3), nn.Linear(7, 3)
+    theirs.load_state_dict(ours.state_dict())
+    flat = FlatParameters(ours) if is_flat else None
+    step = GradientStep(ours, torch.optim.SGD((flat or ours).parameters(), lr=1.0), max_grad_norm=0.5, flat=flat)
+    direction = torch.randn(24, generator=torch.Generator().manual_seed(0))
+    direction *= norm / direction.norm()
+    step(sum(a.dot(b.reshape(-1)) for a, b in zip(direction.split([21, 3]), ours.parameters(), strict=True)))
+    for each, gradient in zip(theirs.parameters(), direction.split([21, 3]), strict=True):
+        each.grad = gradient.view(each.shape).clone()
+    nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+    torch.optim.SGD(theirs.parameters(), lr=1.0).step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
 def test_weight_decay_is_adamws_alone() -> None:

@@ -219,6 +219,9 @@ def test_a_batch_is_cut_into_rows(num_actions: int | None) -> None:
     ring = make_stream(12, 1, num_actions=num_actions).play([[""]] * 12).ring
     batch = ring.transitions(*tensors([(row, 0) for row in range(10)]), gamma=GAMMA)
     parts = [batch.rows(0, 4), batch.rows(4, 8), batch.rows(8, 12)]
+    for part, other in zip(parts, batch.split(4), strict=True):
+        assert all(a is b is None or torch.equal(a, b) for a, b in zip(part, other, strict=True))
+    assert [len(part.r_t) for part in batch.split(5)] == [5, 5]
     assert [len(part.r_t) for part in parts] == [4, 4, 2]
     assert [each for part in parts for each in multi_steps(part)] == multi_steps(batch)
 

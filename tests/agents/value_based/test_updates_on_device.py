@@ -194,7 +194,7 @@ def test_no_rollout_makes_pqn_wait(net: str, precision: Precision, settings: dic
 
 @pytest.mark.parametrize("is_read", [False, True], ids=["a scalar of the CPU", "a value that is read"])
 def test_an_update_that_waits_is_found(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = learner_of(DQNConfig(**SIZES), "mlp", "float32")
+    learner = learner_of(DQNConfig(dueling=True, **SIZES), "mlp", "float32")  # whose loss is the head's
     loss, half = learner.head.loss, torch.tensor(0.5)
 
     def waiting(prediction: Prediction, a_tm1: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
