@@ -16,7 +16,7 @@ from typing import Any
 
 from report import RESULTS
 
-from torso.agents.value_based.algorithms import algorithm_names
+from torso.agents.value_based.families import all_algorithm_names
 from torso.insight.comparison.curves import plot_curves
 from torso.insight.comparison.run_records import RunRecord, group_runs
 
@@ -30,6 +30,15 @@ SECTIONS = {  # those whose runs are of single algorithms, by what a table calls
     "full-breakout": "MinAtar/Breakout-v1",
     "invaders": "MinAtar/SpaceInvaders-v1",
     "pong": "ALE/Pong-v5, sticky actions 0.25",
+    "pqn-cartpole": "CartPole-v1",
+    "pqn-acrobot": "Acrobot-v1",
+    "pqn-lunarlander": "LunarLander-v3",
+    "pqn-forager": "torso/Forager-v0",
+    "pqn-breakout": "MinAtar/Breakout-v1",
+    "pqn-asterix": "MinAtar/Asterix-v1",
+    "pqn-freeway": "MinAtar/Freeway-v1",
+    "pqn-seaquest": "MinAtar/Seaquest-v1",
+    "pqn-invaders": "MinAtar/SpaceInvaders-v1",
 }
 _BASE = "dqn"  # drawn beside each
 Result = Mapping[str, Any]
@@ -39,7 +48,7 @@ def read_results(folder: Path) -> list[Result]:
     """Read the results of the sections, in the order of sections, algorithms and seeds."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     found = [(section_of(each), each) for each in results]
-    sections, names = list(SECTIONS), algorithm_names()
+    sections, names = list(SECTIONS), all_algorithm_names()
     known = [(sections.index(section), each) for section, each in found if section in SECTIONS]
     known.sort(key=lambda item: (item[0], names.index(item[1]["algorithm"]), item[1]["seed"]))
     return [each for _, each in known]
@@ -111,7 +120,7 @@ def score_table(results: Sequence[Result], *, with_algorithm: bool) -> str:
 def block(name: str, results: Sequence[Result]) -> str:
     """What the page shows of an algorithm: its picture and its table."""
     own = [each for each in results if each["label"] == name]
-    beside = "" if name == _BASE else f", and `{_BASE}`'s"
+    beside = f", and `{_BASE}`'s" if _beside(name, results) else ""
     picture = f"![Evaluation returns of {name} by env step](images/algorithms/{name}.png)"
     caption = f"*Evaluations of `{name}`{beside}: the mean over seeds, with a band from the least to the greatest.*"
     return "\n\n".join([picture, caption, score_table(own, with_algorithm=False)])
@@ -131,9 +140,13 @@ def page_with(text: str, results: Sequence[Result]) -> str:
 def draw(name: str, results: Sequence[Result], folder: Path) -> None:
     """Draw the curves of an algorithm, with DQN's beside them in the same envs at the same number of steps."""
     own = [each for each in results if each["label"] == name]
-    places = {(each["env"], each["steps"]) for each in own}
-    beside = [each for each in results if each["label"] == _BASE != name and (each["env"], each["steps"]) in places]
-    plot_curves(group_runs([record_of(each) for each in [*own, *beside]]), folder / f"{name}.png")
+    plot_curves(group_runs([record_of(each) for each in [*own, *_beside(name, results)]]), folder / f"{name}.png")
+
+
+def _beside(name: str, results: Sequence[Result]) -> list[Result]:
+    """DQN's results in the envs of another algorithm's, over as many steps."""
+    places = {(each["env"], each["steps"]) for each in results if each["label"] == name}
+    return [each for each in results if each["label"] == _BASE != name and (each["env"], each["steps"]) in places]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
