@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +19,10 @@ from torso.nets.specs.registry import HEADS, TORSOS
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread each, before torch is imported
     os.environ["OMP_NUM_THREADS"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    # A shell ignores Ctrl-C in background jobs, and processes that the tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for folder in ("", "oracles", "golden"):
     sys.path.append(str(Path(__file__).parent / folder))

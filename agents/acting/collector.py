@@ -126,6 +126,7 @@ class EnvCollector:
         self._steps += has_acted
         require_finite_step(self._name, obs, rewards, self._steps)
         learner_terminated = terminated | infos["life_lost"] if "life_lost" in infos else terminated
+        self.total_steps += int(has_acted.sum())
         mask = self._legal_masks(infos)
         rows = StepRows(
             self._obs,
@@ -142,7 +143,6 @@ class EnvCollector:
         )
         if state:
             self._advance_state()
-        self.total_steps += int(has_acted.sum())
         self._returns += rewards
         self._lengths += has_acted
         ended = terminated | truncated

@@ -87,6 +87,7 @@ class ClosedForm:
         head, layers = network.head, _plain_layers(network)
         if layers is None or not isinstance(head, ScalarHead):
             raise ValueError(f"the network must be a plain multi-layer perceptron, got {network.spec!r}")
+        self._made_of = network, flat, precision
         self._scaling, self._huber_delta = network.scaling, head.huber_delta
         self._layers: list[_Layer] = []
         gradients = flat.share_gradients()
@@ -94,6 +95,10 @@ class ClosedForm:
             is_large = linear is not head.linear and linear.weight.numel() >= LARGE_WEIGHTS
             layer = _RoundedLayer if is_large and precision == "bfloat16" else _Layer
             self._layers.append(layer(linear, _ACTIVATIONS[type(activation)], *gradient))
+
+    def __reduce__(self) -> tuple[type[ClosedForm], tuple[Network, FlatParameters, Precision]]:
+        """Copy and pickle what this is made of; its tensors are views of the weights, and their copies would not be."""
+        return ClosedForm, self._made_of
 
     @torch.no_grad()
     def __call__(self, obs: Tensor, action: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

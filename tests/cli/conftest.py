@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -60,11 +59,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     return call
 
 
-def _default_signals() -> None:
-    """Restore SIGINT, which a shell ignores in background jobs and children inherit."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextmanager
 def _starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start ``torso`` in subprocesses, which are killed at the end if they still run."""
@@ -77,7 +71,6 @@ def _starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             stdin=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            preexec_fn=_default_signals,
         )
         started.append(process)
         return process

@@ -30,7 +30,6 @@ def interrupted(words: tuple[str, ...], folder: Path, after_s: float, number: in
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     with process:
         end_s = time.monotonic() + 120

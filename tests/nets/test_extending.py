@@ -161,7 +161,6 @@ def test_the_command_that_resumes_imports_too(folder: Path, tmp_path: Path) -> N
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     try:
         until = time.monotonic() + 120
