@@ -118,7 +118,7 @@ def score_table(results: Sequence[Result], *, with_algorithm: bool) -> str:
 
 
 def block(name: str, results: Sequence[Result]) -> str:
-    """What the page shows of an algorithm: its picture and its table."""
+    """Picture, caption and score table of an algorithm, as Markdown."""
     own = [each for each in results if each["label"] == name]
     beside = f", and `{_BASE}`'s" if _beside(name, results) else ""
     picture = f"![Evaluation returns of {name} by env step](images/algorithms/{name}.png)"

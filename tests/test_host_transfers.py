@@ -1,4 +1,4 @@
-"""What is refused as a transfer between host and device is, in every form that code can give it; the rest is not."""
+"""Host transfers that `refuse_host_transfers` refuses, in every form that code can give them, and what it lets pass."""
 
 from __future__ import annotations
 

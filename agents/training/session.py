@@ -26,8 +26,8 @@ from torso.agents.runs.checkpoints import Checkpoint, Segment, plan_segments
 from torso.agents.training.core import TrainingCore
 from torso.agents.training.figures import BestNetwork, TrainingFigures
 from torso.agents.training.profile import Profile
-from torso.agents.value_based.families import NetworkLearner, family_of
-from torso.agents.value_based.learner import require_learnable
+from torso.agents.value_based.families import family_of
+from torso.agents.value_based.learner import NetworkLearner, require_learnable
 from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
 from torso.agents.value_based.training_config import TrainingConfig
 from torso.envs import env_seeds

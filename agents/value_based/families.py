@@ -7,36 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-from torso.agents.protocols import Experience, Explorer, Learner
+from torso.agents.protocols import Experience, Explorer
 from torso.agents.replay.reward_scale import RewardScale
 from torso.agents.replay.rollout import Rollout
 from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.assembly import explorer_of, require_room_for_returns, ring_of, transitions_of
 from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.exploration import EpsilonGreedy
-from torso.agents.value_based.learner import DQNLearner, ValuePolicy
+from torso.agents.value_based.learner import DQNLearner, NetworkLearner
 from torso.agents.value_based.on_policy import PQNLearner
 from torso.agents.value_based.pqn_config import PQNConfig
 from torso.agents.value_based.training_config import TrainingConfig
 from torso.agents.value_based.update_trials import trial_rollout, trial_update
 from torso.envs.vector.world import WorldSpec
-from torso.nets import Network
-
-
-class NetworkLearner(Learner[Any], Protocol):
-    """Learner of a network on a device."""
-
-    online: Network
-    device: torch.device
-
-    def policy(self, generator: torch.Generator | None = None) -> ValuePolicy:
-        """Return what acts; ``generator`` draws what a noisy network needs."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ A classifier regresses its output on a label; this regresses ``Q(s, a)`` on ``r 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -60,6 +61,116 @@ def require_learnable(config: TrainingConfig, network: Network) -> ValueHead:
     return network.head
 
 
+class NetworkLearner(ABC):
+    """Base class of learners: a network with its optimizer, what acts with it, and the state of both.
+
+    optimizer: its name in `make_optimizer`, and its settings beside the learning rate. moments: running ones, by which
+    observations are normalised. generator: of what the network draws, and of what the learner does.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        network: Network,
+        optimizer: tuple[str, Mapping[str, Any]],
+        *,
+        device: torch.device,
+        precision: Precision,
+        memory_format: MemoryFormat,
+        moments: RunningMoments | None,
+        generator: torch.Generator | None,
+        executor: Executor | None,
+    ) -> None:
+        self.head = require_learnable(config, network)
+        if config.freeze_torso:
+            freeze_torso(network)
+        self.device = device
+        self.online = network.to(device).set_memory_format(memory_format).train()
+        small = sum(parameter.numel() for parameter in self.online.parameters()) <= MAX_FLAT_PARAMETERS
+        flat = FlatParameters(self.online) if small else None
+        self._executor: Executor = EagerExecutor() if executor is None else executor
+        name, settings = optimizer
+        made = make_optimizer(
+            flat or self.online,
+            name,
+            learning_rate=config.learning_rate,
+            capturable=self._executor.captures,
+            **settings,
+        )
+        self.step = GradientStep(self.online, made, max_grad_norm=config.max_grad_norm, flat=flat)
+        self._online = select_forward(self.online, precision)
+        self.moments = moments
+        self.generator = torch.Generator(device).manual_seed(0) if generator is None else generator
+        self._update_minibatch: Callable[[Any], Any] | None = None  # prepared for the first minibatch's shapes
+        self.num_updates = 0
+
+    def policy(self, generator: torch.Generator | None = None) -> ValuePolicy:
+        """Return what acts, with the online network's weights; ``generator`` draws what a noisy network needs."""
+        generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
+        return ValuePolicy(self.online, self._online, self.device, generator)
+
+    def observe(self, rows: StepRows) -> None:
+        """Add the observations of envs that took an action to the running moments, if there are any.
+
+        They reach the network in an update.
+        """
+        if self.moments is not None:
+            self.moments.update(rows.obs[~rows.is_reset])
+
+    @abstractmethod
+    def changes(self, before: int, after: int) -> Sequence[int]:
+        """Steps of target copies in (before, after], ascending."""
+
+    @abstractmethod
+    def advance(self, step: int, now: int) -> None:
+        """Make the target copies up to ``step``, and set rates as of ``now``."""
+
+    @abstractmethod
+    def update(self, batch: Any) -> Update:
+        """Take a gradient step for each minibatch of a batch."""
+
+    def set_input_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the mean and standard deviation that normalise observations; one value a feature each."""
+        self.online.set_input_statistics(mean, std)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the learner's state as JSON and tensors, for a checkpoint."""
+        optimizer, moments = self.step.state()
+        state = {
+            "optimizer": optimizer,
+            "num_updates": self.num_updates,
+            "moments": None if self.moments is None else self.moments.state(),
+            "input": input_statistics(self.online),
+        }
+        tensors = {
+            **with_prefix("online", self.online.state_dict()),
+            **with_prefix("optimizer", moments),
+            "generator": self.generator.get_state(),
+        }
+        return state, tensors
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Load a state that `state` returned; CheckpointError when it is of another network."""
+        load_weights(self.online, "online", tensors)
+        self.step.restore(state["optimizer"], strip_prefix("optimizer", tensors))
+        self._update_minibatch = None  # the optimizer's moments have other memory now
+        self.num_updates = int(state["num_updates"])
+        if "generator" in tensors:  # a run of before had none, and nothing that drew
+            self.generator.set_state(tensors["generator"])
+        if state["input"] is not None:
+            self.set_input_statistics(**state["input"])
+        if self.moments is not None:
+            self.moments.restore(state["moments"])
+
+
+def load_weights(network: Network, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Load a checkpoint's weights, named ``name/...``; CheckpointError when they are of another network."""
+    try:
+        network.load_state_dict(strip_prefix(name, tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint's weights are of another network: {error}") from error
+
+
 class _Minibatch(NamedTuple):
     """Transitions of a gradient step, and their regression targets, or None where the step computes them."""
 
@@ -76,7 +187,7 @@ class _Outcome(NamedTuple):
     target: Tensor
 
 
-class DQNLearner:
+class DQNLearner(NetworkLearner):
     """Online and target network, and the update that regresses the online network on the target network's targets."""
 
     def __init__(
@@ -91,52 +202,37 @@ class DQNLearner:
         generator: torch.Generator | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self.head = require_learnable(config, network)
-        if config.freeze_torso:
-            freeze_torso(network)
+        super().__init__(
+            config,
+            network,
+            ("adam", {"eps": config.adam_eps}),
+            device=device,
+            precision=precision,
+            memory_format=memory_format,
+            moments=moments,
+            generator=generator,
+            executor=executor,
+        )
         self.config = config
-        self.device = device
         self.num_actions: int = network.spec.head.num_actions
-        self.online = network.to(device).set_memory_format(memory_format).train()
         self.target = copy.deepcopy(self.online).requires_grad_(False).eval()
         if precision == "bfloat16" and config.target_update_rate == 1.0:
             round_large_weights(self.target)  # once per copy instead of in every forward; the same numbers
-        small = sum(parameter.numel() for parameter in self.online.parameters()) <= MAX_FLAT_PARAMETERS
-        flat = FlatParameters(self.online) if small else None
-        self._executor: Executor = EagerExecutor() if executor is None else executor
-        optimizer = make_optimizer(
-            flat or self.online,
-            learning_rate=config.learning_rate,
-            eps=config.adam_eps,
-            capturable=self._executor.captures,
-        )
-        self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
         self._closed_form: ClosedForm | None = None
+        flat = self.step.flat
         if flat is not None and has_closed_form(self.online) and not self._executor.captures:
             self._closed_form = ClosedForm(self.online, flat, precision)
         self.next_policy: NextPolicy = config.row.next_policy
-        self._online = select_forward(self.online, precision)
         self._target = select_forward(self.target, precision)
-        self.moments = moments
-        self.generator = torch.Generator(device).manual_seed(0) if generator is None else generator
-        self._update_minibatch: Callable[[_Minibatch], _Outcome] | None = None  # prepared for the first one's shapes
-        self.num_updates = 0
         self._updates_at_sync = 0
         self._advanced_to = 0  # the step up to which target copies were made
 
     def policy(self, generator: torch.Generator | None = None) -> ValuePolicy:
         """Return what acts, with the online network's weights; ``generator`` draws what a noisy network needs."""
-        generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
-        few = None if self._closed_form is None else self._closed_form.predict
-        return ValuePolicy(self.online, self._online, self.device, generator, forward_of_few=few)
-
-    def observe(self, rows: StepRows) -> None:
-        """Add the observations of envs that took an action to the running moments, if there are any.
-
-        They reach the networks at the next update.
-        """
-        if self.moments is not None:
-            self.moments.update(rows.obs[~rows.is_reset])
+        policy = super().policy(generator)
+        if self._closed_form is not None:
+            policy.forward_of_few = self._closed_form.predict
+        return policy
 
     def changes(self, before: int, after: int) -> Sequence[int]:
         """Steps of target updates in (before, after], ascending."""
@@ -196,7 +292,7 @@ class DQNLearner:
 
     def set_input_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the mean and standard deviation that normalise observations; one value a feature each."""
-        self.online.set_input_statistics(mean, std)
+        super().set_input_statistics(mean, std)
         self.target.set_input_statistics(mean, std)
 
     def _minibatches(self, batch: Batch) -> Iterator[_Minibatch]:
@@ -253,47 +349,22 @@ class DQNLearner:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the learner's state as JSON and tensors, for a checkpoint."""
-        optimizer, moments = self.step.state()
-        state = {
-            "optimizer": optimizer,
-            "num_updates": self.num_updates,
-            "updates_at_sync": self._updates_at_sync,
-            "advanced_to": self._advanced_to,
-            "moments": None if self.moments is None else self.moments.state(),
-            "input": input_statistics(self.online),
-        }
-        tensors = {
-            **with_prefix("online", self.online.state_dict()),
-            **with_prefix("target", self.target.state_dict()),
-            **with_prefix("optimizer", moments),
-            "generator": self.generator.get_state(),
-        }
-        return state, tensors
+        state, tensors = super().state()
+        state |= {"updates_at_sync": self._updates_at_sync, "advanced_to": self._advanced_to}
+        return state, {**tensors, **with_prefix("target", self.target.state_dict())}
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Load a state that `state` returned; CheckpointError when it is of another network."""
-        try:
-            self.online.load_state_dict(strip_prefix("online", tensors))
-            self.target.load_state_dict(strip_prefix("target", tensors))
-        except RuntimeError as error:
-            raise CheckpointError(f"the checkpoint's weights are of another network: {error}") from error
-        self.step.restore(state["optimizer"], strip_prefix("optimizer", tensors))
-        self._update_minibatch = None  # the optimizer's moments have other memory now
-        self.num_updates = int(state["num_updates"])
+        load_weights(self.target, "target", tensors)
+        super().restore(state, tensors)
         self._updates_at_sync = int(state["updates_at_sync"])
         self._advanced_to = int(state["advanced_to"])
-        if "generator" in tensors:  # a run of before had none, and nothing that drew
-            self.generator.set_state(tensors["generator"])
-        if state["input"] is not None:
-            self.set_input_statistics(**state["input"])
-        if self.moments is not None:
-            self.moments.restore(state["moments"])
 
 
 class ValuePolicy:
     """Action values of a network that may be learning, in the precision that is faster for the number of rows.
 
-    ``forward_of_few``: what computes the network's own forward for few rows; None: the network.
+    ``forward_of_few`` computes the network's own forward for few rows; unless it is replaced, it is the network.
     """
 
     def __init__(
@@ -302,14 +373,13 @@ class ValuePolicy:
         forward: Callable[..., tuple[Prediction, State]],
         device: torch.device,
         generator: torch.Generator,
-        *,
-        forward_of_few: Callable[..., tuple[Prediction, State]] | None = None,
     ) -> None:
         if not isinstance(network.head, ValueHead):
             raise ConfigError(f"a policy's network must have a head that values actions, got {network.spec.head!r}")
         self.num_actions: int = network.spec.head.num_actions
         self._network, self._head = network, network.head
-        self._forward, self._forward_of_few = forward, forward_of_few or network
+        self._forward = forward
+        self.forward_of_few: Callable[..., tuple[Prediction, State]] = network
         self._device = device
         self.generator = generator
 
@@ -320,7 +390,7 @@ class ValuePolicy:
     @torch.inference_mode()
     def values(self, obs: Array, state: State = ()) -> tuple[Tensor, State]:
         """Action values [B, A] and the next state, without gradient. obs: [B, *shape] raw."""
-        forward = self._forward_of_few if len(obs) < _MIN_BFLOAT16_ROWS else self._forward
+        forward = self.forward_of_few if len(obs) < _MIN_BFLOAT16_ROWS else self._forward
         prediction, state = forward(torch.from_numpy(obs).to(self._device), state, self.generator)
         return self._head.values(prediction), state
 

@@ -6,27 +6,20 @@ values from growing without bound, as a target network does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torso.agents.optim.devices import Precision
-from torso.agents.optim.executors import EagerExecutor
-from torso.agents.optim.flat import MAX_FLAT_PARAMETERS, FlatParameters
-from torso.agents.optim.gradient_step import GradientStep, select_forward
-from torso.agents.optim.observation_moments import RunningMoments, input_statistics
-from torso.agents.optim.optimizers import make_optimizer
-from torso.agents.optim.states import strip_prefix, with_prefix
-from torso.agents.protocols import Executor, StepRows, Update
+from torso.agents.optim.observation_moments import RunningMoments
+from torso.agents.protocols import Executor, Update
 from torso.agents.replay.returns import lambda_returns
 from torso.agents.replay.rollout import RolloutBatch
-from torso.agents.value_based.learner import ValuePolicy, require_learnable
+from torso.agents.value_based.learner import NetworkLearner
 from torso.agents.value_based.pqn_config import PQNConfig
-from torso.errors import CheckpointError
 from torso.nets import Network, Prediction
-from torso.nets.models.transfer import freeze_torso
 from torso.nets.modules.layers import MemoryFormat
 
 _VALUED_ROWS = 512  # observations in a forward that values a rollout: as many as fit a core's cache
@@ -52,7 +45,7 @@ class _Outcome(NamedTuple):
     output: Tensor
 
 
-class PQNLearner:
+class PQNLearner(NetworkLearner):
     """Network, and the update that regresses it on the lambda-returns of a rollout, ``epochs`` times."""
 
     def __init__(
@@ -67,40 +60,18 @@ class PQNLearner:
         generator: torch.Generator | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self.head = require_learnable(config, network)
-        if config.freeze_torso:
-            freeze_torso(network)
-        self.config = config
-        self.device = device
-        self.online = network.to(device).set_memory_format(memory_format).train()
-        small = sum(parameter.numel() for parameter in self.online.parameters()) <= MAX_FLAT_PARAMETERS
-        flat = FlatParameters(self.online) if small else None
-        self._executor: Executor = EagerExecutor() if executor is None else executor
-        optimizer = make_optimizer(
-            flat or self.online,
-            "radam",
-            learning_rate=config.learning_rate,
-            capturable=self._executor.captures,
+        super().__init__(
+            config,
+            network,
+            ("radam", {}),
+            device=device,
+            precision=precision,
+            memory_format=memory_format,
+            moments=moments,
+            generator=generator,
+            executor=executor,
         )
-        self.step = GradientStep(self.online, optimizer, max_grad_norm=config.max_grad_norm, flat=flat)
-        self._online = select_forward(self.online, precision)
-        self.moments = moments
-        self.generator = torch.Generator(device).manual_seed(0) if generator is None else generator
-        self._update_minibatch: Callable[[Minibatch], _Outcome] | None = None  # prepared for the first one's shapes
-        self.num_updates = 0
-
-    def policy(self, generator: torch.Generator | None = None) -> ValuePolicy:
-        """Return what acts, with the network's weights; ``generator`` draws what a noisy network needs."""
-        generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
-        return ValuePolicy(self.online, self._online, self.device, generator)
-
-    def observe(self, rows: StepRows) -> None:
-        """Add the observations of envs that took an action to the running moments, if there are any.
-
-        They reach the network at the end of the next update, so that one network values all steps of a rollout.
-        """
-        if self.moments is not None:
-            self.moments.update(rows.obs[~rows.is_reset])
+        self.config = config
 
     def changes(self, before: int, after: int) -> Sequence[int]:
         """Return no steps: there is no target network."""
@@ -133,8 +104,8 @@ class PQNLearner:
                 losses.append(outcome.loss)
                 outputs.append(outcome.output)
         self.num_updates += len(losses)
-        if self.moments is not None:
-            self.online.set_input_statistics(self.moments.mean, self.moments.std)
+        if self.moments is not None:  # only now, so that one network values all steps of a rollout
+            self.set_input_statistics(self.moments.mean, self.moments.std)
         with torch.no_grad():
             figures = self.head.figures(Prediction(torch.cat(outputs)), steps.target[torch.cat(orders)])
         return Update({"loss": torch.stack(losses).mean(), **figures}, None)
@@ -168,34 +139,3 @@ class PQNLearner:
 
     def _values(self, obs: Tensor) -> Tensor:
         return self.head.values(self._online(obs, (), None)[0])
-
-    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the learner's state as JSON and tensors, for a checkpoint."""
-        optimizer, moments = self.step.state()
-        state = {
-            "optimizer": optimizer,
-            "num_updates": self.num_updates,
-            "moments": None if self.moments is None else self.moments.state(),
-            "input": input_statistics(self.online),
-        }
-        tensors = {
-            **with_prefix("online", self.online.state_dict()),
-            **with_prefix("optimizer", moments),
-            "generator": self.generator.get_state(),
-        }
-        return state, tensors
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Load a state that `state` returned; CheckpointError when it is of another network."""
-        try:
-            self.online.load_state_dict(strip_prefix("online", tensors))
-        except RuntimeError as error:
-            raise CheckpointError(f"the checkpoint's weights are of another network: {error}") from error
-        self.step.restore(state["optimizer"], strip_prefix("optimizer", tensors))
-        self._update_minibatch = None  # the optimizer's moments have other memory now
-        self.num_updates = int(state["num_updates"])
-        self.generator.set_state(tensors["generator"])
-        if state["input"] is not None:
-            self.online.set_input_statistics(**state["input"])
-        if self.moments is not None:
-            self.moments.restore(state["moments"])

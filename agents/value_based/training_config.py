@@ -102,8 +102,8 @@ class TrainingConfig(ABC):
     """Memory format of images in convolutions: contiguous, channels-last, or auto: channels-last where updates on this
     machine are a tenth faster with it, as measured at the start of the run."""
     executor: Literal["auto", "eager", "graph"] = "auto"
-    """How gradient steps run: eager, graph (each is captured once as a CUDA graph and then replayed, on CUDA alone), or
-    auto: graph on CUDA, eager elsewhere."""
+    """Executor of gradient steps: eager (as they stand), graph (captured once as a CUDA graph and replayed, on CUDA
+    alone), or auto: graph on CUDA, eager elsewhere."""
     device: str = "auto"
     """Device of the networks and of what they learn from: auto, cpu or cuda."""
     num_threads: int = 1

@@ -72,7 +72,7 @@ def calls_per_s(call: Callable[[], object], device: torch.device, *, calls: int)
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What the numbers depend on, beside the settings."""
+    """GPU, CPU and versions of torch and CUDA, as JSON."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"gpu": gpu, "torch": torch.__version__, "cuda": torch.version.cuda, **machine()}
 

@@ -1,4 +1,4 @@
-"""What a training does between two log lines, on the ``meta`` device: after the actions, no row's tick waits."""
+"""Training ticks on the ``meta`` device: after the actions, no algorithm's tick waits for the device."""
 
 from __future__ import annotations
 
