@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -203,3 +204,36 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert not list(out.rglob("weights.safetensors"))
     if command[0] == "train":
         assert run("train", "--out", out, "--resume").code == 0  # there is room again
+
+
+def test_pqn_is_trained_and_resumed_by_its_own_options(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "pqn"
+    small = ("--num-envs", 4, "--rollout-steps", 10, "--num-minibatches", 4, "--hidden", 16, "--evaluation-period", 200)
+    ended = run("train", "pqn", "--env", "CartPole-v1", "--steps", 200, "--json", *small, "--out", out)
+    assert ended.code == 0, ended.err
+    assert 200 <= json.loads(ended.out)["total_steps"] < 240  # to the end of a rollout
+    assert "rollout_steps 10" in ended.err
+    again = run("train", "--out", out, "--steps", 400, "--resume", "--json")
+    assert again.code == 0, again.err
+    assert 400 <= json.loads(again.out)["total_steps"] < 440
+    assert run("evaluate", out, "--episodes", 2).code == 0
+    refused = run("train", "--out", out, "--steps", 500, "--resume", "--epochs", 3).error
+    assert refused.startswith(f"{out} was begun with other settings: epochs was 4, now 3.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--env", "CartPole-v1", "pqn"), "algorithm must be the first argument .*; give torso train pqn --env Cart"),
+        (("pqn", "--env", "CartPole-v1", "--double"), "unrecognized options: --double"),
+        (("dqn", "--env", "CartPole-v1", "--rollout-steps", 8), "unrecognized options: --rollout-steps"),
+        (("pqm", "--env", "CartPole-v1"), "unknown algorithm 'pqm'; .*did you mean pqn"),
+        (("pqn", "--env", "CartPole-v1", "--num-minibatches", 7), "--num-minibatches must divide the 2,048 steps"),
+        (("pqn", "--env", "CartPole-v1", "--trace-decay", 2), "--trace-decay must"),
+    ],
+)
+def test_wrong_arguments_of_pqn_are_named(
+    run: Run, arguments: tuple[object, ...], message: str, tmp_path: Path
+) -> None:
+    assert re.match(message, run("train", *arguments, "--out", tmp_path / "run").error)
+    assert not (tmp_path / "run").exists()
