@@ -5,14 +5,17 @@ import os
 import resource
 import sys
 import time
+from dataclasses import replace
 
 settings = json.loads(sys.argv[1])
 if hasattr(os, "sched_setaffinity"):  # one thread is one core, for whatever runs in this process
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["threads"]])
 
-from torso.agents import DQNConfig, Training, World  # noqa: E402
+from torso.agents import DQNConfig, Training, World, preset  # noqa: E402
 
-CONFIG = DQNConfig(
+NEVER = 1_000_000_000
+UNTIMED = {"num_threads": settings["threads"], "evaluation_period": NEVER, "checkpoint_period": NEVER}
+DQN = DQNConfig(
     net="nature",
     hidden=(512,),
     num_envs=settings["num_envs"],
@@ -31,10 +34,9 @@ CONFIG = DQNConfig(
     gamma=settings["gamma"],
     max_grad_norm=settings["max_grad_norm"],
     precision=settings["precision"],
-    num_threads=settings["threads"],
-    evaluation_period=1_000_000_000,  # never
-    checkpoint_period=1_000_000_000,
+    **UNTIMED,
 )
+CONFIG = replace(preset("pqn", settings["env"]).config, **UNTIMED) if settings["algorithm"] == "pqn" else DQN
 
 
 class Clock:
@@ -64,12 +66,14 @@ class Clock:
         return self.ended is not None
 
     def _fill(self) -> None:
-        """Repeat what is in the replay until it is full."""
+        """Repeat what is in the replay, if there is one, until it is full."""
+        self.is_filled = True
         replay = self.training.session.replay
+        if replay is None:
+            return
         rows = replay.read_rows(0, replay.num_rows)
         while replay.num_rows < replay.capacity_rows:
             replay.write_rows(replay.num_rows, rows)
-        self.is_filled = True
 
 
 training = Training(World(env=settings["env"], env_kwargs=settings["env_kwargs"]), CONFIG, seed=settings["seed"])
@@ -88,7 +92,7 @@ print(
             "cpu_s": ended_cpu_s - began_cpu_s,
             "steps_per_s": (last_step - steps) / (ended_s - began_s),
             "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-            "replay_gb": training.session.replay.num_bytes / 1e9,
+            "replay_gb": 0.0 if training.session.replay is None else training.session.replay.num_bytes / 1e9,
             "parameters": sum(parameter.numel() for parameter in training.session.learner.online.parameters()),
         }
     )

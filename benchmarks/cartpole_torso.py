@@ -7,9 +7,9 @@ import json
 import sys
 import time
 
+from timed_training import TimedTraining
+
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
-from torso.agents.runs.events import Evaluated
-from torso.agents.training.driver import Training
 from torso.agents.value_based.config import DQNConfig
 from torso.envs.vector.world import World
 from torso.nets import ModelCard, Network, Predictor, TorchBackend
@@ -34,18 +34,6 @@ RL_ZOO = DQNConfig(  # rl-baselines3-zoo, hyperparams/dqn.yml, CartPole-v1
 )
 
 
-class Timed(Training):
-    """A training that knows how long its evaluations took."""
-
-    evaluation_s = 0.0
-
-    def _evaluate(self) -> Evaluated:
-        began_s = time.perf_counter()
-        evaluated = super()._evaluate()
-        self.evaluation_s += time.perf_counter() - began_s
-        return evaluated
-
-
 def greedy_returns(network: Network, world: World, seed: int) -> list[float]:
     """Returns of 20 fresh greedy episodes."""
     card = ModelCard(kind="policy", network=network.spec, weights_sha256="")
@@ -55,7 +43,7 @@ def greedy_returns(network: Network, world: World, seed: int) -> list[float]:
 
 seed, steps = int(sys.argv[1]), int(sys.argv[2])
 world = World(env="CartPole-v1")
-training = Timed(world, RL_ZOO, seed=seed)
+training = TimedTraining(world, RL_ZOO, seed=seed)
 began_s = time.perf_counter()
 for _ in training.run(steps):
     pass

@@ -16,27 +16,17 @@ episodes: of the network that training ended with (last), and of the one that th
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from peer_processes import ask
 from report import Report
 
 SOLVED = 475.0
 ONE_THREAD = "Stable-Baselines3, 1 thread"
 HERE = Path(__file__).parent
-
-
-def ask(command: list[str]) -> dict[str, Any]:
-    """Run one side and read the JSON object that it prints last."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
 
 
 def main() -> None:

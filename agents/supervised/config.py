@@ -40,8 +40,8 @@ class FitConfig:
     """Settings that classifiers and regressors share. None means the net's own, which ``recipe`` resolves."""
 
     net: str | None = None
-    """Architecture of the network: mlp, linear, lenet, cnn, vgg or nature, or a registered one; for classifiers also
-    perceptron, logistic or softmax; None: mlp."""
+    """Architecture of the network: mlp, linear, lenet, cnn, vgg, nature or nips, or a registered one; for classifiers
+    also perceptron, logistic or softmax; None: mlp."""
     head: str | None = None
     """Head of the network, a registered one of your own, which brings its loss; None: torso's."""
     layout: str | None = None

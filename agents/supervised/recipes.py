@@ -78,6 +78,7 @@ RECIPES = {
     "cnn": Recipe(),
     "vgg": _IMAGES,
     "nature": _IMAGES,
+    "nips": _IMAGES,
     "minatar": _IMAGES,
 }
 """Recipes by the net's name."""

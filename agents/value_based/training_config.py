@@ -37,8 +37,8 @@ class TrainingConfig(ABC):
     algorithm: str
     """Name of the algorithm."""
     net: str = "auto"
-    """Architecture of the network: mlp, cnn, lenet, nature, minatar or vgg, or a registered one; auto: nature for
-    images of at least 36 pixels a side, cnn for smaller ones, mlp for vectors."""
+    """Architecture of the network: mlp, cnn, lenet, nature, nips, minatar or vgg, or a registered one; auto: nature
+    for images of at least 36 pixels a side, cnn for smaller ones, mlp for vectors."""
     layout: str | None = None
     """Layout of observations: hw, chw, hwc, tchw or thwc for images (t: a stack of them), flat for vectors; None: by
     their shape and the space's bounds."""

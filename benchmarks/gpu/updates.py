@@ -13,17 +13,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from measuring import Cases, calls_per_s, cuda_or_exit, deadline, hardware, parser_of
+from measuring import Cases, cuda_or_exit, deadline, hardware, parser_of
+from training_limits import calls_per_s, sampler
 
 from torso.agents import DQNConfig, PQNConfig
 from torso.agents.optim.devices import Precision
 from torso.agents.optim.executors import ExecutorName, make_executor
-from torso.agents.protocols import Due, Executor
-from torso.agents.replay.ring import ReplayRing
+from torso.agents.protocols import Executor
 from torso.agents.value_based.algorithms import algorithm_names
-from torso.agents.value_based.assembly import transitions_of
 from torso.agents.value_based.network import q_network_spec
 from torso.agents.value_based.training_config import TrainingConfig
 from torso.agents.value_based.update_trials import trial_rollout, trial_update
@@ -80,16 +78,7 @@ def compare(config: TrainingConfig, precision: Precision, device: torch.device, 
 def sampling(device: torch.device, rounds: int, *, steps: int = 20_000, calls: int = 100, **settings: Any) -> Any:
     """Measure drawing and gathering minibatches from a replay of Atari frames; and new priorities for them."""
     config = DQNConfig(batch_size=ROWS, replay_capacity=steps, num_envs=8, min_replay_size=100, **NETWORK, **settings)
-    ring = ReplayRing(capacity_steps=steps, num_envs=8, shape=FRAMES.shape, dtype="uint8", device=device, frame_stack=4)
-    experience = transitions_of(config, ring, torch.Generator(device).manual_seed(0))
-    obs, zeros, false = np.zeros((8, *FRAMES.shape), np.uint8), np.zeros(8, np.int64), np.zeros(8, bool)
-    for _ in range(ring.capacity_rows):
-        ring.append(obs, zeros, zeros, false, false, false)
-    priority = torch.ones(ROWS, device=device)
-
-    def sample() -> None:
-        experience.feedback(experience.sample(Due(steps, steps, 1)), priority)
-
+    sample = sampler(config, FRAMES.shape, "uint8", device, frame_stack=4)
     return {"minibatches_per_s": rates({"sample": sample}, device, rounds=rounds, calls=calls)["sample"]}
 
 

@@ -12,18 +12,16 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+from rl_zoo import cartpole_dqn
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 peer, seed, steps, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-if peer == "sb3":
+if peer == "sb3" and threads:
     import torch
-    from stable_baselines3 import DQN
 
-    if threads:
-        torch.set_num_threads(threads)
-else:
-    from sbx import DQN
+    torch.set_num_threads(threads)
 
 
 class TimedEvaluation(EvalCallback):
@@ -39,7 +37,7 @@ class TimedEvaluation(EvalCallback):
         return goes_on
 
 
-def greedy_returns(model: DQN) -> list[float]:
+def greedy_returns(model: BaseAlgorithm) -> list[float]:
     """Returns of 20 fresh greedy episodes."""
     env = gym.make("CartPole-v1")
     returns = []
@@ -55,24 +53,7 @@ def greedy_returns(model: DQN) -> list[float]:
     return returns
 
 
-# rl-baselines3-zoo, hyperparams/dqn.yml, CartPole-v1
-model = DQN(
-    "MlpPolicy",
-    gym.make("CartPole-v1"),
-    learning_rate=2.3e-3,
-    batch_size=64,
-    buffer_size=100_000,
-    learning_starts=1_000,
-    gamma=0.99,
-    target_update_interval=10,
-    train_freq=256,
-    gradient_steps=128,
-    exploration_fraction=0.16,
-    exploration_final_eps=0.04,
-    policy_kwargs={"net_arch": [256, 256]},
-    seed=seed,
-    verbose=0,
-)
+model = cartpole_dqn(peer, seed)
 with tempfile.TemporaryDirectory() as folder:
     evaluation = TimedEvaluation(
         make_vec_env("CartPole-v1", n_envs=20, seed=10_000 + seed),
@@ -85,6 +66,6 @@ with tempfile.TemporaryDirectory() as folder:
     began_s = time.perf_counter()
     model.learn(steps, callback=evaluation)
     seconds = time.perf_counter() - began_s - evaluation.seconds
-    best = DQN.load(Path(folder) / "best_model.zip")
+    best = type(model).load(Path(folder) / "best_model.zip")
 result = {"seconds": seconds, "steps_per_s": steps / seconds, "returns": greedy_returns(model)}
 print(json.dumps({**result, "best_returns": greedy_returns(best)}))

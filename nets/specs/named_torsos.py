@@ -18,8 +18,8 @@ from torso.nets.specs.torsos import (
     require_layer_norm_kind,
 )
 
-NETS = ("mlp", "cnn", "lenet", "nature", "minatar", "linear", "vgg")
-CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature", "minatar")
+NETS = ("mlp", "cnn", "lenet", "nature", "nips", "minatar", "linear", "vgg")
+CONVOLUTIONAL = ("lenet", "cnn", "vgg", "nature", "nips", "minatar")
 _BUILT_IN_KINDS = frozenset({"mlp", "convnet"})  # which the presets are made of
 
 _VGG_MIN_SIDE_PX = 16
@@ -44,8 +44,9 @@ def net_spec(
     linear: no hidden layer. mlp: one hidden layer of 128. cnn: 3x3 convolutions of 32, 64 and 128 channels, pooled,
     dropout and a layer of 128; for images below 16 pixels two convolutions. lenet: LeNet-5 (LeCun et al. 1998) for
     28x28 and larger. vgg: five 3x3 convolutions in three pooled blocks (after Simonyan & Zisserman 2015) with batch
-    norm and dropout, for 16x16 and larger. nature: Mnih et al. 2015's network for 84x84. minatar: Young & Tian 2019's
-    for 10x10, a 3x3 convolution of 16 channels and a layer of 128.
+    norm and dropout, for 16x16 and larger. nature: Mnih et al. 2015's network for 84x84. nips: Mnih et al. 2013's for
+    84x84, half as wide and without the third convolution. minatar: Young & Tian 2019's for 10x10, a 3x3 convolution of
+    16 channels and a layer of 128.
 
     ``layer_norm_kind`` is that of `ConvNetSpec`; in an mlp all kinds are the same.
 
@@ -86,6 +87,9 @@ def net_spec(
             ConvLayerSpec(channels=64, kernel=3, stride=1),
         )
         return ConvNetSpec(**{"convs": convs, "hidden": (512,), **settings})
+    if name == "nips":
+        convs = (ConvLayerSpec(channels=16, kernel=8, stride=4), ConvLayerSpec(channels=32, kernel=4, stride=2))
+        return ConvNetSpec(**{"convs": convs, "hidden": (256,), **settings})
     if name == "minatar":
         return ConvNetSpec(**{"convs": (ConvLayerSpec(channels=16, kernel=3),), "hidden": (128,), **settings})
     if name in registered_nets():

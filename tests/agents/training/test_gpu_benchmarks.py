@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {"net": "auto", "hidden": (8,), "num_envs": 2}
 def scripts() -> Iterator[dict[str, ModuleType]]:
     before = list(sys.path)
     sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
-    yield {name: importlib.import_module(name) for name in ("measuring", *SCRIPTS)}
+    yield {name: importlib.import_module(name) for name in ("measuring", "training_limits", *SCRIPTS)}
     sys.path[:] = before
 
 
@@ -96,21 +96,23 @@ def test_updates_are_measured(scripts: dict[str, ModuleType]) -> None:
 
 @pytest.mark.parametrize("algorithm", ["dqn", "pqn"])
 def test_steps_and_their_limits_are_measured(scripts: dict[str, ModuleType], algorithm: str) -> None:
-    atari, env = scripts["atari"], "torso/Identity-v0"
+    limits, env = scripts["training_limits"], "torso/Identity-v0"
     settings = {"min_replay_size": 20, "replay_capacity": 1_000} if algorithm == "dqn" else {"rollout_steps": 16}
-    config = atari.timed_config(algorithm, env, CPU, **SMALL, **settings)
+    config = limits.timed_config(algorithm, env, CPU, **SMALL, **settings)
     assert config.evaluation_period is None
+    parts = limits.parts_of(env, config, CPU)
     found = [
-        atari.emulator(env, config, 0.05),
-        atari.update_alone(env, config, CPU, 0.05),
-        atari.training(env, config, CPU, 0.05, settle_updates=4),
+        limits.emulator(env, config, 0.05),
+        limits.forward_alone(parts, 0.05),
+        limits.training(env, config, CPU, 0.05, settle_updates=4),
+        limits.update_alone(parts, 0.05),
     ]
     assert min(each["steps_per_s"] for each in found) > 0
-    assert found[2]["updates_per_s"] > 0
+    assert min(each["updates_per_s"] for each in found[2:]) > 0
 
 
 def test_an_update_is_for_so_many_steps(scripts: dict[str, ModuleType]) -> None:
-    of = scripts["atari"].steps_per_update
+    of = scripts["training_limits"].steps_per_update
     assert of(DQNConfig(learn_period=4, updates_per_phase=2)) == 2.0
     assert of(PQNConfig(num_envs=32, rollout_steps=32, epochs=2, num_minibatches=4)) == 128.0
 

@@ -745,7 +745,15 @@ def test_the_nature_network_has_the_published_parameters(num_actions: int) -> No
     assert num_parameters(network) == 1_684_128 + 513 * num_actions
 
 
-@pytest.mark.parametrize(("net", "least"), [("lenet", 12), ("nature", 36), ("cnn", 2)])
+def test_the_nips_network_has_its_parameters() -> None:
+    network_input = InputSpec(shape=(4, 84, 84), dtype="uint8", layout="chw", scale=1 / 255)
+    network = build(network_input, net_spec("nips", network_input), outputs=6)
+    # 8 * 8 * 4 * 16 + 16, 4 * 4 * 16 * 32 + 32, 9 * 9 * 32 * 256 + 256
+    assert num_parameters(network.torso) == 4_112 + 8_224 + 663_808
+    assert num_parameters(network) == 676_144 + 257 * 6
+
+
+@pytest.mark.parametrize(("net", "least"), [("lenet", 12), ("nature", 36), ("nips", 20), ("cnn", 2)])
 def test_images_that_do_not_fit_are_refused_with_the_least_that_do(net: str, least: int) -> None:
     def built(height: int, width: int) -> Network:
         network_input = InputSpec(shape=(1, height, width), layout="chw")

@@ -535,7 +535,7 @@ def test_settings_that_are_given_replace_a_presets_own(name: str) -> None:
     spec = net_spec(name, network_input, hidden=(7, 5), activation="sigmoid", dropout=0.25, layer_norm=True)
     assert (spec.hidden, spec.activation, spec.dropout, spec.layer_norm) == ((7, 5), "sigmoid", 0.25, True)
     assert not spec.batch_norm
-    convs = {"mlp": 0, "cnn": 4, "lenet": 2, "nature": 3, "minatar": 1, "vgg": 5}[name]
+    convs = {"mlp": 0, "cnn": 4, "lenet": 2, "nature": 3, "nips": 2, "minatar": 1, "vgg": 5}[name]
     assert len(getattr(spec, "convs", ())) == convs
     assert net_spec(name, network_input, batch_norm=True).batch_norm
     assert not net_spec(name, network_input, batch_norm=False).batch_norm
