@@ -85,30 +85,62 @@ def make_optimizer(
 
 
 def take_step(optimizer: torch.optim.Optimizer) -> None:
-    """Take an optimizer's step. That of a fused Adam of one tensor is its kernel alone, to the same bits.
+    """Take an optimizer's step; that of a fused Adam, and of RAdam on the CPU, is the kernel of fused Adam alone.
 
-    What ``Adam.step`` does around its kernel, such as grouping tensors by device, costs a small network as much again.
+    Adam's bits are those of ``Adam.step``: what that does around its kernel, such as grouping tensors by device, costs
+    a small network as much again. RAdam is Adam at a rate of its own in each step (Liu et al. 2020, algorithm 2), equal
+    to ``RAdam.step`` up to rounding, whose many passes over the weights take several times as long.
     """
     group, *others = optimizer.param_groups
-    parameter, *more = group["params"]
-    state = optimizer.state.get(parameter)
-    is_plain = type(optimizer) is torch.optim.Adam and not (group["amsgrad"] or group.get("decoupled_weight_decay"))
-    if others or more or not (state and is_plain and group["fused"]) or parameter.grad is None:
+    parameters = group["params"]
+    states = [state for each in parameters if each.grad is not None and (state := optimizer.state.get(each))]
+    has_all = not others and len(states) == len(parameters)
+    terms = _kernel_terms(optimizer, group, states) if has_all else None
+    if terms is None:
         optimizer.step()  # the first step makes the state
         return
-    state["step"] += 1
-    beta1, beta2 = group["betas"]
+    learning_rate, eps = terms
+    steps = [state["step"] for state in states]
+    for step in steps:
+        step += 1
     with torch.no_grad():
         _FUSED_ADAM(
-            *([parameter], [parameter.grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]]),
-            lr=group["lr"],
-            beta1=beta1,
-            beta2=beta2,
+            parameters,
+            [parameter.grad for parameter in parameters],
+            *([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")),
+            [],
+            steps,
+            lr=learning_rate,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
             weight_decay=group["weight_decay"],
-            eps=group["eps"],
+            eps=eps,
             amsgrad=False,
             maximize=group["maximize"],
         )
+
+
+def _kernel_terms(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], states: Sequence[dict[str, Any]]
+) -> tuple[float, float] | None:
+    """Learning rate and eps with which fused Adam's kernel takes the optimizer's step; None where it cannot."""
+    if group.get("decoupled_weight_decay"):
+        return None
+    if type(optimizer) is torch.optim.Adam:
+        return (group["lr"], group["eps"]) if group["fused"] and not group["amsgrad"] else None
+    if type(optimizer) is not torch.optim.RAdam or group["capturable"] or group["params"][0].device.type != "cpu":
+        return None
+    first, *more = (state["step"].item() for state in states)
+    if any(step != first for step in more):
+        return None
+    beta2, step = group["betas"][1], first + 1
+    left = 1 - beta2**step
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * step * beta2**step / left  # gradients that the average of squares is worth
+    if length <= 5:  # too few to divide by it
+        return None
+    share = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+    return group["lr"] * math.sqrt(share), group["eps"] / math.sqrt(left)  # torch adds eps before the correction
 
 
 _FUSED = ("cpu", "cuda")  # devices that torso computes on; torch's fused optimizers refuse some of the others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -211,6 +212,45 @@ def test_a_step_is_the_optimizers_own_to_the_bit(settings: dict[str, Any]) -> No
     states = [optimizer.state_dict()["state"][0] for optimizer in optimizers]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-2])
+def test_radams_step_is_its_own_up_to_rounding(eps: float) -> None:
+    """Of several tensors, with a rate that changes; the first steps, without enough gradients, to the bit."""
+    shapes = [(7, 3), (7,), (40, 9)]
+    generator = torch.Generator().manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    theirs = [nn.Parameter(each.detach().clone()) for each in ours]
+    optimizers = [torch.optim.RAdam(each, lr=0.1, betas=(0.8, 0.99), eps=eps) for each in (ours, theirs)]
+    kernels = 0
+    for index in range(40):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator) * (1 + index % 3)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + index)
+        with mock.patch.object(optimizers[0], "step", wraps=optimizers[0].step) as own:
+            take_step(optimizers[0])
+        optimizers[1].step()
+        kernels += not own.called
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+    assert kernels == 35  # the sixth step is the first rectified one
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    for mine, other in zip(*(each.values() for each in states), strict=True):
+        assert mine["step"] == other["step"] == 40
+        for name in ("exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(mine[name], other[name], rtol=1e-5, atol=1e-6)
+
+
+def test_radam_leaves_tensors_of_different_ages_to_torch() -> None:
+    young, old = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.RAdam([young, old])
+    for step in range(9):
+        young.grad = None if step == 0 else torch.ones(3)
+        old.grad = torch.ones(3)
+        take_step(optimizer)
+    assert (optimizer.state[young]["step"], optimizer.state[old]["step"]) == (8, 9)
 
 
 def test_a_step_without_a_gradient_changes_nothing() -> None:
