@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torso.agents.replay.selection import SIGNED
 from torso.errors import EnvError
-
-SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # of the same bytes
 
 
 class OneHotRows:

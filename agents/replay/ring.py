@@ -23,8 +23,9 @@ from torch import Tensor
 
 from torso.agents.optim.devices import warn_of_memory_use
 from torso.agents.replay.batches import Batch
-from torso.agents.replay.one_hot import SIGNED, OneHotRows
+from torso.agents.replay.one_hot import OneHotRows
 from torso.agents.replay.returns import n_step_return
+from torso.agents.replay.selection import select_rows
 from torso.agents.replay.uploads import torch_dtype, upload
 from torso.errors import CheckpointError, ConfigError
 
@@ -248,7 +249,7 @@ class ReplayRing:
     def read_rows(self, start_row: int, stop_row: int) -> dict[str, Tensor]:
         """Copy the rows [start_row, stop_row) of the ring, by field, to the CPU; [rows, E, ...] each."""
         slots = torch.arange(start_row, stop_row, device=self.device) % self.capacity_rows
-        return {name: _select_items(tensor, slots).cpu() for name, tensor in self._tensors.items()}
+        return {name: select_rows(tensor, slots).cpu() for name, tensor in self._tensors.items()}
 
     def write_rows(self, start_row: int, rows: Mapping[str, Tensor]) -> None:
         """Restore rows to their slots; those older than the ring's capacity are dropped. Sets ``num_rows``.
@@ -332,18 +333,10 @@ class ReplayRing:
         """Gather a field's items at ``index`` of any shape: [*index.shape, ...]."""
         items = self._items[name]
         if index.dim() == 1:
-            return _select_items(items, index)
-        return _select_items(items, index.flatten()).view(*index.shape, *items.shape[1:])
+            return select_rows(items, index)
+        return select_rows(items, index.flatten()).view(*index.shape, *items.shape[1:])
 
     def _zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         if self.device.type == "cpu":  # NumPy's zeros are allocated lazily, on the first write
             return torch.from_numpy(np.zeros(shape, dtype))
         return torch.zeros(shape, dtype=torch_dtype(dtype), device=self.device)
-
-
-def _select_items(items: Tensor, index: Tensor) -> Tensor:
-    """Copy ``items[index]`` for a one-dimensional index, a whole item at a time."""
-    dtype = SIGNED.get(items.dtype)  # index_select does not support all dtypes
-    if dtype is not None:
-        return items.view(dtype).index_select(0, index).view(items.dtype)
-    return items.index_select(0, index)

@@ -17,6 +17,7 @@ from torso.agents.optim.observation_moments import RunningMoments
 from torso.agents.protocols import Executor, Update
 from torso.agents.replay.returns import lambda_returns
 from torso.agents.replay.rollout import RolloutBatch
+from torso.agents.replay.selection import select_rows
 from torso.agents.value_based.learner import NetworkLearner
 from torso.agents.value_based.pqn_config import PQNConfig
 from torso.nets import Network, Prediction
@@ -35,7 +36,7 @@ class Minibatch(NamedTuple):
 
     def rows(self, index: Tensor) -> Minibatch:
         """Gather rows; index: [m] int64."""
-        return Minibatch(*(each[index] for each in self))
+        return Minibatch(*(select_rows(each, index) for each in self))
 
 
 class _Outcome(NamedTuple):
