@@ -35,12 +35,46 @@ class RolloutBatch(NamedTuple):
     values: Tensor | None
 
 
+class _Buffer(NamedTuple):
+    """Memory of a rollout, shaped as in `RolloutBatch`; reward: float64, the env's own."""
+
+    obs: NDArray[Any]
+    action: NDArray[np.int64]
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    is_reset: NDArray[np.bool_]
+    last_obs: NDArray[Any]
+    mask: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(
+        cls,
+        num_steps: int,
+        num_envs: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        device: torch.device,
+        num_actions: int | None,
+    ) -> _Buffer:
+        """Make an empty one."""
+        size = (num_steps, num_envs)
+        return cls(
+            obs=zeros_for(device, (*size, *shape), dtype),
+            action=np.zeros(size, dtype=np.int64),
+            reward=np.zeros(size),
+            terminated=np.zeros(size, dtype=bool),
+            is_reset=np.zeros(size, dtype=bool),
+            last_obs=np.zeros((num_envs, *shape), dtype=dtype),
+            mask=None if num_actions is None else np.ones((num_steps + 1, num_envs, num_actions), dtype=bool),
+        )
+
+
 class Rollout:
     """Experience of ``num_steps`` ticks, which are learnt from all at once and never again.
 
     shape, dtype: of an observation; num_actions: of the masks, None where all actions are legal. clip_rewards,
     reward_factor, reward_scale: what targets make of the env's rewards, in this order: clipped to [-1, 1], divided by
-    the scale's value at the rollout's end, multiplied.
+    the scale's value at the rollout's end, multiplied. num_buffers: rollouts until a batch's memory is written anew.
     """
 
     def __init__(
@@ -55,17 +89,13 @@ class Rollout:
         clip_rewards: bool = False,
         reward_factor: float = 1.0,
         reward_scale: RewardScale | None = None,
+        num_buffers: int = 1,
     ) -> None:
         self._num_steps = num_steps
         self._device = device
         self._clip_rewards, self._reward_factor, self._reward_scale = clip_rewards, reward_factor, reward_scale
-        size = (num_steps, num_envs)
-        self._obs = zeros_for(device, (*size, *shape), dtype)
-        self._action = np.zeros(size, dtype=np.int64)
-        self._reward = np.zeros(size)  # float64, the env's own
-        self._terminated, self._is_reset = np.zeros((2, *size), dtype=bool)
-        self._mask = None if num_actions is None else np.ones((num_steps + 1, num_envs, num_actions), dtype=bool)
-        self._last_obs = np.zeros((num_envs, *shape), dtype=dtype)
+        self._buffers = [_Buffer.of(num_steps, num_envs, shape, dtype, device, num_actions) for _ in range(num_buffers)]
+        self._buffer = self._buffers[0]
         self._values: list[Tensor] = []
         self._num_rows = 0
 
@@ -77,7 +107,7 @@ class Rollout:
     @property
     def has_masks(self) -> bool:
         """Whether legal actions are stored."""
-        return self._mask is not None
+        return self._buffer.mask is not None
 
     @property
     def settled(self) -> bool:
@@ -86,17 +116,17 @@ class Rollout:
 
     def append(self, rows: StepRows) -> None:
         """Store one step of every env."""
-        t = self._num_rows
-        self._obs[t], self._action[t], self._reward[t] = rows.obs, rows.action, rows.reward
-        self._terminated[t], self._is_reset[t] = rows.terminated, rows.is_reset
+        t, buffer = self._num_rows, self._buffer
+        buffer.obs[t], buffer.action[t], buffer.reward[t] = rows.obs, rows.action, rows.reward
+        buffer.terminated[t], buffer.is_reset[t] = rows.terminated, rows.is_reset
         if rows.values is not None:
             self._values.append(rows.values)
-        if self._mask is not None:
-            self._mask[t] = True if rows.mask is None else rows.mask
-            self._mask[t + 1] = True if rows.next_mask is None else rows.next_mask
+        if buffer.mask is not None:
+            buffer.mask[t] = True if rows.mask is None else rows.mask
+            buffer.mask[t + 1] = True if rows.next_mask is None else rows.next_mask
         self._num_rows += 1
         if self._num_rows == self._num_steps:
-            self._last_obs[:] = rows.next_obs
+            buffer.last_obs[:] = rows.next_obs
         if self._reward_scale is not None:
             self._reward_scale.update(rows)
 
@@ -106,18 +136,21 @@ class Rollout:
 
     def sample(self, due: Due) -> RolloutBatch:
         """Return the rollout, and begin the next one."""
-        reward = np.clip(self._reward, -1.0, 1.0) if self._clip_rewards else self._reward
+        buffer = self._buffer
+        reward = np.clip(buffer.reward, -1.0, 1.0) if self._clip_rewards else buffer.reward
         scale = self._reward_factor / (1.0 if self._reward_scale is None else self._reward_scale.deviation)
         values = torch.stack(self._values) if len(self._values) == self._num_steps else None
         self._values, self._num_rows = [], 0
+        self._buffers.append(self._buffers.pop(0))
+        self._buffer = self._buffers[0]
         return RolloutBatch(
-            obs=self._to_device(self._obs),
-            action=self._to_device(self._action),
+            obs=self._to_device(buffer.obs),
+            action=self._to_device(buffer.action),
             reward=self._to_device((reward * scale).astype(np.float32)),
-            terminated=self._to_device(self._terminated),
-            is_reset=self._to_device(self._is_reset),
-            last_obs=self._to_device(self._last_obs),
-            mask=None if self._mask is None else self._to_device(self._mask),
+            terminated=self._to_device(buffer.terminated),
+            is_reset=self._to_device(buffer.is_reset),
+            last_obs=self._to_device(buffer.last_obs),
+            mask=None if buffer.mask is None else self._to_device(buffer.mask),
             values=values,
         )
 
@@ -144,5 +177,5 @@ class Rollout:
             self._reward_scale.restore(state["reward_scale"])
 
     def _to_device(self, array: Array) -> Tensor:
-        """Share the array's memory on the CPU, which the next rollout overwrites; elsewhere copy it."""
+        """Share the array's memory on the CPU, which a later rollout overwrites; elsewhere copy it."""
         return torch.from_numpy(array).to(self._device)

@@ -5,11 +5,14 @@ It is a generator, so logging, evaluation and checkpoints are outside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from torso.agents.protocols import Collected, Collector, Episode, Experience, Learner, Stateful, Update
 from torso.agents.runs.events import Tick
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TrainingCore:
@@ -24,6 +27,11 @@ class TrainingCore:
     def total_steps(self) -> int:
         """Steps made so far."""
         return self.collector.total_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Number of updates so far, as the log has it."""
+        return self.learner.num_updates
 
     def parts(self) -> dict[str, Stateful]:
         """Parts of a checkpoint by name, in the order in which they are restored."""
@@ -50,6 +58,13 @@ class TrainingCore:
     def close(self) -> None:
         """Close the envs."""
         self.collector.close()
+
+    def wait(self) -> None:
+        """Wait until nothing is being learnt, before the learner is read: here learning is over when a tick is."""
+
+    def settle(self) -> tuple[Mapping[str, Tensor], ...]:
+        """Wait before a checkpoint; returns the metrics of updates that no tick has told of: here none."""
+        return ()
 
     def run(self, until_steps: int) -> Iterator[Tick]:
         """Yield one tick at a time until at least ``until_steps`` steps were made in all, and the rollout is full."""

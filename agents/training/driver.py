@@ -73,6 +73,7 @@ def resolve_training(world: World, config: TrainingConfig, initial: Network | No
         "precision": precision,
         "executor": executor,
         **({} if memory_format is None else {"memory_format": memory_format}),
+        **({"overlap": True} if family.overlap(config) and device.type == "cpu" else {}),
         "checkpoint_period": config.steps_between_checkpoints,
     }
 
@@ -113,6 +114,7 @@ class Training:
             precision=resolved["precision"],
             memory_format=resolved.get("memory_format", "contiguous"),  # a run of before had no other
             executor=resolved.get("executor", "eager"),  # nor this
+            overlap=resolved.get("overlap", False),  # nor that
             network=built,
             profile=self._profile,
         )
@@ -211,7 +213,7 @@ class Training:
         """Save the best, or the latest, network as a model directory."""
         save_model(
             directory,
-            self._best_network() if best else self.session.learner.online,
+            self._best_network() if best else self._online,
             kind="policy",
             action_start=self.world.spec.action_start,
             observation_space=self.world.spec.space,
@@ -235,7 +237,7 @@ class Training:
             "seed": self.seed,
             "observations": self.session.learner.online.spec.input.reading,
             "total_steps": self.total_steps,
-            "num_updates": self.session.learner.num_updates,
+            "num_updates": self.session.core.num_updates,
             "num_episodes": figures.num_episodes,
             "num_cut_episodes": figures.num_cut_episodes,
             "best_step": best.step,
@@ -249,7 +251,7 @@ class Training:
         if run is not None:
             if best.network is not None:
                 export_onnx(run.best, best.network)
-            export_onnx(run.model, self.session.learner.online)
+            export_onnx(run.model, self._online)
             plot_training(run.path)
             run.write_summary(summary)
         return summary
@@ -259,7 +261,7 @@ class Training:
 
     def _nothing_learnt(self) -> str:
         """Say why there was no update; empty where there was one."""
-        if self.session.learner.num_updates:
+        if self.session.core.num_updates:
             return ""
         first = self.config.nothing_learnt()
         return f"nothing was learnt: the run has {self.total_steps:,} steps, and the first update comes {first}"
@@ -290,7 +292,7 @@ class Training:
             yield self._notify("on_checkpoint", self._checkpoint(planned=True))
 
     def _record_video(self, camera: VideoRecorder) -> None:
-        network = copy.deepcopy(self.session.learner.online).eval()
+        network = copy.deepcopy(self._online).eval()
         with self.recorder.not_stepping():
             camera.record_video(self._as_predictor(network).act, self.total_steps)
 
@@ -342,7 +344,7 @@ class Training:
     def _evaluate(self) -> Evaluated:
         session, total_steps = self.session, self.total_steps
         session.figures.require_finite(total_steps)  # or a network of NaN could be the best
-        network = copy.deepcopy(session.learner.online).eval()
+        network = copy.deepcopy(self._online).eval()
         seeds = evaluation_seeds(self.seed, self.config.evaluation_episodes, "selection")
         if self._evaluates_in_place:
             session.cut(goes_on=False)
@@ -366,6 +368,10 @@ class Training:
 
     def _checkpoint(self, *, planned: bool) -> Checkpointed:
         """Truncate all unfinished episodes, and write a checkpoint there; after a planned one the training goes on."""
+        if updates := self.session.core.settle():
+            tick = Tick(self.total_steps, self.total_steps, (), updates)
+            self.session.figures.record(tick)
+            self._hooks("on_update", tick)
         self.session.figures.require_finite(self.total_steps)  # so the latest checkpoint is always a good one
         self.session.cut(goes_on=planned)
         if not planned:
@@ -379,10 +385,16 @@ class Training:
             self.save(self.run_directory.model, best=False, onnx=False)
             self.recorder.checkpoint(self.total_steps, self.session.parts(), self.session.segments)
 
+    @property
+    def _online(self) -> Network:
+        """The network that learns, once nothing is being learnt."""
+        self.session.core.wait()
+        return self.session.learner.online
+
     def _best_network(self) -> Network:
         """Return the best network by evaluation, or a copy of the one that learns where there is none yet."""
         best = self.session.best.network
-        return copy.deepcopy(self.session.learner.online).eval() if best is None else best
+        return copy.deepcopy(self._online).eval() if best is None else best
 
     def _evaluate_network(self, network: Network, seeds: Sequence[int]) -> Evaluation:
         """Evaluate greedily a network that is not being trained, through the same predictor as in serving."""

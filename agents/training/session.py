@@ -25,6 +25,7 @@ from torso.agents.replay.transitions import Transitions
 from torso.agents.runs.checkpoints import Checkpoint, Segment, plan_segments
 from torso.agents.training.core import TrainingCore
 from torso.agents.training.figures import BestNetwork, TrainingFigures
+from torso.agents.training.overlap import OverlappedCore
 from torso.agents.training.profile import Profile
 from torso.agents.value_based.families import family_of
 from torso.agents.value_based.learner import NetworkLearner, require_learnable
@@ -81,6 +82,7 @@ class Session:
         precision: Precision,
         memory_format: MemoryFormat = "contiguous",
         executor: ExecutorName = "eager",
+        overlap: bool = False,
         network: Network | None = None,
         profile: Profile | None = None,
     ) -> None:
@@ -110,6 +112,7 @@ class Session:
             acting_rng=np.random.default_rng(acting),
             noise_generator=_torch_generator(noise, device),
             env_name=world.name,
+            overlap=overlap,
             profile=profile,
         )
         self.figures = TrainingFigures(device)
@@ -132,7 +135,7 @@ class Session:
         """Return the figures of a log line: episodes, exploration, and means of the updates since the last call."""
         means = {"loss": None, **self.figures.pop_means()}
         acting = self.core.collector.figures()
-        return {**self.figures.episodes(), **acting, "updates": self.learner.num_updates, **means}
+        return {**self.figures.episodes(), **acting, "updates": self.core.num_updates, **means}
 
     def segments(self, on_disk: tuple[tuple[int, int], ...]) -> list[Segment]:
         """List the replay as append-only segments; those that are on disk already are listed again, not read."""
@@ -179,11 +182,16 @@ def assemble(
     acting_rng: np.random.Generator,
     noise_generator: torch.Generator | None = None,
     env_name: str = "the env",
+    overlap: bool = False,
     profile: Profile | None = None,
 ) -> TrainingCore:
-    """Assemble the training core of a learner: an explorer's acting in envs, and the experience that it fills."""
+    """Assemble the training core of a learner: an explorer's acting in envs, and the experience that it fills.
+
+    overlap: whether it learns while it acts, with a network of its own for acting.
+    """
+    policy, refresh = learner.policy_apart(noise_generator) if overlap else (learner.policy(noise_generator), None)
     collector = EnvCollector(
-        learner.policy(noise_generator),
+        policy,
         family_of(config).explorer(config, acting_rng),
         make_envs,
         num_envs=config.num_envs,
@@ -195,8 +203,14 @@ def assemble(
         profile.watch_methods(collector, {"begin": "checkpoint"})
         profile.watch_methods(collector.explorer, {"choose": "act"})
         profile.watch_methods(experience, {"append": "store", "sample": "sample", "feedback": "sample"})
-        profile.watch_methods(learner, {"observe": "store", "update": "learn", "advance": "learn"})
-    return TrainingCore(collector, experience, learner)
+    if refresh is None:
+        if profile is not None:
+            profile.watch_methods(learner, {"observe": "store", "update": "learn", "advance": "learn"})
+        return TrainingCore(collector, experience, learner)
+    core = OverlappedCore(collector, experience, learner, refresh=refresh, num_threads=config.num_threads)
+    if profile is not None:
+        profile.watch_methods(core, {"wait": "learn"})
+    return core
 
 
 _FIGURES = ("cuts", "num_episodes", "num_cut_episodes", "recent_returns", "recent_lengths", "num_metrics")

@@ -43,6 +43,8 @@ class Family:
     """Builds a gradient step on made-up inputs, of so many rows, by which formats are measured."""
     minibatch_rows: Callable[[Any], int]
     """Rows of a gradient step."""
+    overlap: Callable[[Any], bool] = lambda config: False
+    """Whether it learns from one batch while the next is made, where a CPU does both."""
     require_fit: Callable[[Any, WorldSpec], None] = lambda config, env: None
     """Raises ConfigError for settings that cannot work in an env."""
 
@@ -66,6 +68,7 @@ def _rollout(config: PQNConfig, env: WorldSpec, device: torch.device, generator:
         clip_rewards=clip_rewards,
         reward_factor=config.reward_factor,
         reward_scale=scale,
+        num_buffers=2 if config.overlap else 1,
     )
 
 
@@ -86,6 +89,7 @@ _FAMILIES = (
         explorer=lambda config, rng: EpsilonGreedy(config.epsilon, rng),
         trial=trial_rollout,
         minibatch_rows=lambda config: config.minibatch_rows,
+        overlap=lambda config: config.overlap,
     ),
 )
 

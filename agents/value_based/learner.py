@@ -98,6 +98,7 @@ class NetworkLearner(ABC):
             **settings,
         )
         self.step = GradientStep(self.online, made, max_grad_norm=config.max_grad_norm, flat=flat)
+        self._precision = precision
         self._online = select_forward(self.online, precision)
         self.moments = moments
         self.generator = torch.Generator(device).manual_seed(0) if generator is None else generator
@@ -108,6 +109,21 @@ class NetworkLearner(ABC):
         """Return what acts, with the online network's weights; ``generator`` draws what a noisy network needs."""
         generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
         return ValuePolicy(self.online, self._online, self.device, generator)
+
+    def policy_apart(self, generator: torch.Generator | None = None) -> tuple[ValuePolicy, Callable[[], None]]:
+        """Return what acts with a copy of the online network, and what brings the copy up to date.
+
+        So the online network may learn meanwhile.
+        """
+        acting = copy.deepcopy(self.online)
+        generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
+        forward = select_forward(acting, self._precision)
+
+        def refresh() -> None:
+            with torch.no_grad():
+                _FOREACH.copy_(list(acting.parameters()), list(self.online.parameters()))
+
+        return ValuePolicy(acting, forward, self.device, generator), refresh
 
     def observe(self, rows: StepRows) -> None:
         """Add the observations of envs that took an action to the running moments, if there are any.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torso.agents.value_based.training_config import SHARED_CHECKS, Check, TrainingConfig, one_of
-from torso.checks import count, positive, share
+from torso.checks import count, flag, positive, share
 from torso.errors import ConfigError
 from torso.nets.modules.initialisation import Init
 from torso.nets.specs.torsos import LayerNormKind
@@ -41,6 +41,9 @@ class PQNConfig(TrainingConfig):
     """Lambda of Q(lambda): 0 bootstraps after each step, 1 only at the rollout's end (Peng & Williams 1996)."""
     reward_factor: float = 1.0
     """Factor on rewards in targets; reported returns are the env's own."""
+    overlap: bool = False
+    """Learn from a rollout while the next one is made, on a CPU: acting has one of the threads and weights of a rollout
+    before, learning the other threads. It pays where steps of the envs leave Python's lock, as Atari's do."""
     init: Init = "he"
     """Initial weights: he, orthogonal, xavier, normal, zeros or default (PyTorch's own)."""
 
@@ -51,6 +54,10 @@ class PQNConfig(TrainingConfig):
             raise ConfigError(
                 f"num_minibatches must divide the {num_steps:,} steps of a rollout, rollout_steps times num_envs, got "
                 f"{self.num_minibatches}"
+            )
+        if self.overlap and self.normalise_observations:
+            raise ConfigError(
+                "overlap must be False with normalise_observations, whose moments change while it learns, got True"
             )
 
     head_name = "scalar"
@@ -69,7 +76,7 @@ class PQNConfig(TrainingConfig):
     @classmethod
     def upgrade_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Bring recorded settings to the form of today; they keep their meaning."""
-        return {"executor": "auto", **settings}
+        return {"executor": "auto", "overlap": False, **settings}
 
     def with_algorithm(self, name: str) -> PQNConfig:
         """Return the configuration itself for pqn; ConfigError for another algorithm, whose settings are others."""
@@ -98,4 +105,5 @@ _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("rollout_steps", "epochs", "num_minibatches"), count),
     "trace_decay": share,
     "reward_factor": positive,
+    "overlap": flag,
 }

@@ -281,6 +281,7 @@ _PQN_ATARI = _EnvRow(
         "evaluation_episodes": 5,
         "log_period": 10_000,
         "num_threads": 2,
+        "overlap": True,
     },
 )
 _PQN_PONG = replace(

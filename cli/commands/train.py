@@ -136,7 +136,7 @@ class PQNTrainOptions(_Options):  # noqa: D101 - as above
         "basics": _BASICS,
         "network": (*_NETWORK, *_WEIGHTS),
         "learning": ("gamma", "trace_decay", "clip_rewards", "normalise_rewards", "reward_factor"),
-        "optimiser": (*_RATES, "max_grad_norm", "rollout_steps", "epochs", "num_minibatches"),
+        "optimiser": (*_RATES, "max_grad_norm", "rollout_steps", "epochs", "num_minibatches", "overlap"),
         "exploration": _EPSILON,
         **_OF_ALL,
     }
