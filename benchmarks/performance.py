@@ -1,8 +1,9 @@
 """How near a training is to what its machine can do: ``python benchmarks/performance.py [--seconds 4] [--fresh]``.
 
 For each algorithm, with the preset of an env: the emulator alone, acting alone, the update alone, and the training. A
-training cannot make more steps than its three parts would, one after the other; its share of that is what it loses to
-everything else. Then how the parts' costs grow: with envs, minibatch, width and replay.
+training that does one thing after the other cannot make more steps than its three parts would; its share of that is
+what it loses to everything else. Then where a training's time goes, and how the parts' costs grow: with envs,
+minibatch, width and replay.
 
 Cases that are there already are not measured again (``--fresh``: all). Writes results/performance.json, the tables of
 docs/performance.md and its picture; ``--pages`` measures nothing.
@@ -15,6 +16,7 @@ import json
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -27,6 +29,7 @@ from cases import Cases
 from matplotlib.axes import Axes
 from report import RESULTS, machine
 from training_limits import (
+    NEVER,
     emulator,
     forward_alone,
     parts_of,
@@ -35,9 +38,10 @@ from training_limits import (
     timed_config,
     training,
     update_alone,
+    world_of,
 )
 
-from torso.agents import DQNConfig
+from torso.agents import DQNConfig, Training
 from torso.agents.value_based.families import all_algorithm_names
 from torso.agents.value_based.training_config import TrainingConfig
 from torso.insight.pictures.line_panels import Panel, Series, draw_panels
@@ -50,6 +54,15 @@ ENVS: dict[str, tuple[int, tuple[str, ...]]] = {  # threads, and algorithms
     "MinAtar/Breakout-v1": (1, ("dqn", "qr-dqn", "rainbow", "pqn")),
     "ALE/Pong-v5": (2, all_algorithm_names()),
 }
+PROFILED = (
+    ("CartPole-v1", "dqn"),
+    ("CartPole-v1", "pqn"),
+    ("MinAtar/Breakout-v1", "pqn"),
+    ("MinAtar/Asterix-v1", "pqn"),
+    ("ALE/Pong-v5", "dqn"),
+    ("ALE/Pong-v5", "pqn"),
+)
+PROFILE = "profile"
 NUM_ENVS = (1, 2, 4, 8, 16, 32, 64, 128)
 BATCHES = (16, 32, 64, 128, 256, 512)
 WIDTHS = (64, 128, 256, 512, 1_024)
@@ -59,7 +72,8 @@ NETWORKS = {"MLP, CartPole": "CartPole-v1", "minatar, Breakout": "MinAtar/Breako
 
 def config_of(algorithm: str, env: str, **settings: Any) -> TrainingConfig:
     """Settings of the preset on the CPU, with the threads that the env's row has."""
-    return timed_config(algorithm, env, CPU, **{"num_threads": ENVS[env][0], **settings})
+    num_threads, _ = ENVS.get(env, (1, ()))
+    return timed_config(algorithm, env, CPU, **{"num_threads": num_threads, **settings})
 
 
 def limits(algorithm: str, env: str, seconds: float) -> dict[str, float]:
@@ -72,6 +86,18 @@ def limits(algorithm: str, env: str, seconds: float) -> dict[str, float]:
         "update": update_alone(parts, seconds)["steps_per_s"],
         "training": training(env, config, CPU, 2 * seconds)["steps_per_s"],
     }
+
+
+def profile(algorithm: str, env: str, seconds: float) -> dict[str, float]:
+    """Steps per second of a training, and its parts' shares of the time."""
+    made = Training(world_of(env), config_of(algorithm, env), seed=0, profiles=True)
+    until_s = time.perf_counter() + seconds
+    for _ in made.run(NEVER, stop=lambda: time.perf_counter() >= until_s):
+        pass
+    told = made.profile
+    assert told is not None  # noqa: S101 - profiles=True
+    shares = {part: spent / told["seconds"] for part, spent in told["seconds_by_part"].items()}
+    return {"steps_per_s": told["steps"] / told["seconds"], **shares}
 
 
 def tick_ms(env: str, num_envs: int, seconds: float) -> dict[str, float]:
@@ -104,6 +130,7 @@ def cases(seconds: float) -> dict[str, Callable[[], dict[str, float]]]:
         found |= {f"limits, {env}, {name}": partial(limits, name, env, seconds) for name in algorithms}
         found |= {f"envs, {env}, {count}": partial(tick_ms, env, count, short) for count in NUM_ENVS}
         found |= {f"batch, {env}, {rows}": partial(update_ms, env, short, batch_size=rows) for rows in BATCHES}
+    found |= {f"{PROFILE}, {env}, {name}": partial(profile, name, env, 5 * seconds) for env, name in PROFILED}
     for width in WIDTHS:
         of_mlp = {"hidden": (width, width), "batch_size": 64}
         found[f"width, CartPole-v1, {width}"] = partial(update_ms, "CartPole-v1", short, **of_mlp)
@@ -135,10 +162,30 @@ def limits_table(env: str, found: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def profile_table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown table of where trainings spend their time."""
+    parts = ("env", "act", "store", "sample", "learn")
+    lines = [
+        f"| env | row | steps/s | {' | '.join(parts)} | the rest |",
+        f"|---|---|---|{'---|' * len(parts)}---|",
+    ]
+    for env, name in PROFILED:
+        case = found.get(f"{PROFILE}, {env}, {name}")
+        if case is not None:
+            shares = [*(case[part] for part in parts)]
+            cells = [env, f"`{name}`", f"{case['steps_per_s']:,.0f}", *(f"{each:.0%}" for each in shares)]
+            lines.append(f"| {' | '.join(cells)} | {1 - sum(shares):.0%} |")
+    return "\n".join(lines)
+
+
 def page_with(text: str, found: Mapping[str, Mapping[str, float]]) -> str:
     """Replace what stands between the page's marks, ``<!-- measured ENV -->`` and ``<!-- end -->``."""
-    mark = re.compile(r"<!-- measured (\S+) -->\n.*?<!-- end -->", re.DOTALL)
-    return mark.sub(lambda each: f"<!-- measured {each[1]} -->\n{limits_table(each[1], found)}\n<!-- end -->", text)
+
+    def replaced(mark: re.Match[str]) -> str:
+        table = profile_table(found) if mark[1] == PROFILE else limits_table(mark[1], found)
+        return f"<!-- measured {mark[1]} -->\n{table}\n<!-- end -->"
+
+    return re.sub(r"<!-- measured (\S+) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)
 
 
 def growth(kind: str, names: Mapping[str, tuple[str, str]], found: Mapping[str, Mapping[str, float]]) -> list[Series]:

@@ -30,12 +30,19 @@ def test_each_kind_of_case_can_be_measured(performance: ModuleType) -> None:
     assert len(cases) > 60
     of_cartpole = (
         "limits, CartPole-v1, pqn",
+        "profile, CartPole-v1, pqn",
         "envs, CartPole-v1, 2",
         "batch, CartPole-v1, 16",
         "width, CartPole-v1, 64",
     )
     for name in (*of_cartpole, "replay, uniform, 10000", "replay, prioritized, 10000"):
-        assert min(cases[name]().values()) > 0, name
+        assert max(cases[name]().values()) > 0, name
+
+
+def test_shares_of_a_profile_are_told(performance: ModuleType) -> None:
+    case = {"steps_per_s": 1_234.0, "env": 0.3, "act": 0.1, "store": 0.02, "sample": 0.0, "learn": 0.5, "rest": 0.08}
+    table = performance.profile_table({"profile, CartPole-v1, dqn": case})
+    assert table.splitlines()[2:] == ["| CartPole-v1 | `dqn` | 1,234 | 30% | 10% | 2% | 0% | 50% | 8% |"]
 
 
 def test_the_picture_has_what_was_measured(performance: ModuleType) -> None:
