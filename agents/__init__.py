@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torso.agents.acting.evaluation import evaluate, evaluation_seeds
     from torso.agents.estimators.classifier import Classifier
     from torso.agents.estimators.regressor import Regressor
+    from torso.agents.presets.lookup import Preset, preset
     from torso.agents.protocols import Episode
     from torso.agents.runs.callbacks import Callback
     from torso.agents.runs.events import Checkpointed, Evaluated, Evaluation, Logged, Tick
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         SoftmaxPolicy,
     )
     from torso.agents.value_based.pqn_config import PQNConfig
-    from torso.agents.value_based.presets import Preset, preset
     from torso.envs.vector.world import World
 
 _HOMES = {
@@ -55,7 +55,7 @@ _HOMES = {
     "NextPolicy": "value_based.next_policies",
     "PQN": "training.agent",
     "PQNConfig": "value_based.pqn_config",
-    "Preset": "value_based.presets",
+    "Preset": "presets.lookup",
     "Regressor": "estimators.regressor",
     "RegressorConfig": "supervised.config",
     "RunDirectory": "runs.run_directory",
@@ -69,7 +69,7 @@ _HOMES = {
     "fit_run": "supervised.fit_runs",
     "plot_fit": "runs.learning_curves",
     "plot_training": "runs.learning_curves",
-    "preset": "value_based.presets",
+    "preset": "presets.lookup",
     "register_algorithm": "value_based.algorithms",
     "train_run": "training.train_runs",
 }

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from report import Report
 
+from torso.agents.presets.lookup import preset
 from torso.agents.supervised.config import ClassifierConfig
 from torso.agents.supervised.fit_runs import fit_run
 from torso.agents.training.train_runs import train_run
-from torso.agents.value_based.presets import preset
 from torso.envs import load_dataset
 from torso.envs.vector.world import World
 from torso.nets import Predictor

@@ -26,7 +26,7 @@ TIERS: dict[str, list[set[str]]] = {
         {"optim"},
         {"replay", "runs"},
         {"value_based", "acting", "supervised"},
-        {"estimators"},
+        {"estimators", "presets"},
         {"training"},
     ],
     "serve": [

@@ -75,6 +75,7 @@ class Rollout:
     shape, dtype: of an observation; num_actions: of the masks, None where all actions are legal. clip_rewards,
     reward_factor, reward_scale: what targets make of the env's rewards, in this order: clipped to [-1, 1], divided by
     the scale's value at the rollout's end, multiplied. num_buffers: rollouts until a batch's memory is written anew.
+    keeps_values: whether batches have the values by which the network acted.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class Rollout:
         reward_factor: float = 1.0,
         reward_scale: RewardScale | None = None,
         num_buffers: int = 1,
+        keeps_values: bool = True,
     ) -> None:
         self._num_steps = num_steps
-        self._device = device
+        self._device, self._keeps_values = device, keeps_values
         self._clip_rewards, self._reward_factor, self._reward_scale = clip_rewards, reward_factor, reward_scale
         self._buffers = [_Buffer.of(num_steps, num_envs, shape, dtype, device, num_actions) for _ in range(num_buffers)]
         self._buffer = self._buffers[0]
@@ -119,7 +121,7 @@ class Rollout:
         t, buffer = self._num_rows, self._buffer
         buffer.obs[t], buffer.action[t], buffer.reward[t] = rows.obs, rows.action, rows.reward
         buffer.terminated[t], buffer.is_reset[t] = rows.terminated, rows.is_reset
-        if rows.values is not None:
+        if rows.values is not None and self._keeps_values:
             self._values.append(rows.values)
         if buffer.mask is not None:
             buffer.mask[t] = True if rows.mask is None else rows.mask

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+from torso.agents.presets.lookup import preset
 from torso.agents.runs.callbacks import Callback, Hooks
 from torso.agents.runs.events import Evaluation
 from torso.agents.runs.progress import TrainingProgress
@@ -25,7 +26,6 @@ from torso.agents.training.session import build_network_for
 from torso.agents.training.train_runs import config_of, open_run
 from torso.agents.value_based.families import config_class
 from torso.agents.value_based.network import input_spec, resolved_net
-from torso.agents.value_based.presets import preset
 from torso.agents.value_based.training_config import TrainingConfig
 from torso.envs import EnvSource, Wrapper
 from torso.envs.vector.model_fit import interface_of, require_fit

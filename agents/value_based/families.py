@@ -69,6 +69,7 @@ def _rollout(config: PQNConfig, env: WorldSpec, device: torch.device, generator:
         reward_factor=config.reward_factor,
         reward_scale=scale,
         num_buffers=2 if config.overlap else 1,
+        keeps_values=not config.overlap,  # they would be older than the network that learns from them
     )
 
 

@@ -22,13 +22,13 @@ from rich.table import Table
 from rich.text import Text
 
 from torso.agents.acting.evaluation import evaluate, evaluation_seeds
+from torso.agents.presets.lookup import preset
 from torso.agents.runs.events import Evaluation
 from torso.agents.runs.progress import TrainingProgress
 from torso.agents.supervised.config import ClassifierConfig
 from torso.agents.supervised.fit_progress import FitProgress
 from torso.agents.supervised.fit_runs import fit_run
 from torso.agents.training.train_runs import train_run
-from torso.agents.value_based.presets import preset
 from torso.envs import Dataset, load_dataset
 from torso.envs.vector.world import World
 from torso.errors import RunError, ServerError

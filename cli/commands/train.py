@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torso.agents.presets.lookup import preset
 from torso.agents.runs.progress import TrainingProgress
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.profile import profile_table
@@ -17,7 +18,6 @@ from torso.agents.value_based.config import DQNConfig
 from torso.agents.value_based.families import all_algorithm_names, config_class
 from torso.agents.value_based.network import input_spec, resolved_net
 from torso.agents.value_based.pqn_config import PQNConfig
-from torso.agents.value_based.presets import preset
 from torso.agents.value_based.training_config import TrainingConfig
 from torso.cli.arguments.options import POSITIONAL, REPEATED, Sections
 from torso.cli.imports import import_recorded, typed_modules

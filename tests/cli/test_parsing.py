@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from torso.agents.presets.lookup import preset
 from torso.agents.supervised.config import ClassifierConfig
 from torso.agents.supervised.recipes import fit_preset
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.presets import preset
 from torso.cli.arguments.flags import in_flags
 from torso.cli.arguments.options import options_of
 from torso.cli.commands.fit import FitOptions, FitSettings

@@ -16,13 +16,13 @@ import pytest
 import torch
 from diary import Diary, DiaryEnv
 
+from torso.agents.presets.lookup import preset
 from torso.agents.runs.callbacks import Callback
 from torso.agents.runs.events import Tick
 from torso.agents.runs.run_directory import RunDirectory
 from torso.agents.training.agent import DQN
 from torso.agents.training.train_runs import train_run
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.presets import preset
 from torso.envs import IdentityEnv
 from torso.envs.vector.world import World
 from torso.errors import ConfigError, EnvError, InputError, ModelDamagedError, ModelNotFoundError, RunError

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from torso.agents.value_based.presets import preset
+from torso.agents.presets.lookup import preset
 from torso.envs import make_vector
 from torso.envs.games.atari_single import AtariStarts, adapted_arguments
 from torso.envs.vector.world import World

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from torso.agents.presets.lookup import preset
 from torso.agents.training.agent import DQN
 from torso.agents.value_based.algorithms import algorithm_names
 from torso.agents.value_based.config import DQNConfig
-from torso.agents.value_based.presets import preset
 from torso.errors import ConfigError
 
 ENVS = ["CartPole-v1", "LunarLander-v3", "Acrobot-v1", "MountainCar-v0", "ALE/Pong-v5", "ALE/Breakout-v5"]
