@@ -126,6 +126,17 @@ def test_acting_has_the_weights_of_a_rollout_before(monkeypatch: pytest.MonkeyPa
     assert len(acting) >= len(after_update) - 2
 
 
+def test_a_rollout_is_valued_by_the_weights_that_learn_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(WORLD, CONFIG, seed=0)
+    seen: list[RolloutBatch] = []
+    update = training.session.learner.update
+    monkeypatch.setattr(training.session.learner, "update", lambda batch: seen.append(batch) or update(batch))
+    for _ in training.run(200):
+        pass
+    assert len(seen) >= 5
+    assert all(batch.values is None for batch in seen)
+
+
 def test_evaluations_and_logs_change_no_bit() -> None:
     plain = replace(CONFIG, evaluation_period=None, log_period=100_000)
     assert weights(trained(plain)) == weights(trained())
