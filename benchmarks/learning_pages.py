@@ -39,6 +39,8 @@ SECTIONS = {  # those whose runs are of single algorithms, by what a table calls
     "pqn-freeway": "MinAtar/Freeway-v1",
     "pqn-seaquest": "MinAtar/Seaquest-v1",
     "pqn-invaders": "MinAtar/SpaceInvaders-v1",
+    "pqn-pong": "ALE/Pong-v5, no sticky actions",
+    "pqn-atari-breakout": "ALE/Breakout-v5, no sticky actions",
 }
 _BASE = "dqn"  # drawn beside each
 Result = Mapping[str, Any]

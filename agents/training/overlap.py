@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +13,7 @@ from torso.agents.optim.devices import torch_threads
 from torso.agents.protocols import Collector, Due, Experience, Learner, Update
 from torso.agents.runs.events import Tick
 from torso.agents.training.core import TrainingCore
+from torso.agents.value_based.learner import PolicyApart
 
 
 class OverlappedCore(TrainingCore):
@@ -22,7 +23,7 @@ class OverlappedCore(TrainingCore):
     weights go over to what acts, and the learning from the new one begins. After a checkpoint the network acts with
     the latest weights. So bits do not depend on time, and a run that was killed goes on with the same.
 
-    refresh: copies the learner's weights to the collector's policy. num_threads: torch's, of both together; acting has
+    policy: the collector's, which has weights of its own. num_threads: torch's, of both together; acting has
     one of them, and learning the others, but at least one.
     """
 
@@ -32,27 +33,26 @@ class OverlappedCore(TrainingCore):
         experience: Experience[Any],
         learner: Learner[Any],
         *,
-        refresh: Callable[[], None],
+        policy: PolicyApart,
         num_threads: int,
     ) -> None:
         super().__init__(collector, experience, learner)
-        self._refresh = refresh
+        self._policy = policy
         self._learning_threads = max(1, num_threads - 1)
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[Update] | None = None
         self._finished: list[Update] = []  # and not yet told
-        self._num_updates = learner.num_updates
+        self._told = 0  # updates, before those
 
     @property
     def num_updates(self) -> int:
         """Number of updates that were told of."""
-        return self._num_updates
+        return self._told if self._finished or self._pending is not None else self.learner.num_updates
 
     def begin(self) -> None:
         """Begin a segment, and act with the latest weights."""
         self.wait()
-        self._num_updates = self.learner.num_updates
-        self._refresh()
+        self._policy.refresh()
         super().begin()
 
     def close(self) -> None:
@@ -86,15 +86,20 @@ class OverlappedCore(TrainingCore):
         """Wait, and return the metrics of the updates that were not told yet."""
         self.wait()
         finished, self._finished = self._finished, []
-        self._num_updates = self.learner.num_updates
         return tuple(update.metrics for update in finished)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle is made of, once nothing is being learnt; its thread is one of its own."""
+        self.wait()
+        return {**self.__dict__, "_thread": None}
+
     def _learn(self, due: Due) -> None:
-        self._refresh()
+        self._policy.refresh()
         batch = self.experience.sample(due)
         self.learner.advance(due.step, due.now)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(
                 1, "learning", initializer=torch.set_num_threads, initargs=(self._learning_threads,)
             )
+        self._told = self.learner.num_updates
         self._pending = self._thread.submit(self.learner.update, batch)

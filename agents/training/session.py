@@ -28,7 +28,7 @@ from torso.agents.training.figures import BestNetwork, TrainingFigures
 from torso.agents.training.overlap import OverlappedCore
 from torso.agents.training.profile import Profile
 from torso.agents.value_based.families import family_of
-from torso.agents.value_based.learner import NetworkLearner, require_learnable
+from torso.agents.value_based.learner import NetworkLearner, PolicyApart, require_learnable
 from torso.agents.value_based.network import initial_network, input_spec, q_network_spec
 from torso.agents.value_based.training_config import TrainingConfig
 from torso.envs import env_seeds
@@ -189,7 +189,7 @@ def assemble(
 
     overlap: whether it learns while it acts, with a network of its own for acting.
     """
-    policy, refresh = learner.policy_apart(noise_generator) if overlap else (learner.policy(noise_generator), None)
+    policy = learner.policy_apart(noise_generator) if overlap else learner.policy(noise_generator)
     collector = EnvCollector(
         policy,
         family_of(config).explorer(config, acting_rng),
@@ -203,11 +203,11 @@ def assemble(
         profile.watch_methods(collector, {"begin": "checkpoint"})
         profile.watch_methods(collector.explorer, {"choose": "act"})
         profile.watch_methods(experience, {"append": "store", "sample": "sample", "feedback": "sample"})
-    if refresh is None:
+    if not isinstance(policy, PolicyApart):
         if profile is not None:
             profile.watch_methods(learner, {"observe": "store", "update": "learn", "advance": "learn"})
         return TrainingCore(collector, experience, learner)
-    core = OverlappedCore(collector, experience, learner, refresh=refresh, num_threads=config.num_threads)
+    core = OverlappedCore(collector, experience, learner, policy=policy, num_threads=config.num_threads)
     if profile is not None:
         profile.watch_methods(core, {"wait": "learn"})
     return core

@@ -110,20 +110,11 @@ class NetworkLearner(ABC):
         generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
         return ValuePolicy(self.online, self._online, self.device, generator)
 
-    def policy_apart(self, generator: torch.Generator | None = None) -> tuple[ValuePolicy, Callable[[], None]]:
-        """Return what acts with a copy of the online network, and what brings the copy up to date.
-
-        So the online network may learn meanwhile.
-        """
-        acting = copy.deepcopy(self.online)
+    def policy_apart(self, generator: torch.Generator | None = None) -> PolicyApart:
+        """Return what acts with a copy of the online network, so that this one may learn meanwhile."""
         generator = torch.Generator(self.device).manual_seed(0) if generator is None else generator
-        forward = select_forward(acting, self._precision)
-
-        def refresh() -> None:
-            with torch.no_grad():
-                _FOREACH.copy_(list(acting.parameters()), list(self.online.parameters()))
-
-        return ValuePolicy(acting, forward, self.device, generator), refresh
+        acting = copy.deepcopy(self.online)
+        return PolicyApart(acting, select_forward(acting, self._precision), self.device, generator, self.online)
 
     def observe(self, rows: StepRows) -> None:
         """Add the observations of envs that took an action to the running moments, if there are any.
@@ -418,3 +409,23 @@ class ValuePolicy:
         """Load what `state` returned; a run of before had nothing that drew."""
         if "generator" in tensors:
             self.generator.set_state(tensors["generator"])
+
+
+class PolicyApart(ValuePolicy):
+    """Policy with weights of its own, which `refresh` copies from the network that learns."""
+
+    def __init__(
+        self,
+        network: Network,
+        forward: Callable[..., tuple[Prediction, State]],
+        device: torch.device,
+        generator: torch.Generator,
+        learning: Network,
+    ) -> None:
+        super().__init__(network, forward, device, generator)
+        self._learning = learning
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the weights of the network that learns."""
+        _FOREACH.copy_(list(self._network.parameters()), list(self._learning.parameters()))

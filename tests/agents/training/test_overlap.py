@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -237,6 +239,20 @@ def test_the_next_rollout_is_made_meanwhile(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in training.run(120):
         pass
     assert during[0] > 0
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))])
+def test_a_copy_learns_as_its_original(how: Callable[[PQN], PQN]) -> None:
+    def learnt(agent: PQN) -> bytes:
+        assert agent.learn(300)._training is not None
+        return weights(agent._training)  # type: ignore[arg-type]
+
+    agent = PQN(WORLD.env, config=CONFIG).learn(200)
+    twin = how(agent)
+    before = weights(agent._training)  # type: ignore[arg-type]
+    after = learnt(twin)
+    assert weights(agent._training) == before != after  # type: ignore[arg-type]
+    assert learnt(agent) == after
 
 
 def test_it_learns() -> None:
