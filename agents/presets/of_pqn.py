@@ -44,7 +44,7 @@ _PQN_ATARI = EnvRow(
         "learning_rate": 2.5e-4,
         "learning_rate_end": 1e-5,
         "learning_rate_decay_steps": 10_000_000,
-        "epsilon_end": 0.02,  # with 0.001 one seed of two had not begun to score after 500,000 steps of Pong
+        "epsilon_end": 0.001,
         "epsilon_decay_steps": 1_000_000,
         "evaluation_period": 500_000,
         "evaluation_episodes": 5,
@@ -55,10 +55,11 @@ _PQN_ATARI = EnvRow(
 )
 _PQN_PONG = replace(
     _PQN_ATARI,
-    source=f"{_PQN_ATARI.source}; on Pong fewer",
+    source=f"{_PQN_ATARI.source}; on Pong fewer steps and a lambda by torso's own runs",
     total_steps=1_500_000,
     settings={
         **_PQN_ATARI.settings,
+        "trace_decay": 0.85,  # a point is some sixty steps away from what earned it
         "learning_rate_decay_steps": 1_500_000,
         "epsilon_decay_steps": 150_000,
         "evaluation_period": 250_000,
