@@ -56,11 +56,11 @@ _PQN_ATARI = EnvRow(
 _PQN_PONG = replace(
     _PQN_ATARI,
     source=f"{_PQN_ATARI.source}; on Pong fewer steps and a lambda by torso's own runs",
-    total_steps=1_500_000,
+    total_steps=1_250_000,
     settings={
         **_PQN_ATARI.settings,
         "trace_decay": 0.85,  # a point is some sixty steps away from what earned it
-        "learning_rate_decay_steps": 1_500_000,
+        "learning_rate_decay_steps": 1_250_000,
         "epsilon_decay_steps": 150_000,
         "evaluation_period": 250_000,
     },
