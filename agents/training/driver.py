@@ -206,8 +206,7 @@ class Training:
 
     def score(self, episodes: int) -> Evaluation:
         """Play fresh episodes greedily with the best network."""
-        with torch_threads(self.config.num_threads):
-            return self._evaluate_network(self._best_network(), evaluation_seeds(self.seed, episodes, "score"))
+        return self._evaluate_network(self._best_network(), evaluation_seeds(self.seed, episodes, "score"))
 
     def save(self, directory: str | os.PathLike[str], *, best: bool = True, onnx: bool = True) -> None:
         """Save the best, or the latest, network as a model directory."""
@@ -398,13 +397,14 @@ class Training:
 
     def _evaluate_network(self, network: Network, seeds: Sequence[int]) -> Evaluation:
         """Evaluate greedily a network that is not being trained, through the same predictor as in serving."""
-        return evaluate(
-            self._as_predictor(network).act,
-            self.world,
-            seeds,
-            max_steps=self.config.evaluation_max_steps,
-            max_envs=self.config.most_evaluation_envs,
-        )
+        with torch_threads(self.config.num_threads):  # a training that learns beside acting has fewer for each
+            return evaluate(
+                self._as_predictor(network).act,
+                self.world,
+                seeds,
+                max_steps=self.config.evaluation_max_steps,
+                max_envs=self.config.most_evaluation_envs,
+            )
 
     def _as_predictor(self, network: Network) -> Predictor:
         env = self.world.spec
