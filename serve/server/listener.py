@@ -180,6 +180,7 @@ def _options(config: ServeConfig, reuse_port: bool) -> tuple[tuple[str, int], ..
         ("grpc.max_receive_message_length", config.max_message_mib << 20),
         ("grpc.per_message_decompression", 0),  # the gate inflates them, within bounds
         ("grpc.max_metadata_size", metadata_bytes),
+        ("grpc.http2.bdp_probe", 0),  # else what a connection may send ahead grows with its speed, before the gate
         ("grpc.absolute_max_metadata_size", metadata_bytes),  # between the two, gRPC would refuse at random
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
