@@ -122,7 +122,7 @@ def steps_per_update(config: TrainingConfig) -> float:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a training in an env computes with, as it would be resolved on this machine; its network is untrained."""
+    """Settings of a training in an env, resolved on this machine, and its network, untrained."""
 
     config: TrainingConfig
     device: torch.device
