@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import grpc
@@ -31,6 +32,10 @@ CAN_ACCEPT = all(
     )
     for name in names
 )
+
+# The task that holds the call whose handler runs; cancelled, it lets go of the call, and gRPC ends that. Nothing else
+# ends a call whose client reads no answers, since its status waits behind them.
+current_call: ContextVar[asyncio.Task[None] | None] = ContextVar("current_call", default=None)
 
 
 def build_server(
@@ -92,6 +97,11 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no stubs
             else:
                 state = await self._request_registered_call(method)
             answering = cygrpc._handle_rpc(name, self._resolver, (), state, self._own_loop, False)
-            call = self._own_loop.create_task(cygrpc._schedule_rpc_coro(answering, state, self._own_loop, name))
+            context = copy_context()
+            call = self._own_loop.create_task(
+                cygrpc._schedule_rpc_coro(answering, state, self._own_loop, name), context=context
+            )
+            context.run(current_call.set, call)
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
+            del state, answering, context, call  # whatever refers to a state holds its call

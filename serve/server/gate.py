@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2
 
 from torso.errors import DeadlineError, InputError, OverloadedError, ServiceError
 from torso.serve.config import ServeConfig
+from torso.serve.server.acceptor import current_call
 from torso.serve.server.auth import Authority, check_open
 from torso.serve.server.connections import ClientConnection, Connections
 from torso.serve.server.inflow import Inflow
@@ -208,6 +209,7 @@ class _OpenStream:
         self.context = context
         self.active_at = monotonic()
         self._task = asyncio.current_task()
+        self._call = current_call.get()
         self._ending: asyncio.Task[None] | None = None
 
     def touch(self) -> None:
@@ -221,6 +223,11 @@ class _OpenStream:
         self._ending = asyncio.ensure_future(self._abort(error))
         return True
 
+    async def wait_for_end(self) -> None:
+        """Wait until the stream's task is cancelled, if the stream was ended from outside: it is to do no more."""
+        if self._ending is not None:
+            await asyncio.get_running_loop().create_future()
+
     async def _abort(self, error: ServiceError) -> None:
         # Cancelling alone would send the caller no status at all. gRPC sends it, behind the answers that the client
         # does not read, where it can (InternalError: it cannot); waiting for that could take forever.
@@ -229,6 +236,9 @@ class _OpenStream:
                 await self.context.abort(*status.to_wire(error, ""))
         if self._task is not None:
             self._task.cancel()
+        if self._call is not None:
+            await asyncio.wait({self._call}, timeout=STATUS_S)
+            self._call.cancel()
 
 
 class _Watchdog:
@@ -285,6 +295,9 @@ class _StreamMessages:
                 )
         except TimeoutError:
             raise DeadlineError(f"the stream had no request for {gate._idle_s:g} s") from None
+        except grpc.aio.AbortError:
+            await self._stream.wait_for_end()
+            raise
         self._held += len(data)
         gate._authority.check_valid(caller)
         self._stream.touch()

@@ -28,6 +28,7 @@ WATCH_S = 0.1
 ANSWER_S = 20.0  # the most seconds that a peer may take for its part of a handshake, or to answer a ping
 PING_INTERVAL_S = 10.0  # a connection that is pinged more often than this, again and again, is ended
 MAX_PENDING = 1 << 20
+AHEAD_BYTES = 1 << 20  # gRPC's own 64 KiB would be slow over long lines
 FOREVER_MS = 2**31 - 1  # gRPC's own value for it
 STOP_S = 0.5  # the most seconds that ending calls may take once they are cancelled
 SPARE_FILES = 256  # file descriptors for all but connections
@@ -180,7 +181,9 @@ def _options(config: ServeConfig, reuse_port: bool) -> tuple[tuple[str, int], ..
         ("grpc.max_receive_message_length", config.max_message_mib << 20),
         ("grpc.per_message_decompression", 0),  # the gate inflates them, within bounds
         ("grpc.max_metadata_size", metadata_bytes),
-        ("grpc.http2.bdp_probe", 0),  # else what a connection may send ahead grows with its speed, before the gate
+        # What a connection may send ahead of the gate; probing, gRPC would let a fast one send many MiB.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
         ("grpc.absolute_max_metadata_size", metadata_bytes),  # between the two, gRPC would refuse at random
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
         ("grpc.max_allowed_incoming_connections", config.max_connections),

@@ -164,7 +164,8 @@ def test_the_command_that_resumes_imports_too(folder: Path, tmp_path: Path) -> N
     )
     try:
         until = time.monotonic() + 120
-        while not (out / "progress.jsonl").exists() and training.poll() is None and time.monotonic() < until:
+        log = out / "progress.jsonl"
+        while not (log.exists() and log.stat().st_size) and training.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         training.send_signal(signal.SIGINT)
         _, stderr = training.communicate(timeout=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import deque
 from types import TracebackType
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION =
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW_SIZE = 4
 REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
+WINDOW, FRAME_BYTES = 65535, 16384  # of HTTP/2, until other settings are agreed
 MAGIC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -43,12 +45,18 @@ def grpc_message(data: bytes) -> bytes:
 
 
 class Connection:
-    """Raw connection that sends nothing on its own: it acknowledges nothing and grants no window."""
+    """Raw connection that sends nothing on its own: it acknowledges nothing and grants no window.
+
+    `upload` keeps to the windows that the server grants; `send` sends whatever it is given.
+    """
 
     def __init__(self, port: int, settings: bytes | None = b"") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.settimeout(30)  # a test that waits longer has failed; gRPC's own limits are a minute
         self._received = b""
+        self._kept: deque[Frame] = deque()  # read while an upload waited
+        self._initial_window = self._window = WINDOW
+        self._stream_windows: dict[int, int] = {}  # by stream: what it was granted, less what it took
         if settings is not None:  # None: not even the preface
             self.socket.sendall(MAGIC + frame(SETTINGS, 0, 0, settings))
 
@@ -60,8 +68,27 @@ class Connection:
         headers = frame(HEADERS, END_HEADERS, stream, call_headers(path))
         self.send(headers, frame(DATA, END_STREAM, stream, grpc_message(data)))
 
+    def upload(self, stream: int, data: bytes, *, last: bool = False) -> bool:
+        """Send data of a stream as the server's windows let it; return False where it has ended the call."""
+        for start in range(0, max(len(data), 1), FRAME_BYTES):
+            part = data[start : start + FRAME_BYTES]
+            while min(self._window, self._initial_window + self._stream_windows.get(stream, 0)) < len(part):
+                received = self._receive()
+                if received is None:
+                    return False
+                self._kept.append(received)
+                if received.stream == stream and received.kind in (HEADERS, RST_STREAM):
+                    return False
+            self._window -= len(part)
+            self._stream_windows[stream] = self._stream_windows.get(stream, 0) - len(part)
+            self.send(frame(DATA, END_STREAM if last and start + FRAME_BYTES >= len(data) else 0, stream, part))
+        return True
+
     def read(self) -> Frame | None:
         """Return the next frame; None once the server has ended the connection."""
+        return self._kept.popleft() if self._kept else self._receive()
+
+    def _receive(self) -> Frame | None:
         while len(self._received) < 9 or len(self._received) < 9 + self._length():
             try:
                 more = self.socket.recv(1 << 16)
@@ -72,7 +99,21 @@ class Connection:
             self._received += more
         end = 9 + self._length()
         whole, self._received = self._received[:end], self._received[end:]
-        return Frame(whole[3], whole[4], struct.unpack(">I", whole[5:9])[0], whole[9:])
+        received = Frame(whole[3], whole[4], struct.unpack(">I", whole[5:9])[0], whole[9:])
+        self._note_windows(received)
+        return received
+
+    def _note_windows(self, received: Frame) -> None:
+        if received.kind == WINDOW_UPDATE:
+            grown = int.from_bytes(received.payload, "big")
+            if received.stream:
+                self._stream_windows[received.stream] = self._stream_windows.get(received.stream, 0) + grown
+            else:
+                self._window += grown
+        elif received.kind == SETTINGS and not received.flags:
+            for setting, value in struct.iter_unpack(">HI", received.payload):
+                if setting == INITIAL_WINDOW_SIZE:
+                    self._initial_window = value
 
     def read_until(self, kind: int, stream: int = 0) -> Frame:
         """Return the next frame of one kind on one stream; skip others."""

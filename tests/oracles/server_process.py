@@ -81,7 +81,7 @@ class Process:
         """Send SIGTERM, and check that the server exits without errors."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0, self.log
-        assert "Traceback" not in self.log
+        assert "Traceback" not in self.log, self.log
 
 
 def free_port() -> int:

@@ -13,12 +13,9 @@ import numpy as np
 import pytest
 from bare_http2 import (
     ACK,
-    DATA,
     END_HEADERS,
-    END_STREAM,
     HEADERS,
     SETTINGS,
-    WINDOW_UPDATE,
     Connection,
     call_headers,
     frame,
@@ -169,37 +166,12 @@ class Upload:
 
     def __init__(self, port: int, path: str, size: int) -> None:
         self.connection = Connection(port, b"\x00\x04\x7f\xff\xff\xff")
-        self.connection.send(
-            frame(SETTINGS, ACK, 0),
-            frame(HEADERS, END_HEADERS, 1, call_headers(path.encode())),
-            frame(DATA, 0, 1, b"\0" + size.to_bytes(4, "big")),
-        )
-        self._window = 65535 - 5
-        self._of_stream = 65535 - 5
+        self.connection.send(frame(SETTINGS, ACK, 0), frame(HEADERS, END_HEADERS, 1, call_headers(path.encode())))
+        self.connection.upload(1, b"\0" + size.to_bytes(4, "big"))
 
     def send(self, data: bytes, *, last: bool = False) -> bool:
         """Send more, as the server lets it; return False where it has ended the call."""
-        for start in range(0, len(data), 16384):
-            part = data[start : start + 16384]
-            while min(self._window, self._of_stream) < len(part):
-                received = self.connection.read()
-                if received is None or (received.kind == HEADERS and received.stream == 1):
-                    return False
-                if received.kind == WINDOW_UPDATE:
-                    grown = int.from_bytes(received.payload, "big")
-                    if received.stream:
-                        self._of_stream += grown
-                    else:
-                        self._window += grown
-                elif received.kind == SETTINGS and not received.flags:
-                    for at in range(0, len(received.payload), 6):
-                        if received.payload[at : at + 2] == b"\0\4":
-                            self._of_stream += int.from_bytes(received.payload[at + 2 : at + 6], "big") - 65535
-            self._window -= len(part)
-            self._of_stream -= len(part)
-            flags = END_STREAM if last and start + 16384 >= len(data) else 0
-            self.connection.send(frame(DATA, flags, 1, part))
-        return True
+        return self.connection.upload(1, data, last=last)
 
     def is_refused(self) -> bool:
         """Check whether the server has ended the call as RESOURCE_EXHAUSTED, or lets it go on for a second."""

@@ -103,10 +103,7 @@ def test_a_slow_reader_stops_nobody(serving: Callable[..., Process]) -> None:
         reader.send(frame(SETTINGS, ACK, 0))
         for stream in range(1, 41, 2):
             reader.send(frame(HEADERS, END_HEADERS, stream, call_headers(ACT)))
-            message = grpc_message(act_request(2000))
-            for start in range(0, len(message), 16384):
-                reader.send(frame(DATA, 0, stream, message[start : start + 16384]))
-            reader.send(frame(DATA, END_STREAM, stream))
+            assert reader.upload(stream, grpc_message(act_request(2000)), last=True)
             assert answers(client)
         for stream in range(1, 41, 2):  # all are answered, as far as it lets them
             assert reader.read_until(HEADERS, stream).flags == END_HEADERS
