@@ -30,6 +30,7 @@ from torso.nets import Network
 from torso.nets.modules.layers import MemoryFormat
 
 NEVER = 1_000_000_000
+_FIRST_TICKS = 3
 
 
 def timed_config(algorithm: str, env: str, device: torch.device, **settings: Any) -> TrainingConfig:
@@ -75,7 +76,7 @@ def emulator(env: str, config: TrainingConfig, seconds: float) -> dict[str, floa
     """Steps per second of the envs alone, with random actions."""
     world = world_of(env)
     envs = world.make(env_seeds(0, config.num_envs, 0))
-    rng = np.random.default_rng(0)
+    rng, is_warm = np.random.default_rng(0), False
     try:
         envs.reset()
         ticks, began_s = 0, time.perf_counter()
@@ -83,9 +84,18 @@ def emulator(env: str, config: TrainingConfig, seconds: float) -> dict[str, floa
             actions = rng.integers(world.spec.num_actions, size=config.num_envs)
             envs.step(actions + world.spec.action_start)
             ticks += 1
+            if ticks == _FIRST_TICKS and not is_warm:  # the first ones wait for the reset
+                is_warm, ticks, began_s = True, 0, time.perf_counter()
     finally:
         envs.close()
     return {"steps_per_s": ticks * config.num_envs / elapsed_s}
+
+
+def updates_at_once(config: TrainingConfig) -> int:
+    """Gradient steps for which a training samples together: those that a tick of all envs owes."""
+    if isinstance(config, DQNConfig):
+        return max(1, config.num_envs // config.learn_period) * config.updates_per_phase
+    return 1
 
 
 def sampler(
@@ -170,10 +180,11 @@ def update_alone(parts: Parts, seconds: float) -> dict[str, float]:
     PQN's are without the targets of a rollout.
     """
     config, family = parts.config, family_of(parts.config)
-    trial = family.trial(config, parts.network, parts.memory_format, **parts.settings)
-    rows = family.minibatch_rows(config)
+    count = updates_at_once(config)
+    trial = family.trial(config, parts.network, parts.memory_format, num_minibatches=count, **parts.settings)
+    rows = count * family.minibatch_rows(config)
     with torch_threads(config.num_threads):
-        updates_per_s = settled_rate(lambda: trial(rows), parts.device, seconds)
+        updates_per_s = count * settled_rate(lambda: trial(rows), parts.device, seconds)
     return {"updates_per_s": updates_per_s, "steps_per_s": updates_per_s * steps_per_update(config)}
 
 

@@ -27,8 +27,12 @@ def trial_update(
     device: torch.device,
     precision: Precision,
     executor: Executor | None = None,
+    num_minibatches: int = 1,
 ) -> Callable[[int], object]:
-    """Return a function that updates a copy of a network on so many made-up transitions, ``batch_size`` at most."""
+    """Return a function that updates a copy of a network on so many made-up transitions.
+
+    These are at most ``num_minibatches`` times ``batch_size``, learnt from as a tick's that owes so many updates.
+    """
     learner = DQNLearner(
         config,
         copy.deepcopy(network),
@@ -37,7 +41,7 @@ def trial_update(
         memory_format=memory_format,
         executor=executor,
     )
-    batch = _made_up_transitions(network.spec.input, config.batch_size, device)
+    batch = _made_up_transitions(network.spec.input, num_minibatches * config.batch_size, device)
     return lambda rows: learner.update(batch.rows(0, rows))
 
 
@@ -49,8 +53,12 @@ def trial_rollout(
     device: torch.device,
     precision: Precision,
     executor: Executor | None = None,
+    num_minibatches: int = 1,
 ) -> Callable[[int], object]:
-    """Return a function that updates a copy of a network on so many made-up steps, a minibatch's at most."""
+    """Return a function that updates a copy of a network on so many made-up steps, a minibatch's at most.
+
+    ``num_minibatches`` must be 1: each is a gradient step of its own.
+    """
     learner = PQNLearner(
         config,
         copy.deepcopy(network),

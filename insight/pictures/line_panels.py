@@ -27,13 +27,13 @@ _LONGEST_LABEL, _LONGEST_TITLE = 70, 140  # characters
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Line of a panel: x and y, each [N], and the lower and upper edge of its band."""
+    """Line of a panel: x and y, each [N], the lower and upper edge of its band, and the seeds that it is a mean of."""
 
     label: str
     x: Floats
     y: Floats
     band: tuple[Floats, Floats] | None = None
-    num_seeds: int = 1
+    num_seeds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +102,14 @@ def _draw_line(axes: Axes, line: Series, colour: str, dash: _Dash) -> None:
 
 
 def _legend_texts(labels: Sequence[str], panels: Sequence[Panel]) -> list[str]:
-    """Labels, shortened, with the number of seeds."""
+    """Labels, shortened, with the number of seeds where lines are of some."""
     texts = []
     for label, short in zip(labels, short_names(labels, limit=_LONGEST_LABEL), strict=True):
         counts = [line.num_seeds for panel in panels for line in panel.lines if line.label == label]
+        counts = [count for count in counts if count is not None]
+        if not counts:
+            texts.append(short)
+            continue
         few, many = min(counts), max(counts)
         number = f"{few}" if few == many else f"{few} to {many}"
         texts.append(f"{short} ({number} seed{'' if many == 1 else 's'})")
