@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from cases import Cases
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 from report import RESULTS, machine
 from training_limits import (
     NEVER,
@@ -220,15 +221,15 @@ def panels_of(found: Mapping[str, Mapping[str, float]]) -> list[Panel]:
 def _logarithmic(axes: Axes, axis: str) -> None:
     of_axis = axes.xaxis if axis == "x" else axes.yaxis
     getattr(axes, f"set_{axis}scale")("log")
-    of_axis.set_major_formatter(lambda value, _: f"{value:,g}" if value < 10_000 else f"{value / 1_000:,g}k")
+    of_axis.set_major_formatter(lambda value, _: f"{value:g}" if value < 10_000 else EngFormatter(sep="")(value))
     of_axis.set_minor_formatter("")
     if axis == "x":
         x = sorted({each for line in axes.lines for each in line.get_xdata()})
         if len(x) <= len(NUM_ENVS):
             axes.set_xticks(x)
     else:
-        low, high = axes.get_ylim()
-        axes.set_ylim(10 ** math.floor(math.log10(low) + 0.3), 10 ** math.ceil(math.log10(high) - 0.3))
+        y = [each for line in axes.lines for each in line.get_ydata()]
+        axes.set_ylim(10 ** math.floor(math.log10(min(y))), 10 ** math.ceil(math.log10(max(y))))
 
 
 def write_pages(found: Mapping[str, Mapping[str, float]]) -> None:

@@ -15,7 +15,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogFormatter,
+    LogFormatterMathtext,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+)
 
 from torso.arrays import Array
 from torso.files import atomic_write_bytes
@@ -76,8 +84,9 @@ def save(figure: Figure, path: Path) -> Path:
     buffer = io.BytesIO()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if axis.get_scale() == "log":  # whose usual labels are formulas
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):  # whose labels are formulas
                 axis.set_major_formatter(LogFormatter())
+            if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
                 axis.set_minor_formatter(LogFormatter())
     for text in figure.findobj(Text):
         text.set_parse_math(False)
