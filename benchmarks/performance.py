@@ -198,7 +198,7 @@ def growth(kind: str, names: Mapping[str, tuple[str, str]], found: Mapping[str, 
         points = [(int(name.removeprefix(start)), case[part]) for name, case in found.items() if name.startswith(start)]
         if points:
             x, y = np.array(sorted(points), dtype=np.float64).T
-            lines.append(Series(label=label, x=x, y=y))
+            lines.append(Series(label=label, x=x, y=y, num_seeds=None))
     return lines
 
 

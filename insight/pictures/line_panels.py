@@ -27,13 +27,16 @@ _LONGEST_LABEL, _LONGEST_TITLE = 70, 140  # characters
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Line of a panel: x and y, each [N], the lower and upper edge of its band, and the seeds that it is a mean of."""
+    """Line of a panel: x and y, each [N], the lower and upper edge of its band, and the seeds that it is a mean of.
+
+    ``num_seeds`` is None where it is a mean of none, and the legend says nothing of them.
+    """
 
     label: str
     x: Floats
     y: Floats
     band: tuple[Floats, Floats] | None = None
-    num_seeds: int | None = None
+    num_seeds: int | None = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +108,8 @@ def _legend_texts(labels: Sequence[str], panels: Sequence[Panel]) -> list[str]:
     """Labels, shortened, with the number of seeds where lines are of some."""
     texts = []
     for label, short in zip(labels, short_names(labels, limit=_LONGEST_LABEL), strict=True):
-        counts = [line.num_seeds for panel in panels for line in panel.lines if line.label == label]
-        counts = [count for count in counts if count is not None]
+        lines = [line for panel in panels for line in panel.lines if line.label == label]
+        counts = [line.num_seeds for line in lines if line.num_seeds is not None]
         if not counts:
             texts.append(short)
             continue

@@ -35,7 +35,7 @@ CAN_ACCEPT = all(
 
 # The task that holds the call whose handler runs; cancelled, it lets go of the call, and gRPC ends that. Nothing else
 # ends a call whose client reads no answers, since its status waits behind them.
-current_call: ContextVar[asyncio.Task[None] | None] = ContextVar("current_call", default=None)
+holding_task: ContextVar[asyncio.Task[None] | None] = ContextVar("holding_task", default=None)
 
 
 def build_server(
@@ -101,7 +101,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no stubs
             call = self._own_loop.create_task(
                 cygrpc._schedule_rpc_coro(answering, state, self._own_loop, name), context=context
             )
-            context.run(current_call.set, call)
+            context.run(holding_task.set, call)
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
             del state, answering, context, call  # whatever refers to a state holds its call

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2
 
 from torso.errors import DeadlineError, InputError, OverloadedError, ServiceError
 from torso.serve.config import ServeConfig
-from torso.serve.server.acceptor import current_call
+from torso.serve.server.acceptor import holding_task
 from torso.serve.server.auth import Authority, check_open
 from torso.serve.server.connections import ClientConnection, Connections
 from torso.serve.server.inflow import Inflow
@@ -209,7 +209,7 @@ class _OpenStream:
         self.context = context
         self.active_at = monotonic()
         self._task = asyncio.current_task()
-        self._call = current_call.get()
+        self._call = holding_task.get()
         self._ending: asyncio.Task[None] | None = None
 
     def touch(self) -> None:

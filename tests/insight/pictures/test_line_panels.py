@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from torso.insight.pictures import line_panels
@@ -65,6 +66,18 @@ def test_no_legend_covers_a_panel(tmp_path: Path, figures: list[Figure]) -> None
     assert 0 <= box.x0 < box.x1 <= figure.bbox.width
     for axes in figure.axes:
         assert not box.overlaps(axes.get_tightbbox(renderer))
+
+
+def test_lines_of_no_seeds_and_ticks_of_ones_own(tmp_path: Path, figures: list[Figure]) -> None:
+    def logarithmic(axes: Axes) -> None:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} ms")
+
+    lines = (line("emulator", num_seeds=None),)
+    draw_panels([panel(title="env", lines=lines)], tmp_path / "a.png", title="t", y_label="ms", y=logarithmic)
+    [figure] = figures
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["emulator"]
+    assert any(label.get_text().endswith(" ms") for label in figure.axes[0].get_yticklabels())
 
 
 def test_more_lines_than_colours_have_other_dashes(tmp_path: Path, figures: list[Figure]) -> None:
