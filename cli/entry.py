@@ -60,6 +60,7 @@ COMMANDS = {
     "act": Command("ActOptions", "choose actions for observations, with a local or a served model"),
     "bench-serve": Command("BenchServeOptions", "load test a server: latency, throughput and goodput"),
     "play": Command("PlayOptions", "play episodes, with a local or a served model"),
+    "playground": Command("PlaygroundOptions", "draw for a classifier in the browser, and watch its network"),
 }
 
 

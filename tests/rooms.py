@@ -14,7 +14,8 @@ FOLDERS: dict[str, set[str]] = {
     "agents": {"nets", "envs", "insight"},
     "proto": set(),
     "serve": {"nets", "proto"},
-    "cli": {"nets", "envs", "insight", "agents", "proto", "serve"},
+    "playground": {"nets", "envs", "insight", "agents", "proto", "serve"},
+    "cli": {"nets", "envs", "insight", "agents", "proto", "serve", "playground"},
 }
 
 TIERS: dict[str, list[set[str]]] = {

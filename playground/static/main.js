@@ -1,0 +1,227 @@
+import { paintInput, paintPlate } from "./plates.js";
+import { Sheet } from "./sheet.js";
+import { Socket } from "./socket.js";
+
+const $ = (id) => document.getElementById(id);
+const NOTHING = "nothing drawn yet";
+const HEARD_MS = 700; // a screen reader hears a guess once it has stood so long
+
+let models = [];
+let serial = 0; // of the newest drawing
+let answered = 0; // of the newest guess that is shown
+let isDue = false; // the sheet has changed since the last message
+let isWaiting = false; // a guess is on its way
+let hearing = 0;
+
+const socket = new Socket(onMessage, (isOpen) => {
+  isWaiting = false;
+  if (isOpen) ask();
+  else say("the playground does not answer; was it ended?", true);
+});
+const sheet = new Sheet($("canvas"), () => {
+  $("hint").hidden = !sheet.isEmpty;
+  ask();
+});
+
+// -- drawing ----------------------------------------------------------------------------------------------------------
+
+function ask() {
+  isDue = true;
+  pump();
+}
+
+// Sends the sheet as it is now, unless a guess is on its way: what changes meanwhile is sent when that has come.
+function pump() {
+  if (!isDue || isWaiting || !models.length || !socket.isOpen) return;
+  isDue = false;
+  serial += 1;
+  if (sheet.isEmpty) {
+    showNothing();
+    return;
+  }
+  isWaiting = true;
+  socket.send({ serial, model: $("model").value, hidden: hiddenLayers() }, sheet.bytes());
+}
+
+for (const [id, isEraser] of [["brush", false], ["eraser", true]]) {
+  $(id).addEventListener("click", () => {
+    sheet.isEraser = isEraser;
+    $("brush").setAttribute("aria-pressed", String(!isEraser));
+    $("eraser").setAttribute("aria-pressed", String(isEraser));
+  });
+}
+$("undo").addEventListener("click", () => sheet.undo());
+$("clear").addEventListener("click", () => sheet.clear());
+$("thickness").addEventListener("input", ({ target }) => { sheet.width = Number(target.value); });
+$("model").addEventListener("change", () => {
+  showModel();
+  ask();
+});
+$("file").addEventListener("change", ({ target }) => {
+  if (target.files.length) takeFile(target.files[0]);
+  target.value = "";
+});
+for (const kind of ["dragover", "drop", "dragleave"]) {
+  $("sheet").addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("sheet").classList.toggle("drop", kind === "dragover");
+    if (kind === "drop" && event.dataTransfer.files.length) takeFile(event.dataTransfer.files[0]);
+  });
+}
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) takeFile(event.clipboardData.files[0]);
+});
+
+async function takeFile(file) {
+  try {
+    await sheet.take(file);
+  } catch {
+    showError(`${file.name} is no image that can be read: give a PNG or a JPEG`);
+  }
+}
+
+// -- answers ----------------------------------------------------------------------------------------------------------
+
+function onMessage(message, bytes) {
+  if (message.type === "models") {
+    setModels(message.models);
+  } else if (message.type === "failed") {
+    say(message.text, true);
+  } else if (message.type === "pictures") {
+    if (message.serial >= answered && !sheet.isEmpty) showPictures(message.plates, bytes);
+  } else {
+    if (!(message.serial < serial)) isWaiting = false;
+    if (message.type === "guess" && !sheet.isEmpty) showGuess(message);
+    else if (message.type === "blank") showNothing();
+    else if (message.type === "error") showError(message.text);
+    pump();
+  }
+}
+
+function setModels(found) {
+  models = found;
+  $("model").replaceChildren(...found.map(({ name }) => new Option(name, name)));
+  $("model").disabled = found.length < 2;
+  if (!found.length) {
+    say("the server has no classifier of images", true);
+    return;
+  }
+  say("ready");
+  showModel();
+  ask();
+}
+
+function showModel() {
+  const { inside, labels } = models.find(({ name }) => name === $("model").value);
+  const digits = labels.length === 10 && labels.every((label, i) => label === String(i));
+  $("hint").textContent = digits ? "draw a digit here, or drop an image" : "draw here, or drop an image";
+  $("inside-note").textContent = inside
+    ? "Each layer’s activations, from the input to the output. Bright is strong."
+    : "The network’s directory is not on this machine’s command line: torso playground DIR --address …";
+  $("layers").replaceChildren();
+}
+
+function showGuess({ serial: number, ranking }) {
+  answered = number;
+  const [first, second] = ranking;
+  const sure = first.probability;
+  const doubt = sure >= 0.9 ? "" : sure >= 0.6 ? "probably " : "hard to say: ";
+  const after = second && second.probability >= 0.02 ? `else ${second.label}, ${percent(second.probability)}` : "";
+  const label = document.createElement("b");
+  label.textContent = first.label;
+  const small = document.createElement("small");
+  small.textContent = [percent(sure), after].filter(Boolean).join(" · ");
+  $("guess").className = "";
+  $("guess").replaceChildren(doubt, label, small);
+  const order = models.find(({ name }) => name === $("model").value).labels;
+  const rows = [...ranking].sort((a, b) => order.indexOf(a.label) - order.indexOf(b.label));
+  showBars(rows);
+  hear(`${doubt}${first.label}, ${percent(sure)}${after ? `, ${after}` : ""}`);
+}
+
+function showBars(rows) {
+  const bars = $("bars");
+  while (bars.children.length > rows.length) bars.lastChild.remove();
+  rows.forEach(({ label, probability }, i) => {
+    let row = bars.children[i];
+    if (!row) {
+      row = document.createElement("li");
+      const track = document.createElement("span");
+      track.className = "track";
+      track.append(document.createElement("i"));
+      row.append(document.createElement("span"), track, document.createElement("span"));
+      bars.append(row);
+    }
+    row.firstChild.textContent = label;
+    row.children[1].firstChild.style.width = `${100 * probability}%`;
+    row.lastChild.textContent = percent(probability);
+  });
+}
+
+function showNothing() {
+  answered = serial;
+  $("guess").className = "nothing";
+  $("guess").textContent = NOTHING;
+  showBars([...$("bars").children].map((row) => ({ label: row.firstChild.textContent, probability: 0 })));
+  $("input").getContext("2d").clearRect(0, 0, $("input").width, $("input").height);
+  for (const canvas of $("layers").querySelectorAll("canvas")) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  hear(NOTHING);
+}
+
+function showError(text) {
+  $("guess").className = "error";
+  $("guess").textContent = text;
+  hear(text);
+}
+
+function hear(text) {
+  clearTimeout(hearing);
+  hearing = setTimeout(() => { if ($("heard").textContent !== text) $("heard").textContent = text; }, HEARD_MS);
+}
+
+function say(text, isFailure = false) {
+  $("state").textContent = text;
+  $("state").classList.toggle("failed", isFailure);
+}
+
+function percent(probability) {
+  return probability >= 0.9995 ? "100%" : probability < 0.001 ? "0%" : `${(100 * probability).toFixed(probability < 0.1 ? 1 : 0)}%`;
+}
+
+// -- layers -----------------------------------------------------------------------------------------------------------
+
+function hiddenLayers() {
+  return [...$("layers").children].filter((layer) => !layer.open).map((layer) => layer.dataset.name);
+}
+
+function showPictures(plates, bytes) {
+  let start = 0;
+  for (const plate of plates) {
+    const size = plate.shape.reduce((a, b) => a * b);
+    const pixels = bytes.subarray(start, start + size);
+    start += size;
+    if (plate.name === "input") paintInput($("input"), plate, pixels);
+    else if (size) paintPlate(layerOf(plate).querySelector("canvas"), plate, pixels);
+    else layerOf(plate);
+  }
+}
+
+function layerOf({ name, shape: [shown, height, width], units }) {
+  const found = [...$("layers").children].find((layer) => layer.dataset.name === name);
+  if (found) return found;
+  const layer = document.createElement("details");
+  layer.open = true;
+  layer.dataset.name = name;
+  const summary = document.createElement("summary");
+  const note = document.createElement("span");
+  const size = height * width > 1 ? `${units} maps of ${height} × ${width}` : `${units} units`;
+  note.textContent = ` ${size}${shown < units ? `, ${shown} shown` : ""}`;
+  summary.append(name, note);
+  const canvas = document.createElement("canvas");
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Activations of ${name}`);
+  layer.append(summary, canvas);
+  layer.addEventListener("toggle", () => { if (layer.open) ask(); });
+  $("layers").append(layer);
+  return layer;
+}
