@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-ranges soak check format generate clean
+.PHONY: help demo test test-slow test-web test-ranges soak check format generate clean
 
 help:
 	@echo "make demo       install torso into $(VENV) and run the quickstart"
 	@echo "make test       install with the test extra and run the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-web   the playground in Chromium (Debian: apt-get install chromium)"
 	@echo "make test-ranges  the tests with the lowest versions of all dependencies; one environment with others' packages"
 	@echo "make soak       a million requests of every kind against a server"
 	@echo "make check      ruff, mypy, generated code, the wire, import arrows, rooms"
@@ -22,10 +23,15 @@ demo: $(VENV)/.demo
 	$(BIN)/torso quickstart
 
 test: $(VENV)/.test
-	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
+	$(BIN)/pytest -m "not slow and not web" -n 2 --dist worksteal
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -m slow
+
+test-web: $(VENV)/.test-web
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+		|| { echo "make test-web needs Chromium; Debian: apt-get install chromium"; exit 2; }
+	$(BIN)/pytest -m web tests/playground
 
 test-ranges: $(VENV)/.test
 	$(BIN)/python tests/version_ranges.py neighbours
@@ -63,6 +69,10 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml setup.py constraints.txt
 $(VENV)/.test: $(VENV)/.python pyproject.toml setup.py constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.test-web: $(VENV)/.test
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test-web]'
+	@touch $@ $(VENV)/.test $(VENV)/.demo
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torso.errors import ConfigError
+from torso.serve.config import is_local
 
 DIGITS = Path(__file__).with_name("models") / "digits"
 """The classifier of handwritten digits that comes with torso (28x28 gray images, trained on MNIST)."""
@@ -52,13 +52,3 @@ class PlaygroundConfig:
             if given:
                 names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
                 raise ConfigError(f"{names} must go with --address, got none; add --address")
-
-
-def is_local(host: str) -> bool:
-    """Whether a host names this machine's loopback interface."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

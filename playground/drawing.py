@@ -94,7 +94,7 @@ class Newest:
 
 
 class Draw:
-    """What one tab draws. ``send`` sends it a message: a mapping as text, or bytes.
+    """Drawings of one tab. ``send`` sends it a message: a mapping as text, or bytes.
 
     `run` answers until it is cancelled; `put` gives it a drawing.
     """

@@ -1,4 +1,4 @@
-"""What a network sees: the input that it is given for an image, and the activations of each of its layers."""
+"""Views of a network: the input that it is given for an image, and the activations of each of its layers."""
 
 from __future__ import annotations
 

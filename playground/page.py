@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from torso.errors import ConfigError, ServerError, TorsoError
 from torso.playground.drawing import Draw, parse_drawing
 from torso.playground.network_views import NetworkViews
-from torso.playground.sessions import Session, add_headers
+from torso.playground.sessions import PageSession, add_headers
 
 if TYPE_CHECKING:
     from torso.serve import AsyncClient
@@ -29,7 +29,7 @@ class Page:
     """Server of the page. ``client``: awaits the client of the gRPC server, which may not be ready for a while."""
 
     def __init__(
-        self, session: Session, client: Callable[[], Awaitable[AsyncClient]], views: NetworkViews, thread: Executor
+        self, session: PageSession, client: Callable[[], Awaitable[AsyncClient]], views: NetworkViews, thread: Executor
     ) -> None:
         self._session = session
         self._client = client

@@ -10,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torso.errors import ConfigError
 from torso.playground.config import DIGITS, PlaygroundConfig
 from torso.playground.network_views import NetworkViews
 from torso.playground.page import Page
 from torso.playground.served import READY_S, OwnServer
-from torso.playground.sessions import Session
+from torso.playground.sessions import PageSession
 
 if TYPE_CHECKING:
     from torso.serve import AsyncClient
@@ -44,10 +45,13 @@ async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], Non
 
     Raises:
         ServerError: the address of the page is taken; a model's name is used twice.
+        ModelNotFoundError: there is none in a directory.
+        ConfigError: the token's file cannot be read.
     """
-    session = Session(config.host)
+    session = PageSession(config.host)
     server: OwnServer | None = None
     directories = _directories(config)
+    token = _token(config)
 
     async def connect() -> AsyncClient:
         nonlocal server
@@ -57,7 +61,6 @@ async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], Non
         if address is None:
             server = OwnServer([f"{name}={path}" for name, path in directories.items()])
             address = await server.start()
-        token = None if config.token_file is None else config.token_file.read_text(encoding="utf-8").strip()
         client = AsyncClient(
             address, token, tls=config.tls, tls_ca=config.tls_ca, tls_cert=config.tls_cert, tls_key=config.tls_key
         )
@@ -88,9 +91,22 @@ async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], Non
 
 
 def _directories(config: PlaygroundConfig) -> dict[str, Path]:
+    from torso.nets.models.directory import find_model
     from torso.serve.models.catalogue import parse_models
 
     models = config.models
     if not models and config.address is None:
         models = (str(DIGITS),)
-    return parse_models(models)
+    directories = parse_models(models)
+    for path in directories.values():
+        find_model(path)
+    return directories
+
+
+def _token(config: PlaygroundConfig) -> str | None:
+    if config.token_file is None:
+        return None
+    try:
+        return config.token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {config.token_file} cannot be read: {error}") from error

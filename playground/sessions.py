@@ -1,4 +1,4 @@
-"""Who may speak to the page: a token of the session, and checks that no other site of the browser can pass.
+"""Sessions: a token for whoever may speak to the page, and checks that no other site of the browser can pass.
 
 Any page that a browser shows can send requests to a loopback port, and a name that resolves to 127.0.0.1 can make them
 look like its own (DNS rebinding). So each request must name a host of this machine, come from the page itself where it
@@ -31,7 +31,7 @@ HEADERS = {
 }
 
 
-class Session:
+class PageSession:
     """Session of one run of the playground. ``host``: what the page is served on; ``port``: set once it is known."""
 
     def __init__(self, host: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -188,3 +189,13 @@ class ServeConfig:
             raise ConfigError(f"workers must be 1 on a Unix socket, which processes cannot share, got {self.workers}")
         if self.ops_port_file is not None and self.ops_port is None:
             raise ConfigError("ops_port_file must go with an ops_port, got none")
+
+
+def is_local(host: str) -> bool:
+    """Check whether only this machine can reach an address: loopback, or a Unix socket (``unix:PATH``)."""
+    if host.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

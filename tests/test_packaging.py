@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "torso": "base",
-    **{f"torso.{name}": name for name in ["agents", "cli", "envs", "insight", "nets", "proto", "serve"]},
+    **{f"torso.{name}": name for name in ["agents", "cli", "envs", "insight", "nets", "playground", "proto", "serve"]},
 }
 
 
@@ -40,12 +40,13 @@ def test_the_wheel_holds_everything(wheel: Path) -> None:
     for package, folder in PACKAGES.items():
         place = package.replace(".", "/")
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in {".py", ".proto", ".pyi", ".typed"}:
+            if path.suffix in {".py", ".proto", ".pyi", ".typed", ".html", ".css", ".js", ".svg", ".json", ".onnx"}:
                 inside = path.relative_to(ROOT / folder).as_posix()
                 assert f"{place}/{inside}" in held, f"{folder}/{inside} is missing from the wheel"
     assert "torso/py.typed" in held
     assert "torso/proto/prediction.proto" in held
     assert "torso/nets/specs/inputs.py" in held
+    assert "torso/playground/models/digits/weights.safetensors" in held
 
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:

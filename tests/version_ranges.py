@@ -30,7 +30,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 NEIGHBOURS = ("tritonclient[grpc]==2.73.*", "kserve==0.21.*", "ray==2.60.*")
-TESTS = ("-m", "not slow", "-n", "2", "--dist", "worksteal")
+TESTS = ("-m", "not slow and not web", "-n", "2", "--dist", "worksteal")
 OLD = ("-W", "ignore::DeprecationWarning")  # an old package calls what newer ones around it call old
 PINNED = {"torch"}  # tested with the version in constraints.txt instead of the lowest
 
@@ -38,7 +38,7 @@ PINNED = {"torch"}  # tested with the version in constraints.txt instead of the 
 def requirements() -> list[Requirement]:
     """Return what torso needs, and what its extras need that are not for tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = (texts for name, texts in project["optional-dependencies"].items() if name != "test")
+    extras = (texts for name, texts in project["optional-dependencies"].items() if not name.startswith("test"))
     return [Requirement(text) for text in chain(project["dependencies"], *extras)]
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from torso.errors import ForbiddenError, ServerError, UnauthenticatedError
-from torso.serve.config import ServeConfig
+from torso.serve.config import ServeConfig, is_local
 from torso.serve.server.tokens import Token, read_tokens
 from torso.serve.services.callers import Caller
 from torso.serve.wire.tensors import SERVICE
@@ -132,16 +131,6 @@ def check_open(caller: Caller, service: str) -> None:
 
 def _today() -> date:
     return datetime.now(UTC).date()
-
-
-def is_local(host: str) -> bool:
-    """Check whether only this machine can reach an address: loopback, or a Unix socket (``unix:PATH``)."""
-    if host.startswith("unix:") or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def check_bind(config: ServeConfig) -> None:

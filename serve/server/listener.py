@@ -13,9 +13,9 @@ import grpc
 import grpc.aio
 
 from torso.errors import ServerError
-from torso.serve.config import ServeConfig
+from torso.serve.config import ServeConfig, is_local
 from torso.serve.server.acceptor import build_server
-from torso.serve.server.auth import Authority, check_bind, is_local
+from torso.serve.server.auth import Authority, check_bind
 from torso.serve.server.connections import Connections
 from torso.serve.server.gate import Gate
 from torso.serve.server.inflow import Inflow

@@ -106,6 +106,12 @@ def test_a_digit_is_drawn_and_read(browser: Any, playground: Playground, width: 
     with page_of(browser, playground, width) as page:
         assert page.inner_text("#guess") == "nothing drawn yet"
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        sheet = page.locator("#canvas").bounding_box()
+        for points in (ONE, [(0.1, 0.1), (0.9, 0.2)], [(0.9, 0.9), (0.1, 0.8)], ZERO):  # a guess in many words, too
+            stroke(page, points)
+            page.wait_for_selector("#guess b")
+            assert page.locator("#canvas").bounding_box() == sheet
+        page.click("#clear")
         stroke(page, SEVEN)
         guess(page, "7")
         page.wait_for_selector("#layers details")

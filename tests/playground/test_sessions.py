@@ -1,4 +1,4 @@
-"""Who may speak to the page: other pages of the browser, names that are rebound, callers without the token."""
+"""Refusals of the page: other pages of the browser, names that are rebound, callers without the token."""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from torso.errors import ForbiddenError, ServerError, UnauthenticatedError
 from torso.serve import Client, ServeConfig
+from torso.serve.config import is_local
 from torso.serve.server import auth
-from torso.serve.server.auth import check_bind, is_local
+from torso.serve.server.auth import check_bind
 from torso.serve.wire.status import from_wire
 
 ECHO = "/test.Echo/Echo"
