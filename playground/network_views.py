@@ -55,7 +55,15 @@ class NetworkViews:
             self._loaded[model] = load_model(self._directories[model])
         return self._loaded[model]
 
-    def look(self, model: str, image: bytes, hidden: Collection[str] = ()) -> list[Plate]:
+    def load_of_images(self, model: str) -> tuple[ModelCard, Network, ImageSpec]:
+        """`load` a network whose inputs are images. Raises InputError for another one."""
+        card, network = self.load(model)
+        spec = card.network.input
+        if spec.image is None:
+            raise InputError("model", expected="a network of images", got=f"one of {list(spec.shape)}")
+        return card, network, spec.image
+
+    def look(self, model: str, file: bytes, hidden: Collection[str] = ()) -> list[Plate]:
         """Show the input that the network is given for an image file, and its layers in their order.
 
         ``hidden``: layers whose pictures are left out; they have none, but are named. Raises InputError for an image
@@ -66,13 +74,11 @@ class NetworkViews:
         from torso.insight.units.layers import OUTPUT, activations
         from torso.nets.prediction.image_inputs import decode_inputs
 
-        card, network = self.load(model)
+        card, network, image = self.load_of_images(model)
         spec = card.network.input
-        if spec.image is None:
-            raise InputError("model", expected="a network of images", got=f"one of {list(spec.shape)}")
-        obs = decode_inputs([image], spec, fields=("drawing",))
-        planes = _planes(obs[0].astype(np.float32), spec.image, spec.layout)
-        plates = [Plate("input", *_scaled(planes, 0.0, spec.image.max_value), len(planes))]
+        obs = decode_inputs([file], spec, fields=("drawing",))
+        planes = planes_of(obs[0].astype(np.float32), image, spec.layout)
+        plates = [Plate("input", *scaled(planes, 0.0, image.max_value), len(planes))]
         found = activations(network, torch.from_numpy(obs))
         for name, values in found.items():
             if name != OUTPUT:
@@ -80,7 +86,7 @@ class NetworkViews:
         return plates
 
 
-def _planes(pixels: NDArray[np.float32], image: ImageSpec, layout: str | None) -> NDArray[np.float32]:
+def planes_of(pixels: NDArray[np.float32], image: ImageSpec, layout: str | None) -> NDArray[np.float32]:
     """Convert an image input of any layout to [channels, height, width]; a flat one has a pixel's channels together."""
     if layout in ("chw", "tchw"):
         return pixels.reshape(image.channels, image.height, image.width)
@@ -91,9 +97,10 @@ def _plate(name: str, values: NDArray[np.float32], *, is_hidden: bool) -> Plate:
     values = values.reshape(len(values), *(values.shape[1:] or (1, 1)))
     shown = values[: 0 if is_hidden else MOST_UNITS]
     low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
-    return Plate(name, *_scaled(shown, low, high), len(values))
+    return Plate(name, *scaled(shown, low, high), len(values))
 
 
-def _scaled(values: NDArray[np.float32], low: float, high: float) -> tuple[NDArray[np.uint8], float, float]:
+def scaled(values: NDArray[np.float32], low: float, high: float) -> tuple[NDArray[np.uint8], float, float]:
+    """Scale values to bytes, 0 at ``low`` and 255 at ``high``; return the bounds, too."""
     width = (high - low) or 1.0
     return np.rint(np.clip((values - low) / width, 0.0, 1.0) * 255).astype(np.uint8), low, high

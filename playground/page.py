@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from torso.errors import ConfigError, ServerError, TorsoError
-from torso.playground.drawing import Draw, parse_drawing
+from torso.playground.drawing import Draw, parse_drawing, parse_question
 from torso.playground.network_views import NetworkViews
 from torso.playground.sessions import PageSession, add_headers
+from torso.playground.unit_views import UnitViews
 
 if TYPE_CHECKING:
     from torso.serve import AsyncClient
@@ -34,6 +35,7 @@ class Page:
         self._session = session
         self._client = client
         self._views = views
+        self._units = UnitViews(views)
         self._thread = thread
         self._sockets: set[web.WebSocketResponse] = set()
         self._files = {
@@ -85,15 +87,17 @@ class Page:
             except ConnectionError:
                 pass  # the tab has gone; the loop below ends
 
-        draw = Draw(self._client, self._views, self._thread, send)
+        draw = Draw(self._client, self._views, self._units, self._thread, send)
         work = [asyncio.create_task(draw.run()), asyncio.create_task(self._send_models(send))]
         try:
             async for message in socket:
-                if message.type is WSMsgType.BINARY:
-                    try:
+                try:
+                    if message.type is WSMsgType.BINARY:
                         draw.put(parse_drawing(message.data))
-                    except ConfigError as error:
-                        await send({"type": "error", "text": str(error)})
+                    elif message.type is WSMsgType.TEXT:
+                        draw.ask(parse_question(message.data))
+                except ConfigError as error:
+                    await send({"type": "error", "text": str(error)})
         finally:
             self._sockets.discard(socket)
             for task in work:

@@ -11,7 +11,8 @@ Everything runs in evaluation mode and leaves the network as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -244,6 +245,33 @@ def first_layer_weights(network: Network) -> FirstLayerWeights:
         expected="a network that begins with a convolution or a dense layer",
         got=f"a {type(network.torso).__name__}, whose first weights have no picture",
     )
+
+
+def unit_weights(network: Network, layer: str, unit: int) -> Tensor | None:
+    """Return the weights of a unit: of a pooling, those of the layer before it.
+
+    [C, h, w] of a convolution, and of a dense layer that sees a map or an image; [F] of other dense layers. None where
+    the layer has weights of another kind.
+
+    Raises:
+        InputError: no such layer or unit.
+    """
+    find_layer(network, layer, unit)
+    if layer == OUTPUT:
+        modules: Iterable[nn.Module] = network.head.modules()
+    else:
+        names = _layer_names(network.torso)
+        modules = (module for module, name in names.items() if name == layer.replace("pool", "conv"))
+    found = [module for module in modules if isinstance(module, (nn.Conv2d, nn.Linear))]
+    if not found or unit >= len(found[-1].weight):
+        return None
+    weights = found[-1].weight.detach()[unit]
+    if weights.dim() > 1:
+        return weights
+    known = layers(network)
+    before = [each.shape for each in known[: [each.name for each in known].index(layer)]]
+    seen = before[-1] if before else network.spec.input.tensor_shape
+    return weights.reshape(seen) if len(seen) == 3 and math.prod(seen) == len(weights) else weights
 
 
 def _as_images(weights: Tensor, network: Network) -> Tensor:

@@ -1,4 +1,4 @@
-import { paintInput, paintPlate } from "./plates.js";
+import { paintPlate, paintImage, paintWeights, unitAt } from "./plates.js";
 import { Sheet } from "./sheet.js";
 import { Socket } from "./socket.js";
 
@@ -89,6 +89,10 @@ function onMessage(message, bytes) {
     say(message.text, true);
   } else if (message.type === "pictures") {
     if (message.serial >= answered && !sheet.isEmpty) showPictures(message.plates, bytes);
+  } else if (message.type === "unit") {
+    showUnit(message, bytes);
+  } else if (message.type === "no-unit") {
+    $("unit-note").textContent = message.text;
   } else {
     if (!(message.serial < serial)) isWaiting = false;
     if (message.type === "guess" && !sheet.isEmpty) showGuess(message);
@@ -116,9 +120,10 @@ function showModel() {
   const digits = labels.length === 10 && labels.every((label, i) => label === String(i));
   $("hint").textContent = digits ? "draw a digit here, or drop an image" : "draw here, or drop an image";
   $("inside-note").textContent = inside
-    ? "Each layer’s activations, from the input to the output. Bright is strong."
+    ? "Each layer’s activations, from the input to the output. Bright is strong. Click a unit to see what it looks for."
     : "The network’s directory is not on this machine’s command line: torso playground DIR --address …";
   $("layers").replaceChildren();
+  closeUnit();
 }
 
 function showGuess({ serial: number, ranking }) {
@@ -200,7 +205,7 @@ function showPictures(plates, bytes) {
     const size = plate.shape.reduce((a, b) => a * b);
     const pixels = bytes.subarray(start, start + size);
     start += size;
-    if (plate.name === "input") paintInput($("input"), plate, pixels);
+    if (plate.name === "input") paintImage($("input"), plate, pixels);
     else if (size) paintPlate(layerOf(plate).querySelector("canvas"), plate, pixels);
     else layerOf(plate);
   }
@@ -220,8 +225,71 @@ function layerOf({ name, shape: [shown, height, width], units }) {
   const canvas = document.createElement("canvas");
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `Activations of ${name}`);
-  layer.append(summary, canvas);
+  canvas.addEventListener("click", (event) => {
+    const unit = unitAt(canvas, event);
+    if (unit !== null) askUnit(name, unit, units);
+  });
+  const look = document.createElement("button");
+  look.type = "button";
+  look.textContent = "Units of this layer";
+  look.addEventListener("click", () => askUnit(name, 0, units));
+  layer.append(summary, canvas, look);
   layer.addEventListener("toggle", () => { if (layer.open) ask(); });
   $("layers").append(layer);
   return layer;
+}
+
+// -- a unit -----------------------------------------------------------------------------------------------------------
+
+let looked = null; // {layer, unit, count} that is looked at
+
+function askUnit(layer, unit, count) {
+  looked = { layer, unit: (unit + count) % count, count };
+  $("unit").hidden = false;
+  $("unit-title").textContent = `Unit ${looked.unit} of ${layer}, of ${count}`;
+  $("unit-note").textContent = "looking for what excites it …";
+  $("unit").scrollIntoView({ block: "nearest" });
+  socket.ask({ model: $("model").value, layer, unit: looked.unit });
+}
+
+function closeUnit() {
+  looked = null;
+  $("unit").hidden = true;
+  $("unit-views").replaceChildren();
+}
+
+$("unit-before").addEventListener("click", () => askUnit(looked.layer, looked.unit - 1, looked.count));
+$("unit-after").addEventListener("click", () => askUnit(looked.layer, looked.unit + 1, looked.count));
+$("unit-close").addEventListener("click", closeUnit);
+
+function showUnit({ layer, unit, plates, drives, note }, bytes) {
+  if (looked === null || looked.layer !== layer || looked.unit !== unit) return;
+  $("unit-note").textContent = note || "Under each image: how much it excites the unit, before its activation function.";
+  const views = $("unit-views");
+  views.replaceChildren();
+  let start = 0;
+  let inputs = 0;
+  for (const plate of plates) {
+    const size = plate.shape.reduce((a, b) => a * b);
+    const pixels = bytes.subarray(start, start + size);
+    start += size;
+    const figure = document.createElement("figure");
+    const canvas = document.createElement("canvas");
+    const caption = document.createElement("figcaption");
+    canvas.setAttribute("role", "img");
+    if (plate.name === "weights") {
+      paintWeights(canvas, plate, pixels);
+      caption.textContent = `weights, red positive, blue negative, up to ${plate.high.toPrecision(2)}`;
+      figure.className = "wide";
+    } else {
+      paintImage(canvas, plate, pixels);
+      const drive = drives[inputs].toPrecision(3);
+      caption.textContent = plate.name === "stimulus" ? `optimal stimulus: ${drive}` : drive;
+      figure.className = plate.name;
+      inputs += 1;
+    }
+    canvas.setAttribute("aria-label", caption.textContent);
+    figure.append(canvas, caption);
+    views.append(figure);
+  }
 }

@@ -14,7 +14,8 @@ for (let i = 0; i < 256; i++) {
   for (let k = 0; k < 3; k++) COLOURS[3 * i + k] = Math.max(0, Math.min(255, 255 * (x + strength * mixed[k])));
 }
 
-export function paintInput(canvas, { shape: [channels, height, width] }, pixels) {
+// An input: gray, or red, green and blue.
+export function paintImage(canvas, { shape: [channels, height, width] }, pixels) {
   canvas.width = width;
   canvas.height = height;
   const image = new ImageData(width, height);
@@ -25,25 +26,54 @@ export function paintInput(canvas, { shape: [channels, height, width] }, pixels)
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-// Paints the tiles of a layer; a layer without places is one strip of cells.
-export function paintPlate(canvas, { shape: [units, height, width] }, pixels) {
-  const isStrip = height === 1 && width === 1;
-  const gap = isStrip ? 0 : GAP;
-  const full = isStrip ? 64 : width > 20 ? 8 : width > 10 ? 12 : 16; // tiles of a row
+const strong = (byte) => [COLOURS[3 * byte], COLOURS[3 * byte + 1], COLOURS[3 * byte + 2]];
+
+// From blue over white to red, as the byte goes from 0 over 127.5 to 255.
+function signed(byte) {
+  const x = byte / 127.5 - 1;
+  const [end, share] = [x < 0 ? [33, 102, 172] : [178, 24, 43], Math.abs(x)];
+  return end.map((value) => 255 + (value - 255) * share);
+}
+
+// Tiles of the units of a layer; a layer without places is one strip of cells.
+export function paintPlate(canvas, { shape }, pixels) {
+  const isStrip = shape[1] === 1 && shape[2] === 1;
+  const full = isStrip ? 64 : shape[2] > 20 ? 8 : shape[2] > 10 ? 12 : 16; // tiles of a row
+  paintTiles(canvas, shape, pixels, full, strong);
+  canvas.style.width = `${(WIDTH * Math.min(shape[0], full)) / full}px`;
+}
+
+export function paintWeights(canvas, { shape }, pixels) {
+  const isStrip = shape[1] === 1 && shape[2] === 1;
+  paintTiles(canvas, shape, pixels, isStrip ? 32 : Math.max(1, Math.floor(48 / (shape[2] + GAP))), signed);
+  canvas.style.width = `${canvas.width * 8}px`;
+}
+
+// The unit under a click on the tiles; null beside them.
+export function unitAt(canvas, event) {
+  const { units, columns, width, height } = canvas.tiles;
+  const box = canvas.getBoundingClientRect();
+  const column = Math.floor(((event.clientX - box.left) / box.width) * (canvas.width / width));
+  const row = Math.floor(((event.clientY - box.top) / box.height) * (canvas.height / height));
+  const unit = row * columns + Math.min(column, columns - 1);
+  return unit < units ? unit : null;
+}
+
+function paintTiles(canvas, [units, height, width], pixels, full, colour) {
+  const gap = height === 1 && width === 1 ? 0 : GAP;
   const columns = Math.min(units, full);
   const rows = Math.ceil(units / columns);
   canvas.width = columns * (width + gap) - gap;
   canvas.height = rows * (height + gap) - gap;
-  canvas.style.width = `${(WIDTH * columns) / full}px`;
+  canvas.tiles = { units, columns, width: width + gap, height: height + gap };
   const image = new ImageData(canvas.width, canvas.height);
   for (let unit = 0; unit < units; unit++) {
     const left = (unit % columns) * (width + gap);
     const top = Math.floor(unit / columns) * (height + gap);
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
-        const from = 3 * pixels[(unit * height + y) * width + x];
         const to = 4 * ((top + y) * canvas.width + left + x);
-        image.data.set([COLOURS[from], COLOURS[from + 1], COLOURS[from + 2], 255], to);
+        image.data.set([...colour(pixels[(unit * height + y) * width + x]), 255], to);
       }
     }
   }

@@ -44,6 +44,10 @@ export class Socket {
     return this.socket.readyState === WebSocket.OPEN;
   }
 
+  ask(question) {
+    if (this.isOpen) this.socket.send(JSON.stringify(question));
+  }
+
   send(header, bytes) {
     this.socket.send(packed(header, bytes));
   }

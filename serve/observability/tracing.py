@@ -57,10 +57,10 @@ class RequestSpan:
     def add_child(self, name: str, begin: float, end: float, rows: int | None = None) -> None:
         """Record a finished child span, from ``begin`` to ``end``."""
         if self._span.is_recording():
-            child = self._tracer.start_span(name, self.context, start_time=self._ns(begin))
+            child = self._tracer.start_span(name, self.context, start_time=self.moment_ns(begin))
             if rows is not None:
                 child.set_attribute("torso.batch_rows", rows)
-            child.end(self._ns(end))
+            child.end(self.moment_ns(end))
 
     def end(self, seconds: float, status: str, problem: str, request_id: str, model: str, version: str) -> None:
         """End the span. ``status`` is the gRPC status' name, ``problem`` the error message that the caller got."""
@@ -71,9 +71,10 @@ class RequestSpan:
                 self._span.set_attributes({"torso.model": model, "torso.version": version})
             if status in SERVER_FAULTS:
                 self._span.set_status(Status(StatusCode.ERROR, problem or status))
-        self._span.end(self._ns(self._started + seconds))
+        self._span.end(self.moment_ns(self._started + seconds))
 
-    def _ns(self, moment: float) -> int:
+    def moment_ns(self, moment: float) -> int:
+        """Convert a time on the event loop's clock to nanoseconds since 1970."""
         return self._started_ns + round((moment - self._started) * 1e9)
 
 
@@ -101,14 +102,16 @@ class Tracing:
     def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None, started: float) -> RequestSpan:
         """Start a request's span, the current one of this context. ``started``: now, on the event loop's clock."""
         carrier = {key: value for key, value in metadata or () if key in TRACE_HEADERS and isinstance(value, str)}
-        return self._begin(method, _propagator.extract(carrier), SpanKind.SERVER, started)
+        return self._begin(method, _propagator.extract(carrier), SpanKind.SERVER, started, time.time_ns())
 
     def begin_message(self, stream: RequestSpan, method: str, started: float) -> RequestSpan:
-        """Start the span of one request of a stream, a child of the stream's and the current one of this context."""
-        return self._begin(method, stream.context, SpanKind.INTERNAL, started)
+        """Start the span of one request of a stream, a child of the stream's and the current one of this context.
 
-    def _begin(self, method: str, parent: Context, kind: SpanKind, started: float) -> RequestSpan:
-        now_ns = time.time_ns()
+        Its times count from the stream's begin, so that they lie within the stream's whatever the wall clock does.
+        """
+        return self._begin(method, stream.context, SpanKind.INTERNAL, started, stream.moment_ns(started))
+
+    def _begin(self, method: str, parent: Context, kind: SpanKind, started: float, now_ns: int) -> RequestSpan:
         attributes = {"rpc.system": "grpc", "rpc.method": method}
         span = self._tracer.start_span(method, parent, kind, attributes, start_time=now_ns)
         request = RequestSpan(self._tracer, span, started, now_ns)

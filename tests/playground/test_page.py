@@ -166,6 +166,29 @@ def test_layers_are_shown_and_hidden(browser: Any, playground: Playground) -> No
         assert ink(page, "#layers canvas") > 1
 
 
+def test_a_unit_is_looked_at(browser: Any, playground: Playground) -> None:
+    with page_of(browser, playground) as page:
+        stroke(page, SEVEN)
+        layer = page.locator("#layers details[data-name='conv2']")
+        layer.wait_for()
+        page.wait_for_timeout(300)
+        box = layer.locator("canvas").bounding_box()
+        layer.locator("canvas").click(position={"x": box["width"] * 1.5 / 12, "y": 5})  # the second of twelve
+        page.wait_for_selector("#unit-title:text-is('Unit 1 of conv2, of 32')")
+        page.wait_for_selector("#unit-views figure.stimulus")
+        assert page.locator("#unit-views figure").count() in (2, 12)  # weights, stimulus, ten images where MNIST is
+        assert ink(page, "#unit-views .stimulus canvas") > 1
+        page.click("#unit-before")
+        page.click("#unit-before")
+        page.wait_for_selector("#unit-title:text-is('Unit 31 of conv2, of 32')")
+        page.wait_for_selector("#unit-views figure.stimulus")
+        page.click("#unit-close")
+        assert not page.locator("#unit").is_visible()
+        page.locator("#layers details[data-name='dense1'] button").click()
+        page.wait_for_selector("#unit-title:text-is('Unit 0 of dense1, of 64')")
+        page.wait_for_selector("#unit-views figure.wide")
+
+
 def test_an_image_file_is_read(browser: Any, playground: Playground, tmp_path: Path) -> None:
     (tmp_path / "five.png").write_bytes(draw_digit(5, np.random.default_rng(1)))
     (tmp_path / "text.png").write_bytes(b"not a picture")

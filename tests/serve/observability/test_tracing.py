@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -175,7 +178,11 @@ def test_failures_are_the_servers_or_the_callers(behind: Callable[..., Any], rec
     assert not bug.events, "tracebacks are the log's"
 
 
-def test_a_streams_requests_are_spans_within_its_own(behind: Callable[..., Any], recorded: Recorded) -> None:
+def test_a_streams_requests_are_spans_within_its_own(
+    behind: Callable[..., Any], recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = itertools.count(time.time_ns(), 10**9)  # a clock that is set forward, again and again
+    monkeypatch.setattr("torso.serve.observability.tracing.time", SimpleNamespace(time_ns=lambda: next(wall)))
     metrics = Metrics()
     handler = RequestHandler(metrics, tracing=recorded.tracing)
     answer = answering(metrics)
