@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from torso.playground.unit_views import UnitViews
 
 if TYPE_CHECKING:
     from torso.serve import AsyncClient
+
+logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 LARGEST_MESSAGE = 16 << 20  # bytes; images that are dropped are that large at most
@@ -88,7 +91,7 @@ class Page:
                 pass  # the tab has gone; the loop below ends
 
         draw = Draw(self._client, self._views, self._units, self._thread, send)
-        work = [asyncio.create_task(draw.run()), asyncio.create_task(self._send_models(send))]
+        work = [asyncio.create_task(_reported(part, send)) for part in (draw.run(), self._send_models(send))]
         try:
             async for message in socket:
                 try:
@@ -119,3 +122,14 @@ class Page:
             await send({"type": "failed", "text": str(error)})
         else:
             await send({"type": "models", "models": found})
+
+
+async def _reported(
+    work: Coroutine[Any, Any, None], send: Callable[[Mapping[str, Any] | bytes], Awaitable[None]]
+) -> None:
+    """Do a tab's work; an error that nobody expected is logged, and the tab is told."""
+    try:
+        await work
+    except Exception:
+        logger.exception("a tab of the playground is not answered any more")
+        await send({"type": "failed", "text": "an unexpected error, which is a bug: the terminal has it"})

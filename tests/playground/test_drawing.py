@@ -26,6 +26,7 @@ from torso.nets.prediction.image_inputs import decode_image
 from torso.playground.config import DIGITS
 from torso.playground.drawing import Drawing, Newest, parse_drawing
 from torso.playground.network_views import NetworkViews
+from torso.playground.page import _reported
 
 
 def packed(header: Any, image: bytes) -> bytes:
@@ -173,6 +174,20 @@ def test_the_newest_drawing_wins(playground: Playground) -> None:
         assert len(serials) < len(images)
 
     with_tabs(playground, test)
+
+
+def test_an_error_that_nobody_expected_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Any] = []
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    async def breaks() -> None:
+        raise ZeroDivisionError
+
+    asyncio.run(_reported(breaks(), send))
+    assert "which is a bug" in told[0]["text"]
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_slot_keeps_the_newest() -> None:
