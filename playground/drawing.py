@@ -173,8 +173,8 @@ class Draw:
             try:
                 await answer(drawing)
             except (InputError, InvalidRequestError) as error:
-                # A sheet without strokes, which is how drawing begins, or a file that is no image.
-                kind = "blank" if "blank" in str(error) else "error"
+                # A sheet whose strokes were all erased, as decode_image says it, or a file that is no image.
+                kind = "blank" if "got a blank one" in str(error) else "error"
                 await self._send({"type": kind, "serial": drawing.serial, "text": str(error)})
             except TorsoError as error:
                 await self._send({"type": "error", "serial": drawing.serial, "text": str(error)})

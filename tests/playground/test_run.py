@@ -23,7 +23,7 @@ from torso.playground.config import DIGITS
 
 
 def first_message(playground: Playground) -> dict[str, Any]:
-    """What a tab is told first."""
+    """First message to a tab."""
 
     async def ask() -> dict[str, Any]:
         origin = f"http://{playground.host}:{playground.port}"
