@@ -1,4 +1,4 @@
-"""The playground: a page in the browser that draws digits for a classifier, and shows what its network sees in them.
+"""The playground: a page in the browser that shows what torso's networks do and how they learn, part by part.
 
 May import every folder but cli, aiohttp among others' packages. Begin with `run.py`.
 """

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import Executor
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from torso.errors import ConfigError, ServerError, TorsoError
-from torso.playground.drawing import Draw, parse_drawing, parse_question
-from torso.playground.network_views import NetworkViews
+from torso.errors import ConfigError, ServerError
+from torso.playground.messages import SendToTab, TabPart, packed_message, parse_tab_message
 from torso.playground.sessions import PageSession, add_headers
-from torso.playground.unit_views import UnitViews
-
-if TYPE_CHECKING:
-    from torso.serve import AsyncClient
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +23,15 @@ HEARTBEAT_S = 20.0
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-class Page:
-    """Server of the page. ``client``: awaits the client of the gRPC server, which may not be ready for a while."""
+TabParts = Mapping[str, Callable[[SendToTab], TabPart]]
 
-    def __init__(
-        self, session: PageSession, client: Callable[[], Awaitable[AsyncClient]], views: NetworkViews, thread: Executor
-    ) -> None:
+
+class Page:
+    """Server of the page. ``parts``: what makes each part of a tab, by name."""
+
+    def __init__(self, session: PageSession, parts: TabParts) -> None:
         self._session = session
-        self._client = client
-        self._views = views
-        self._units = UnitViews(views)
-        self._thread = thread
+        self._parts = parts
         self._sockets: set[web.WebSocketResponse] = set()
         self._files = {
             f"/{path.name}": (path.read_bytes(), TYPES[path.suffix]) for path in STATIC.iterdir() if path.is_file()
@@ -81,26 +73,30 @@ class Page:
         await socket.prepare(request)
         self._sockets.add(socket)
 
-        async def send(message: Mapping[str, Any] | bytes) -> None:
-            try:
-                if isinstance(message, bytes):
-                    await socket.send_bytes(message)
-                else:
-                    await socket.send_str(json.dumps(message))
-            except ConnectionError:
-                pass  # the tab has gone; the loop below ends
+        def sender(part: str) -> SendToTab:
+            async def send(type: str, body: bytes | None = None, **fields: Any) -> None:
+                message = packed_message({"part": part, "type": type, **fields}, body)
+                with suppress(ConnectionError):  # the tab has gone; the loop below ends
+                    await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
 
-        draw = Draw(self._client, self._views, self._units, self._thread, send)
-        work = [asyncio.create_task(_reported(part, send)) for part in (draw.run(), self._send_models(send))]
+            return send
+
+        senders = {name: sender(name) for name in (*self._parts, "page")}
+        parts = {name: make(senders[name]) for name, make in self._parts.items()}
+        work = [asyncio.create_task(_reported(part.run(), senders[name])) for name, part in parts.items()]
         try:
             async for message in socket:
+                if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+                    continue
+                told = "page"
                 try:
-                    if message.type is WSMsgType.BINARY:
-                        draw.put(parse_drawing(message.data))
-                    elif message.type is WSMsgType.TEXT:
-                        draw.ask(parse_question(message.data))
+                    parsed = parse_tab_message(message.data)
+                    if parsed.part not in parts:
+                        raise ConfigError(f"part must be one of {', '.join(parts)}, got {parsed.part!r}")
+                    told = parsed.part
+                    parts[told].put(parsed)
                 except ConfigError as error:
-                    await send({"type": "error", "text": str(error)})
+                    await senders[told]("error", text=str(error))
         finally:
             self._sockets.discard(socket)
             for task in work:
@@ -108,28 +104,11 @@ class Page:
             await asyncio.gather(*work, return_exceptions=True)
         return socket
 
-    async def _send_models(self, send: Callable[[Mapping[str, Any] | bytes], Awaitable[None]]) -> None:
-        """Tell a tab of the classifiers of images, once the server is ready."""
-        try:
-            client = await self._client()
-            found = []
-            for summary in await client.list_models():
-                if summary.kind == "classifier":
-                    info = await client.get_model(summary.name)
-                    if info.image is not None:
-                        found.append({"name": info.name, "labels": info.labels, "inside": info.name in self._views})
-        except TorsoError as error:
-            await send({"type": "failed", "text": str(error)})
-        else:
-            await send({"type": "models", "models": found})
 
-
-async def _reported(
-    work: Coroutine[Any, Any, None], send: Callable[[Mapping[str, Any] | bytes], Awaitable[None]]
-) -> None:
-    """Do a tab's work; an error that nobody expected is logged, and the tab is told."""
+async def _reported(work: Coroutine[Any, Any, None], send: SendToTab) -> None:
+    """Do the work of a tab's part; an error that nobody expected is logged, and the tab is told."""
     try:
         await work
     except Exception:
         logger.exception("a tab of the playground is not answered any more")
-        await send({"type": "failed", "text": "an unexpected error, which is a bug: the terminal has it"})
+        await send("failed", text="an unexpected error, which is a bug: the terminal has it")

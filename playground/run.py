@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from torso.errors import ConfigError
 from torso.playground.config import DIGITS, PlaygroundConfig
-from torso.playground.network_views import NetworkViews
+from torso.playground.draw.drawing import Draw
+from torso.playground.draw.network_views import NetworkViews
+from torso.playground.draw.unit_views import UnitViews
 from torso.playground.page import Page
 from torso.playground.served import READY_S, OwnServer
 from torso.playground.sessions import PageSession
@@ -71,8 +73,9 @@ async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], Non
         return await asyncio.shield(opening)
 
     views = NetworkViews(directories)
+    units = UnitViews(views)
     with ThreadPoolExecutor(1, "torso-views") as thread:
-        page = Page(session, client, views, thread)
+        page = Page(session, {"draw": lambda send: Draw(client, views, units, thread, send)})
         await page.start(config.host, config.port)
         opening = asyncio.ensure_future(connect())
         try:

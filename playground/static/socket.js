@@ -44,11 +44,8 @@ export class Socket {
     return this.socket.readyState === WebSocket.OPEN;
   }
 
-  ask(question) {
-    if (this.isOpen) this.socket.send(JSON.stringify(question));
-  }
-
-  send(header, bytes) {
-    this.socket.send(packed(header, bytes));
+  // Sends an object, with bytes behind it where there are some; nothing while there is no connection.
+  send(header, bytes = null) {
+    if (this.isOpen) this.socket.send(bytes === null ? JSON.stringify(header) : packed(header, bytes));
   }
 }

@@ -1,4 +1,4 @@
-"""Fixtures: playgrounds in processes of their own."""
+"""Fixtures: playgrounds in processes of their own, and a browser."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from playground_pages import chromium
 from playground_process import Playground
 
 
@@ -37,3 +38,9 @@ def start() -> Iterator[Callable[..., Playground]]:
         for stream in (running.process.stdout, running.process.stderr):
             assert stream is not None
             stream.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from playground_process import Playground
+from playground_tabs import Tab, packed, with_tabs
 from stroked_digits import draw_digit, png
 
 from torso.envs import load_dataset
@@ -24,61 +22,10 @@ from torso.insight.units.layers import activations
 from torso.nets import InputSpec, LogitsHeadSpec, MLPSpec, NetworkSpec, Predictor, build_network, load_model, save_model
 from torso.nets.prediction.image_inputs import decode_image
 from torso.playground.config import DIGITS
-from torso.playground.drawing import Drawing, Newest, parse_drawing
-from torso.playground.network_views import NetworkViews
+from torso.playground.draw.drawing import Drawing, parse_drawing
+from torso.playground.draw.network_views import NetworkViews
+from torso.playground.messages import Newest, packed_message, parse_tab_message
 from torso.playground.page import _reported
-
-
-def packed(header: Any, image: bytes) -> bytes:
-    text = json.dumps(header).encode()
-    return struct.pack("<I", len(text)) + text + image
-
-
-class Tab:
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
-
-    async def draw(self, serial: int, image: bytes, model: str = "digits", **more: Any) -> None:
-        await self.socket.send_bytes(packed({"serial": serial, "model": model, **more}, image))
-
-    async def receive(self, kind: str) -> tuple[dict[str, Any], bytes]:
-        """Wait for a message of a kind; any failure is an error."""
-        while True:
-            message = await self.socket.receive(timeout=60)
-            pixels = b""
-            if message.type is aiohttp.WSMsgType.BINARY:
-                (length,) = struct.unpack_from("<I", message.data)
-                found, pixels = json.loads(message.data[4 : 4 + length]), message.data[4 + length :]
-            else:
-                assert message.type is aiohttp.WSMsgType.TEXT, message
-                found = json.loads(message.data)
-            if found["type"] == kind:
-                return found, pixels
-            assert found["type"] in ("guess", "pictures"), found
-
-
-@asynccontextmanager
-async def tabs(playground: Playground, count: int = 1) -> AsyncIterator[list[Tab]]:
-    origin = f"http://{playground.host}:{playground.port}"
-    jar = aiohttp.CookieJar(unsafe=True)  # of an IP address
-    async with aiohttp.ClientSession(cookie_jar=jar) as session:
-        async with session.get(playground.url) as page:
-            assert page.status == 200
-        opened = []
-        for _ in range(count):
-            opened.append(Tab(await session.ws_connect(f"{origin}/socket", origin=origin, max_msg_size=0)))
-            models = (await opened[-1].receive("models"))[0]["models"]
-            assert [model["name"] for model in models] == ["digits"]
-            assert models[0]["labels"] == [str(digit) for digit in range(10)]
-        yield opened
-
-
-def with_tabs(playground: Playground, test: Callable[..., Awaitable[None]], count: int = 1) -> None:
-    async def run() -> None:
-        async with tabs(playground, count) as opened:
-            await test(*opened)
-
-    asyncio.run(run())
 
 
 def test_a_guess_has_all_labels_and_the_models_own_probabilities(playground: Playground) -> None:
@@ -136,9 +83,16 @@ def test_an_empty_sheet_and_bad_files_are_told_in_words(playground: Playground) 
         assert "PNG or JPEG" in (await tab.receive("error"))[0]["text"]
         await tab.draw(3, draw_digit(1, np.random.default_rng(0)), model="none")
         assert "none" in (await tab.receive("error"))[0]["text"]
-        for message in (b"", b"\1", struct.pack("<I", 2) + b"[]", packed({"serial": "x", "model": "m"}, b"")):
+        header = {"part": "draw", "type": "drawing"}
+        await tab.socket.send_bytes(packed({**header, "serial": "x", "model": "m"}, b""))
+        assert "a drawing must have" in (await tab.receive("error"))[0]["text"]
+        await tab.say("draw", "unit", model="digits", layer="conv1")
+        assert "a question must have" in (await tab.receive("error"))[0]["text"]
+        for message in (b"", b"\1", struct.pack("<I", 2) + b"[]", packed({"part": "draw"}, b"")):
             await tab.socket.send_bytes(message)
-            assert "a message must be" in (await tab.receive("error"))[0]["text"]
+            assert "a message must be" in (await tab.receive("error", "page"))[0]["text"]
+        await tab.socket.send_str(json.dumps({"part": "none", "type": "x"}))
+        assert "part must be one of draw" in (await tab.receive("error", "page"))[0]["text"]
         await tab.draw(4, draw_digit(1, np.random.default_rng(0)))  # and it goes on
         assert (await tab.receive("guess"))[0]["ranking"][0]["label"] == "1"
 
@@ -179,14 +133,14 @@ def test_the_newest_drawing_wins(playground: Playground) -> None:
 def test_an_error_that_nobody_expected_is_told(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Any] = []
 
-    async def send(message: Any) -> None:
-        told.append(message)
+    async def send(type: str, body: bytes | None = None, **fields: Any) -> None:
+        told.append(fields["text"])
 
     async def breaks() -> None:
         raise ZeroDivisionError
 
     asyncio.run(_reported(breaks(), send))
-    assert "which is a bug" in told[0]["text"]
+    assert "which is a bug" in told[0]
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -204,10 +158,23 @@ def test_a_slot_keeps_the_newest() -> None:
 
 
 def test_a_message_is_parsed() -> None:
-    drawing = parse_drawing(packed({"serial": 3, "model": "digits", "hidden": ["conv1"]}, b"png"))
+    fields = {"part": "draw", "type": "drawing", "serial": 3, "model": "digits", "hidden": ["conv1"]}
+    data = packed_message(fields, b"png")
+    assert data == packed(fields, b"png")
+    drawing = parse_drawing(parse_tab_message(data))
     assert (drawing.serial, drawing.model, drawing.image, drawing.hidden) == (3, "digits", b"png", ("conv1",))
-    with pytest.raises(ConfigError, match="got 3 other bytes"):
-        parse_drawing(b"abc")
+    text = parse_tab_message(packed_message(fields))
+    assert (text.part, text.type, text.body) == ("draw", "drawing", b"")
+    with pytest.raises(ConfigError, match="got 3 others"):
+        parse_tab_message(b"abc")
+
+
+def test_a_tab_is_told_of_the_models(playground: Playground) -> None:
+    async def test(tab: Tab) -> None:
+        assert [model["name"] for model in tab.models] == ["digits"]
+        assert tab.models[0]["labels"] == [str(digit) for digit in range(10)]
+
+    with_tabs(playground, test)
 
 
 def test_a_network_of_no_images_has_no_pictures(tmp_path: Path) -> None:

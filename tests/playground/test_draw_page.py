@@ -1,69 +1,26 @@
-"""The page in a real browser: Debian's Chromium, without a window. ``make test-web`` installs what this needs."""
+"""Draw, in a real browser."""
 
 from __future__ import annotations
 
 import io
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from playground_pages import CHROMIUM, ink, page_of, until
 from playground_process import Playground
 from stroked_digits import draw_digit
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-web")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-web")
 pytestmark = [pytest.mark.web, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")]
 
-
-FLAGS = (
-    *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
-WAIT_MS = 20_000
 SEVEN = [(0.25, 0.22), (0.75, 0.22), (0.45, 0.82)]
 ONE = [(0.5, 0.15), (0.5, 0.85)]
 ZERO = [(0.5 + 0.22 * math.cos(a), 0.5 + 0.34 * math.sin(a)) for a in np.linspace(0, 2 * math.pi, 24)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        no_sandbox = ("--no-sandbox",) if os.getuid() == 0 else ()
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *no_sandbox])
-        yield running
-        running.close()
-
-
-@contextmanager
-def page_of(
-    browser: Any, playground: Playground, width: int = 1280, height: int = 900, **settings: Any
-) -> Iterator[Any]:
-    """Open the page. What it asks of another address, and what its console complains of, is an error."""
-    context = browser.new_context(viewport={"width": width, "height": height}, **settings)
-    page = context.new_page()
-    page.set_default_timeout(WAIT_MS)
-    faults: list[str] = []
-    origin = f"{playground.host}:{playground.port}"
-    for asked in ("request", "websocket"):
-        page.on(asked, lambda request: faults.append(request.url) if f"//{origin}/" not in request.url else None)
-    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(playground.url)
-    assert page.url == f"http://{origin}/"  # the token is not in the address any more
-    page.wait_for_selector("#state:text('ready')")
-    try:
-        yield page
-        of_the_test = ("blob:", "Canvas2D: Multiple readback")  # a file that was chosen; how `ink` reads
-        assert [fault for fault in faults if not fault.startswith(of_the_test)] == []
-    finally:
-        context.close()
 
 
 def stroke(page: Any, points: list[tuple[float, float]]) -> None:
@@ -76,29 +33,8 @@ def stroke(page: Any, points: list[tuple[float, float]]) -> None:
     page.mouse.up()
 
 
-def until(page: Any, expression: str) -> None:
-    """Wait until an expression holds; the page's policy forbids Playwright's own way, which evaluates text."""
-    for _ in range(WAIT_MS // 50):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(expression)
-
-
 def guess(page: Any, label: str) -> None:
     page.wait_for_selector(f"#guess b:text-is('{label}')")
-
-
-def ink(page: Any, selector: str) -> float:
-    """Mean of a canvas' colours, 0 to 255, without what is transparent."""
-    script = """(selector) => {
-        const canvas = document.querySelector(selector);
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        let sum = 0;
-        for (let i = 0; i < data.length; i += 4) sum += (data[i] * data[i + 3]) / 255;
-        return (4 * sum) / data.length;
-    }"""
-    return float(page.evaluate(script, selector))
 
 
 @pytest.mark.parametrize("width", [1280, 360])

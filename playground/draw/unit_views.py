@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.errors import TorsoError
-from torso.playground.network_views import NetworkViews, Plate, planes_of, scaled
+from torso.playground.draw.network_views import NetworkViews, Plate, planes_of, scaled
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,29 +1,24 @@
 """Draw: guesses of a classifier for what a tab draws, and what its network sees in that, while the pen moves.
 
-A tab sends drawings as binary messages, and gets guesses as text and pictures as binary messages; either kind is made
-of the newest drawing that has come. A binary message is a JSON object behind its length (4 bytes, little-endian), and
-then bytes: an image file, or the pixels of pictures.
+Guesses and pictures are each made of the newest drawing that has come.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import struct
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from torso.errors import ConfigError, InputError, InvalidRequestError, TorsoError
-from torso.playground.network_views import NetworkViews, Plate
-from torso.playground.unit_views import UnitViews
+from torso.playground.draw.network_views import NetworkViews, Plate
+from torso.playground.draw.unit_views import UnitViews
+from torso.playground.messages import Newest, SendToTab, TabMessage
 
 if TYPE_CHECKING:
     from torso.serve import AsyncClient
 
-T = TypeVar("T")
 NUM_GUESSES = 10
 GUESS_S = 10.0
 
@@ -47,38 +42,32 @@ class UnitQuestion:
     unit: int
 
 
-def parse_question(text: str) -> UnitQuestion:
-    """Parse a text message of the page. ConfigError where it is none."""
+def parse_question(message: TabMessage) -> UnitQuestion:
+    """Read a question about a unit. ConfigError where it is none."""
+    asked = message.fields
     try:
-        asked = json.loads(text)
         return UnitQuestion(model=str(asked["model"]), layer=str(asked["layer"]), unit=int(asked["unit"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"a text message must be a JSON object with model, layer and unit, got {text[:80]!r}"
-        ) from error
+        raise ConfigError(f"a question must have a model, a layer and a unit, got {sorted(asked)}") from error
 
 
-def parse_drawing(message: bytes) -> Drawing:
-    """Parse a binary message of the page. ConfigError where it is none."""
+def parse_drawing(message: TabMessage) -> Drawing:
+    """Read a drawing. ConfigError where it is none."""
+    header = message.fields
     try:
-        (length,) = struct.unpack_from("<I", message)
-        header = json.loads(message[4 : 4 + length])
         return Drawing(
             serial=int(header["serial"]),
             model=str(header["model"]),
-            image=message[4 + length :],
+            image=message.body,
             hidden=tuple(str(name) for name in header.get("hidden", ())),
         )
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"a message must be the length of a JSON object, the object with serial and model, and an image, got "
-            f"{len(message)} other bytes"
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"a drawing must have a serial and a model, got {sorted(header)}") from error
 
 
-def pictures_message(header: Mapping[str, Any], plates: Sequence[Plate]) -> bytes:
-    """Build a message of pictures: the header, to which their descriptions are added, and their pixels."""
-    described = [
+def described_plates(plates: Sequence[Plate]) -> tuple[list[dict[str, Any]], bytes]:
+    """Describe pictures for a message, whose body is their pixels, one after the other."""
+    descriptions = [
         {
             "name": plate.name,
             "shape": list(plate.pixels.shape),
@@ -88,34 +77,11 @@ def pictures_message(header: Mapping[str, Any], plates: Sequence[Plate]) -> byte
         }
         for plate in plates
     ]
-    text = json.dumps({**header, "plates": described}).encode()
-    return b"".join([struct.pack("<I", len(text)), text, *(plate.pixels.tobytes() for plate in plates)])
-
-
-class Newest(Generic[T]):
-    """Slot for the newest of what a tab sends: what nobody has taken yet is replaced."""
-
-    def __init__(self) -> None:
-        self._slot: deque[T] = deque(maxlen=1)
-        self._has_come = asyncio.Event()
-
-    def put(self, message: T) -> None:
-        """Replace what is there."""
-        self._slot.append(message)
-        self._has_come.set()
-
-    async def take(self) -> T:
-        """Wait for a message, and take it."""
-        await self._has_come.wait()
-        self._has_come.clear()
-        return self._slot.pop()
+    return descriptions, b"".join(plate.pixels.tobytes() for plate in plates)
 
 
 class Draw:
-    """Drawings of one tab. ``send`` sends it a message: a mapping as text, or bytes.
-
-    `run` answers until it is cancelled; `put` gives it a drawing, `ask` a question.
-    """
+    """Drawings of one tab."""
 
     def __init__(
         self,
@@ -123,7 +89,7 @@ class Draw:
         views: NetworkViews,
         units: UnitViews,
         thread: Executor,
-        send: Callable[[Mapping[str, Any] | bytes], Awaitable[None]],
+        send: SendToTab,
     ) -> None:
         self._client = client
         self._views = views
@@ -134,22 +100,38 @@ class Draw:
         self._to_look: Newest[Drawing] = Newest()
         self._asked: Newest[UnitQuestion] = Newest()
 
-    def put(self, drawing: Drawing) -> None:
-        """Take a drawing; older ones that wait are left out."""
+    def put(self, message: TabMessage) -> None:
+        """Take a drawing, or a question about a unit; older ones that wait are left out."""
+        if message.type == "unit":
+            self._asked.put(parse_question(message))
+            return
+        drawing = parse_drawing(message)
         self._to_guess.put(drawing)
         if drawing.model in self._views:
             self._to_look.put(drawing)
 
-    def ask(self, question: UnitQuestion) -> None:
-        """Take a question about a unit."""
-        self._asked.put(question)
-
     async def run(self) -> None:
         """Answer the newest drawing, and the newest question, again and again."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._send_models())
             tasks.create_task(self._repeat(self._to_guess, self._guess))
             tasks.create_task(self._repeat(self._to_look, self._look))
             tasks.create_task(self._explain_units())
+
+    async def _send_models(self) -> None:
+        """Tell the tab of the classifiers of images, once the server is ready."""
+        found = []
+        try:
+            client = await self._client()
+            for summary in await client.list_models():
+                if summary.kind == "classifier":
+                    info = await client.get_model(summary.name)
+                    if info.image is not None:
+                        found.append({"name": info.name, "labels": info.labels, "inside": info.name in self._views})
+        except TorsoError as error:
+            await self._send("failed", text=str(error))
+        else:
+            await self._send("models", models=found)
 
     async def _explain_units(self) -> None:
         loop = asyncio.get_running_loop()
@@ -162,10 +144,11 @@ class Draw:
                     )
                 view = await loop.run_in_executor(self._thread, self._units.look, asked.model, asked.layer, asked.unit)
             except TorsoError as error:
-                await self._send({"type": "no-unit", "text": str(error)})
+                await self._send("no-unit", text=str(error))
             else:
                 header = {name: getattr(view, name) for name in ("layer", "unit", "num_units", "drives", "note")}
-                await self._send(pictures_message({"type": "unit", "model": asked.model, **header}, view.plates))
+                plates, pixels = described_plates(view.plates)
+                await self._send("unit", pixels, model=asked.model, plates=plates, **header)
 
     async def _repeat(self, newest: Newest[Drawing], answer: Callable[[Drawing], Awaitable[None]]) -> None:
         while True:
@@ -175,9 +158,9 @@ class Draw:
             except (InputError, InvalidRequestError) as error:
                 # A sheet whose strokes were all erased, as decode_image says it, or a file that is no image.
                 kind = "blank" if "got a blank one" in str(error) else "error"
-                await self._send({"type": kind, "serial": drawing.serial, "text": str(error)})
+                await self._send(kind, serial=drawing.serial, text=str(error))
             except TorsoError as error:
-                await self._send({"type": "error", "serial": drawing.serial, "text": str(error)})
+                await self._send("error", serial=drawing.serial, text=str(error))
 
     async def _guess(self, drawing: Drawing) -> None:
         client = await self._client()
@@ -186,7 +169,7 @@ class Draw:
             {"label": label, "probability": float(probability)}
             for label, probability in zip(result.labels[0], result.probabilities[0], strict=True)
         ]
-        await self._send({"type": "guess", "serial": drawing.serial, "model": drawing.model, "ranking": ranking})
+        await self._send("guess", serial=drawing.serial, model=drawing.model, ranking=ranking)
 
     async def _look(self, drawing: Drawing) -> None:
         loop = asyncio.get_running_loop()
@@ -196,4 +179,5 @@ class Draw:
             )
         except InputError:
             return  # the guess says the same of this drawing
-        await self._send(pictures_message({"type": "pictures", "serial": drawing.serial}, plates))
+        descriptions, pixels = described_plates(plates)
+        await self._send("pictures", pixels, serial=drawing.serial, plates=descriptions)

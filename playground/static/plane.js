@@ -1,0 +1,3 @@
+import { addPart } from "./shell.js";
+
+addPart("plane", { onMessage() {} });

@@ -1,0 +1,70 @@
+"""Tabs of a playground as a program: sockets that speak to it as the page does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from playground_process import Playground
+
+
+def packed(header: Any, image: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<I", len(text)) + text + image
+
+
+class Tab:
+    """Tab of a playground; it has the page's cookie."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.models: list[dict[str, Any]] = []
+
+    async def draw(self, serial: int, image: bytes, model: str = "digits", **more: Any) -> None:
+        header = {"part": "draw", "type": "drawing", "serial": serial, "model": model, **more}
+        await self.socket.send_bytes(packed(header, image))
+
+    async def say(self, part: str, kind: str, **fields: Any) -> None:
+        await self.socket.send_str(json.dumps({"part": part, "type": kind, **fields}))
+
+    async def receive(self, kind: str, part: str = "draw") -> tuple[dict[str, Any], bytes]:
+        """Wait for a message of a kind; an error or a failure in its place is an error."""
+        while True:
+            message = await self.socket.receive(timeout=60)
+            pixels = b""
+            if message.type is aiohttp.WSMsgType.BINARY:
+                (length,) = struct.unpack_from("<I", message.data)
+                found, pixels = json.loads(message.data[4 : 4 + length]), message.data[4 + length :]
+            else:
+                assert message.type is aiohttp.WSMsgType.TEXT, message
+                found = json.loads(message.data)
+            if (found["part"], found["type"]) == (part, kind):
+                return found, pixels
+            assert found["type"] not in ("error", "failed"), found
+
+
+@asynccontextmanager
+async def tabs(playground: Playground, count: int = 1) -> AsyncIterator[list[Tab]]:
+    origin = f"http://{playground.host}:{playground.port}"
+    jar = aiohttp.CookieJar(unsafe=True)  # of an IP address
+    async with aiohttp.ClientSession(cookie_jar=jar) as session:
+        async with session.get(playground.url) as page:
+            assert page.status == 200
+        opened = []
+        for _ in range(count):
+            opened.append(Tab(await session.ws_connect(f"{origin}/socket", origin=origin, max_msg_size=0)))
+            opened[-1].models = (await opened[-1].receive("models"))[0]["models"]
+        yield opened
+
+
+def with_tabs(playground: Playground, test: Callable[..., Awaitable[None]], count: int = 1) -> None:
+    async def run() -> None:
+        async with tabs(playground, count) as opened:
+            await test(*opened)
+
+    asyncio.run(run())
