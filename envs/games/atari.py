@@ -76,7 +76,17 @@ class AtariVector(NextStepVector):
         self._colour_games = None if render_mode is None else _make_colour_games(game, self.num_envs, self.settings)
         self._frames = np.zeros((self.num_envs, 0, 160, 3), dtype=np.uint8)  # [E, H, 160, 3], once it was reset
         self.set_spaces(self._games.single_observation_space, self._games.single_action_space)
+        self._game = game
         self._lives = np.zeros(self.num_envs, dtype=np.int32)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the actions: those that do something in the game, or all of the console's."""
+        console = _console(self._game)
+        is_full = self.settings.full_action_space
+        return tuple(
+            action.name for action in (console.getLegalActionSet() if is_full else console.getMinimalActionSet())
+        )
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -175,10 +185,14 @@ def _make_frame_games(game: str, num_envs: int, settings: AtariSettings) -> Fram
 
 def _screen(game: str) -> dict[str, Any]:
     """Build the settings with which ale-py's vector env observes the game's own screen."""
-    screen = ALEInterface()
-    screen.loadROM(str(roms.get_rom_path(game)))
-    height, width = screen.getScreenDims()
+    height, width = _console(game).getScreenDims()
     return {"grayscale": False, "img_height": height, "img_width": width}
+
+
+def _console(game: str) -> ALEInterface:
+    console = ALEInterface()
+    console.loadROM(str(roms.get_rom_path(game)))
+    return console
 
 
 def _game(spec: EnvSpec) -> str:

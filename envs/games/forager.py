@@ -35,6 +35,7 @@ from torso.errors import EnvError
 MAX_EPISODE_STEPS = 1_000
 _NUM_ACTIONS = 5
 _FPS = 30
+_ACTION_NAMES = ("UP", "UPLEFT", "UPRIGHT", "LEFT", "RIGHT")  # up is forward
 
 
 class ForagerEnv(gym.Env[Array, np.int64]):
@@ -100,6 +101,11 @@ class ForagerVector(NextStepVector):
         self._max_episode_steps = MAX_EPISODE_STEPS if max_episode_steps is None else max_episode_steps
         self._world = ForagerWorld(self.num_envs, settings)
         self._rngs = [np.random.default_rng()] * self.num_envs
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """See ``NextStepVector.action_names``."""
+        return _ACTION_NAMES
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

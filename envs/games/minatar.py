@@ -39,6 +39,7 @@ _GAMES = {
 }
 _IDS = {f"MinAtar/{game}-v{version}": (game, bool(version)) for game in _GAMES for version in (0, 1)}
 _FPS = 20  # the package shows a step for 50 ms
+_ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
 
 
 class MinAtarGame:
@@ -83,6 +84,10 @@ class MinAtarGame:
         """Map each action to the game's number for it: all six, or those that do something."""
         return tuple(self._rules.minimal_action_set()) if minimal else tuple(range(len(self._rules.action_map)))
 
+    def names(self, minimal: bool) -> tuple[str, ...]:
+        """Name each action."""
+        return tuple(_ACTION_NAMES[self._rules.action_map[move]] for move in self.moves(minimal))
+
     def spaces(self, minimal: bool) -> tuple[gym.spaces.Box[Any], gym.spaces.Discrete]:
         """Build the observation space and the action space."""
         bits: Any = np.bool_
@@ -115,9 +120,15 @@ class MinAtarVector(NextStepVector):
             for _ in self.seeds
         ]
         self._moves = self._games[0].moves(minimal)
+        self._names = self._games[0].names(minimal)
         self.set_spaces(*self._games[0].spaces(minimal))
         self._max_episode_steps = np.inf if max_episode_steps is None else max_episode_steps
         self._episode_steps = np.zeros(self.num_envs, dtype=np.int64)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """See ``NextStepVector.action_names``."""
+        return self._names
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -47,6 +47,11 @@ class NextStepVector(VectorEnv[Any, Any, Any]):
         self.begun = False  # whether it was reset
         self.ended = np.zeros(self.num_envs, np.bool_)  # whose next step begins an episode instead
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the actions, in the order of their numbers; empty: they are numbers alone."""
+        return ()
+
     def set_spaces(self, observations: gym.spaces.Box, actions: gym.spaces.Discrete) -> None:
         """Set the observation and action spaces of one env, and of the vector."""
         self.single_observation_space, self.single_action_space = observations, actions
