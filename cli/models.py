@@ -5,9 +5,8 @@ A remote model is called through the thin client, which imports neither torch no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -191,7 +190,7 @@ class RemoteModel:
         """See `AnyModel.provenance`."""
         info = self._client.get_model(self._name)
         _require_kind(info.kind, kind)
-        return {name: _from_wire(text) for name, text in info.provenance.items()}
+        return info.provenance_data
 
     def feature_names(self) -> tuple[str, ...] | None:
         """See `AnyModel.feature_names`."""
@@ -212,14 +211,6 @@ _USES = {
     "policy": "use it with torso act or torso play",
     "regressor": "use it with torso evaluate, Predictor.regress, or a server's V2 ModelInfer",
 }
-
-
-def _from_wire(text: str) -> Any:
-    """Read a value of a served model's provenance: texts are as they are, other values are JSON."""
-    if text[:1] in ("{", "["):
-        with suppress(ValueError):
-            return json.loads(text)
-    return text
 
 
 def read_npy(path: Path) -> Array:

@@ -15,7 +15,9 @@ from torso.playground.config import DIGITS, PlaygroundConfig
 from torso.playground.draw.drawing import Draw
 from torso.playground.draw.network_views import NetworkViews
 from torso.playground.draw.unit_views import UnitViews
-from torso.playground.page import Page
+from torso.playground.page import Page, TabParts
+from torso.playground.play.player import Player
+from torso.playground.play.repertoire import ChooseWorld, Repertoire, recorded_choice
 from torso.playground.served import READY_S, OwnServer
 from torso.playground.sessions import PageSession
 
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-def serve_playground(config: PlaygroundConfig, on_ready: Callable[[str], None]) -> None:
+def serve_playground(
+    config: PlaygroundConfig, on_ready: Callable[[str], None], choose_world: ChooseWorld = recorded_choice
+) -> None:
     """`run_playground` in an event loop of its own, until SIGINT, SIGTERM or SIGHUP."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        serving = loop.create_task(run_playground(config, on_ready))
+        serving = loop.create_task(run_playground(config, on_ready, choose_world))
         before = {number: signal.getsignal(number) for number in SIGNALS}
         for number in SIGNALS:
             loop.add_signal_handler(number, serving.cancel)
@@ -42,8 +46,12 @@ def serve_playground(config: PlaygroundConfig, on_ready: Callable[[str], None]) 
                 signal.signal(number, handler)
 
 
-async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], None]) -> None:
+async def run_playground(
+    config: PlaygroundConfig, on_ready: Callable[[str], None], choose_world: ChooseWorld = recorded_choice
+) -> None:
     """Serve the page until cancelled. ``on_ready`` is called with the address to open, at once: models load behind it.
+
+    choose_world: makes the env of a policy's training.
 
     Raises:
         ServerError: the address of the page is taken; a model's name is used twice.
@@ -75,7 +83,12 @@ async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], Non
     views = NetworkViews(directories)
     units = UnitViews(views)
     with ThreadPoolExecutor(1, "torso-views") as thread:
-        page = Page(session, {"draw": lambda send: Draw(client, views, units, thread, send)})
+        repertoire = Repertoire(client, directories, choose_world)
+        parts: TabParts = {
+            "draw": lambda send: Draw(client, views, units, thread, send),
+            "play": lambda send: Player(repertoire, send),
+        }
+        page = Page(session, parts)
         await page.start(config.host, config.port)
         opening = asyncio.ensure_future(connect())
         try:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torso.cli.arguments.options import POSITIONAL, Sections
 from torso.playground.config import PlaygroundConfig
+
+if TYPE_CHECKING:
+    from torso.envs.vector.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,5 +44,10 @@ def run(options: PlaygroundOptions) -> int:
 
             webbrowser.open(url)
 
-    serve_playground(options, show)
+    def choose(provenance: Mapping[str, Any], is_served: bool) -> World:
+        from torso.cli.worlds import choose_world  # gymnasium, behind the page
+
+        return choose_world(None, None, provenance, is_served=is_served)
+
+    serve_playground(options, show, choose)
     return 0

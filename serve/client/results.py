@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +109,11 @@ class ModelInfo:
     """Names of the input's columns, in order; None where the model knows none."""
 
     @property
+    def provenance_data(self) -> dict[str, Any]:
+        """Provenance with objects and lists parsed: on the wire, values that are not text are JSON."""
+        return {name: _from_wire(text) for name, text in self.provenance.items()}
+
+    @property
     def interface(self) -> Interface | None:
         """Interface of a policy, as an env has one: observations and actions; None for other models."""
         if self.kind != "policy" or not self.inputs or not self.outputs:
@@ -123,3 +130,10 @@ class ModelInfo:
     def takes_frames(self) -> bool:
         """Whether it observes stacks of frames, such as Atari's, so that a stream may send it raw ones."""
         return any(is_atari_stack(spec.shape, spec.dtype) for spec in self.inputs)
+
+
+def _from_wire(text: str) -> Any:
+    if text[:1] in ("{", "["):
+        with suppress(ValueError):
+            return json.loads(text)
+    return text
