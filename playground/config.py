@@ -8,8 +8,11 @@ from pathlib import Path
 from torso.errors import ConfigError
 from torso.serve.config import is_local
 
-DIGITS = Path(__file__).with_name("models") / "digits"
+_MODELS = Path(__file__).with_name("models")
+DIGITS = _MODELS / "digits"
 """The classifier of handwritten digits that comes with torso (28x28 gray images, trained on MNIST)."""
+POLICIES = (_MODELS / "cartpole", _MODELS / "forager")
+"""The policies that come with torso (QR-DQN)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +20,9 @@ class PlaygroundConfig:
     """Settings of the playground: models, where predictions come from, where the page is."""
 
     models: tuple[str, ...] = ()
-    """Model or run directories of image classifiers. A model's name is its directory's name; NAME=DIR chooses another.
-    None: the classifier of handwritten digits that comes with torso."""
+    """Model or run directories: image classifiers to draw for, policies to play. A model's name is its directory's
+    name; NAME=DIR chooses another. Without classifiers: the one of handwritten digits that comes with torso; without
+    policies: CartPole's and Forager's."""
     address: str | None = None
     """HOST:PORT or unix:PATH of a torso server that gives the predictions; what is inside a network is shown where its
     directory is among the models. None: a server is started for the models."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torso.errors import ConfigError
-from torso.playground.config import DIGITS, PlaygroundConfig
+from torso.playground.config import DIGITS, POLICIES, PlaygroundConfig
 from torso.playground.draw.drawing import Draw
 from torso.playground.draw.network_views import NetworkViews
 from torso.playground.draw.unit_views import UnitViews
@@ -107,15 +107,16 @@ async def run_playground(
 
 
 def _directories(config: PlaygroundConfig) -> dict[str, Path]:
+    """Find the models' directories by name; those that come with torso stand in where a kind is missing."""
+    from torso.nets.models.card import read_card
     from torso.nets.models.directory import find_model
     from torso.serve.models.catalogue import parse_models
 
-    models = config.models
-    if not models and config.address is None:
-        models = (str(DIGITS),)
-    directories = parse_models(models)
-    for path in directories.values():
-        find_model(path)
+    directories = parse_models(config.models)
+    kinds = {read_card(find_model(path)).kind for path in directories.values()}
+    if config.address is None:
+        bundled = [*([] if "classifier" in kinds else [DIGITS]), *([] if "policy" in kinds else POLICIES)]
+        directories = {**{path.name: path for path in bundled}, **directories}
     return directories
 
 

@@ -1,4 +1,4 @@
-"""``torso playground``: draw for a classifier in the browser, and watch its network."""
+"""``torso playground``: a page in the browser to draw for a classifier, play with agents, and watch networks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PlaygroundOptions(PlaygroundConfig):
-    """Serve a page to draw on until Ctrl-C: a classifier's guesses while the pen moves, and every layer of its network.
+    """Serve a page until Ctrl-C: draw for a classifier and see every layer of its network; watch agents play, and play.
 
-    Nothing leaves this machine. The address that is printed holds the session's token; whoever has it may draw.
+    Nothing leaves this machine. The address that is printed holds the session's token; whoever has it may use the page.
     """
 
     sections: ClassVar[Sections] = {
@@ -27,8 +27,9 @@ class PlaygroundOptions(PlaygroundConfig):
     """Headings of the help, and the options below each."""
 
     models: tuple[str, ...] = field(default=(), metadata=POSITIONAL)
-    """Model or run directories of image classifiers. A model's name is its directory's name; NAME=DIR chooses another.
-    None: the classifier of handwritten digits that comes with torso."""
+    """Model or run directories: image classifiers to draw for, policies to play. A model's name is its directory's
+    name; NAME=DIR chooses another. Without classifiers: the one of handwritten digits that comes with torso; without
+    policies: CartPole's and Forager's."""
     open: bool = False
     """Open the page in the browser."""
 

@@ -40,7 +40,7 @@ export class Pad {
       button.dataset.word = word;
       button.addEventListener("pointerdown", (event) => {
         event.preventDefault();
-        button.setPointerCapture(event.pointerId);
+        if (event.pointerType === "mouse") button.setPointerCapture(event.pointerId); // a touch is captured as it is
         this.#set(word, true);
       });
       for (const kind of ["pointerup", "pointercancel", "lostpointercapture"]) button.addEventListener(kind, () => this.#set(word, false));

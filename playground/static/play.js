@@ -152,8 +152,10 @@ const readable = (name) => name.toLowerCase().replace("noop", "nothing")
   .replace(/^(up|down)(?=left|right|fire)/, "$1 ").replace(/(left|right)(?=fire)/, "$1 ");
 
 async function onFrame(message, bytes) {
-  if (playing === null) return;
+  const game = playing;
+  if (game === null) return;
   const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+  if (playing !== game) return; // another was chosen meanwhile
   const screen = $("play-screen");
   if (screen.width !== bitmap.width || screen.height !== bitmap.height) {
     screen.width = bitmap.width;
@@ -176,7 +178,8 @@ function hint({ by, pressed }) {
 
 function showTally({ total, steps, episode, finished, rate, over }) {
   $("play-total").textContent = number(total);
-  const mean = finished.length ? ` · mean of the last ${finished.length}: ${number(finished.reduce((a, b) => a + b) / finished.length)}` : "";
+  const [count, sum] = [finished.length, finished.reduce((a, b) => a + b, 0)];
+  const mean = count > 1 ? ` · mean of the last ${count}: ${number(sum / count)}` : count ? ` · the last one: ${number(sum)}` : "";
   $("play-tally").textContent = `episode ${episode}, step ${steps.toLocaleString("en")} · ${rate.toFixed(0)} steps/s${mean}`;
   if (over || performance.now() - heardAt > HEARD_MS * 3) {
     heardAt = performance.now();

@@ -52,7 +52,8 @@ def page_of(
     try:
         yield page
         of_the_test = ("blob:", "Canvas2D: Multiple readback")  # a file that was chosen; how `ink` reads
-        assert [fault for fault in faults if not fault.startswith(of_the_test)] == []
+        left = [fault for fault in faults if not fault.startswith(of_the_test)]
+        assert not left, left
     finally:
         context.close()
 
