@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,16 +24,18 @@ from torso.playground.config import DIGITS
 
 
 def first_message(playground: Playground) -> dict[str, Any]:
-    """First message to a tab."""
+    """First message to a tab's Draw."""
 
     async def ask() -> dict[str, Any]:
         origin = f"http://{playground.host}:{playground.port}"
         async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
             await session.get(playground.url)
             async with session.ws_connect(f"{origin}/socket", origin=origin) as tab:
-                message = await tab.receive(timeout=60)
-                found: dict[str, Any] = json.loads(message.data)
-                return found
+                while True:
+                    message = await tab.receive(timeout=60)
+                    found: dict[str, Any] = json.loads(message.data)
+                    if found["part"] == "draw":
+                        return found
 
     return asyncio.run(ask())
 
@@ -80,8 +83,8 @@ def test_a_server_that_dies_is_told_in_words(start: Callable[..., Playground]) -
 
 
 def test_a_broken_model_is_told_on_the_page(start: Callable[..., Playground], tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "model.json").write_text("{")
+    shutil.copytree(DIGITS, tmp_path / "broken")
+    (tmp_path / "broken" / "weights.safetensors").write_bytes(b"")
     playground = start(str(tmp_path / "broken"))
     told = first_message(playground)
     assert told["type"] == "failed"
@@ -135,6 +138,9 @@ def test_what_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
         assert f"cannot listen on 127.0.0.1 port {port}" in refused("--port", str(port))
     assert "choose with NAME=DIR" in refused(str(DIGITS), f"{os.fspath(DIGITS)}/")
     assert "there is no such directory" in refused(str(tmp_path / "none"))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model.json").write_text("{")
+    assert "is not JSON" in refused(str(tmp_path / "broken"))
     assert "--allow-plaintext" in refused("--host", "0.0.0.0")
     assert "--tls must go with --address" in refused("--tls")
     assert "cannot be read" in refused("--address", "127.0.0.1:1", "--token-file", str(tmp_path / "none"))
