@@ -60,7 +60,7 @@ async def run_playground(
     """
     session = PageSession(config.host)
     server: OwnServer | None = None
-    directories = _directories(config)
+    directories, kinds = _directories(config)
     token = _token(config)
 
     async def connect() -> AsyncClient:
@@ -80,7 +80,7 @@ async def run_playground(
     async def client() -> AsyncClient:
         return await asyncio.shield(opening)
 
-    views = NetworkViews(directories)
+    views = NetworkViews({name: path for name, path in directories.items() if kinds[name] == "classifier"})
     units = UnitViews(views)
     with ThreadPoolExecutor(1, "torso-views") as thread:
         repertoire = Repertoire(client, directories, choose_world)
@@ -93,7 +93,7 @@ async def run_playground(
         opening = asyncio.ensure_future(connect())
         try:
             on_ready(session.url)
-            for name in directories:  # torch is imported meanwhile, which takes a second or two
+            for name in views.models:  # torch is imported meanwhile, which takes a second or two
                 thread.submit(views.load, name)
             await asyncio.Event().wait()
         finally:
@@ -106,18 +106,25 @@ async def run_playground(
                 await server.stop()
 
 
-def _directories(config: PlaygroundConfig) -> dict[str, Path]:
-    """Find the models' directories by name; those that come with torso stand in where a kind is missing."""
-    from torso.nets.models.card import read_card
-    from torso.nets.models.directory import find_model
+def _directories(config: PlaygroundConfig) -> tuple[dict[str, Path], dict[str, str]]:
+    """Find the models' directories and kinds by name; those that come with torso stand in where a kind is missing."""
     from torso.serve.models.catalogue import parse_models
 
     directories = parse_models(config.models)
-    kinds = {read_card(find_model(path)).kind for path in directories.values()}
+    kinds = {name: _kind_of(path) for name, path in directories.items()}
     if config.address is None:
-        bundled = [*([] if "classifier" in kinds else [DIGITS]), *([] if "policy" in kinds else POLICIES)]
+        given = set(kinds.values())
+        bundled = [*([] if "classifier" in given else [DIGITS]), *([] if "policy" in given else POLICIES)]
         directories = {**{path.name: path for path in bundled}, **directories}
-    return directories
+        kinds = {**{path.name: _kind_of(path) for path in bundled}, **kinds}
+    return directories, kinds
+
+
+def _kind_of(path: Path) -> str:
+    from torso.nets.models.card import read_card
+    from torso.nets.models.directory import find_model
+
+    return read_card(find_model(path)).kind
 
 
 def _token(config: PlaygroundConfig) -> str | None:

@@ -44,6 +44,11 @@ class NetworkViews:
     def __contains__(self, model: str) -> bool:
         return model in self._directories
 
+    @property
+    def models(self) -> list[str]:
+        """Names of the models."""
+        return list(self._directories)
+
     def load(self, model: str) -> tuple[ModelCard, Network]:
         """Load a model's network. Raises TorsoError as `torso.nets.load_model` does."""
         if model not in self._loaded:

@@ -42,11 +42,12 @@ class KnownPolicy:
 
     def to_json(self) -> dict[str, Any]:
         """Describe it for the page."""
-        return {
-            "name": self.name,
-            "game": self.env_id,
-            "algorithm": str(self.info.provenance.get("algorithm", "")),
-        }
+        provenance = self.info.provenance_data
+        algorithm = provenance.get("algorithm")  # all that callers without the admin's role see
+        config = provenance.get("config")
+        if algorithm is None and isinstance(config, Mapping):
+            algorithm = config.get("algorithm")
+        return {"name": self.name, "game": self.env_id, "algorithm": str(algorithm or "")}
 
 
 class Repertoire:
