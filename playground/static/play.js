@@ -1,4 +1,5 @@
 import { drawChart, shortNumber } from "./chart.js";
+import { paintFrame } from "./frames.js";
 import { Pad } from "./pad.js";
 import { $, addPart } from "./shell.js";
 
@@ -154,18 +155,9 @@ const readable = (name) => name.toLowerCase().replace("noop", "nothing")
 async function onFrame(message, bytes) {
   const game = playing;
   if (game === null) return;
-  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
-  if (playing !== game) return; // another was chosen meanwhile
-  const screen = $("play-screen");
-  if (screen.width !== bitmap.width || screen.height !== bitmap.height) {
-    screen.width = bitmap.width;
-    screen.height = bitmap.height;
-    screen.style.imageRendering = bitmap.width < 300 ? "pixelated" : "auto";
-  }
-  screen.getContext("2d").drawImage(bitmap, 0, 0);
-  bitmap.close();
+  if (!(await paintFrame($("play-screen"), bytes, () => playing === game))) return; // another was chosen meanwhile
   part.send("seen", { serial: message.serial });
-  screen.dataset.serial = message.serial;
+  $("play-screen").dataset.serial = message.serial;
   showTally(message);
   showActions(message);
   note(message.over ? `the episode is over: ${number(message.total)}` : hint(message));
