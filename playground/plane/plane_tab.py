@@ -2,8 +2,8 @@
 
 A tab sends ``set`` (a ready set by name), ``begin`` (settings, the tab's number for this training, and points as the
 body: new weights), ``points``, ``train`` (on or off), ``step``, ``speed``, ``look`` (at a unit) and ``seen`` (the last
-snapshot). It gets ``set``,
-``snapshot`` and, where the loss diverges, ``trouble``. The next snapshot is made once the last one has been seen.
+snapshot). It gets ``set``, ``snapshot`` and, where the loss diverges, ``trouble``. The next snapshot is made once the
+last one has been seen.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ SNAPSHOT_S = 1 / 15  # between snapshots, at least
 PATIENCE_S = 1.0  # training goes on so long without its last snapshot being seen
 MOST_STEPS_AT_ONCE = 100
 DIVERGED = (
-    "The loss is not a number any more: the steps are too large. Choose a smaller learning rate, or a weaker "
-    "regularisation, and start again."
+    "The loss is not a number any more: the steps are too large. Choose a smaller learning rate, and start again."
 )
 
 

@@ -34,7 +34,7 @@ class PlaneSnapshot:
     activations of all hidden units, 0 to 255 from -s to s, where s is ``scales`` [units], the largest size of the
     unit's own. ``looked``: uint8 [60, 60], the same of the unit that is looked at, by the scale of its own picture.
     ``weights``: float32, a layer's [units, inputs + 1] after the other, biases last; None in ``loss`` and ``accuracy``:
-    there are no points, or the loss is not finite.
+    there are no points, or the loss has diverged.
     """
 
     step: int
@@ -137,8 +137,9 @@ class PlaneTrainer:
         if len(self._points):
             score = self.learner.score(self._given)
             loss, accuracy = score.loss, score.accuracy
-            if not math.isfinite(loss):
-                self.has_diverged, loss, accuracy = True, None, None
+            self.has_diverged = self.has_diverged or not math.isfinite(loss)
+            if self.has_diverged:
+                loss, accuracy = None, None
         maps, scales = _scaled_maps(_hidden_values(self.network, plane_grid(MAP_SIDE)), MAP_SIDE)
         large, large_scale = None, 0.0
         hidden = self.settings.hidden

@@ -11,6 +11,8 @@ const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
 
 const subscript = (number) => [...String(number)].map((digit) => SUBSCRIPTS[digit]).join("");
 
+const short = (size) => (size < 1000 ? size.toFixed(2) : size.toExponential(1));
+
 // Paints a picture of side x side bytes: 0 to 255 from the colour of what is below 0, over paper, to that of what is above.
 export function paintMap(canvas, bytes, side) {
   if (canvas.width !== side) canvas.width = canvas.height = side;
@@ -26,12 +28,12 @@ export function paintMap(canvas, bytes, side) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-// Paints the probability of one class in its colour.
-function paintClass(canvas, bytes, kind) {
-  if (canvas.width !== LARGE) canvas.width = canvas.height = LARGE;
+// Paints a probability, 0 to 255, in its class' colour.
+export function paintClass(canvas, bytes, side, kind) {
+  if (canvas.width !== side) canvas.width = canvas.height = side;
   const [colour, paper] = [`--class-${kind}`, "--paper"].map((name) => colourOf(canvas, name));
-  const image = new ImageData(LARGE, LARGE);
-  for (let i = 0; i < LARGE * LARGE; i++) {
+  const image = new ImageData(side, side);
+  for (let i = 0; i < side * side; i++) {
     for (let c = 0; c < 3; c++) image.data[4 * i + c] = paper[c] + (colour[c] - paper[c]) * 0.85 * (bytes[i] / 255);
     image.data[4 * i + 3] = 255;
   }
@@ -62,20 +64,12 @@ export class PlaneNetwork {
     const inputs = this.column("Inputs", [0, 1].map((i) => this.tile("div", `x${subscript(i + 1)}`)));
     const layers = hidden.map((width, layer) => {
       const tiles = Array.from({ length: width }, (_, unit) => {
-        const tile = this.tile("button", `Unit ${unit + 1} of layer ${layer + 1}`);
-        tile.type = "button";
-        tile.tabIndex = unit === 0 ? 0 : -1;
-        tile.dataset.plane = `unit-${layer}-${unit}`;
-        tile.setAttribute("aria-pressed", "false");
-        tile.addEventListener("click", () => this.onUnit(layer, unit));
-        return tile;
+        return this.unit(layer, unit, `Unit ${unit + 1} of layer ${layer + 1}`);
       });
-      const column = this.column(`Layer ${layer + 1}`, tiles, this.counter(layer, width));
-      tiles[0].parentElement.addEventListener("keydown", (event) => this.walk(event, tiles));
-      return column;
+      return this.column(`Layer ${layer + 1}`, tiles, this.counter(layer, width));
     });
     const classes = numClasses === 2 ? ["B"] : [..."ABCD"].slice(0, numClasses);
-    const output = this.column("Output", classes.map((name) => this.tile("div", `Probability of class ${name}`)));
+    const output = this.column("Output", classes.map((name, unit) => this.unit(hidden.length, unit, `Probability of class ${name}`)));
     this.columns = [inputs, ...layers, output].map((column) => [...column.querySelectorAll(".plane-tile")]);
     this.element.replaceChildren(this.lines, inputs, ...layers, output);
     this.measure();
@@ -93,8 +87,19 @@ export class PlaneNetwork {
     const space = document.createElement("span");
     space.className = "plane-count";
     grid.append(...tiles);
+    grid.addEventListener("keydown", (event) => this.walk(event, tiles));
     column.append(heading, counter ?? space, grid);
     return column;
+  }
+
+  unit(layer, unit, label) {
+    const tile = this.tile("button", label);
+    tile.type = "button";
+    tile.tabIndex = unit === 0 ? 0 : -1;
+    tile.dataset.plane = `unit-${layer}-${unit}`;
+    tile.setAttribute("aria-pressed", "false");
+    tile.addEventListener("click", () => this.onUnit(layer, unit));
+    return tile;
   }
 
   tile(kind, label) {
@@ -173,7 +178,7 @@ export class PlaneNetwork {
       const kind = outputs.length === 1 ? 1 : k;
       const bytes = surface.subarray(kind * LARGE * LARGE, (kind + 1) * LARGE * LARGE);
       if (outputs.length === 1) paintMap(tile.firstChild, bytes, LARGE);
-      else paintClass(tile.firstChild, bytes, kind);
+      else paintClass(tile.firstChild, bytes, LARGE, kind);
     });
     this.weights = weights;
     this.paintLines();
@@ -221,26 +226,26 @@ export class PlaneNetwork {
 
   // Marks the unit that is looked at; null: none.
   mark(looked) {
-    this.columns.slice(1, -1).forEach((tiles, layer) => tiles.forEach((tile, unit) => {
+    this.columns.slice(1).forEach((tiles, layer) => tiles.forEach((tile, unit) => {
       tile.setAttribute("aria-pressed", String(looked !== null && looked.layer === layer && looked.unit === unit));
     }));
   }
 
-  // The formula of a unit, its largest weights first in line.
-  formula(layer, unit, activation, most = 8) {
+  // The formula of a unit, with its largest weights; name: of the function of the sum.
+  formula(layer, unit, name, most = 8) {
     let text = "";
     this.eachLayer((each, inputs, units, start) => {
       if (each !== layer || unit >= units || this.weights === null) return;
       const own = this.weights.subarray(start + unit * (inputs + 1), start + (unit + 1) * (inputs + 1));
-      const name = (i) => `${layer === 0 ? "x" : "h"}${subscript(i + 1)}`;
+      const source = (i) => `${layer === 0 ? "x" : "h"}${subscript(i + 1)}`;
       const order = [...own.keys()].slice(0, inputs).sort((a, b) => Math.abs(own[b]) - Math.abs(own[a])).slice(0, most);
-      const terms = order.sort((a, b) => a - b).map((i) => [own[i], ` ${name(i)}`]);
+      const terms = order.sort((a, b) => a - b).map((i) => [own[i], ` ${source(i)}`]);
       const rest = inputs > most ? ` + ${inputs - most} smaller ones` : "";
       const sum = [...terms, [own[inputs], ""]].map(([value, of], i) => {
         const sign = value < 0 ? (i ? " − " : "−") : i ? " + " : "";
-        return `${sign}${Math.abs(value).toFixed(2)}${of}${i === terms.length - 1 ? rest : ""}`;
+        return `${sign}${short(Math.abs(value))}${of}${i === terms.length - 1 ? rest : ""}`;
       }).join("");
-      text = `${activation} (${sum})`;
+      text = `${name} (${sum})`;
     });
     return text;
   }

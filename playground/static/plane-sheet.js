@@ -2,6 +2,7 @@
 
 export const EXTENT = 2; // of the plane on either side of the origin
 const SIDE = 60; // cells of the surface
+const FINE = 240; // pixels of its picture
 const MOST_POINTS = 2000;
 const APART = 0.13; // between points of one stroke
 const REACH = 0.17; // of the eraser
@@ -25,6 +26,26 @@ export function sharpPen(canvas) {
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
   return pen;
+}
+
+// Reads a picture of side x side bytes between its cells: FINE x FINE numbers from 0 to 255.
+export function interpolated(bytes, side) {
+  const found = new Float32Array(FINE * FINE);
+  for (let row = 0; row < FINE; row++) {
+    const y = Math.max(0, Math.min(side - 1, ((row + 0.5) * side) / FINE - 0.5));
+    const [top, down] = [Math.floor(y), y - Math.floor(y)];
+    const [upper, lower] = [top * side, Math.min(side - 1, top + 1) * side];
+    for (let column = 0; column < FINE; column++) {
+      const x = Math.max(0, Math.min(side - 1, ((column + 0.5) * side) / FINE - 0.5));
+      const left = Math.floor(x);
+      const right = Math.min(side - 1, left + 1);
+      const across = x - left;
+      const above = bytes[upper + left] + (bytes[upper + right] - bytes[upper + left]) * across;
+      const below = bytes[lower + left] + (bytes[lower + right] - bytes[lower + left]) * across;
+      found[row * FINE + column] = above + (below - above) * down;
+    }
+  }
+  return found;
 }
 
 // The path of a class' shape, equal areas: circle, square, triangle, diamond.
@@ -55,7 +76,7 @@ export class PlaneSheet {
     this.onFull = onFull;
     this.points = []; // [x, y, class]
     this.tool = 0; // a class, or "eraser"
-    this.surface = null; // the cells' colours, on a canvas of 60 x 60
+    this.surface = null; // a canvas with its colours
     this.strokes = new Map(); // last places by pointer
     this.hover = null; // where the eraser is
     this.cross = null; // [x, y], once arrow keys were pressed
@@ -157,23 +178,28 @@ export class PlaneSheet {
   setSurface(probabilities, numClasses) {
     if (probabilities === null) this.surface = null;
     else {
-      this.surface ??= Object.assign(document.createElement("canvas"), { width: SIDE, height: SIDE });
+      this.surface ??= Object.assign(document.createElement("canvas"), { width: FINE, height: FINE });
       const paper = colourOf(this.canvas, "--paper");
       const colours = Array.from({ length: numClasses }, (_, k) => colourOf(this.canvas, `--class-${k}`));
-      const image = new ImageData(SIDE, SIDE);
-      const cells = SIDE * SIDE;
-      for (let i = 0; i < cells; i++) {
-        let most = 0;
-        const mixed = [0, 0, 0];
+      const planes = colours.map((_, k) => interpolated(probabilities.subarray(k * SIDE * SIDE, (k + 1) * SIDE * SIDE), SIDE));
+      const image = new ImageData(FINE, FINE);
+      const pixels = image.data;
+      for (let i = 0; i < FINE * FINE; i++) {
+        let [most, red, green, blue] = [0, 0, 0, 0];
         for (let k = 0; k < numClasses; k++) {
-          const share = probabilities[k * cells + i] / 255;
-          most = Math.max(most, share);
-          for (let c = 0; c < 3; c++) mixed[c] += share * colours[k][c];
+          const share = planes[k][i] / 255;
+          const colour = colours[k];
+          if (share > most) most = share;
+          red += share * colour[0];
+          green += share * colour[1];
+          blue += share * colour[2];
         }
         const sure = Math.max(0, (most - 1 / numClasses) / (1 - 1 / numClasses));
-        const depth = 0.04 + 0.5 * sure ** 0.85;
-        for (let c = 0; c < 3; c++) image.data[4 * i + c] = paper[c] + (mixed[c] - paper[c]) * depth;
-        image.data[4 * i + 3] = 255;
+        const depth = 0.04 + 0.5 * sure;
+        pixels[4 * i] = paper[0] + (red - paper[0]) * depth;
+        pixels[4 * i + 1] = paper[1] + (green - paper[1]) * depth;
+        pixels[4 * i + 2] = paper[2] + (blue - paper[2]) * depth;
+        pixels[4 * i + 3] = 255;
       }
       this.surface.getContext("2d").putImageData(image, 0, 0);
     }

@@ -1,21 +1,24 @@
 import { drawChart } from "./chart.js";
-import { PlaneNetwork, SMALL, paintMap } from "./plane-network.js";
-import { PlaneSheet } from "./plane-sheet.js";
+import { PlaneNetwork, SMALL, paintClass, paintMap } from "./plane-network.js";
+import { PlaneSheet, interpolated } from "./plane-sheet.js";
 import { $, addPart } from "./shell.js";
 
 const FIRST_SET = "circles";
 const MOST_LAYERS = 4;
 const WIDTH = 8; // of a new layer
 const CURVE = 500; // points of the loss curve; beyond, every second one is left out
+const MOST_LOSS = 1e5; // on the curve
 const HEARD_MS = 4000; // between what a screen reader hears of the training
 const CELLS = 60 * 60;
 
 const hidden = [8, 8];
+let hasSet = false; // a ready set has come
+let hasBegun = false; // the playground has this tab's network, in this connection
 let number = 0; // of the newest training
 let numClasses = 2; // of its network
 let isTraining = false;
 let curve = []; // [step, loss]
-let looked = null; // {layer, unit}
+let looked = { layer: 0, unit: 0 }; // unit that is looked at; the layer after the hidden ones is the output
 let newest = null; // snapshot that is yet to be painted
 let shownSnapshot = null; // the last that was painted
 let isDue = false; // points have changed since the last message
@@ -25,7 +28,9 @@ const part = addPart("plane", {
   onMessage,
   onOpen() {
     newest = null;
+    hasBegun = false;
     setTraining(false);
+    part.send("speed", { speed: $("plane-speed").value });
     if (part.isShown) enter();
   },
   onShow: enter,
@@ -40,7 +45,13 @@ const network = new PlaneNetwork($("plane-layers"), {
     hidden[layer] = units;
     begin();
   },
-  onUnit: look,
+  onUnit(layer, unit) {
+    if (looked !== null && looked.layer === layer && looked.unit === unit) closeUnit();
+    else {
+      look(layer, unit);
+      $("plane-unit").scrollIntoView({ block: "nearest" });
+    }
+  },
 });
 
 // -- points -----------------------------------------------------------------------------------------------------------
@@ -89,10 +100,8 @@ function markSet(name) {
 // Goes to this part: the first time with a ready set, after a broken connection with the points that there are.
 function enter() {
   if (!part.isOpen) return;
-  if (number === 0) {
-    number = 1;
-    part.send("set", { name: FIRST_SET });
-  } else if (shownSnapshot === null || newest === null) begin();
+  if (!hasSet) part.send("set", { name: FIRST_SET });
+  else if (!hasBegun) begin();
   else requestAnimationFrame(paint);
   network.measure();
 }
@@ -124,11 +133,11 @@ function begin() {
   dropout.disabled = hidden.length === 0;
   if (dropout.disabled && dropout.selected) setRegularisation("none");
   network.build(hidden, numClasses);
-  if (looked !== null && !(looked.unit < hidden[looked.layer])) closeUnit();
-  else network.mark(looked);
   explain();
   tell(sheet.points.length ? "" : "No points: place some, or choose a ready set.");
   part.send("begin", { number, ...settings() }, sheet.bytes());
+  hasBegun = part.isOpen;
+  if (looked !== null) look(looked.layer, looked.unit);
 }
 
 function setTraining(value) {
@@ -179,7 +188,7 @@ function setRegularisation(name) {
 function explain() {
   const activation = $("plane-activation").value;
   $("plane-network-note").textContent = hidden.length === 0
-    ? `Without hidden layers this is ${numClasses === 2 ? "one neuron: logistic regression" : "one neuron a class: softmax regression"}. `
+    ? `Without hidden layers this is ${numClasses === 2 ? "one neuron: logistic regression" : "one neuron for each class: softmax regression"}. `
       + "Its borders are straight lines; XOR, circles and spirals need a hidden layer."
     : activation === "identity"
       ? "With the identity, any number of layers computes no more than one: the borders stay straight lines."
@@ -194,6 +203,7 @@ function onMessage(message, bytes) {
     newest = { message, bytes };
     if (part.isShown) requestAnimationFrame(paint);
   } else if (message.type === "set") {
+    hasSet = true;
     sheet.take(bytes);
     markSet(message.name);
     begin();
@@ -237,24 +247,39 @@ function paintSnapshot() {
   $("plane-accuracy").textContent = message.accuracy === null ? "–" : `${(100 * message.accuracy).toFixed(1)}%`;
   $("plane-steps").textContent = message.step.toLocaleString("en");
   drawChart($("plane-chart"), [{ points: curve }], { xLabel: "steps", low: 0 });
-  if (looked === null || !message.looked || message.looked[0] !== looked.layer || message.looked[1] !== looked.unit) return;
-  paintMap($("plane-unit-map"), large, 60);
-  const activation = $("plane-activation").selectedOptions[0].textContent;
-  $("plane-formula").textContent = network.formula(looked.layer, looked.unit, activation);
-  const size = message.looked_scale.toPrecision(2);
-  const sources = looked.layer === 0 ? "" : ` h₁, h₂, … are the units of layer ${looked.layer}.`;
-  $("plane-scale").textContent = `Full blue is −${size}, full orange ${size}.${sources}`;
+  paintUnit();
+}
+
+function paintUnit() {
+  if (looked === null || shownSnapshot === null) return;
+  const { message, surface, large } = shownSnapshot;
+  const { layer, unit } = looked;
+  if (layer === message.hidden.length) {
+    const isBinary = message.num_classes === 2;
+    const kind = isBinary ? 1 : unit;
+    const probabilities = interpolated(surface.subarray(kind * CELLS, (kind + 1) * CELLS), 60);
+    if (isBinary) paintMap($("plane-unit-map"), probabilities, 240);
+    else paintClass($("plane-unit-map"), probabilities, 240, kind);
+    $("plane-formula").textContent = `P(${"ABCD"[kind]}) ${network.formula(layer, unit, isBinary ? "= sigmoid" : "∝ exp")}`;
+    $("plane-scale").textContent = isBinary ? "Full blue is a probability of 0, full orange of 1." : "The full colour is a probability of 1.";
+  } else if (message.looked && message.looked[0] === layer && message.looked[1] === unit) {
+    paintMap($("plane-unit-map"), interpolated(large, 60), 240);
+    $("plane-formula").textContent = network.formula(layer, unit, $("plane-activation").selectedOptions[0].textContent);
+    const size = message.looked_scale.toPrecision(2);
+    $("plane-scale").textContent = `Full blue is −${size}, full orange ${size}.`;
+  } else return;
+  if (layer > 0) $("plane-scale").textContent += ` h₁, h₂, … are the units of layer ${layer}.`;
 }
 
 function addToCurve({ step, loss }) {
-  if (loss === null) return;
+  if (loss === null || loss > MOST_LOSS) return;
   if (curve.length && curve.at(-1)[0] === step) curve.at(-1)[1] = loss;
   else curve.push([step, loss]);
   if (curve.length > CURVE) curve = curve.filter((_, i) => i % 2 === 0);
 }
 
 function shortLoss(loss) {
-  return loss >= 1e4 ? loss.toExponential(1) : loss >= 100 ? loss.toFixed(0) : loss >= 10 ? loss.toFixed(1) : loss.toFixed(3);
+  return loss >= 1e4 ? loss.toExponential(1) : loss >= 100 ? loss.toFixed(0) : loss >= 10 ? loss.toFixed(1) : loss >= 0.01 ? loss.toFixed(3) : loss.toFixed(4);
 }
 
 function tell(text, isFailure = false) {
@@ -274,18 +299,16 @@ function hear(isNow = false) {
 // -- a unit -----------------------------------------------------------------------------------------------------------
 
 function look(layer, unit) {
-  const isSame = looked !== null && looked.layer === layer && looked.unit === unit;
-  if (isSame) {
-    closeUnit();
-    return;
-  }
-  const count = hidden[layer];
-  looked = { layer, unit: (unit + count) % count };
+  const place = Math.min(layer, hidden.length);
+  const isOutput = place === hidden.length;
+  const count = isOutput ? (numClasses === 2 ? 1 : numClasses) : hidden[place];
+  looked = { layer: place, unit: place === layer ? (unit + count) % count : 0 };
+  const kind = "ABCD"[numClasses === 2 ? 1 : looked.unit];
   $("plane-unit").hidden = false;
-  $("plane-unit-title").textContent = `Unit ${looked.unit + 1} of layer ${layer + 1}`;
+  $("plane-unit-title").textContent = isOutput ? `Output: the probability of class ${kind}` : `Unit ${looked.unit + 1} of layer ${place + 1}`;
   network.mark(looked);
-  part.send("look", looked);
-  $("plane-unit").scrollIntoView({ block: "nearest" });
+  part.send("look", isOutput ? { layer: null } : looked);
+  paintUnit();
 }
 
 function closeUnit() {
