@@ -16,7 +16,7 @@ from torso.playground.draw.drawing import Draw
 from torso.playground.draw.network_views import NetworkViews
 from torso.playground.draw.unit_views import UnitViews
 from torso.playground.page import Page
-from torso.playground.plane.plane_tab import Plane
+from torso.playground.plane.plane_tab import PlaneTab
 from torso.playground.served import READY_S, OwnServer
 from torso.playground.sessions import PageSession
 
@@ -76,7 +76,7 @@ async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], Non
     views = NetworkViews(directories)
     units = UnitViews(views)
     with ThreadPoolExecutor(1, "torso-views") as thread:
-        page = Page(session, {"draw": lambda send: Draw(client, views, units, thread, send), "plane": Plane})
+        page = Page(session, {"draw": lambda send: Draw(client, views, units, thread, send), "plane": PlaneTab})
         await page.start(config.host, config.port)
         opening = asyncio.ensure_future(connect())
         try:

@@ -19,7 +19,7 @@ from torso.checks import choice, flag, whole
 from torso.errors import ConfigError, TorsoError
 from torso.playground.messages import SendToTab, TabMessage
 from torso.playground.plane.plane_settings import MOST_LAYERS, MOST_UNITS_A_LAYER, PlaneSettings
-from torso.playground.plane.points import PlanePoints, parse_points, ready_set
+from torso.playground.plane.points import READY_SETS, PlanePoints, parse_points, ready_set
 
 if TYPE_CHECKING:
     from torso.playground.plane.plane_trainer import PlaneTrainer
@@ -38,7 +38,7 @@ DIVERGED = (
 )
 
 
-class Plane:
+class PlaneTab:
     """Network of one tab, in a thread of its own that begins with its first work."""
 
     def __init__(self, send: SendToTab) -> None:
@@ -64,8 +64,8 @@ class Plane:
         fields = message.fields
         match message.type:
             case "set":
-                ready_set(name := str(fields.get("name")))
-                self._set_asked = name
+                choice("a ready set", fields.get("name"), READY_SETS)
+                self._set_asked = fields["name"]
             case "begin":
                 settings = PlaneSettings.parse(fields)
                 number = whole("number", fields.get("number", 0), least=0)
@@ -119,7 +119,7 @@ class Plane:
         """Send a ready set, make a new trainer, or give the one that is there the newest points."""
         if self._set_asked is not None:
             name, self._set_asked = self._set_asked, None
-            points = ready_set(name)
+            points = await _call(thread, lambda: ready_set(name))
             await self._send("set", points.packed(), name=name, num_classes=points.num_classes)
         points_now, self._points = self._points, None
         if points_now is None:

@@ -59,7 +59,7 @@ export class PlaneNetwork {
     const shape = `${hidden}/${numClasses}`;
     if (shape === this.shape) return;
     this.shape = shape;
-    this.weights = null;
+    this.weights = this.places = null;
     const focused = document.activeElement?.dataset.plane;
     const inputs = this.column("Inputs", [0, 1].map((i) => this.tile("div", `x${subscript(i + 1)}`)));
     const layers = hidden.map((width, layer) => {

@@ -146,7 +146,7 @@ export class PlaneSheet {
     } else if (event.key === " " || event.key === "Enter") {
       this.cross ??= [0, 0];
       this.use(...this.cross);
-      this.onCross(`${this.points.length} points`);
+      this.onCross(this.points.length === 1 ? "1 point" : `${this.points.length} points`);
     } else return;
     event.preventDefault();
     this.paint();

@@ -10,6 +10,7 @@ const CURVE = 500; // points of the loss curve; beyond, every second one is left
 const MOST_LOSS = 1e5; // on the curve
 const HEARD_MS = 4000; // between what a screen reader hears of the training
 const CELLS = 60 * 60;
+const GETTING_READY = "Getting ready …";
 
 const hidden = [8, 8];
 let hasSet = false; // a ready set has come
@@ -90,8 +91,7 @@ function pointsChanged() {
 
 function markSet(name) {
   for (const button of $("plane-sets").querySelectorAll("button")) {
-    if (button.dataset.set === name) button.setAttribute("aria-pressed", "true");
-    else button.removeAttribute("aria-pressed");
+    button.setAttribute("aria-pressed", String(button.dataset.set === name));
   }
 }
 
@@ -134,7 +134,7 @@ function begin() {
   if (dropout.disabled && dropout.selected) setRegularisation("none");
   network.build(hidden, numClasses);
   explain();
-  tell(sheet.points.length ? "" : "No points: place some, or choose a ready set.");
+  tell(!sheet.points.length ? "No points: place some, or choose a ready set." : shownSnapshot === null ? GETTING_READY : "");
   part.send("begin", { number, ...settings() }, sheet.bytes());
   hasBegun = part.isOpen;
   if (looked !== null) look(looked.layer, looked.unit);
@@ -234,6 +234,7 @@ function paint() {
     scales: floats(third, fourth),
     weights: floats(fourth),
   };
+  if ($("plane-told").textContent === GETTING_READY) tell("");
   addToCurve(message);
   paintSnapshot();
   hear();
@@ -251,7 +252,7 @@ function paintSnapshot() {
 }
 
 function paintUnit() {
-  if (looked === null || shownSnapshot === null) return;
+  if (looked === null || shownSnapshot === null || shownSnapshot.message.number !== number) return;
   const { message, surface, large } = shownSnapshot;
   const { layer, unit } = looked;
   if (layer === message.hidden.length) {

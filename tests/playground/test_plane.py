@@ -27,7 +27,7 @@ from torso.nets.modules.label_heads import LogitsHead, SigmoidHead
 from torso.nets.specs.torsos import ACTIVATIONS
 from torso.playground.messages import TabMessage
 from torso.playground.plane.plane_settings import PLANE_OPTIMIZERS, REGULARISATIONS, PlaneSettings
-from torso.playground.plane.plane_tab import PATIENCE_S, SPEEDS, THREAD, Plane
+from torso.playground.plane.plane_tab import PATIENCE_S, SPEEDS, THREAD, PlaneTab
 from torso.playground.plane.plane_trainer import MAP_SIDE, SURFACE_SIDE, PlaneTrainer, plane_grid
 from torso.playground.plane.points import (
     EXTENT,
@@ -302,7 +302,7 @@ class Recorder:
     def __init__(self, *, sees: bool = True) -> None:
         self.sent: list[dict[str, Any]] = []
         self.sees = sees
-        self.plane = Plane(self)
+        self.plane = PlaneTab(self)
 
     async def __call__(self, type: str, body: bytes | None = None, **fields: Any) -> None:
         self.sent.append({"type": type, "body": body, **fields})

@@ -70,10 +70,12 @@ def test_points_are_placed_erased_and_cleared(browser: Any, playground: Playgrou
         until(page, f"{ACCURACY} >= 0")
         assert page.inner_text("#plane-told") == ""
         page.click("#plane-train")
-        until(page, f"{ACCURACY} === 100")
+        until(page, f"{ACCURACY} === 100 && parseFloat(document.getElementById('plane-loss').textContent) < 0.02")
         page.click("#plane-train")
-        page.click("#plane-classes button:nth-child(2)")  # a point that is wrong at once, and learnt by the same weights
-        place(page, 0.7, 0.7)
+        page.click(
+            "#plane-classes button:nth-child(2)"
+        )  # a point that is wrong at once, and learnt by the same weights
+        place(page, 0.45, 0.45)
         until(page, f"{ACCURACY} === 50")
         taken = steps(page)
         page.click("#plane-train")
@@ -85,7 +87,7 @@ def test_points_are_placed_erased_and_cleared(browser: Any, playground: Playgrou
         until(page, f"{ACCURACY} === 100")
         page.click("#plane-train")
         page.click("#plane-eraser")
-        for x, y in ((0.3, 0.3), (0.7, 0.7), (0.3, 0.7)):
+        for x, y in ((0.3, 0.3), (0.45, 0.45), (0.3, 0.7)):
             place(page, x, y)
         until(page, "document.getElementById('plane-accuracy').textContent === '–'")
 
@@ -140,7 +142,7 @@ def test_it_works_by_keyboard_alone(browser: Any, playground: Playground) -> Non
             page.keyboard.press("ArrowLeft")
         until(page, "document.getElementById('plane-cross').textContent === '-0.5, 0'")
         page.keyboard.press("Space")
-        until(page, "document.getElementById('plane-cross').textContent === '1 points'")
+        until(page, "document.getElementById('plane-cross').textContent === '1 point'")
         page.focus("[data-plane='more-0']")
         page.keyboard.press("Enter")
         until(page, "document.querySelector('[data-plane=width-0]').value === '9'")
