@@ -16,6 +16,7 @@ from torso.playground.draw.drawing import Draw
 from torso.playground.draw.network_views import NetworkViews
 from torso.playground.draw.unit_views import UnitViews
 from torso.playground.page import Page, TabParts
+from torso.playground.plane.plane_tab import PlaneTab
 from torso.playground.play.player import Player
 from torso.playground.play.repertoire import ChooseWorld, Repertoire, recorded_choice
 from torso.playground.served import READY_S, OwnServer
@@ -86,6 +87,7 @@ async def run_playground(
         repertoire = Repertoire(client, directories, choose_world)
         parts: TabParts = {
             "draw": lambda send: Draw(client, views, units, thread, send),
+            "plane": PlaneTab,
             "play": lambda send: Player(repertoire, send),
         }
         page = Page(session, parts)

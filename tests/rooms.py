@@ -40,7 +40,7 @@ TIERS: dict[str, list[set[str]]] = {
         {"workers"},
         {"run"},
     ],
-    "playground": [{"config", "messages", "served", "sessions"}, {"draw", "play"}, {"page"}, {"run"}],
+    "playground": [{"config", "messages", "served", "sessions"}, {"draw", "plane", "play"}, {"page"}, {"run"}],
     "cli": [{"arguments", "imports", "terminal"}, {"parsing"}, {"models", "worlds", "runs"}, {"commands"}, {"entry"}],
 }
 

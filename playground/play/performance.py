@@ -29,7 +29,7 @@ SPEEDS = (0.125, 64.0)
 
 @dataclass
 class Controls:
-    """What the visitor decides while a game goes on."""
+    """Settings that the visitor changes while a game goes on."""
 
     speed: float = 1.0
     """Times the env's own speed."""
@@ -56,8 +56,8 @@ class Choice:
 
 
 @dataclass
-class Tally:
-    """Where an episode stands."""
+class EpisodeTally:
+    """State of an episode: its steps and return so far, and the returns of those before."""
 
     episode: int = 1
     steps: int = 0
@@ -83,7 +83,7 @@ class Performance:
         self._thread = ThreadPoolExecutor(1, "torso-play")
         self._changed = asyncio.Event()
         self._serial, self._seen = 0, 0
-        self._tally = Tally()
+        self._tally = EpisodeTally()
         self._moments: deque[float] = deque(maxlen=60)  # of the last steps
         self._names: list[str] = []
 

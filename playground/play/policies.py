@@ -22,7 +22,7 @@ ACT_S = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What a policy makes of one observation.
+    """Judgement of a policy on one observation.
 
     ``values``: float32 [A], of each action; ``state``: what it remembers, for the next call.
     """
