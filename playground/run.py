@@ -18,6 +18,9 @@ from torso.playground.draw.unit_views import UnitViews
 from torso.playground.page import Page
 from torso.playground.served import READY_S, OwnServer
 from torso.playground.sessions import PageSession
+from torso.playground.train.live_runs import LiveRuns
+from torso.playground.train.run_folder import RunFolder
+from torso.playground.train.training import Train
 
 if TYPE_CHECKING:
     from torso.serve import AsyncClient
@@ -74,8 +77,15 @@ async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], Non
 
     views = NetworkViews(directories)
     units = UnitViews(views)
+    runs = LiveRuns(RunFolder(config.runs))
     with ThreadPoolExecutor(1, "torso-views") as thread:
-        page = Page(session, {"draw": lambda send: Draw(client, views, units, thread, send)})
+        page = Page(
+            session,
+            {
+                "draw": lambda send: Draw(client, views, units, thread, send),
+                "train": lambda send: Train(runs, send),
+            },
+        )
         await page.start(config.host, config.port)
         opening = asyncio.ensure_future(connect())
         try:
@@ -85,6 +95,7 @@ async def run_playground(config: PlaygroundConfig, on_ready: Callable[[str], Non
             await asyncio.Event().wait()
         finally:
             await page.stop()
+            await runs.close()
             opening.cancel()
             found = (await asyncio.gather(opening, return_exceptions=True))[0]
             if not isinstance(found, BaseException):

@@ -40,7 +40,7 @@ TIERS: dict[str, list[set[str]]] = {
         {"workers"},
         {"run"},
     ],
-    "playground": [{"config", "messages", "served", "sessions"}, {"draw"}, {"page"}, {"run"}],
+    "playground": [{"config", "messages", "served", "sessions"}, {"draw", "train"}, {"page"}, {"run"}],
     "cli": [{"arguments", "imports", "terminal"}, {"parsing"}, {"models", "worlds", "runs"}, {"commands"}, {"entry"}],
 }
 
