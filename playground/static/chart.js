@@ -65,7 +65,7 @@ export function drawChart(canvas, lines, { xLabel = "", low = Infinity, high = -
   }
   pen.textBaseline = "top";
   pen.textAlign = "center";
-  for (const value of ticks(left, right, Math.max(2, Math.floor(width / 110)))) {
+  for (const value of ticks(left, right, Math.max(3, Math.floor(width / 110)))) {
     if (X(value) < width - 24) pen.fillText(shortNumber(value), X(value), height - BOTTOM + 5);
   }
   pen.textAlign = "right";

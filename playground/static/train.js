@@ -62,6 +62,7 @@ function setSteps() {
   const { algorithms } = envs.find(({ env }) => env === $("train-env").value);
   $("train-steps").value = algorithms.find(({ name }) => name === $("train-algorithm").value).steps;
   setName();
+  paint();
 }
 
 function setName() {
@@ -74,6 +75,8 @@ function enable() {
   for (const name of ["env", "algorithm", "steps", "seed", "name", "begin"]) $(`train-${name}`).disabled = isLive || !envs.length;
   $("train-stop").disabled = !isLive || shown.phase === "stopping" || shown.phase === "scoring";
   $("train-resume").disabled = isLive || !shown || !["stopped", "failed"].includes(shown.phase) || !shown.step;
+  const hasNetwork = Boolean(shown) && (shown.best !== null || (!isLive && shown.step > 0));
+  for (const name of ["model", "save-it"]) $(`train-${name}`).disabled = !hasNetwork;
   for (const button of $("train-runs").querySelectorAll("button")) button.disabled = isLive;
 }
 
@@ -102,6 +105,7 @@ $("train-save").addEventListener("submit", (event) => {
 
 function ask(type, fields = {}) {
   $("train-error").textContent = "";
+  if (type === "look" || type === "resume") $("train-phase").textContent = `Reading ${fields.name} …`;
   part.send(type, fields);
 }
 
@@ -110,7 +114,11 @@ function showError(text) {
     saving = null;
     $("train-saved").textContent = "";
     $("train-saved-error").textContent = text;
-  } else $("train-error").textContent = text;
+  } else {
+    $("train-error").textContent = text;
+    if (shown) showNumbers();
+    else $("train-phase").textContent = "Choose an env and an algorithm, and press Train.";
+  }
 }
 
 // -- the run ----------------------------------------------------------------------------------------------------------
@@ -126,7 +134,10 @@ function showCourse(message) {
       $("train-saved-error").textContent = "";
       $("train-model").value = `${message.name}-best`.slice(0, 64);
     }
-    if (message.is_live) $("train-name").value = "";
+    if (message.is_live) {
+      $("train-name").value = "";
+      if ($("train-now").getBoundingClientRect().top > innerHeight / 2) $("train-now").scrollIntoView();
+    }
   }
   figures.push(...message.figures);
   evaluations.push(...message.evaluations);
@@ -154,15 +165,14 @@ function showNumbers() {
   $("train-phase").textContent = `${text[0].toUpperCase()}${text.slice(1)}${shown.is_live ? " …" : "."}`;
   $("train-phase").className = phase === "failed" ? "failed" : "";
   $("train-progress").value = total ? Math.min(1, step / total) : 0;
-  $("train-step").replaceChildren(step.toLocaleString("en"), small(` of ${total.toLocaleString("en")}`));
+  $("train-total").textContent = `steps of ${total.toLocaleString("en")}`;
+  $("train-step").textContent = step.toLocaleString("en");
   $("train-rate").textContent = rate === null ? "–" : Number(rate.toPrecision(3)).toLocaleString("en");
   $("train-left").textContent = left === null ? "–" : duration(left);
   $("train-epsilon").textContent = epsilon === null ? "–" : `${(100 * epsilon).toFixed(epsilon < 0.1 ? 1 : 0)}%`;
   $("train-mean").textContent = mean === null ? "–" : shortReturn(mean);
   if (best === null) $("train-best").textContent = "–";
   else $("train-best").replaceChildren(shortReturn(best[0]), small(` at ${best[1].toLocaleString("en")}`));
-  $("train-save").hidden = !step || phase === "failed";
-  $("train-same").hidden = !command;
   $("train-command").textContent = command;
 }
 
@@ -187,11 +197,10 @@ function hear() {
   hearing = setTimeout(() => { $("train-heard").textContent = $("train-phase").textContent; }, HEARD_MS);
 }
 
-function showSaved({ name, path }) {
+function showSaved({ path, commands }) {
   saving = null;
   const text = document.createElement("span");
   text.textContent = `Saved in ${path}. Use it:`;
-  const commands = [`torso play ${path}`, `torso evaluate ${path} --episodes 100`, `torso serve ${name}=${path}`];
   $("train-saved").replaceChildren(text, ...commands.map((command) => {
     const code = document.createElement("code");
     code.textContent = command;
@@ -206,7 +215,7 @@ function paint() {
   requestAnimationFrame(() => {
     isPainting = false;
     if (!part.isShown) return;
-    const settings = { xLabel: "steps", right: shown ? shown.total : 1 };
+    const settings = { xLabel: "steps", right: shown ? shown.total : Number($("train-steps").value) || 1 };
     const points = evaluations.map(([step, mean]) => [step, mean]);
     drawChart($("train-returns"), [
       { points: dots, colour: "--episode", dots: true },

@@ -46,6 +46,7 @@ class TrainingCourse:
         self._episodes: deque[Point] = deque(maxlen=MOST_EPISODES)
         self._history: deque[tuple[float, int]] = deque()
         self._learns = False
+        self._last_rate: float | None = None
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take an event of the training."""
@@ -116,7 +117,7 @@ class TrainingCourse:
             "step": self.step,
             "total": self.total,
             "rate": rate,
-            "remaining_s": None if not rate or self.phase in ENDS else max(0, self.total - self.step) / rate,
+            "remaining_s": None if not rate else max(0, self.total - self.step) / rate,
             "epsilon": self.epsilon,
             "mean": self.mean,
             "best": self.best,
@@ -153,10 +154,13 @@ class TrainingCourse:
             self._history.popleft()
 
     def _rate(self) -> float | None:
-        if len(self._history) < 2:
+        """Steps per second, lately; while it does not step, as before."""
+        if self.phase in ENDS:
             return None
-        (first_s, first), (last_s, last) = self._history[0], self._history[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else None
+        if len(self._history) > 1 and self._history[-1][0] > self._history[0][0]:
+            (first_s, first), (last_s, last) = self._history[0], self._history[-1]
+            self._last_rate = (last - first) / (last_s - first_s)
+        return self._last_rate
 
     def _phase_text(self) -> str:
         return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,7 @@ class RunFolder:
             algorithm=record.algorithm,
             seed=record.seed,
             total=int(record.settings["total_steps"]),
+            command=shlex.join(["torso", "train", "--out", str(place), "--resume"]),
         )
         course.read(record.lines)
         if record.summary is None:

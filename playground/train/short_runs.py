@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torso.errors import ConfigError
@@ -111,7 +113,7 @@ def parse_short_run(fields: Mapping[str, Any]) -> ShortRun:
     env = next((each for each in ENVS if each.env == fields.get("env")), None)
     if env is None:
         raise ConfigError(f"env must be one of {', '.join(each.env for each in ENVS)}, got {fields.get('env')!r}")
-    if fields.get("algorithm") not in env.steps:
+    if fields.get("algorithm") not in tuple(env.steps):  # which may be anything, lists too
         raise ConfigError(f"algorithm must be one of {', '.join(env.steps)}, got {fields.get('algorithm')!r}")
     name = fields.get("name", "")
     return ShortRun(
@@ -125,8 +127,6 @@ def parse_short_run(fields: Mapping[str, Any]) -> ShortRun:
 
 def short_config(env: str, algorithm: str, steps: int) -> TrainingConfig:
     """Settings of a short run: the preset's, its schedules over these steps, with more log lines and evaluations."""
-    from dataclasses import replace
-
     from torso.agents.presets.lookup import preset
 
     known = preset(algorithm, env)
@@ -143,9 +143,6 @@ def short_config(env: str, algorithm: str, steps: int) -> TrainingConfig:
 
 def train_command(run: ShortRun, out: str) -> str:
     """Command line of ``torso train`` that makes the same run."""
-    import shlex
-    from dataclasses import asdict
-
     from torso.agents.presets.lookup import preset
 
     theirs = asdict(preset(run.algorithm, run.env).config)
@@ -155,6 +152,12 @@ def train_command(run: ShortRun, out: str) -> str:
         if value != theirs[name]:
             words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join([*words, "--out", out])
+
+
+def model_commands(name: str, path: Path) -> list[str]:
+    """Command lines that use a saved model."""
+    words = (["play", f"{path}"], ["evaluate", f"{path}", "--episodes", "100"], ["serve", f"{name}={path}"])
+    return [shlex.join(["torso", *each]) for each in words]
 
 
 def _titles() -> dict[str, str]:

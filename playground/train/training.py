@@ -13,7 +13,7 @@ from torso.errors import ConfigError, TorsoError
 from torso.playground.messages import SendToTab, TabMessage
 from torso.playground.train.course import ENDS, TrainingCourse
 from torso.playground.train.live_runs import LiveRun, LiveRuns
-from torso.playground.train.short_runs import ShortRun, env_choices, parse_short_run, require_run_name
+from torso.playground.train.short_runs import ShortRun, env_choices, model_commands, parse_short_run, require_run_name
 
 PERIOD_S = 0.2  # between two messages
 MOST_WAITING = 4  # commands of a tab
@@ -35,8 +35,8 @@ class Train:
         self._course: TrainingCourse | None = None
         self._sent: tuple[TrainingCourse | None, int] = None, 0  # the course that the tab has, and its revision
         self._num_sent = 0, 0  # points of its curves
-        self._is_listing = False  # a list is due
         self._is_open = False
+        self._has_list = asyncio.Event()
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -60,10 +60,8 @@ class Train:
                 self._require_idle()
                 self._command(lambda: self._look(looked))
             case "save":
-                saved, name = (
-                    require_run_name(fields.get("run")),
-                    require_run_name(fields.get("name"), "the model's name"),
-                )
+                saved = require_run_name(fields.get("run"))
+                name = require_run_name(fields.get("name"), "the model's name")
                 self._command(lambda: self._save(saved, name))
             case "stop":
                 if self._live is not None:
@@ -79,6 +77,7 @@ class Train:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._work())
+                tasks.create_task(self._send_lists())
                 tasks.create_task(self._send_news())
         finally:
             unlisten()
@@ -144,7 +143,7 @@ class Train:
 
     async def _save(self, run: str, name: str) -> None:
         path = await asyncio.to_thread(self._runs.folder.save, run, name)
-        await self._send("saved", name=name, path=str(path))
+        await self._send("saved", name=name, path=str(path), commands=model_commands(name, path))
         self._runs.tell()
 
     # -- news ----------------------------------------------------------------------------------------------------------
@@ -158,20 +157,23 @@ class Train:
 
     def _list_changed(self) -> None:
         if self._is_open:
-            self._is_listing = True
-            self._has_news.set()
+            self._has_list.set()
+
+    async def _send_lists(self) -> None:
+        while True:
+            await self._has_list.wait()
+            self._has_list.clear()
+            runs = self._runs
+            await self._send("runs", runs=await asyncio.to_thread(runs.folder.entries, runs.names))
+            await asyncio.sleep(PERIOD_S)
 
     async def _send_news(self) -> None:
         while True:
             await self._has_news.wait()
+            await self._has_room.wait()
             self._has_news.clear()
-            if self._is_listing:
-                self._is_listing = False
-                runs = self._runs
-                await self._send("runs", runs=await asyncio.to_thread(runs.folder.entries, runs.names))
+            self._has_room.clear()
             if self._course is not None:
-                await self._has_room.wait()
-                self._has_room.clear()
                 await self._send_course(self._course)
             await asyncio.sleep(PERIOD_S)
 
