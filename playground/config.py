@@ -36,6 +36,9 @@ class PlaygroundConfig:
     """With address: the client certificate, PEM, for a server that requires one; goes with tls_key."""
     tls_key: Path | None = None
     """With address: the client certificate's private key, PEM."""
+    runs: Path = Path("runs/playground")
+    """The folder of the runs and models that are made in the page, below which they are all written; it is made when
+    something is trained."""
     host: str = "127.0.0.1"
     """The address that the page is served on: an IP address or a host name."""
     port: int = 0

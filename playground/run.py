@@ -21,6 +21,9 @@ from torso.playground.play.player import Player
 from torso.playground.play.repertoire import ChooseWorld, Repertoire, recorded_choice
 from torso.playground.served import READY_S, OwnServer
 from torso.playground.sessions import PageSession
+from torso.playground.train.live_runs import LiveRuns
+from torso.playground.train.run_folder import RunFolder
+from torso.playground.train.training import Train
 
 if TYPE_CHECKING:
     from torso.serve import AsyncClient
@@ -83,12 +86,14 @@ async def run_playground(
 
     views = NetworkViews({name: path for name, path in directories.items() if kinds[name] == "classifier"})
     units = UnitViews(views)
+    runs = LiveRuns(RunFolder(config.runs))
     with ThreadPoolExecutor(1, "torso-views") as thread:
         repertoire = Repertoire(client, directories, choose_world)
         parts: TabParts = {
             "draw": lambda send: Draw(client, views, units, thread, send),
             "plane": PlaneTab,
             "play": lambda send: Player(repertoire, send),
+            "train": lambda send: Train(runs, send),
         }
         page = Page(session, parts)
         await page.start(config.host, config.port)
@@ -100,6 +105,7 @@ async def run_playground(
             await asyncio.Event().wait()
         finally:
             await page.stop()
+            await runs.close()
             opening.cancel()
             found = (await asyncio.gather(opening, return_exceptions=True))[0]
             if not isinstance(found, BaseException):

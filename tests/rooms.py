@@ -40,7 +40,13 @@ TIERS: dict[str, list[set[str]]] = {
         {"workers"},
         {"run"},
     ],
-    "playground": [{"config", "messages", "served", "sessions"}, {"draw", "plane", "play"}, {"page"}, {"run"}],
+    "playground": [
+        {"config", "messages", "served", "sessions"},
+        {"draw", "plane", "play"},
+        {"train"},
+        {"page"},
+        {"run"},
+    ],
     "cli": [{"arguments", "imports", "terminal"}, {"parsing"}, {"models", "worlds", "runs"}, {"commands"}, {"entry"}],
 }
 

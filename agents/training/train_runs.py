@@ -135,6 +135,7 @@ def train_run(
     callbacks: Sequence[Callback] = (),
     video_period: int = 0,
     profiles: bool = False,
+    on_begin: Callable[[Training], None] = lambda training: None,
     on_event: Callable[[TrainingEvent], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
@@ -147,6 +148,8 @@ def train_run(
     callbacks: see `torso.agents.runs.callbacks`.
     video_period: steps from one video of a greedy episode to the next, in ``videos/``; 0: none.
     profiles: whether to measure where the time goes, for ``profile`` of the result; it changes no bit.
+    on_begin: called with the training, restored where it is resumed, before its first step; a callback may then read
+        it, and save its network elsewhere.
 
     Raises:
         ConfigError, EnvError: settings or an env that cannot work, or fewer steps than were made; nothing was written.
@@ -168,6 +171,7 @@ def train_run(
         training = Training(
             world, config, seed=seed, run=run, built=built, video_period=video_period, profiles=profiles
         )
+        on_begin(training)
         for event in training.run(total_steps, stop, callbacks):
             on_event(event)
         profile = training.profile

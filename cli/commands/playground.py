@@ -21,6 +21,7 @@ class PlaygroundOptions(PlaygroundConfig):
     """
 
     sections: ClassVar[Sections] = {
+        "training": ("runs",),
         "a served model": ("address", "token_file", "tls", "tls_ca", "tls_cert", "tls_key"),
         "the page": ("host", "port", "allow_plaintext", "open"),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,24 +67,29 @@ class LocalPolicy:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._predictor: Predictor | None = None
-        self._histograms = _Histograms(directory)
 
     async def judge(self, obs: NDArray[Any], state: Sequence[Any], thread: Executor) -> Judgement:
         """See `StagePolicy.judge`. Raises ModelError for a directory that cannot be used."""
         return await asyncio.get_running_loop().run_in_executor(thread, self._judge, obs, tuple(state))
 
     async def distributions(self, obs: NDArray[Any], thread: Executor) -> ReturnDistributions | None:
-        """See `StagePolicy.distributions`."""
-        return await self._histograms.compute(obs, thread)
+        """Return None: a policy that is soon replaced shows its values alone."""
+        return None
 
-    def _judge(self, obs: NDArray[Any], state: tuple[Any, ...]) -> Judgement:
+    def load(self) -> Mapping[str, Any]:
+        """Load the model, and return its provenance. Raises ModelError for a directory that cannot be used."""
         import torch
 
         from torso.nets import Predictor
 
+        torch.set_num_threads(1)  # the server, the browser and what trains have the rest
+        self._predictor = Predictor.load(self._directory)
+        return self._predictor.card.provenance
+
+    def _judge(self, obs: NDArray[Any], state: tuple[Any, ...]) -> Judgement:
         if self._predictor is None:
-            torch.set_num_threads(1)  # the server, the browser and what trains have the rest
-            self._predictor = Predictor.load(self._directory)
+            self.load()
+        assert self._predictor is not None  # noqa: S101 - it has been loaded
         prepared = self._predictor.prepare(obs)
         values, after = self._predictor.step(prepared, self._predictor.prepare_state(state, len(prepared)))
         return Judgement(values[0], after)

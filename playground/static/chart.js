@@ -23,8 +23,8 @@ export function shortNumber(value) {
 }
 
 // Draws lines: [{points: [[x, y], ...], colour: "--accent", width: 2, dots: false}], in the order given. The canvas' size on
-// the screen is the style sheet's. xLabel; low, high: bounds of y that are always shown.
-export function drawChart(canvas, lines, { xLabel = "", low = Infinity, high = -Infinity } = {}) {
+// the screen is the style sheet's. xLabel; low, high: bounds of y that are always shown; right: of x.
+export function drawChart(canvas, lines, { xLabel = "", low = Infinity, high = -Infinity, right: least = 1 } = {}) {
   const box = canvas.getBoundingClientRect();
   if (!box.width) return;
   const scale = devicePixelRatio;
@@ -39,7 +39,7 @@ export function drawChart(canvas, lines, { xLabel = "", low = Infinity, high = -
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
   const all = lines.flatMap(({ points }) => points).filter(([, y]) => Number.isFinite(y));
-  let [left, right] = [0, 1];
+  let [left, right] = [0, least];
   let [bottom, top] = [low, high];
   for (const [x, y] of all) {
     right = Math.max(right, x);
@@ -65,7 +65,7 @@ export function drawChart(canvas, lines, { xLabel = "", low = Infinity, high = -
   }
   pen.textBaseline = "top";
   pen.textAlign = "center";
-  for (const value of ticks(left, right, Math.max(2, Math.floor(width / 110)))) {
+  for (const value of ticks(left, right, Math.max(3, Math.floor(width / 110)))) {
     if (X(value) < width - 24) pen.fillText(shortNumber(value), X(value), height - BOTTOM + 5);
   }
   pen.textAlign = "right";
