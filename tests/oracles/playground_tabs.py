@@ -34,6 +34,10 @@ class Tab:
 
     async def receive(self, kind: str, part: str = "draw") -> tuple[dict[str, Any], bytes]:
         """Wait for a message of a kind; an error or a failure in its place is an error."""
+        return await self.any_of({kind}, part)
+
+    async def any_of(self, kinds: set[str], part: str) -> tuple[dict[str, Any], bytes]:
+        """Wait for a message of any of these kinds."""
         while True:
             message = await self.socket.receive(timeout=60)
             pixels = b""
@@ -43,7 +47,7 @@ class Tab:
             else:
                 assert message.type is aiohttp.WSMsgType.TEXT, message
                 found = json.loads(message.data)
-            if (found["part"], found["type"]) == (part, kind):
+            if found["part"] == part and found["type"] in kinds:
                 return found, pixels
             assert found["type"] not in ("error", "failed"), found
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 from playground_process import Playground
 from playground_tabs import Tab
@@ -24,7 +25,10 @@ async def say(tab: Tab, kind: str, **fields: Any) -> None:
 async def hear(tab: Tab, *kinds: str) -> dict[str, Any]:
     """Next message of one of these kinds to this part; news of a run that comes before it is taken."""
     while True:
-        message = await asyncio.wait_for(tab.socket.receive_json(), WAIT_S)
+        received = await asyncio.wait_for(tab.socket.receive(), WAIT_S)
+        if received.type is aiohttp.WSMsgType.BINARY:
+            continue  # a frame of the agent's game
+        message = received.json()
         if message["part"] == "train" and message["type"] in kinds:
             return dict(message)
         if message["part"] == "train" and message["type"] == "course":
