@@ -1,4 +1,4 @@
-"""``torso playground``: draw for a classifier in the browser, and watch its network."""
+"""``torso playground``: draw for a classifier in the browser, watch its network, and train agents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torso.playground.config import PlaygroundConfig
 class PlaygroundOptions(PlaygroundConfig):
     """Serve a page to draw on until Ctrl-C: a classifier's guesses while the pen moves, and every layer of its network.
 
-    Nothing leaves this machine. The address that is printed holds the session's token; whoever has it may draw.
+    Short training runs begin in the page, too; what they make is written below the folder of --runs alone. Nothing
+    leaves this machine. The address that is printed holds the session's token; whoever has it may draw and train.
     """
 
     sections: ClassVar[Sections] = {
