@@ -1,4 +1,4 @@
-"""``torso playground``: a page in the browser to draw for a classifier, play with agents, and watch networks."""
+"""``torso playground``: a page in the browser to draw for a classifier, play with agents, and train."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class PlaygroundOptions(PlaygroundConfig):
     """Serve a page until Ctrl-C: draw for a classifier and see every layer of its network; watch agents play, and play.
 
-    Nothing leaves this machine. The address that is printed holds the session's token; whoever has it may use the page.
+    A network learns points of the plane, and agents are trained; what Train makes is written below the folder of --runs
+    alone. Nothing leaves this machine. The address that is printed holds the session's token; whoever has it may use
+    the page.
     """
 
     sections: ClassVar[Sections] = {

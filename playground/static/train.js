@@ -84,7 +84,7 @@ function enable() {
   const isLive = Boolean(shown && shown.is_live);
   for (const name of ["env", "algorithm", "steps", "seed", "name", "begin"]) $(`train-${name}`).disabled = isLive || !envs.length;
   $("train-stop").disabled = !isLive || shown.phase === "stopping" || shown.phase === "scoring";
-  $("train-resume").disabled = isLive || !shown || !["stopped", "failed"].includes(shown.phase) || !shown.step;
+  $("train-resume").disabled = isLive || !shown || !shown.can_resume;
   const hasNetwork = Boolean(shown) && (shown.best !== null || (!isLive && shown.step > 0));
   for (const name of ["model", "save-it"]) $(`train-${name}`).disabled = !hasNetwork;
   for (const button of $("train-runs").querySelectorAll("button")) button.disabled = isLive;

@@ -46,6 +46,7 @@ class TrainingCourse:
         self._episodes: deque[Point] = deque(maxlen=MOST_EPISODES)
         self._history: deque[tuple[float, int]] = deque()
         self._learns = False
+        self._is_on_disk = False
         self._last_rate: float | None = None
 
     def apply(self, event: Mapping[str, Any]) -> None:
@@ -82,9 +83,12 @@ class TrainingCourse:
         if self.phase not in ENDS:
             self.phase = "stopping"
 
-    def read(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Take the lines of progress.jsonl."""
+    def read(self, lines: Sequence[Mapping[str, Any]], until_step: int | None = None) -> None:
+        """Take the lines of progress.jsonl, up to a step that the run goes on from."""
+        self._is_on_disk = True
         for line in lines:
+            if until_step is not None and line["step"] > until_step:
+                break
             self.step = int(line["step"])
             if "evaluation_return" in line:
                 low, high = line.get("evaluation_min"), line.get("evaluation_max")
@@ -95,6 +99,8 @@ class TrainingCourse:
                 self._take_figures(line)
         self.figures = self.figures[:: max(1, len(self.figures) // MOST_POINTS)]
         self.evaluations = self.evaluations[:: max(1, len(self.evaluations) // MOST_POINTS)]
+        if until_step is not None:
+            self.step = until_step
 
     def take_episodes(self) -> list[Point]:
         """Return the episodes since the last call, [step, return]."""
@@ -121,10 +127,11 @@ class TrainingCourse:
             "epsilon": self.epsilon,
             "mean": self.mean,
             "best": self.best,
+            "can_resume": self._is_on_disk and self.phase in ("stopped", "failed"),
         }
 
     def _begin(self, event: Mapping[str, Any]) -> None:
-        self.total, self._learns = int(event["total"]), bool(event["learns"])
+        self.total, self._learns, self._is_on_disk = int(event["total"]), bool(event["learns"]), True
         for curve in (self.figures, self.evaluations):  # lines after the checkpoint are made again
             curve[:] = [point for point in curve if (point[0] or 0) <= self.step]
         self.revision += 1

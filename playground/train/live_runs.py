@@ -149,7 +149,7 @@ class LiveRuns:
     @property
     def names(self) -> set[str]:
         """Names of the runs under way."""
-        return set(self._tasks)
+        return {name for name, (run, _) in self._tasks.items() if run.course.phase not in ENDS}
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call a listener whenever a run begins or ends, or a model is saved; returns what ends that."""
@@ -176,7 +176,16 @@ class LiveRuns:
                 f"at most {self._most} runs may be under way at once, got {', '.join(self._tasks)}; wait for an end, "
                 "or stop one in its tab"
             )
-        run = LiveRun(course, {**settings, "out": course.path}, on_change, on_network)
+        is_listed = False
+
+        def change() -> None:
+            nonlocal is_listed
+            on_change()
+            if is_listed != (course.phase not in ("starting", *ENDS)):  # its directory is there, or it has ended
+                is_listed = not is_listed
+                self.tell()
+
+        run = LiveRun(course, {**settings, "out": course.path}, change, on_network)
         self._tasks[course.name] = run, asyncio.create_task(self._run(run))
         self.tell()
         return run

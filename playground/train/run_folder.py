@@ -76,10 +76,11 @@ class RunFolder:
             total=int(record.settings["total_steps"]),
             command=shlex.join(["torso", "train", "--out", str(place), "--resume"]),
         )
-        course.read(record.lines)
         if record.summary is None:
-            course.end("stopped", f"unfinished, at step {_checkpoint_step(place) or 0:,}")
+            course.read(record.lines, _checkpoint_step(place) or 0)
+            course.end("stopped", f"unfinished, at step {course.step:,}")
         else:
+            course.read(record.lines)
             score = record.summary.get("score") or {}
             words = f": mean return {score['mean_return']:,.1f} over {score['episodes']} episodes" if score else ""
             course.end("done", f"done{words}")
