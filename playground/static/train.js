@@ -246,8 +246,6 @@ let stageStep = 0; // of the network that plays
 
 function onStage({ step }) {
   stageStep = step;
-  $("train-watch").hidden = false;
-  paint();
 }
 
 async function onFrame({ serial, total, steps, over }, bytes) {

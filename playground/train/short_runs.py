@@ -156,7 +156,7 @@ def train_command(run: ShortRun, out: str) -> str:
 
 def model_commands(name: str, path: Path) -> list[str]:
     """Command lines that use a saved model."""
-    words = (["play", f"{path}"], ["evaluate", f"{path}", "--episodes", "100"], ["serve", f"{name}={path}"])
+    words = (["play", "--model", f"{path}"], ["evaluate", f"{path}", "--episodes", "100"], ["serve", f"{name}={path}"])
     return [shlex.join(["torso", *each]) for each in words]
 
 

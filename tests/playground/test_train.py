@@ -265,7 +265,7 @@ def test_a_tab_trains_saves_and_sees_its_folder(start: Callable[..., Playground]
         await say(tab, "save", run="mine", name="champion")
         saved = await hear(tab, "saved", "error")
         assert saved["path"] == str(folder / "champion"), saved
-        assert f"torso play {folder / 'champion'}" in saved["commands"]
+        assert f"torso play --model {folder / 'champion'}" in saved["commands"]
         weights = [(folder / name / "weights.safetensors").read_bytes() for name in ("champion", "mine/best")]
         assert weights[0] == weights[1]
         card, _ = load_model(folder / "champion")
