@@ -21,6 +21,7 @@ import pytest
 from playground_process import Playground
 
 from torso.playground.config import DIGITS
+from torso.playground.page import STATIC
 
 
 def first_message(playground: Playground) -> dict[str, Any]:
@@ -144,3 +145,7 @@ def test_what_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
     assert "--allow-plaintext" in refused("--host", "0.0.0.0")
     assert "--tls must go with --address" in refused("--tls")
     assert "cannot be read" in refused("--address", "127.0.0.1:1", "--token-file", str(tmp_path / "none"))
+
+
+def test_the_page_is_small() -> None:
+    assert sum(path.stat().st_size for path in STATIC.iterdir()) <= 300_000
