@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +65,11 @@ def trainers(playground: Playground) -> list[psutil.Process]:
             if any("trainer" in word for word in process.cmdline()):
                 found.append(process)
     return found
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a log of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def weights(run: Path) -> dict[str, bytes]:
