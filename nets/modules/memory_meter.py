@@ -18,7 +18,7 @@ CHANNEL_BLOCK = 16  # of oneDNN's layouts, in which torch convolves on CPUs; a g
 _BROADCAST = frozenset(("add", "sub", "mul", "div"))
 _AS_LARGE_AS_ITS_FIRST = frozenset(  # or, as a pool's, hardly larger
     (
-        *("_to_copy", "clone", "neg", "relu", "sigmoid", "tanh", "gelu", "leaky_relu", "softplus"),
+        *("_to_copy", "clone", "neg", "relu", "sigmoid", "tanh", "gelu", "leaky_relu", "softplus", "cos", "_softmax"),
         *("native_batch_norm", "native_group_norm", "native_layer_norm", "max_pool2d_with_indices", "avg_pool2d"),
     )
 )
@@ -112,7 +112,7 @@ def _predicted_bytes(operation: Any, name: str, args: tuple[Any, ...], kwargs: d
     size = _result_size(name, args)
     if size is not None:
         dtypes = [kwargs.get("dtype"), *(value.dtype for value in args if isinstance(value, Tensor))]
-        return size * max(torch.float32.itemsize, *(dtype.itemsize for dtype in dtypes if dtype is not None))
+        return size * max([torch.float32.itemsize, *(dtype.itemsize for dtype in dtypes if dtype is not None)])
     args, kwargs = _on_meta(args), _on_meta(kwargs)
     given = {id(storage): storage for storage in _storages((args, kwargs))}
     if "device" in kwargs or not given:
@@ -135,6 +135,17 @@ def _result_size(name: str, args: tuple[Any, ...]) -> int | None:
     if name in _BROADCAST:
         shapes = (reversed(value.shape) for value in args if isinstance(value, Tensor))
         return math.prod(map(max, zip_longest(*shapes, fillvalue=1)))
+    if name == "mean":
+        dims = args[1] if len(args) > 1 and args[1] else range(args[0].dim())
+        return int(args[0].numel() // max(1, math.prod(args[0].shape[dim] for dim in dims)))
+    if name == "linspace":
+        return int(args[2])
+    if name == "arange" and len(args) == 1:
+        return 2 * int(math.ceil(args[0]))  # 8 bytes each, where they are whole
+    if name == "_unsafe_view":
+        return 0
+    if name == "mv":
+        return int(args[0].shape[0])
     if name in ("mm", "addmm"):
         rows, columns = args[-2:]
         return int(rows.shape[0] * columns.shape[1])
