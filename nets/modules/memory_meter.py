@@ -141,7 +141,7 @@ def _result_size(name: str, args: tuple[Any, ...]) -> int | None:
     if name == "linspace":
         return int(args[2])
     if name == "arange" and len(args) == 1:
-        return 2 * int(math.ceil(args[0]))  # 8 bytes each, where they are whole
+        return 2 * math.ceil(float(args[0]))  # 8 bytes each, where they are whole
     if name == "_unsafe_view":
         return 0
     if name == "mv":
