@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +28,7 @@ from torso.playground.train.training import Train
 if TYPE_CHECKING:
     from torso.serve import AsyncClient
 
+AFTER_S = 1.0  # from one server's readiness to the next one's begin: the first guess has the machine to itself
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -63,41 +64,30 @@ async def run_playground(
         ConfigError: the token's file cannot be read.
     """
     session = PageSession(config.host)
-    server: OwnServer | None = None
     directories, kinds = _directories(config)
     token = _token(config)
-
-    async def connect() -> AsyncClient:
-        nonlocal server
-        from torso.serve import AsyncClient
-
-        address = config.address
-        if address is None:
-            server = OwnServer([f"{name}={path}" for name, path in directories.items()])
-            address = await server.start()
-        client = AsyncClient(
-            address, token, tls=config.tls, tls_ca=config.tls_ca, tls_cert=config.tls_cert, tls_key=config.tls_key
-        )
-        await client.wait_ready(READY_S)
-        return client
-
-    async def client() -> AsyncClient:
-        return await asyncio.shield(opening)
-
+    policies = [name for name, kind in kinds.items() if kind == "policy"]
+    others = [name for name in directories if name not in policies]
+    drawing = _Connection(config, token, {name: directories[name] for name in others})
+    playing = drawing  # one server has all, if it is not the playground's own
+    if config.address is None:  # the first guess does not wait until policies are loaded
+        playing = _Connection(config, token, {name: directories[name] for name in policies}, after=drawing)
     views = NetworkViews({name: path for name, path in directories.items() if kinds[name] == "classifier"})
     units = UnitViews(views)
     runs = LiveRuns(RunFolder(config.runs))
     with ThreadPoolExecutor(1, "torso-views") as thread:
-        repertoire = Repertoire(client, directories, choose_world)
+        repertoire = Repertoire(playing.client, directories, choose_world)
         parts: TabParts = {
-            "draw": lambda send: Draw(client, views, units, thread, send),
+            "draw": lambda send: Draw(drawing.client, views, units, thread, send),
             "plane": PlaneTab,
             "play": lambda send: Player(repertoire, send),
             "train": lambda send: Train(runs, send),
         }
         page = Page(session, parts)
         await page.start(config.host, config.port)
-        opening = asyncio.ensure_future(connect())
+        connections = {drawing, playing}
+        for connection in (drawing, playing):
+            connection.begin()
         try:
             on_ready(session.url)
             for name in views.models:  # torch is imported meanwhile, which takes a second or two
@@ -106,12 +96,64 @@ async def run_playground(
         finally:
             await page.stop()
             await runs.close()
-            opening.cancel()
-            found = (await asyncio.gather(opening, return_exceptions=True))[0]
+            await asyncio.gather(*(connection.close() for connection in connections))
+
+
+class _Connection:
+    """Connection to the gRPC server at ``--address``, or to one of the playground's own, for some models.
+
+    after: another connection, whose server is ready before this one's begins.
+    """
+
+    def __init__(
+        self,
+        config: PlaygroundConfig,
+        token: str | None,
+        directories: Mapping[str, Path],
+        after: _Connection | None = None,
+    ) -> None:
+        self._config = config
+        self._token = token
+        self._directories = directories
+        self._after = after
+        self._server: OwnServer | None = None
+        self._opening: asyncio.Task[AsyncClient] | None = None
+
+    def begin(self) -> None:
+        """Begin to connect."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+
+    async def client(self) -> AsyncClient:
+        """Wait for the client. Raises ServerError where the server did not start, UnavailableError where it is away."""
+        assert self._opening is not None  # noqa: S101 - it has begun before the page is served
+        return await asyncio.shield(self._opening)
+
+    async def close(self) -> None:
+        """Close the client, and end the playground's own server."""
+        if self._opening is not None:
+            self._opening.cancel()
+            found = (await asyncio.gather(self._opening, return_exceptions=True))[0]
             if not isinstance(found, BaseException):
                 await found.close()
-            if server is not None:
-                await server.stop()
+        if self._server is not None:
+            await self._server.stop()
+
+    async def _open(self) -> AsyncClient:
+        from torso.serve import AsyncClient
+
+        if self._after is not None and self._after._opening is not None:
+            await asyncio.wait([self._after._opening])
+            await asyncio.sleep(AFTER_S)
+        config, address = self._config, self._config.address
+        if address is None:
+            self._server = OwnServer([f"{name}={path}" for name, path in self._directories.items()])
+            address = await self._server.start()
+        client = AsyncClient(
+            address, self._token, tls=config.tls, tls_ca=config.tls_ca, tls_cert=config.tls_cert, tls_key=config.tls_key
+        )
+        await client.wait_ready(READY_S)
+        return client
 
 
 def _directories(config: PlaygroundConfig) -> tuple[dict[str, Path], dict[str, str]]:
