@@ -24,6 +24,7 @@ class Tab:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.models: list[dict[str, Any]] = []
+        self.repertoire: dict[str, Any] | None = None
 
     async def draw(self, serial: int, image: bytes, model: str = "digits", **more: Any) -> None:
         header = {"part": "draw", "type": "drawing", "serial": serial, "model": model, **more}
@@ -37,9 +38,15 @@ class Tab:
         return await self.any_of({kind}, part)
 
     async def any_of(self, kinds: set[str], part: str) -> tuple[dict[str, Any], bytes]:
-        """Wait for a message of any of these kinds."""
+        """Wait for a message of any of these kinds. Others are left out, but for what can be played: it comes once."""
+        if part == "play" and kinds == {"repertoire"} and self.repertoire is not None:
+            return self.repertoire, b""
+        async with asyncio.timeout(60):
+            return await self._wait_for(kinds, part)
+
+    async def _wait_for(self, kinds: set[str], part: str) -> tuple[dict[str, Any], bytes]:
         while True:
-            message = await self.socket.receive(timeout=60)
+            message = await self.socket.receive()
             pixels = b""
             if message.type is aiohttp.WSMsgType.BINARY:
                 (length,) = struct.unpack_from("<I", message.data)
@@ -47,6 +54,8 @@ class Tab:
             else:
                 assert message.type is aiohttp.WSMsgType.TEXT, message
                 found = json.loads(message.data)
+            if found["type"] == "repertoire":
+                self.repertoire = found
             if found["part"] == part and found["type"] in kinds:
                 return found, pixels
             assert found["type"] not in ("error", "failed"), found

@@ -113,10 +113,11 @@ def test_chance_a_hand_a_pause_and_single_steps(playground: Playground) -> None:
         while (await stage.frame())[0]["by"] != "chance":
             pass
         await tab.say("play", "epsilon", epsilon=0.0)
-        while (await stage.frame())[0]["by"] != "policy":
-            pass
+        fields, _ = await stage.frame()
+        while fields["by"] != "policy":
+            fields, _ = await stage.frame()
         await tab.say("play", "pause", on=True)
-        last = await last_frame(stage)
+        last = await last_frame(stage, fields)
         for step in range(1, 4):
             await tab.say("play", "step")
             assert (await stage.frame())[0]["steps"] == last["steps"] + step
@@ -125,7 +126,7 @@ def test_chance_a_hand_a_pause_and_single_steps(playground: Playground) -> None:
         assert (fields["steps"], fields["total"], fields["episode"]) == (0, 0.0, last["episode"] + 1)
         await tab.say("play", "pause", on=False)
         await tab.say("play", "hand", on=True)
-        waiting = await last_frame(stage)  # CartPole has no action that does nothing
+        waiting = await last_frame(stage, fields)  # CartPole has no action that does nothing
         await tab.say("play", "press", action=1)
         fields, _ = await stage.frame()
         assert fields["pressed"] == 1
