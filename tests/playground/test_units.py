@@ -21,9 +21,10 @@ from torso.nets import (
     load_model,
 )
 from torso.playground.config import DIGITS
-from torso.playground.drawing import UnitQuestion, parse_question
-from torso.playground.network_views import NetworkViews
-from torso.playground.unit_views import MOST_IMAGES, NUM_TOP, UnitViews
+from torso.playground.draw.drawing import UnitQuestion, parse_question
+from torso.playground.draw.network_views import NetworkViews
+from torso.playground.draw.unit_views import MOST_IMAGES, NUM_TOP, UnitViews
+from torso.playground.messages import TabMessage
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,8 @@ def test_weights_have_the_shape_of_what_the_unit_sees() -> None:
 
 
 def test_a_question_is_parsed() -> None:
-    assert parse_question('{"model": "m", "layer": "conv1", "unit": 2}') == UnitQuestion("m", "conv1", 2)
-    for text in ("", "[]", "{}", '{"model": "m", "layer": "conv1", "unit": "x"}'):
-        with pytest.raises(ConfigError, match="a text message must be"):
-            parse_question(text)
+    asked = {"model": "m", "layer": "conv1", "unit": 2}
+    assert parse_question(TabMessage("draw", "unit", asked)) == UnitQuestion("m", "conv1", 2)
+    for fields in ({}, {**asked, "unit": "x"}):
+        with pytest.raises(ConfigError, match="a question must have"):
+            parse_question(TabMessage("draw", "unit", fields))
