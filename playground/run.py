@@ -90,7 +90,8 @@ async def run_playground(
             connection.begin()
         try:
             on_ready(session.url)
-            for name in views.models:  # torch is imported meanwhile, which takes a second or two
+            await drawing.opened()  # the server, and with it the first guess, comes before what is inside
+            for name in views.models:  # torch is imported, which takes a second or two
                 thread.submit(views.load, name)
             await asyncio.Event().wait()
         finally:
@@ -129,6 +130,11 @@ class _Connection:
         assert self._opening is not None  # noqa: S101 - it has begun before the page is served
         return await asyncio.shield(self._opening)
 
+    async def opened(self) -> None:
+        """Wait until it stands, or has failed."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+
     async def close(self) -> None:
         """Close the client, and end the playground's own server."""
         if self._opening is not None:
@@ -142,8 +148,8 @@ class _Connection:
     async def _open(self) -> AsyncClient:
         from torso.serve import AsyncClient
 
-        if self._after is not None and self._after._opening is not None:
-            await asyncio.wait([self._after._opening])
+        if self._after is not None:
+            await self._after.opened()
             await asyncio.sleep(AFTER_S)
         config, address = self._config, self._config.address
         if address is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torso.checks import number
 from torso.errors import ConfigError
 from torso.playground.messages import SendToTab
 from torso.playground.play.policies import Judgement, StagePolicy
@@ -49,7 +50,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class Choice:
-    """Action that is about to be taken, from 0. ``by``: "policy", "chance" or "hand"."""
+    """Action that is about to be taken, from 0. ``by``: "policy" or "chance"; "end" and no action where it is over."""
 
     action: int | None
     by: str
@@ -291,9 +292,9 @@ def _numbers(values: NDArray[np.float32]) -> list[float | None]:
     return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values.tolist()]
 
 
-def checked_speed(speed: Any) -> float:
+def checked_speed(speed: object) -> float:
     """Check a speed that a tab asks for. ConfigError where it is out of its range."""
-    low, high = SPEEDS
-    if isinstance(speed, bool) or not isinstance(speed, (int, float)) or not low <= speed <= high:
-        raise ConfigError(f"speed must be a number from {low} to {high}, got {speed!r}")
-    return float(speed)
+    found, (low, high) = number("speed", speed), SPEEDS
+    if not low <= found <= high:
+        raise ConfigError(f"speed must be from {low} to {high}, got {found}")
+    return found

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torso.checks import share, whole
 from torso.errors import ConfigError, TorsoError
 from torso.playground.messages import Newest, SendToTab, TabMessage
 from torso.playground.play.performance import Performance, checked_speed
@@ -87,9 +88,7 @@ def _wish(fields: Mapping[str, Any]) -> Wish:
         raise ConfigError(f"a game must be a name, and so must its model be, or null, got {game!r} and {model!r}")
     if seed is None:
         seed = secrets.randbelow(SEEDS)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
-        raise ConfigError(f"seed must be a whole number from 0 to {SEEDS - 1}, got {seed!r}")
-    return Wish(game, model, seed)
+    return Wish(game, model, whole("seed", seed, least=0, most=SEEDS - 1))
 
 
 def _set_speed(performance: Performance, fields: Mapping[str, Any]) -> None:
@@ -97,10 +96,7 @@ def _set_speed(performance: Performance, fields: Mapping[str, Any]) -> None:
 
 
 def _set_epsilon(performance: Performance, fields: Mapping[str, Any]) -> None:
-    epsilon = fields.get("epsilon")
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon <= 1:
-        raise ConfigError(f"epsilon must be a number from 0 to 1, got {epsilon!r}")
-    performance.controls.epsilon = float(epsilon)
+    performance.controls.epsilon = share("epsilon", fields.get("epsilon"))
 
 
 def _pause(performance: Performance, fields: Mapping[str, Any]) -> None:
@@ -123,9 +119,8 @@ def _take_over(performance: Performance, fields: Mapping[str, Any]) -> None:
 
 def _press(performance: Performance, fields: Mapping[str, Any]) -> None:
     action = fields.get("action")
-    if action is not None and (not isinstance(action, int) or not 0 <= action < performance.num_actions):
-        raise ConfigError(f"action must be from 0 to {performance.num_actions - 1}, or null, got {action!r}")
-    performance.controls.pressed = action
+    most = performance.num_actions - 1
+    performance.controls.pressed = None if action is None else whole("action", action, least=0, most=most)
 
 
 def _again(performance: Performance, fields: Mapping[str, Any]) -> None:
@@ -133,10 +128,7 @@ def _again(performance: Performance, fields: Mapping[str, Any]) -> None:
 
 
 def _seen(performance: Performance, fields: Mapping[str, Any]) -> None:
-    serial = fields.get("serial")
-    if not isinstance(serial, int):
-        raise ConfigError(f"serial must be a whole number, got {serial!r}")
-    performance.seen(serial)
+    performance.seen(whole("serial", fields.get("serial"), least=0))
 
 
 HANDLERS = {
@@ -150,4 +142,4 @@ HANDLERS = {
     "again": _again,
     "seen": _seen,
 }
-"""What a visitor does in a game that goes on, by the type of the message."""
+"""Handlers of messages about a game that goes on, by type."""

@@ -6,7 +6,8 @@ import asyncio
 import secrets
 from pathlib import Path
 
-from torso.errors import ConfigError, ModelError, TorsoError
+from torso.checks import whole
+from torso.errors import ModelError, TorsoError
 from torso.playground.messages import Newest, SendToTab, TabMessage
 from torso.playground.play.performance import Performance
 from torso.playground.play.policies import LocalPolicy
@@ -33,16 +34,17 @@ class AgentStage:
 
     def put(self, message: TabMessage) -> None:
         """Take ``frame-seen``, with a frame's serial, or ``hide``, whether the page shows something else."""
+        serial = None
         if message.type == "hide":
             self._is_hidden = bool(message.fields.get("on"))
-        elif not isinstance(message.fields.get("serial"), int):
-            raise ConfigError(f"serial must be a whole number, got {message.fields.get('serial')!r}")
+        else:
+            serial = whole("serial", message.fields.get("serial"), least=0)
         if self._performance is None:
             return
         self._performance.controls.is_hidden = self._is_hidden
         self._performance.changed()
-        if message.type == "frame-seen":
-            self._performance.seen(message.fields["serial"])
+        if serial is not None:
+            self._performance.seen(serial)
 
     async def run(self) -> None:
         """Play until cancelled."""

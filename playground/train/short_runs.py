@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torso.checks import whole
 from torso.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ def parse_short_run(fields: Mapping[str, Any]) -> ShortRun:
     return ShortRun(
         env=env.env,
         algorithm=fields["algorithm"],
-        steps=_whole("steps", fields.get("steps"), FEWEST_STEPS, MOST_STEPS),
-        seed=_whole("seed", fields.get("seed"), 0, LARGEST_SEED),
+        steps=whole("steps", fields.get("steps"), least=FEWEST_STEPS, most=MOST_STEPS),
+        seed=whole("seed", fields.get("seed"), least=0, most=LARGEST_SEED),
         name=name if name == "" else require_run_name(name),
     )
 
@@ -162,9 +163,3 @@ def model_commands(name: str, path: Path) -> list[str]:
 
 def _titles() -> dict[str, str]:
     return {each.env: each.title for each in ENVS}
-
-
-def _whole(name: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(f"{name} must be a whole number from {least:,} to {most:,}, got {str(value)[:40]!r}")
-    return value

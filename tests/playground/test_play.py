@@ -256,15 +256,16 @@ def test_wrong_wishes_are_told_in_words(playground: Playground) -> None:
         assert "type must be start, speed" in (await tab.receive("error", "play"))[0]["text"]
         await stage.start("CartPole-v1", "cartpole")  # and it goes on
         await tab.receive("began", "play")
-        for kind, fields in (
-            ("speed", {"speed": 0}),
-            ("speed", {"speed": "fast"}),
-            ("epsilon", {"epsilon": 1.5}),
-            ("press", {"action": 2}),
-            ("seen", {}),
+        for kind, fields, words in (
+            ("speed", {"speed": 0}, "speed must be from 0.125 to 64.0, got 0.0"),
+            ("speed", {"speed": "fast"}, "speed must be a finite number, got 'fast'"),
+            ("epsilon", {"epsilon": 1.5}, "epsilon must lie in [0, 1], got 1.5"),
+            ("press", {"action": 2}, "action must be a whole number of at most 1, got 2"),
+            ("press", {"action": True}, "action must be a whole number"),
+            ("seen", {}, "serial must be a whole number"),
         ):
             await tab.say("play", kind, **fields)
-            assert "must be" in (await tab.receive("error", "play"))[0]["text"]
+            assert words in (await tab.receive("error", "play"))[0]["text"]
 
     with_tabs(playground, test)
 

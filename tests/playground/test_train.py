@@ -200,7 +200,7 @@ def message(kind: str, **fields: Any) -> TabMessage:
         ("begin", {**SHORT, "env": "ALE/Pong-v5"}, "env must be one of"),
         ("begin", {**SHORT, "algorithm": "rainbow"}, "algorithm must be one of"),
         ("begin", {**SHORT, "algorithm": ["pqn"]}, "algorithm must be one of"),
-        ("begin", {**SHORT, "steps": 10}, "steps must be a whole number from 5,000"),
+        ("begin", {**SHORT, "steps": 10}, "steps must be a whole number of at least 5000"),
         ("begin", {**SHORT, "steps": 1e12}, "steps must be a whole number"),
         ("begin", {**SHORT, "steps": "many"}, "steps must be a whole number"),
         ("begin", {**SHORT, "seed": -1}, "seed must be a whole number"),

@@ -32,7 +32,7 @@ def phase(page: Any, words: str) -> None:
 
 
 def reach(page: Any, selector: str) -> float:
-    """Where a chart's blue line ends, as a share of its width."""
+    """End of a chart's blue line, as a share of its width."""
     script = """(selector) => {
         const canvas = document.querySelector(selector);
         const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);

@@ -101,7 +101,7 @@ def test_results_that_depend_on_values_are_counted_once_they_are_there() -> None
     ["ScalarHeadSpec(", "CategoricalHeadSpec(v_min=-1, v_max=1, ", "QuantileHeadSpec(", "ImplicitQuantileHeadSpec("],
 )
 def test_common_operations_do_without_torchs_compiler(head: str, noisy: bool, dueling: bool) -> None:
-    """What a server does to a network of any head: torch's compiler alone would take half a second."""
+    """Build and forward of a network of any head, as a server has them: the compiler's import takes half a second."""
     code = """
 import sys, torch
 from torso.nets import InputSpec, NetworkSpec, build_network, net_spec
